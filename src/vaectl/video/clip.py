@@ -1,0 +1,68 @@
+"""What is known about a video, and the frames that were read from it. Plain values: no file is touched here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """How YCbCr samples map to light, as the code points of ITU-T H.273. 2 means unspecified.
+
+    primaries and transfer describe the picture also after its conversion to RGB; matrix and full_range only the
+    YCbCr samples of the file.
+    """
+
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+    full_range: bool | None = None
+
+    @property
+    def hdr(self) -> str | None:
+        """The name of a high-dynamic-range transfer function, or None."""
+        return {16: "PQ", 18: "HLG"}.get(self.transfer)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """The facts of the first real video stream of a file (or of a still image)."""
+
+    path: Path
+    width: int
+    """Pixels of a frame as it is shown: after rotation."""
+    height: int
+    frame_rate: Fraction
+    """Average frames per second; 1 for a still image."""
+    frame_count: int | None
+    """What the container claims; None where it does not say. `VideoReader.timestamps()` is exact."""
+    pixel_format: str
+    bit_depth: int
+    color: ColorTags
+    sample_aspect_ratio: Fraction
+    """Width of a pixel over its height, as shown (after rotation); 1 where the file does not say."""
+    rotation: int
+    """Clockwise degrees (0, 90, 180, 270) by which the stored picture is turned to be shown; already applied."""
+    is_image: bool
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames in presentation order: a whole clip, or one batch of a stream."""
+
+    frames: Tensor
+    """(T, 3, H, W) uint8 RGB."""
+    timestamps: tuple[Fraction, ...]
+    """Presentation time of each frame in seconds, exact; the file's own times, which may start below or above 0."""
+    frame_rate: Fraction
+    """Average frames per second of the clip as it is here: the source's rate divided by the sample rate."""
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
