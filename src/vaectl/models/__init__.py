@@ -1,0 +1,1 @@
+"""The networks, their configs and their checkpoints: pure tensors in, tensors out."""

@@ -1,0 +1,101 @@
+"""Residual and attention blocks of both model families, with the published parameter names."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import CausalConv3d, Conv2d, clip_norm, frame_norm, silu
+from .piece import Piece
+
+
+class ResnetBlock2D(nn.Module):
+    """norm, SiLU, 3x3 convolution, twice, plus the input; every frame an image of its own."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = frame_norm(norm_type, in_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = frame_norm(norm_type, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return residual(self, x, piece)
+
+
+class ResnetBlock3D(nn.Module):
+    """norm, SiLU, causal 3x3x3 convolution, twice, plus the input."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = clip_norm(norm_type, in_channels)
+        self.conv1 = CausalConv3d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = clip_norm(norm_type, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = CausalConv3d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return residual(self, x, piece)
+
+
+def residual(block: ResnetBlock2D | ResnetBlock3D, x: Tensor, piece: Piece) -> Tensor:
+    """What both kinds of block compute."""
+    h = block.conv1(silu(block.norm1(x)), piece)
+    h = block.conv2(block.dropout(silu(block.norm2(h))), piece)
+    shortcut = x if block.nin_shortcut is None else block.nin_shortcut(x, piece)
+    return shortcut + h
+
+
+class Attention(nn.Module):
+    """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions."""
+
+    def __init__(self, channels: int, norm_type: str) -> None:
+        super().__init__()
+        self.norm = clip_norm(norm_type, channels)
+        self.q = CausalConv3d(channels, channels, 1)
+        self.k = CausalConv3d(channels, channels, 1)
+        self.v = CausalConv3d(channels, channels, 1)
+        self.proj_out = CausalConv3d(channels, channels, 1)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        h = self.norm(x)
+        h = self.attend(self.q(h, piece), self.k(h, piece), self.v(h, piece))
+        return x + self.proj_out(h, piece)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise TypeError("Attention is the frame of AttnBlock3DFix and AttnBlock3D")
+
+
+class AttnBlock3DFix(Attention):
+    """Attention over the H·W positions of each frame."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # One head as a dimension of its own: PyTorch's fused kernel takes no 3-D input, and without it the N x N
+        # scores stand in memory.
+        heads = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(*heads)
+        b, _, t, h, w = q.shape
+        return rearrange(mixed, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
+
+
+class AttnBlock3D(Attention):
+    """The attention of old checkpoints: (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back.
+
+    For T > 1 this mixes channels and frames. It is what those checkpoints were trained with.
+    """
+
+    whole_clip = True
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        b, c, t, h, w = q.shape
+        heads = (x.reshape(b * t, 1, c, h * w).transpose(2, 3) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(*heads)
+        return mixed.transpose(2, 3).reshape(b, c, t, h, w)
+
+
+ATTENTION = {block.__name__: block for block in (AttnBlock3DFix, AttnBlock3D)}
+RESNET_BLOCKS = {block.__name__: block for block in (ResnetBlock2D, ResnetBlock3D)}

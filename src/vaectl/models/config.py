@@ -1,0 +1,240 @@
+"""The configs of the two published families: the fields of their `config.json`, validated.
+
+Field names are part of the format, misspellings included. A config fixes every layer of a network; it knows nothing of
+weights or of how the network is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vaectl.errors import UsageError
+
+Count = Annotated[int, Field(ge=1)]
+Norm = Literal["groupnorm", "layernorm"]
+Conv = Literal["Conv2d", "CausalConv3d"]
+ResnetBlock = Literal["ResnetBlock2D", "ResnetBlock3D"]
+AttnBlock = Literal["AttnBlock3D", "AttnBlock3DFix"]
+SpatialDown = Literal["Downsample", "SpatialDownsample2x", "Spatial2xTime2x3DDownsample"]
+SpatialUp = Literal["Upsample", "SpatialUpsample2x", "Spatial2xTime2x3DUpsample"]
+Wavelet = Literal["HaarWaveletTransform2D", "HaarWaveletTransform3D"]
+InverseWavelet = Literal["InverseHaarWaveletTransform2D", "InverseHaarWaveletTransform3D"]
+NONE = Literal[""]
+
+HALVES_TIME = ("Spatial2xTime2x3D", "HaarWaveletTransform3D", "InverseHaarWaveletTransform3D", "Time")
+
+# Keys of published config files that steer training only.
+TRAINING_KEYS = frozenset({"lr", "loss_type", "loss_params"})
+
+
+def time_factor(layer: str) -> int:
+    """What a resampling layer, given by name, does to the number of frames: 1 or 2."""
+    return 2 if layer.startswith(HALVES_TIME) else 1
+
+
+class FamilyConfig(BaseModel):
+    """What both families share. Frozen: a network is built from it once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    class_name: ClassVar[str]
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_type: Norm = "groupnorm"
+    scale: tuple[float, ...] = (0.18215,) * 4
+    """For whoever trains on the latents: (z - shift)·scale. Encoding and decoding do not apply it."""
+    shift: tuple[float, ...] = (0.0,) * 4
+
+    @property
+    def latent_channels(self) -> int:
+        raise TypeError("each family names its own")
+
+    @property
+    def time_compression(self) -> int:
+        """s: 1 + s·n frames give 1 + n latent frames."""
+        raise TypeError("each family computes its own")
+
+    @property
+    def space_compression(self) -> int:
+        """By how much the latent is lower and narrower than the video."""
+        return 8
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`, with the family's name."""
+        return {"_class_name": self.class_name, **self.model_dump(mode="json")}
+
+
+class WFVAEConfig(FamilyConfig):
+    """WF-VAE (Li et al. 2024): the wavelet-driven energy flow VAE of Open-Sora Plan v1.3 and later."""
+
+    class_name = "WFVAEModel"
+
+    latent_dim: Count = 8
+    base_channels: Count = 128
+    encoder_num_resblocks: Count = 2
+    encoder_energy_flow_hidden_size: Count = 64
+    decoder_num_resblocks: Count = 2
+    decoder_energy_flow_hidden_size: Count = 128
+    attention_type: AttnBlock = "AttnBlock3DFix"
+    use_attention: bool = True
+    t_interpolation: Literal["nearest", "trilinear"] = "nearest"
+    connect_res_layer_num: Count = 1
+    l1_dowmsample_block: SpatialDown = "Downsample"
+    l1_downsample_wavelet: Wavelet = "HaarWaveletTransform2D"
+    l2_dowmsample_block: SpatialDown = "Spatial2xTime2x3DDownsample"
+    l2_downsample_wavelet: Wavelet = "HaarWaveletTransform3D"
+    l1_upsample_block: SpatialUp = "Upsample"
+    l1_upsample_wavelet: InverseWavelet = "InverseHaarWaveletTransform2D"
+    l2_upsample_block: SpatialUp = "Spatial2xTime2x3DUpsample"
+    l2_upsample_wavelet: InverseWavelet = "InverseHaarWaveletTransform3D"
+
+    @model_validator(mode="after")
+    def check_levels(self) -> WFVAEConfig:
+        for level in ("l1", "l2"):
+            names = [
+                getattr(self, f"{level}_{part}")
+                for part in ("dowmsample_block", "downsample_wavelet", "upsample_block", "upsample_wavelet")
+            ]
+            if len({time_factor(name) for name in names}) > 1:
+                raise ValueError(f"the {level} blocks and wavelets disagree on halving time: {', '.join(names)}")
+        if self.norm_type == "groupnorm":
+            b, flows = self.base_channels, (self.encoder_energy_flow_hidden_size, self.decoder_energy_flow_hidden_size)
+            for channels in (b, 2 * b + flows[0], 4 * b + flows[1], flows[1]):
+                check_groups(channels)
+        return self
+
+    @property
+    def latent_channels(self) -> int:
+        return self.latent_dim
+
+    @property
+    def time_compression(self) -> int:
+        return 2 * time_factor(self.l1_dowmsample_block) * time_factor(self.l2_dowmsample_block)
+
+
+class CausalVAEConfig(FamilyConfig):
+    """CausalVAE (OD-VAE, Chen et al. 2024): an inflated latent-diffusion auto-encoder, Open-Sora Plan v1.1 and v1.2."""
+
+    class_name = "CausalVAEModel"
+
+    hidden_size: Count = 128
+    z_channels: Count = 4
+    hidden_size_mult: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 4)
+    attn_resolutions: tuple[Count, ...] = ()
+    resolution: Count = 256
+    double_z: Literal[True] = True
+    embed_dim: Count = 4
+    num_res_blocks: Count = 2
+    q_conv: Conv = "CausalConv3d"
+    encoder_conv_in: Conv = "CausalConv3d"
+    encoder_conv_out: Conv = "CausalConv3d"
+    encoder_attention: AttnBlock = "AttnBlock3D"
+    encoder_resnet_blocks: tuple[ResnetBlock, ...] = ("ResnetBlock3D",) * 4
+    encoder_spatial_downsample: tuple[SpatialDown | NONE, ...] = (*("SpatialDownsample2x",) * 3, "")
+    encoder_temporal_downsample: tuple[Literal["TimeDownsample2x", "TimeDownsampleRes2x", ""], ...] = (
+        *("", "TimeDownsample2x", "TimeDownsample2x", ""),
+    )
+    encoder_mid_resnet: ResnetBlock = "ResnetBlock3D"
+    decoder_conv_in: Conv = "CausalConv3d"
+    decoder_conv_out: Conv = "CausalConv3d"
+    decoder_attention: AttnBlock = "AttnBlock3D"
+    decoder_resnet_blocks: tuple[ResnetBlock, ...] = ("ResnetBlock3D",) * 4
+    decoder_spatial_upsample: tuple[SpatialUp | NONE, ...] = ("", *("SpatialUpsample2x",) * 3)
+    decoder_temporal_upsample: tuple[Literal["TimeUpsample2x", "TimeUpsampleRes2x", ""], ...] = (
+        *("", "", "TimeUpsample2x", "TimeUpsample2x"),
+    )
+    decoder_mid_resnet: ResnetBlock = "ResnetBlock3D"
+    use_quant_layer: bool = True
+
+    @model_validator(mode="after")
+    def check_levels(self) -> CausalVAEConfig:
+        levels = len(self.hidden_size_mult)
+        for field in (
+            "encoder_resnet_blocks",
+            "encoder_spatial_downsample",
+            "encoder_temporal_downsample",
+            "decoder_resnet_blocks",
+            "decoder_spatial_upsample",
+            "decoder_temporal_upsample",
+        ):
+            if len(getattr(self, field)) != levels:
+                raise ValueError(f"{field} must name {levels} layers, one per entry of hidden_size_mult")
+        if self.down_factors("encoder") != self.down_factors("decoder"):
+            raise ValueError("the encoder shrinks the video by another factor than the decoder enlarges it")
+        if not self.use_quant_layer and self.embed_dim != self.z_channels:
+            raise ValueError("without quant layer, embed_dim must equal z_channels")
+        for mult in self.hidden_size_mult:
+            check_groups(self.hidden_size * mult)
+        return self
+
+    def down_factors(self, side: Literal["encoder", "decoder"]) -> tuple[int, int]:
+        """(space, time): by how much a side shrinks or enlarges the video."""
+        way = "downsample" if side == "encoder" else "upsample"
+        spatial: tuple[str, ...] = getattr(self, f"{side}_spatial_{way}")
+        temporal: tuple[str, ...] = getattr(self, f"{side}_temporal_{way}")
+        space = 2 ** sum(bool(name) for name in spatial)
+        time = 1
+        for name in (*spatial, *temporal):
+            time *= time_factor(name)
+        return space, time
+
+    @property
+    def latent_channels(self) -> int:
+        return self.embed_dim
+
+    @property
+    def space_compression(self) -> int:
+        return self.down_factors("encoder")[0]
+
+    @property
+    def time_compression(self) -> int:
+        return self.down_factors("encoder")[1]
+
+
+FAMILIES: dict[str, type[WFVAEConfig] | type[CausalVAEConfig]] = {
+    family.class_name: family for family in (WFVAEConfig, CausalVAEConfig)
+}
+
+
+def check_groups(channels: int) -> None:
+    if channels % 32:
+        raise ValueError(f"groupnorm has 32 groups, and {channels} channels do not divide by 32")
+
+
+def read_config(path: Path) -> WFVAEConfig | CausalVAEConfig:
+    """The config in a `config.json`. Keys that start with `_` are metadata; a missing key takes its default.
+
+    Raises UsageError, with one line that names file, key and remedy.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; a model directory holds config.json beside its weights") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: not a model config (a JSON object was expected)")
+    name = values.get("_class_name")
+    if name not in FAMILIES:
+        raise UsageError(f"{path}: unknown _class_name {name!r}; vaectl reads {' and '.join(FAMILIES)}")
+    fields = {key: value for key, value in values.items() if not key.startswith("_") and key not in TRAINING_KEYS}
+    try:
+        return FAMILIES[name].model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, FAMILIES[name])}") from None
+
+
+def explain(error: ValidationError, family: type[BaseModel]) -> str:
+    """The first problem of a validation, in one line."""
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, family.model_fields, n=1)
+        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, not {first['input']!r}" if key else message

@@ -1,0 +1,117 @@
+"""Haar wavelet transforms of video, as the published models define them: fixed filters, kept in the checkpoint.
+
+Each transform is one reshape into blocks of 2 x 2 (x 2) pixels and one small matrix product. The filters are buffers
+under the published names, and the matrix is built from them, because a checkpoint in half precision runs with its
+rounded filters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import product
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .piece import Piece
+
+# Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
+SIGNS_3D = {
+    "h": (1, 1, 1),
+    "g": (1, 1, -1),
+    "hh": (1, -1, 1),
+    "gh": (1, -1, -1),
+    "h_v": (-1, 1, 1),
+    "g_v": (-1, 1, -1),
+    "hh_v": (-1, -1, 1),
+    "gh_v": (-1, -1, -1),
+}
+SIGNS_2D = {"aa": (1, 1), "ad": (-1, 1), "da": (1, -1), "dd": (-1, -1)}
+TAP_3D = 0.3536  # published so, not 1 / (2 * sqrt(2))
+TAP_2D = 0.5
+
+
+def haar_filter(signs: tuple[int, ...], tap: float) -> Tensor:
+    """One sub-band's filter, (1, 1, 2, 2) or (1, 1, 2, 2, 2), with taps of ±`tap`."""
+    steps = product((0, 1), repeat=len(signs))
+    taps = [tap * math.prod(sign**step for sign, step in zip(signs, at, strict=True)) for at in steps]
+    return torch.tensor(taps).reshape(1, 1, *[2] * len(signs))
+
+
+def block_matrix(filters: Iterable[Tensor], channels: int) -> Tensor:
+    """The product that transforms a block: (taps · C, bands · C), taps and bands major, C minor."""
+    taps_by_band = torch.stack([weight.flatten() for weight in filters], dim=1)
+    return torch.kron(taps_by_band, torch.eye(channels, dtype=taps_by_band.dtype, device=taps_by_band.device))
+
+
+class HaarWaveletTransform3D(nn.Module):
+    """(B, C, 1 + 2n, H, W) -> (B, 8C, 1 + n, H/2, W/2), sub-bands major, the first frame repeated once in front."""
+
+    time_stride = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        for band, signs in SIGNS_3D.items():
+            conv = nn.Module()
+            conv.register_buffer("weight", haar_filter(signs, TAP_3D))
+            holder = nn.Module()  # published as `h_conv.conv.weight`
+            holder.add_module("conv", conv)
+            self.add_module(f"{band}_conv", holder)
+
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        filters = (self.get_buffer(f"{band}_conv.conv.weight") for band in SIGNS_3D)
+        window = piece.window(self, x_BCTHW, kernel=2, stride=2)
+        window = window[:, :, : window.shape[2] // 2 * 2]
+        blocks = rearrange(window, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=2, j=2, k=2)
+        return (blocks @ block_matrix(filters, window.shape[1])).permute(0, 4, 1, 2, 3)
+
+
+class InverseHaarWaveletTransform3D(nn.Module):
+    """(B, 8C, 1 + n, H, W) -> (B, C, 1 + 2n, 2H, 2W): undoes the transform, the repeated first frame left out."""
+
+    time_stride = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        for band, signs in SIGNS_3D.items():
+            self.register_buffer(band, haar_filter(signs, TAP_3D))
+
+    def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
+        filters = (self.get_buffer(band) for band in SIGNS_3D)
+        blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 8).mT
+        x = rearrange(blocks, "b t h w (i j k c) -> b (t i) (h j) (w k) c", i=2, j=2, k=2)
+        return x.permute(0, 4, 1, 2, 3)[:, :, 1 if piece.first else 0 :]
+
+
+class HaarWaveletTransform2D(nn.Module):
+    """(B, C, T, H, W) -> (B, 4C, T, H/2, W/2), each frame by itself, sub-bands major."""
+
+    time_stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        for band, signs in SIGNS_2D.items():
+            self.register_buffer(band, haar_filter(signs, TAP_2D))
+
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        filters = (self.get_buffer(band) for band in SIGNS_2D)
+        blocks = rearrange(x_BCTHW, "b c t (h j) (w k) -> b t h w (j k c)", j=2, k=2)
+        return (blocks @ block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
+
+
+class InverseHaarWaveletTransform2D(nn.Module):
+    """(B, 4C, T, H, W) -> (B, C, T, 2H, 2W), each frame by itself: the exact inverse."""
+
+    time_stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        for band, signs in SIGNS_2D.items():
+            self.register_buffer(band, haar_filter(signs, TAP_2D))
+
+    def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
+        filters = (self.get_buffer(band) for band in SIGNS_2D)
+        blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 4).mT
+        return rearrange(blocks, "b t h w (j k c) -> b c t (h j) (w k)", j=2, k=2)

@@ -1,0 +1,128 @@
+"""The layers that both model families are made of, with the parameter names of the published checkpoints.
+
+Every layer takes (x, piece): x is (B, C, T, H, W), kept channels-last in memory (rows of channels, "NDHWC") from end to
+end, because norms and 1x1 products are contiguous there and the convolutions are faster; `piece` carries time (see
+`piece.py`). Layers know nothing of configs, checkpoints or video files.
+
+Shape suffixes: B batch, C channels, T frames, H height, W width, N = H·W positions of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .piece import Piece, outputs
+
+EPS = 1e-6
+
+
+def per_frame(function: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
+    """`function` on (B·T, C, H, W), every frame an image of its own."""
+    frames = x_BCTHW.transpose(1, 2)
+    return function(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else reads; in place where no gradient asks for the input."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other, each given the same piece."""
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        for layer in self:
+            x = layer(x, piece)
+        return x
+
+
+# Norms
+
+
+class ChannelNorm(nn.Module):
+    """ "layernorm": LayerNorm over the channels at each position."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=EPS)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x_BCTHW.permute(0, 2, 3, 4, 1))
+        return normed.permute(0, 4, 1, 2, 3)
+
+
+class ClipGroupNorm(nn.GroupNorm):
+    """ "groupnorm": 32 groups, statistics over the whole clip; so no piece of it can be computed alone."""
+
+    whole_clip = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(32, channels, eps=EPS)
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """ "groupnorm" inside `ResnetBlock2D`: statistics over each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(32, channels, eps=EPS)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return per_frame(super().forward, x_BCTHW)
+
+
+def clip_norm(kind: str, channels: int) -> nn.Module:
+    return ChannelNorm(channels) if kind == "layernorm" else ClipGroupNorm(channels)
+
+
+def frame_norm(kind: str, channels: int) -> nn.Module:
+    return ChannelNorm(channels) if kind == "layernorm" else FrameGroupNorm(channels)
+
+
+# Convolutions
+
+
+class Conv3d(nn.Conv3d):
+    """A plain Conv3d that gives no frames where it gets too few for one."""
+
+    def forward(self, window_BCTHW: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size, self.stride
+        if outputs(window_BCTHW, kernel[0], stride[0]):
+            return super().forward(window_BCTHW)
+        height, width = (
+            (window_BCTHW.shape[axis + 2] + 2 * int(self.padding[axis]) - kernel[axis]) // stride[axis] + 1
+            for axis in (1, 2)
+        )
+        return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
+
+
+class CausalConv3d(nn.Module):
+    """Convolution that sees the past only: the clip's first frame repeated in front, zeros around each frame."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int, int] = 3,
+        stride: int | tuple[int, int, int] = 1,
+        padding: int = 0,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv3d(in_channels, out_channels, kernel, stride, padding=(0, padding, padding))
+
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        window = piece.window(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])
+        return self.conv.forward(window)
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution of each frame by itself."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, padding)
+
+    def forward(self, x_BCTHW: Tensor, piece: Piece | None = None) -> Tensor:
+        return per_frame(super().forward, x_BCTHW)

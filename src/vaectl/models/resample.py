@@ -1,0 +1,183 @@
+"""Layers that halve or double the frame size or the number of frames, with the published parameter names.
+
+A clip of 1 + 2n frames becomes 1 + n and back: its first frame stands alone. `time_stride` is what a layer does to
+the number of frames.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import CausalConv3d, Conv2d, Conv3d, per_frame
+from .piece import Piece, outputs
+
+
+def pad_right_bottom(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 1, 0, 1))
+
+
+def nearest_2x(x_BCTHW: Tensor) -> Tensor:
+    return per_frame(lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"), x_BCTHW)
+
+
+def bilinear_2x(x_BCTHW: Tensor) -> Tensor:
+    return per_frame(
+        lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), x_BCTHW
+    )
+
+
+def upsample_time(layer: nn.Module, x_BCTHW: Tensor, piece: Piece, interpolation: str) -> Tensor:
+    """The clip's first frame as it is, every other frame twice ("nearest") or interpolated linearly ("trilinear").
+
+    Linear x2 of x[0..n-1], align_corners=False: out[2i] = (x[i-1] + 3·x[i]) / 4, out[2i+1] = (3·x[i] + x[i+1]) / 4,
+    indices clamped. Out[2i+1] needs the next frame, so the newest frame is held until that comes or the clip ends.
+    """
+    x = x_BCTHW.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C): what follows stays channels-last
+    first, rest = (x[:, :1], x[:, 1:]) if piece.first else (x[:, :0], x)
+    if interpolation == "nearest":
+        return torch.cat([first, rest.repeat_interleave(2, dim=1)], dim=1).permute(0, 4, 1, 2, 3)
+    held = piece.recall(layer)
+    known = rest if held is None else torch.cat([held, rest], dim=1)
+    a, b = known[:, :-1], known[:, 1:]
+    between = torch.stack([torch.lerp(a, b, 0.25), torch.lerp(a, b, 0.75)], dim=2).flatten(1, 2)
+    begin = known[:, :1] if held is None else known[:, :0]
+    end = known[:, -1:] if piece.last else known[:, :0]
+    if known.shape[1]:
+        piece.keep(layer, known[:, -1:])
+    return torch.cat([first, begin, between, end], dim=1).permute(0, 4, 1, 2, 3)
+
+
+class Downsample(nn.Module):
+    """Half the height and width, each frame by itself."""
+
+    time_stride = 1
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(in_channels, out_channels, 3, stride=2)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(pad_right_bottom(x), piece)
+
+
+class SpatialDownsample2x(nn.Module):
+    """Half the height and width, by a causal (1, 3, 3) convolution."""
+
+    time_stride = 1
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(in_channels, out_channels, (1, 3, 3), stride=(1, 2, 2))
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(pad_right_bottom(x), piece)
+
+
+class Spatial2xTime2x3DDownsample(nn.Module):
+    """Half the height, width and frames, by a causal 3x3x3 convolution."""
+
+    time_stride = 2
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(in_channels, out_channels, 3, stride=2)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(pad_right_bottom(x), piece)
+
+
+class Upsample(nn.Module):
+    """Twice the height and width, each frame by itself."""
+
+    time_stride = 1
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(nearest_2x(x), piece)
+
+
+class SpatialUpsample2x(nn.Module):
+    """Twice the height and width, by nearest neighbours and a causal (1, 3, 3) convolution."""
+
+    time_stride = 1
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(in_channels, out_channels, (1, 3, 3), padding=1)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(nearest_2x(x), piece)
+
+
+class Spatial2xTime2x3DUpsample(nn.Module):
+    """Twice the height, width and frames, by interpolation and a causal 3x3x3 convolution."""
+
+    time_stride = 2
+
+    def __init__(self, in_channels: int, out_channels: int, interpolation: str = "trilinear") -> None:
+        super().__init__()
+        self.interpolation = interpolation
+        self.conv = CausalConv3d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.conv.forward(bilinear_2x(upsample_time(self, x, piece, self.interpolation)), piece)
+
+
+class TimeDownsample2x(nn.Module):
+    """Half the frames: the average of three, at every second one."""
+
+    time_stride = 2
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return average_3(piece.window(self, x, kernel=3, stride=2))
+
+
+class TimeUpsample2x(nn.Module):
+    """Twice the frames, by linear interpolation."""
+
+    time_stride = 2
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        return upsample_time(self, x, piece, "trilinear")
+
+
+class TimeDownsampleRes2x(nn.Module):
+    """Half the frames: the average of three mixed with a convolution, in a trained proportion."""
+
+    time_stride = 2
+
+    def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
+        super().__init__()
+        self.mix_factor = nn.Parameter(torch.tensor([mix_factor]))
+        self.conv = Conv3d(channels, channels, 3, stride=(2, 1, 1), padding=(0, 1, 1))
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        window = piece.window(self, x, kernel=3, stride=2)
+        return torch.lerp(self.conv(window), average_3(window), torch.sigmoid(self.mix_factor))
+
+
+class TimeUpsampleRes2x(nn.Module):
+    """Twice the frames: linear interpolation mixed with a convolution of it, in a trained proportion."""
+
+    time_stride = 2
+
+    def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
+        super().__init__()
+        self.mix_factor = nn.Parameter(torch.tensor([mix_factor]))
+        self.conv = CausalConv3d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        x = upsample_time(self, x, piece, "trilinear")
+        return torch.lerp(self.conv(x, piece), x, torch.sigmoid(self.mix_factor))
+
+
+def average_3(window_BCTHW: Tensor) -> Tensor:
+    """The mean of each three consecutive frames, at every second frame."""
+    end = 2 * outputs(window_BCTHW, kernel=3, stride=2)
+    a, b, c = (window_BCTHW[:, :, i : i + end : 2] for i in range(3))
+    return (a + b + c) / 3

@@ -1,0 +1,79 @@
+"""A clip through a model in pieces: the same numbers as in one go, with memory that does not grow with its length.
+
+Time state is a value that goes in and out, so clips may be interleaved through one model. Models whose layers look at
+the whole clip (`VideoVAE.streams` is false) are given it as one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .piece import Piece, TimeState
+from .posterior import Posterior
+from .vae import AnyVAE, pad_to_fit
+
+
+def reconstruct_pieces(
+    model: AnyVAE,
+    pieces_BCTHW: Iterable[Tensor],
+    *,
+    sample: bool = False,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """The clip that the pieces make up, (B, 3, T, H, W) in [-1, 1] each, through the model and back.
+
+    The pieces may have any lengths of at least one frame, and so have the ones that come back, on the model's device and
+    in its type; together they have exactly the frames of the input, of the same size.
+    """
+    pieces = pieces_BCTHW if model.streams else whole(pieces_BCTHW)
+    encoder: TimeState | None = None
+    decoder: TimeState | None = None
+    frames_in = frames_out = 0
+    for piece, last in mark_last(pieces):
+        height, width = piece.shape[3:]
+        frames_in += piece.shape[2]
+        # The last piece is filled up with copies of its last frame to 1 + s·n frames of the clip.
+        missing = (1 - frames_in) % model.config.time_compression if last else 0
+        with torch.no_grad():
+            encoding = Piece(encoder, last=last)
+            moments = model.encode_piece(model.prepare(pad_to_fit(piece, model.config, missing)), encoding)
+            posterior = Posterior.from_moments(moments)
+            decoding = Piece(decoder, last=last)
+            video = model.decode_piece(posterior.sample(generator) if sample else posterior.mode(), decoding)
+        encoder, decoder = encoding.after, decoding.after
+        video = video[:, :, : video.shape[2] - missing, :height, :width]
+        frames_out += video.shape[2]
+        if video.shape[2]:
+            yield video
+    if frames_out != frames_in:
+        raise AssertionError(f"{frames_in} frames went into the model and {frames_out} came out")
+
+
+def piece_frames(model: AnyVAE, height: int, width: int) -> int:
+    """How many frames of that size to give the model at a time: long enough to be fast, short enough to fit."""
+    stride = model.config.time_compression
+    return stride * max(1, PIECE_PIXELS // (stride * height * width))
+
+
+PIECE_PIXELS = 1 << 20
+"""About 16 frames of 256x256; longer pieces were not faster (`make bench`)."""
+
+
+def mark_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each item with whether it is the last."""
+    iterator = iter(items)
+    current = next(iterator, None)
+    while current is not None:
+        following = next(iterator, None)
+        yield current, following is None
+        current = following
+
+
+def whole(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """All pieces as one."""
+    collected = list(pieces)
+    if collected:
+        yield torch.cat(collected, dim=2)

@@ -1,0 +1,162 @@
+"""WF-VAE (Li et al. 2024, "WF-VAE: Enhancing Video VAE by Wavelet-Driven Energy Flow"), Open-Sora Plan v1.3 and later.
+
+A ladder of wavelet transforms runs beside the convolutions; its low bands enter the encoder at two levels (the energy
+flow), and the decoder predicts them back. Read `Encoder.forward` and `Decoder.forward` top to bottom.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import haar, resample
+from .blocks import ATTENTION, ResnetBlock2D, ResnetBlock3D
+from .config import WFVAEConfig, time_factor
+from .layers import CausalConv3d, Chain, Conv2d, clip_norm, silu
+from .piece import Piece
+from .vae import VideoVAE
+
+Coefficients = tuple[Tensor, Tensor]
+"""Wavelet coefficients of level 1 and 2, for the wavelet loss."""
+
+
+def downsampling(name: str, channels: int) -> nn.Module:
+    layer: nn.Module = getattr(resample, name)(channels, channels)
+    return layer
+
+
+def upsampling(name: str, channels: int, config: WFVAEConfig) -> nn.Module:
+    if name == "Spatial2xTime2x3DUpsample":
+        return resample.Spatial2xTime2x3DUpsample(channels, channels, config.t_interpolation)
+    layer: nn.Module = getattr(resample, name)(channels, channels)
+    return layer
+
+
+def wavelet(name: str) -> nn.Module:
+    layer: nn.Module = getattr(haar, name)()
+    return layer
+
+
+def wavelet_channels(name: str) -> int:
+    """Channels of the transform of an RGB clip."""
+    return 3 * (8 if time_factor(name) == 2 else 4)
+
+
+def mid_layers(in_channels: int, channels: int, out_channels: int, config: WFVAEConfig) -> Chain:
+    norm, dropout = config.norm_type, config.dropout
+    attention = [ATTENTION[config.attention_type](channels, norm)] if config.use_attention else []
+    return Chain(
+        ResnetBlock3D(in_channels, channels, norm, dropout),
+        *attention,
+        ResnetBlock3D(channels, out_channels, norm, dropout),
+    )
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: WFVAEConfig) -> None:
+        super().__init__()
+        b, flow, n = config.base_channels, config.encoder_energy_flow_hidden_size, config.encoder_num_resblocks
+        norm, dropout = config.norm_type, config.dropout
+        self.wavelet_transform_in = haar.HaarWaveletTransform3D()
+        self.wavelet_transform_l1 = wavelet(config.l1_downsample_wavelet)
+        self.wavelet_transform_l2 = wavelet(config.l2_downsample_wavelet)
+        self.down1 = Chain(
+            Conv2d(24, b, 3, padding=1),
+            *(ResnetBlock2D(b, b, norm, dropout) for _ in range(n)),
+            downsampling(config.l1_dowmsample_block, b),
+        )
+        self.down2 = Chain(
+            Conv2d(b + flow, 2 * b, 3, padding=1),
+            *(ResnetBlock3D(2 * b, 2 * b, norm, dropout) for _ in range(n)),
+            downsampling(config.l2_dowmsample_block, 2 * b),
+        )
+        self.connect_l1 = Conv2d(wavelet_channels(config.l1_downsample_wavelet), flow, 3, padding=1)
+        self.connect_l2 = Conv2d(wavelet_channels(config.l2_downsample_wavelet), flow, 3, padding=1)
+        self.mid = mid_layers(2 * b + flow, 4 * b, 4 * b, config)
+        self.norm_out = clip_norm(norm, 4 * b)
+        self.conv_out = CausalConv3d(4 * b, 2 * config.latent_dim, 3, padding=1)
+
+    def forward(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
+        """Moments and wavelet coefficients. Both branches halve time at the same frames: nothing waits."""
+        bands = self.wavelet_transform_in(x, piece)
+        bands_l1 = self.wavelet_transform_l1(bands[:, :3], piece)
+        bands_l2 = self.wavelet_transform_l2(bands_l1[:, :3], piece)
+        h = self.down1(bands, piece)
+        h = self.down2(join(h, self.connect_l1(bands_l1)), piece)
+        h = self.mid(join(h, self.connect_l2(bands_l2)), piece)
+        return self.conv_out(silu(self.norm_out(h)), piece), (bands_l1, bands_l2)
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: WFVAEConfig) -> None:
+        super().__init__()
+        b, flow, n = config.base_channels, config.decoder_energy_flow_hidden_size, config.decoder_num_resblocks
+        norm, dropout = config.norm_type, config.dropout
+        self.flow = flow
+        self.conv_in = CausalConv3d(config.latent_dim, 4 * b, 3, padding=1)
+        self.mid = mid_layers(4 * b, 4 * b, 4 * b + flow, config)
+        self.up2 = Chain(
+            *(ResnetBlock3D(4 * b, 4 * b, norm, dropout) for _ in range(n)),
+            upsampling(config.l2_upsample_block, 4 * b, config),
+            ResnetBlock3D(4 * b, 4 * b + flow, norm, dropout),
+        )
+        self.up1 = Chain(
+            *(ResnetBlock3D(4 * b if i == 0 else 2 * b, 2 * b, norm, dropout) for i in range(n)),
+            upsampling(config.l1_upsample_block, 2 * b, config),
+            ResnetBlock3D(2 * b, 2 * b, norm, dropout),
+        )
+        self.layer = Chain(ResnetBlock3D(2 * b, b, norm, dropout), ResnetBlock3D(b, b, norm, dropout))
+        self.connect_l1, self.connect_l2 = (
+            Chain(
+                *(ResnetBlock3D(flow, flow, norm, dropout) for _ in range(config.connect_res_layer_num)),
+                Conv2d(flow, wavelet_channels(transform), 3, padding=1),
+            )
+            for transform in (config.l1_downsample_wavelet, config.l2_downsample_wavelet)
+        )
+        self.norm_out = clip_norm(norm, b)
+        self.conv_out = Conv2d(b, 24, 3, padding=1)
+        self.inverse_wavelet_transform_l1 = wavelet(config.l1_upsample_wavelet)
+        self.inverse_wavelet_transform_l2 = wavelet(config.l2_upsample_wavelet)
+        self.inverse_wavelet_transform_out = haar.InverseHaarWaveletTransform3D()
+
+    def forward(self, z: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
+        """The video and the predicted wavelet coefficients, low bands added."""
+        h = self.mid(self.conv_in(z, piece), piece)
+        h, flow = h[:, : -self.flow], h[:, -self.flow :]
+        bands_l2 = self.connect_l2(flow, piece)
+        low_l2 = self.inverse_wavelet_transform_l2(bands_l2, piece)
+
+        h = self.up2(h, piece)
+        h, flow = h[:, : -self.flow], h[:, -self.flow :]
+        # Up-sampling lags a frame behind the inverse wavelets, which therefore wait for it.
+        low_l2 = piece.align(self.connect_l1, low_l2, flow)
+        bands_l1 = add_low(self.connect_l1(flow, piece), low_l2)
+        low_l1 = self.inverse_wavelet_transform_l1(bands_l1, piece)
+
+        h = self.layer(self.up1(h, piece), piece)
+        low_l1 = piece.align(self.conv_out, low_l1, h)
+        bands = add_low(self.conv_out(silu(self.norm_out(h))), low_l1)
+        return self.inverse_wavelet_transform_out(bands, piece), (bands_l1, bands_l2)
+
+
+def join(h: Tensor, flow: Tensor) -> Tensor:
+    return torch.cat([h, flow], dim=1)
+
+
+def add_low(bands: Tensor, low: Tensor) -> Tensor:
+    """Add to the lowest band, the first three channels."""
+    bands[:, :3] += low
+    return bands
+
+
+class WFVAE(VideoVAE[WFVAEConfig]):
+    def __init__(self, config: WFVAEConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        return self.encoder.forward(x_BCTHW, piece)[0]
+
+    def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
+        return self.decoder.forward(z_BCTHW, piece)[0]
