@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .synthetic_weights import synthetic_tensor, synthetic_video
 from vaectl.models import build_model
 from vaectl.models.config import FAMILIES
 from vaectl.models.vae import AnyVAE
+
+from .synthetic_weights import synthetic_tensor, synthetic_video
 
 DATA = Path(__file__).parent.parent / "data" / "reference"
 CASES = sorted(path.stem for path in DATA.glob("*.json"))
@@ -34,9 +35,7 @@ def load_reference(name: str) -> Reference:
     case = json.loads((DATA / f"{name}.json").read_text())
     tensors = load_file(DATA / f"{name}.safetensors")
     video = torch.from_numpy(synthetic_video(case["name"], tuple(case["input_shape"])))
-    return Reference(
-        name, case["config"], case["state_dict"], video, tensors["moments"], tensors["reconstruction"]
-    )
+    return Reference(name, case["config"], case["state_dict"], video, tensors["moments"], tensors["reconstruction"])
 
 
 def synthetic_model(config: dict[str, Any]) -> AnyVAE:

@@ -44,17 +44,18 @@ class ResnetBlock3D(nn.Module):
 
 def residual(block: ResnetBlock2D | ResnetBlock3D, x: Tensor, piece: Piece) -> Tensor:
     """What both kinds of block compute."""
-    h = block.conv1(silu(block.norm1(x)), piece)
-    h = block.conv2(block.dropout(silu(block.norm2(h))), piece)
-    shortcut = x if block.nin_shortcut is None else block.nin_shortcut(x, piece)
-    return shortcut + h
+    h = block.conv1.forward(silu(block.norm1(x)), piece)
+    h = block.conv2.forward(block.dropout(silu(block.norm2(h))), piece)
+    return h + (x if block.nin_shortcut is None else block.nin_shortcut.forward(x, piece))
 
 
 class Attention(nn.Module):
     """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions."""
 
-    def __init__(self, channels: int, norm_type: str) -> None:
+    def __init__(self, kind: str, channels: int, norm_type: str) -> None:
         super().__init__()
+        self.attend = ATTENTION[kind]
+        self.whole_clip = kind == "AttnBlock3D"
         self.norm = clip_norm(norm_type, channels)
         self.q = CausalConv3d(channels, channels, 1)
         self.k = CausalConv3d(channels, channels, 1)
@@ -64,38 +65,27 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         h = self.norm(x)
         h = self.attend(self.q(h, piece), self.k(h, piece), self.v(h, piece))
-        return x + self.proj_out(h, piece)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        raise TypeError("Attention is the frame of AttnBlock3DFix and AttnBlock3D")
+        return x + self.proj_out.forward(h, piece)
 
 
-class AttnBlock3DFix(Attention):
-    """Attention over the H·W positions of each frame."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # One head as a dimension of its own: PyTorch's fused kernel takes no 3-D input, and without it the N x N
-        # scores stand in memory.
-        heads = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(*heads)
-        b, _, t, h, w = q.shape
-        return rearrange(mixed, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
+def attend_in_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`AttnBlock3DFix`: attention over the H·W positions of each frame."""
+    b, _, t, h, w = q.shape
+    # The head is a dimension of its own: PyTorch's fused kernels take no 3-D input, and without them the scores of all
+    # pairs of positions stand in memory.
+    q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
 
 
-class AttnBlock3D(Attention):
-    """The attention of old checkpoints: (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back.
+def attend_reshaped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`AttnBlock3D`, of old checkpoints: (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back.
 
     For T > 1 this mixes channels and frames. It is what those checkpoints were trained with.
     """
-
-    whole_clip = True
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        b, c, t, h, w = q.shape
-        heads = (x.reshape(b * t, 1, c, h * w).transpose(2, 3) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(*heads)
-        return mixed.transpose(2, 3).reshape(b, c, t, h, w)
+    b, c, t, h, w = q.shape
+    q, k, v = (x.reshape(b * t, 1, c, h * w).transpose(2, 3) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(b, c, t, h, w)
 
 
-ATTENTION = {block.__name__: block for block in (AttnBlock3DFix, AttnBlock3D)}
-RESNET_BLOCKS = {block.__name__: block for block in (ResnetBlock2D, ResnetBlock3D)}
+ATTENTION = {"AttnBlock3DFix": attend_in_frames, "AttnBlock3D": attend_reshaped}
+RESNET_BLOCKS = {"ResnetBlock2D": ResnetBlock2D, "ResnetBlock3D": ResnetBlock3D}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from . import resample
-from .blocks import ATTENTION, RESNET_BLOCKS, Attention
+from .blocks import RESNET_BLOCKS, Attention
 from .config import CausalVAEConfig
 from .layers import CausalConv3d, Conv2d, clip_norm, silu
 from .piece import Piece
@@ -59,12 +59,13 @@ class Mid(nn.Module):
     def __init__(self, block: str, attention: str, channels: int, attention_norm: str, config: CausalVAEConfig) -> None:
         super().__init__()
         self.block_1 = RESNET_BLOCKS[block](channels, channels, config.norm_type, config.dropout)
-        self.attn_1 = ATTENTION[attention](channels, attention_norm)
+        self.attn_1 = Attention(attention, channels, attention_norm)
         self.block_2 = RESNET_BLOCKS[block](channels, channels, config.norm_type, config.dropout)
 
     def forward(self, h: Tensor, piece: Piece) -> Tensor:
         h = self.attn_1(self.block_1(h, piece), piece)
-        return self.block_2.forward(h, piece)
+        out: Tensor = self.block_2(h, piece)
+        return out
 
 
 class Encoder(nn.Module):
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
             has_attention = resolution in config.attn_resolutions
             level = Level(
                 [block(channels, width, config.norm_type, config.dropout) for channels in inputs],
-                [ATTENTION[config.encoder_attention](width, attention_norm) for _ in inputs if has_attention],
+                [Attention(config.encoder_attention, width, attention_norm) for _ in inputs if has_attention],
             )
             if config.encoder_spatial_downsample[i]:
                 level.append("downsample", resampling(config.encoder_spatial_downsample[i], width))
@@ -117,7 +118,7 @@ class Decoder(nn.Module):
             has_attention = resolution in config.attn_resolutions
             level = Level(
                 [block(channels, width, config.norm_type, config.dropout) for channels in inputs],
-                [ATTENTION[config.decoder_attention](width, config.norm_type) for _ in inputs if has_attention],
+                [Attention(config.decoder_attention, width, config.norm_type) for _ in inputs if has_attention],
             )
             if config.decoder_spatial_upsample[i]:
                 level.append("upsample", resampling(config.decoder_spatial_upsample[i], width))

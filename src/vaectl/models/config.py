@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -37,7 +38,7 @@ def time_factor(layer: str) -> int:
     return 2 if layer.startswith(HALVES_TIME) else 1
 
 
-class FamilyConfig(BaseModel):
+class FamilyConfig(BaseModel, ABC):
     """What both families share. Frozen: a network is built from it once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,13 +52,14 @@ class FamilyConfig(BaseModel):
     shift: tuple[float, ...] = (0.0,) * 4
 
     @property
+    @abstractmethod
     def latent_channels(self) -> int:
-        raise TypeError("each family names its own")
+        """C of the latent."""
 
     @property
+    @abstractmethod
     def time_compression(self) -> int:
         """s: 1 + s·n frames give 1 + n latent frames."""
-        raise TypeError("each family computes its own")
 
     @property
     def space_compression(self) -> int:
@@ -103,7 +105,10 @@ class WFVAEConfig(FamilyConfig):
             if len({time_factor(name) for name in names}) > 1:
                 raise ValueError(f"the {level} blocks and wavelets disagree on halving time: {', '.join(names)}")
         if self.norm_type == "groupnorm":
-            b, flows = self.base_channels, (self.encoder_energy_flow_hidden_size, self.decoder_energy_flow_hidden_size)
+            b, flows = (
+                self.base_channels,
+                (self.encoder_energy_flow_hidden_size, self.decoder_energy_flow_hidden_size),
+            )
             for channels in (b, 2 * b + flows[0], 4 * b + flows[1], flows[1]):
                 check_groups(channels)
         return self

@@ -22,8 +22,9 @@ EPS = 1e-6
 
 def per_frame(function: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
     """`function` on (B·T, C, H, W), every frame an image of its own."""
-    frames = x_BCTHW.transpose(1, 2)
-    return function(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+    b, _, t, _, _ = x_BCTHW.shape
+    frames = function(x_BCTHW.transpose(1, 2).flatten(0, 1))
+    return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -31,8 +32,11 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-class Chain(nn.Sequential):
+class Chain(nn.ModuleList):
     """Layers one after the other, each given the same piece."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         for layer in self:
@@ -86,17 +90,34 @@ def frame_norm(kind: str, channels: int) -> nn.Module:
 
 
 class Conv3d(nn.Conv3d):
-    """A plain Conv3d that gives no frames where it gets too few for one."""
+    """A plain Conv3d, padded in space alone, that gives no frames where it gets too few for one."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int, int],
+        stride: int | tuple[int, int, int] = 1,
+        padding: int = 0,
+    ) -> None:
+        self.pads = (0, padding, padding)
+        super().__init__(in_channels, out_channels, kernel, stride, self.pads)
 
     def forward(self, window_BCTHW: Tensor) -> Tensor:
         kernel, stride = self.kernel_size, self.stride
-        if outputs(window_BCTHW, kernel[0], stride[0]):
-            return super().forward(window_BCTHW)
-        height, width = (
-            (window_BCTHW.shape[axis + 2] + 2 * int(self.padding[axis]) - kernel[axis]) // stride[axis] + 1
-            for axis in (1, 2)
-        )
-        return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
+        if outputs(window_BCTHW, kernel[0], stride[0]) == 0:
+            height, width = (
+                (window_BCTHW.shape[axis + 2] + 2 * self.pads[axis] - kernel[axis]) // stride[axis] + 1
+                for axis in (1, 2)
+            )
+            return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
+        if window_BCTHW.device.type == "cpu" and window_BCTHW.dtype == self.weight.dtype == torch.float32:
+            # Called by name, because F.conv3d takes a far slower kernel than this one where batch, channels, frames and
+            # height multiply to 20480 or less, as they do in the pieces of a clip.
+            return torch.mkldnn_convolution(
+                window_BCTHW, self.weight, self.bias, self.pads, stride, self.dilation, self.groups
+            )
+        return super().forward(window_BCTHW)
 
 
 class CausalConv3d(nn.Module):
@@ -111,7 +132,7 @@ class CausalConv3d(nn.Module):
         padding: int = 0,
     ) -> None:
         super().__init__()
-        self.conv = Conv3d(in_channels, out_channels, kernel, stride, padding=(0, padding, padding))
+        self.conv = Conv3d(in_channels, out_channels, kernel, stride, padding)
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         window = piece.window(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])

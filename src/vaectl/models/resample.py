@@ -23,9 +23,7 @@ def nearest_2x(x_BCTHW: Tensor) -> Tensor:
 
 
 def bilinear_2x(x_BCTHW: Tensor) -> Tensor:
-    return per_frame(
-        lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), x_BCTHW
-    )
+    return per_frame(lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), x_BCTHW)
 
 
 def upsample_time(layer: nn.Module, x_BCTHW: Tensor, piece: Piece, interpolation: str) -> Tensor:
@@ -154,7 +152,7 @@ class TimeDownsampleRes2x(nn.Module):
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
         super().__init__()
         self.mix_factor = nn.Parameter(torch.tensor([mix_factor]))
-        self.conv = Conv3d(channels, channels, 3, stride=(2, 1, 1), padding=(0, 1, 1))
+        self.conv = Conv3d(channels, channels, 3, stride=(2, 1, 1), padding=1)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         window = piece.window(self, x, kernel=3, stride=2)

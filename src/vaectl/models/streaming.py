@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from .config import FamilyConfig
 from .piece import Piece, TimeState
 from .posterior import Posterior
 from .vae import AnyVAE, pad_to_fit
@@ -25,8 +26,8 @@ def reconstruct_pieces(
 ) -> Iterator[Tensor]:
     """The clip that the pieces make up, (B, 3, T, H, W) in [-1, 1] each, through the model and back.
 
-    The pieces may have any lengths of at least one frame, and so have the ones that come back, on the model's device and
-    in its type; together they have exactly the frames of the input, of the same size.
+    The pieces may have any lengths of at least one frame, and so have the ones that come back, on the model's device
+    and in its type; together they have exactly the frames of the input, of the same size.
     """
     pieces = pieces_BCTHW if model.streams else whole(pieces_BCTHW)
     encoder: TimeState | None = None
@@ -52,14 +53,13 @@ def reconstruct_pieces(
         raise AssertionError(f"{frames_in} frames went into the model and {frames_out} came out")
 
 
-def piece_frames(model: AnyVAE, height: int, width: int) -> int:
-    """How many frames of that size to give the model at a time: long enough to be fast, short enough to fit."""
-    stride = model.config.time_compression
-    return stride * max(1, PIECE_PIXELS // (stride * height * width))
+PIECE_PIXELS = 1 << 19
+"""Pixels in a piece: 8 frames of 256x256. Longer pieces are no faster and take more memory."""
 
 
-PIECE_PIXELS = 1 << 20
-"""About 16 frames of 256x256; longer pieces were not faster (`make bench`)."""
+def piece_frames(config: FamilyConfig, height: int, width: int) -> int:
+    """How many frames of that size to give a model at a time: a multiple of what its latent frames stand for."""
+    return config.time_compression * max(1, PIECE_PIXELS // (config.time_compression * height * width))
 
 
 def mark_last(items: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:

@@ -6,6 +6,7 @@ is in `streaming.py`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from .posterior import Posterior
 Config = TypeVar("Config", bound=FamilyConfig)
 
 
-class VideoVAE(nn.Module, Generic[Config]):
+class VideoVAE(nn.Module, ABC, Generic[Config]):
     """Video in RGB, (B, 3, T, H, W) in [-1, 1], to latents (B, C, 1 + n, H/8, W/8) and back."""
 
     def __init__(self, config: Config) -> None:
@@ -43,19 +44,19 @@ class VideoVAE(nn.Module, Generic[Config]):
         """On the model's device, in its type, channels-last in memory."""
         return x_BCTHW.to(self.device, self.dtype, memory_format=torch.channels_last_3d)
 
+    @abstractmethod
     def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         """Moments (B, 2C, t, H/8, W/8) of the latent frames that this piece completes; sizes must fit exactly."""
-        raise TypeError("VideoVAE is the frame of WFVAE and CausalVAE")
 
+    @abstractmethod
     def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
         """The frames (B, 3, T, H, W) that can be given once these latent frames are known."""
-        raise TypeError("VideoVAE is the frame of WFVAE and CausalVAE")
 
     def encode(self, video_BCTHW: Tensor) -> Posterior:
         """The posterior of a clip, (B, 3, T, H, W) in [-1, 1].
 
-        Any T, H and W of at least 1: the last frame and the right and bottom edges are repeated up to the sizes that the
-        network takes (1 + s·n frames, s = `config.time_compression`; multiples of `config.space_compression`).
+        Any T, H and W of at least 1: the last frame and the right and bottom edges are repeated up to the sizes that
+        the network takes (1 + s·n frames, s = `config.time_compression`; multiples of `config.space_compression`).
         """
         missing = (1 - video_BCTHW.shape[2]) % self.config.time_compression
         x = self.prepare(pad_to_fit(video_BCTHW, self.config, missing))

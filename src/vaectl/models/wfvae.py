@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import haar, resample
-from .blocks import ATTENTION, ResnetBlock2D, ResnetBlock3D
+from .blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from .config import WFVAEConfig, time_factor
 from .layers import CausalConv3d, Chain, Conv2d, clip_norm, silu
 from .piece import Piece
@@ -44,7 +44,7 @@ def wavelet_channels(name: str) -> int:
 
 def mid_layers(in_channels: int, channels: int, out_channels: int, config: WFVAEConfig) -> Chain:
     norm, dropout = config.norm_type, config.dropout
-    attention = [ATTENTION[config.attention_type](channels, norm)] if config.use_attention else []
+    attention = [Attention(config.attention_type, channels, norm)] if config.use_attention else []
     return Chain(
         ResnetBlock3D(in_channels, channels, norm, dropout),
         *attention,
@@ -55,7 +55,11 @@ def mid_layers(in_channels: int, channels: int, out_channels: int, config: WFVAE
 class Encoder(nn.Module):
     def __init__(self, config: WFVAEConfig) -> None:
         super().__init__()
-        b, flow, n = config.base_channels, config.encoder_energy_flow_hidden_size, config.encoder_num_resblocks
+        b, flow, n = (
+            config.base_channels,
+            config.encoder_energy_flow_hidden_size,
+            config.encoder_num_resblocks,
+        )
         norm, dropout = config.norm_type, config.dropout
         self.wavelet_transform_in = haar.HaarWaveletTransform3D()
         self.wavelet_transform_l1 = wavelet(config.l1_downsample_wavelet)
@@ -90,7 +94,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: WFVAEConfig) -> None:
         super().__init__()
-        b, flow, n = config.base_channels, config.decoder_energy_flow_hidden_size, config.decoder_num_resblocks
+        b, flow, n = (
+            config.base_channels,
+            config.decoder_energy_flow_hidden_size,
+            config.decoder_num_resblocks,
+        )
         norm, dropout = config.norm_type, config.dropout
         self.flow = flow
         self.conv_in = CausalConv3d(config.latent_dim, 4 * b, 3, padding=1)

@@ -1,0 +1,169 @@
+"""Model directories: `config.json` beside weights, in each of the containers in which they are published.
+
+    diffusion_pytorch_model.safetensors or .bin, whole or in shards with *.index.json: the diffusers layout
+    *.ckpt: a training checkpoint, of which the EMA weights win
+
+Nothing here executes code from a pickle: they are read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vaectl.errors import UsageError, VaectlError
+
+from .causalvae import CausalVAE
+from .config import CausalVAEConfig, WFVAEConfig, read_config
+from .vae import AnyVAE
+from .wfvae import WFVAE
+
+WEIGHTS = "diffusion_pytorch_model"
+BUILTIN = Path(__file__).parent / "builtin"
+
+
+def build_model(config: WFVAEConfig | CausalVAEConfig) -> WFVAE | CausalVAE:
+    """The network of a config, with freshly initialised weights."""
+    return WFVAE(config) if isinstance(config, WFVAEConfig) else CausalVAE(config)
+
+
+def load_model(
+    path: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> WFVAE | CausalVAE:
+    """A published or trained model from its directory (or from one weights file in it); None is the built-in model.
+
+    The model comes in evaluation mode, without gradients, on `device` and in `dtype`.
+
+    Raises UsageError or VaectlError, in one line: no such directory, no or an invalid config, no or several weights
+    files, a damaged or unsafe file, names or shapes that do not fit, values that are not finite.
+    """
+    directory, weights = locate(BUILTIN if path is None else Path(path))
+    config = read_config(directory / "config.json")
+    state = read_weights(weights)
+    with torch.device("meta"):
+        model = build_model(config)
+    check_fit(model.state_dict(), state, weights)
+    check_finite(state, weights)
+    placed = {name: channels_last(tensor.to(device, dtype)) for name, tensor in state.items()}
+    model.load_state_dict(placed, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def save_model(model: AnyVAE, directory: str | Path) -> None:
+    """Write the diffusers layout: `config.json` and one safetensors file, in the model's own precision.
+
+    The original code loads it, and so does `load_model`, bit by bit.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, directory / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """The weight of a convolution in the memory layout of the activations; any other tensor as it is."""
+    if weight.ndim == 4:
+        return weight.contiguous(memory_format=torch.channels_last)
+    return weight.contiguous(memory_format=torch.channels_last_3d) if weight.ndim == 5 else weight
+
+
+def locate(path: Path) -> tuple[Path, Path]:
+    """The model directory and its weights: one file, or the index of a sharded checkpoint.
+
+    A training checkpoint goes before the other containers, as in the original code.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory; give a directory with config.json and weights")
+    if path.is_file():
+        return path.parent, path
+    if not (path / "config.json").is_file():
+        inside = sorted(child.parent for child in path.glob("*/config.json"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise UsageError(f"{path}: holds no config.json, so it is not a model directory{hint}")
+    checkpoints = sorted(path.glob("*.ckpt"))
+    if len(checkpoints) > 1:
+        names = ", ".join(file.name for file in checkpoints)
+        raise UsageError(f"{path}: holds several checkpoints ({names}); give the path of one")
+    layouts = [f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")]
+    found = [*checkpoints, *(path / name for name in layouts if (path / name).is_file())]
+    if not found:
+        raise UsageError(f"{path}: holds no weights; expected {WEIGHTS}.safetensors or .bin, sharded or not, or *.ckpt")
+    return path, found[0]
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The state dict in a weights file or in the shards that an index names."""
+    try:
+        if file.name.endswith(".index.json"):
+            shards = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
+            parts = [read_weights(file.parent / Path(shard).name) for shard in sorted(set(shards))]
+            return {name: tensor for part in parts for name, tensor in part.items()}
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file; the checkpoint's index names it, download it again") from None
+    except pickle.UnpicklingError:
+        raise VaectlError(
+            f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"
+            " get it as .safetensors from a source you trust"
+        ) from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, AttributeError, ValueError) as error:
+        raise VaectlError(f"{file}: cannot be read as weights, download it again ({one_line(error)})") from None
+    return state_dict(stored, file)
+
+
+def state_dict(stored: Any, file: Path) -> dict[str, Tensor]:
+    """The generator's tensors in what `torch.load` gave: a state dict, or a training checkpoint around it."""
+    if isinstance(stored, dict) and stored.get("ema_state_dict"):
+        stored = {name.removeprefix("module."): tensor for name, tensor in stored["ema_state_dict"].items()}
+    elif isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
+        stored = stored["state_dict"].get("gen_model", stored["state_dict"])
+    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
+        raise VaectlError(f"{file}: holds neither a state dict nor a training checkpoint of a video VAE")
+    return stored
+
+
+def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], file: Path) -> None:
+    """Names and shapes must be those of the network."""
+    problems = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in given and given[name].shape != tensor.shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what}: {first_few(names)}" for what, names in problems.items() if names)
+        raise VaectlError(f"{file}: does not fit the config.json beside it: {listed}")
+
+
+def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
+    """Weights of NaN or infinity come from a training that diverged; nothing that they give is worth having."""
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise VaectlError(f"{file}: NaN or infinite values in {len(broken)} tensors: {first_few(broken)}")
+
+
+def first_few(names: Iterable[str], count: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def one_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,292 @@
+"""Every published container loads, what does not fit is said in one line, and nothing executes a pickle."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vaectl.errors import UsageError, VaectlError
+from vaectl.models import build_model, load_model, save_model
+from vaectl.models.config import FAMILIES, WFVAEConfig, read_config
+
+from .reference import load_reference, synthetic_model
+
+TINY = {
+    "latent_dim": 2,
+    "base_channels": 4,
+    "encoder_num_resblocks": 1,
+    "encoder_energy_flow_hidden_size": 4,
+    "decoder_num_resblocks": 1,
+    "decoder_energy_flow_hidden_size": 4,
+    "norm_type": "layernorm",
+    "t_interpolation": "trilinear",
+}
+LAYERS = "diffusion_pytorch_model"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(WFVAEConfig(**TINY)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "WFVAEModel", "_version": "0.3", **TINY}))
+    return tmp_path
+
+
+def assert_same(loaded: torch.nn.Module, model: torch.nn.Module) -> None:
+    given, wanted = loaded.state_dict(), model.state_dict()
+    assert given.keys() == wanted.keys()
+    assert all(torch.equal(given[name], wanted[name]) for name in wanted)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_builtin_model_reconstructs_a_clip():
+    model = load_model()
+    ramp = torch.linspace(-0.8, 0.8, 64).expand(1, 3, 5, 64, 64)
+    assert (model.reconstruct(ramp) - ramp).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("name", ["wfvae_4x8x8", "causalvae_res2x"])
+def test_saved_model_loads_bit_identical_under_the_published_names(tmp_path, name):
+    case = load_reference(name)
+    model = synthetic_model(case.config)
+    save_model(model, tmp_path / "model")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["config.json", f"{LAYERS}.safetensors"]
+    assert json.loads((tmp_path / "model" / "config.json").read_text()) == case.config
+    loaded = load_model(tmp_path / "model")
+    assert_same(loaded, model)
+    # Rounding only: the weights' memory layout may choose another order of summation.
+    torch.testing.assert_close(loaded.reconstruct(case.video), model.reconstruct(case.video), rtol=0, atol=5e-5)
+
+
+def test_safetensors_sharded_and_bin_load(directory, model):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    halves = [dict(list(state.items())[i::2]) for i in range(2)]
+    for i, half in enumerate(halves):
+        save_file(half, directory / f"{LAYERS}-{i}.safetensors")
+    index = directory / f"{LAYERS}.safetensors.index.json"
+    index.write_text(
+        json.dumps(
+            {"weight_map": {name: f"{LAYERS}-{i}.safetensors" for i, half in enumerate(halves) for name in half}}
+        )
+    )
+    assert_same(load_model(directory), model)
+    (directory / f"{LAYERS}-1.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"-1\.safetensors: no such file"):
+        load_model(directory)
+    index.unlink()
+    torch.save(state, directory / f"{LAYERS}.bin")
+    assert_same(load_model(directory), model)
+    assert_same(load_model(directory / f"{LAYERS}.bin"), model)
+    torch.save(state, directory / f"{LAYERS}.bin", _use_new_zipfile_serialization=False)
+    assert_same(load_model(directory), model)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_training_checkpoint_loads_its_ema_weights(directory, model, prefix):
+    other = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    checkpoint = {
+        "epoch": 1,
+        "current_step": 10,
+        "optimizer_state": {
+            "ae_optimizer": {"state": {0: {"step": torch.tensor(10.0)}}, "param_groups": [{"lr": 1e-5}]}
+        },
+        "state_dict": {"gen_model": other, "dics_model": {"main.0.weight": torch.ones(2)}},
+        "ema_state_dict": {prefix + name: tensor for name, tensor in model.state_dict().items()},
+        "scaler_state": {},
+        "sampler_state": {"seed": 1},
+    }
+    torch.save(checkpoint, directory / "checkpoint-10.ckpt")
+    assert_same(load_model(directory), model)
+
+
+def test_training_checkpoint_without_ema_loads_the_generator(directory, model):
+    torch.save(
+        {"state_dict": {"gen_model": model.state_dict(), "dics_model": {}}, "ema_state_dict": {}}, directory / "a.ckpt"
+    )
+    assert_same(load_model(directory), model)
+    torch.save({}, directory / "b.ckpt")
+    with pytest.raises(UsageError, match="several checkpoints"):
+        load_model(directory)
+
+
+def test_half_precision_weights_are_read_into_the_asked_type(directory, model):
+    state = {name: tensor.bfloat16().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, directory / f"{LAYERS}.safetensors")
+    loaded = load_model(directory)
+    assert loaded.dtype == torch.float32
+    assert torch.equal(
+        loaded.get_buffer("decoder.inverse_wavelet_transform_out.h"),
+        state["decoder.inverse_wavelet_transform_out.h"].float(),
+    )
+    assert load_model(directory, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_names_and_shapes_that_do_not_fit_are_listed_with_counts(directory, model):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    removed = [name for name in state if name.startswith("decoder.up1")]
+    for name in removed:
+        del state[name]
+    state["extra.weight"] = torch.zeros(1)
+    state["encoder.conv_out.conv.bias"] = torch.zeros(9)
+    save_file(state, directory / f"{LAYERS}.safetensors")
+    with pytest.raises(VaectlError) as error:
+        load_model(directory)
+    message = one_line(error)
+    assert f"{len(removed)} missing: {removed[0]}, {removed[1]}, {removed[2]}, …" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "1 of another shape: encoder.conv_out.conv.bias (9,) instead of (4,)" in message
+
+
+def test_weights_of_nan_are_refused(directory, model):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state["decoder.conv_out.weight"][0, 0] = float("nan")
+    save_file(state, directory / f"{LAYERS}.safetensors")
+    with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensors: decoder\.conv_out\.weight"):
+        load_model(directory)
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("file", [f"{LAYERS}.bin", "model.ckpt"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_malicious_pickle_is_refused_and_not_run(directory, file, legacy):
+    trace = directory / "executed"
+    torch.save({"weight": Malicious(trace)}, directory / file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(VaectlError, match="refused") as error:
+        load_model(directory)
+    one_line(error)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", [f"{LAYERS}.safetensors", f"{LAYERS}.bin", "last.ckpt", f"{LAYERS}.bin.index.json"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all" * 20])
+def test_damaged_weights_are_one_clear_line(directory, name, content):
+    (directory / name).write_bytes(content)
+    with pytest.raises(VaectlError, match=re.escape(name)) as error:
+        load_model(directory)
+    one_line(error)
+
+
+def test_truncated_safetensors_and_ckpt(directory, model):
+    for name, write in (
+        (
+            f"{LAYERS}.safetensors",
+            lambda path: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path),
+        ),
+        ("x.ckpt", lambda path: torch.save({"state_dict": {"gen_model": model.state_dict()}}, path)),
+    ):
+        path = directory / name
+        write(path)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(VaectlError, match=re.escape(name)) as error:
+            load_model(directory)
+        one_line(error)
+
+
+def test_a_pickle_of_something_else(directory):
+    torch.save([1, 2, 3], directory / "x.ckpt")
+    with pytest.raises(VaectlError, match="neither a state dict nor a training checkpoint"):
+        load_model(directory)
+
+
+def test_missing_directory_config_and_weights(tmp_path, directory):
+    with pytest.raises(UsageError, match="no such file or directory"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds no weights"):
+        load_model(directory)
+    (directory / "vae").mkdir()
+    (directory / "config.json").rename(directory / "vae" / "config.json")
+    with pytest.raises(UsageError, match=r"holds no config\.json.*did you mean .*vae\?"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "AutoencoderKL"}, "unknown _class_name 'AutoencoderKL'"),
+        ({"_class_name": None}, "unknown _class_name None"),
+        ({"l1_dowmsample_block": "Downsmaple"}, "l1_dowmsample_block: .*'Downsample'.*, not 'Downsmaple'"),
+        (
+            {"l1_downsample_block": "Downsample"},
+            "unknown key 'l1_downsample_block'; did you mean 'l1_dowmsample_block'",
+        ),
+        ({"base_channels": 0}, "base_channels: .* not 0"),
+        ({"latent_dim": "many"}, "latent_dim: .* not 'many'"),
+        ({"dropout": 1.5}, "dropout: .* not 1.5"),
+        ({"l1_downsample_wavelet": "HaarWaveletTransform3D"}, "l1 blocks and wavelets disagree"),
+        ({"norm_type": "groupnorm"}, "32 groups"),
+        ({"norm_type": "batchnorm"}, "norm_type: "),
+    ],
+)
+def test_invalid_wfvae_configs_are_one_line(directory, change, message):
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(UsageError, match=message) as error:
+        read_config(directory / "config.json")
+    assert one_line(error).startswith(str(directory / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_resnet_blocks": ["ResnetBlock3D"]}, "encoder_resnet_blocks must name 4 layers"),
+        ({"decoder_spatial_upsample": ["", "", "", "SpatialUpsample2x"]}, "shrinks the video by another factor"),
+        ({"encoder_attention": "AttnBlock4D"}, "encoder_attention: "),
+        ({"encoder_temporal_downsample": ["", "Time", "", ""]}, "encoder_temporal_downsample"),
+        ({"hidden_size": 40}, "32 groups"),
+        ({"use_quant_layer": False, "embed_dim": 8}, "embed_dim must equal z_channels"),
+    ],
+)
+def test_invalid_causalvae_configs_are_one_line(tmp_path, change, message):
+    (tmp_path / "config.json").write_text(json.dumps({**load_reference("causalvae_v1_2").config, **change}))
+    with pytest.raises(UsageError, match=message) as error:
+        read_config(tmp_path / "config.json")
+    one_line(error)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "\x00\xff"])
+def test_a_config_that_is_not_json(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=r"config\.json"):
+        read_config(tmp_path / "config.json")
+
+
+def test_missing_keys_take_the_published_defaults_and_training_keys_are_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"_class_name": "CausalVAEModel", "_diffusers_version": "0.27", "lr": 1e-5, "hidden_size": 32})
+    )
+    config = read_config(tmp_path / "config.json")
+    published = load_reference("causalvae_class_defaults_narrow").config
+    assert config.to_json() == published
+
+
+def test_time_and_space_compression():
+    for name, factors in {
+        "wfvae_4x8x8": (4, 8),
+        "wfvae_8x8x8": (8, 8),
+        "causalvae_v1_2": (4, 8),
+        "causalvae_res2x": (4, 8),
+        "causalvae_class_defaults_narrow": (4, 8),
+    }.items():
+        config = load_reference(name).config
+        fields = {key: value for key, value in config.items() if not key.startswith("_")}
+        built = FAMILIES[config["_class_name"]].model_validate(fields)
+        assert (built.time_compression, built.space_compression) == factors
