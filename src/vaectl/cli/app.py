@@ -1,0 +1,109 @@
+"""The program: its commands, and what becomes of their errors, signals and exit codes.
+
+Everything that ends a run badly is rendered here and nowhere else. Which options a command takes and what it does is
+not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vaectl.cli import reconstruct
+from vaectl.cli.help import format_help
+from vaectl.errors import VaectlError
+
+
+class Commands(TyperGroup):
+    """The commands, with our help page."""
+
+    format_help = format_help
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            # Typer leaves the value of its completion options open, and would import pydantic to read it at every start.
+            parameter.default = False
+
+
+app = typer.Typer(cls=Commands, invoke_without_command=True)
+reconstruct.add_to(app)
+
+
+@app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
+def vaectl(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Run causal video auto-encoders (WF-VAE, CausalVAE) on real videos."""
+    if version:
+        from vaectl import __version__
+
+        typer.echo(f"vaectl {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    status: int | None = 1
+    with _signals_stop_the_run() as received:
+        try:
+            status = typer.main.get_command(app).main(arguments, prog_name="vaectl", standalone_mode=False)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:
+            # Whoever read our output has left; Python would complain once more while it shuts down.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Exception as error:
+            from vaectl.cli.console import say
+
+            if "--debug" in arguments:
+                traceback.print_exc()
+            if not received:
+                message, status = _describe(error)
+                say("error", message)
+    if received:
+        from vaectl.cli.console import say
+
+        say("error", "interrupted")
+        return 128 + received[0]
+    return status or 0
+
+
+@contextmanager
+def _signals_stop_the_run() -> Iterator[list[int]]:
+    """Let SIGTERM do what Ctrl-C does, so that everything cleans up after itself; gives the signals that came."""
+    received: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    """One line for an error, and the exit code that goes with it."""
+    if isinstance(error, VaectlError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        return error.format_message().rstrip(".") + hint, error.exit_code
+    return f"{type(error).__name__}: {error}; this is a bug: run again with --debug for the traceback", 1

@@ -1,0 +1,118 @@
+"""What a run says on stderr: progress, warnings, errors.
+
+On a terminal a bar for the clip at hand, elsewhere a line every few seconds. Knows `vaectl.progress` and the clock; what
+the frames are is not its business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Timer
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from vaectl.progress import Progress
+
+PATIENCE = 2.0
+"""Seconds that a clip may take before its bar appears."""
+INTERVAL = 5.0
+"""Seconds between two lines where there is no terminal."""
+
+
+def say(label: str, message: str, console: Console | None = None) -> None:
+    """Write `label: message` as one line on stderr, however wide the terminal is."""
+    style = {"error": "bold red", "warning": "yellow"}.get(label, "bold")
+    line = Text.assemble((f"{label}: ", style), " ".join(message.split()))
+    (console or Console(stderr=True)).print(line, soft_wrap=True)
+
+
+@contextmanager
+def reporter() -> Iterator[Progress]:
+    """The `Progress` of a run; on leaving, however that comes about, the terminal is as it was before."""
+    console = Console(stderr=True)
+    progress: Progress = _Bar(console) if console.is_interactive else _Lines(console)
+    try:
+        yield progress
+    finally:
+        progress.finish()
+
+
+class _Bar:
+    """One bar for the clip at hand, gone when the clip is finished."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._timer: Timer | None = None
+
+    def start(self, name: str, frames: int | None) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        self._bar = RichProgress(*columns, console=self._console, transient=True, expand=True)
+        self._task = self._bar.add_task(escape(name), total=frames)
+        self._timer = Timer(PATIENCE, self._bar.start)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def advance(self, frames: int) -> None:
+        self._bar.advance(self._task, frames)
+
+    def finish(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer.join()
+            self._bar.stop()
+            self._timer = None
+
+    def warn(self, message: str) -> None:
+        say("warning", message, self._console)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} frames/s" if task.speed else "", style="progress.data.speed")
+
+
+class _Lines:
+    """A line when the last one is `INTERVAL` old, and a closing one for a clip that had any."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._name: str | None = None
+
+    def start(self, name: str, frames: int | None) -> None:
+        self._name, self._total, self._done, self._spoken = name, frames, 0, False
+        self._begun = self._last = time.monotonic()
+
+    def advance(self, frames: int) -> None:
+        self._done += frames
+        if time.monotonic() - self._last >= INTERVAL:
+            self._speak()
+
+    def finish(self) -> None:
+        if self._name is not None and self._spoken:
+            self._speak()
+        self._name = None
+
+    def warn(self, message: str) -> None:
+        say("warning", message, self._console)
+
+    def _speak(self) -> None:
+        self._last, self._spoken = time.monotonic(), True
+        seconds = self._last - self._begun
+        total = "" if self._total is None else f"/{self._total}"
+        left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(self._done, 1)
+        rest = f", {timedelta(seconds=round(left))} left" if left > 0 else f" in {timedelta(seconds=round(seconds))}"
+        message = f"{self._done}{total} frames, {self._done / seconds:.1f} frames/s{rest}"
+        say(str(self._name), message, self._console)

@@ -1,0 +1,146 @@
+"""A command line from an options class, and options from a command line.
+
+`command` gives a Typer application one command whose parameters are the fields of the class; what was typed, joined
+with a configuration file, goes through `vaectl.options.parse` as a whole. Knows nothing of what a command does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from vaectl.cli.help import format_help
+from vaectl.errors import UsageError
+from vaectl.options import cli_name, options_of, parse
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+class Command(TyperCommand):
+    """A command whose values stay as typed, because pydantic judges them together, and whose help is ours."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            # Typer would build a pydantic adapter for each, also to complete a word: twice the time of a start.
+            vars(parameter)["process_value"] = lambda _context, value: value
+
+    format_help = format_help
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer the first name of each option; other spellings, aliases and `--no-…` once nothing else fits."""
+        first = {parameter.opts[0] for parameter in self.get_params(ctx)}
+        items = super().shell_complete(ctx, incomplete)
+        return [item for item in items if item.value in first] or items
+
+
+def command(app: typer.Typer, model: type[T], examples: str) -> Callable[[Callable[[T], None]], None]:
+    """Make the decorated function the command of that name in `app`; it is called with a valid `model`.
+
+    Its docstring is the help text, `examples` stand below the options.
+    """
+
+    def register(function: Callable[[T], None]) -> None:
+        def run(**typed: Any) -> None:
+            function(resolve(model, {name: value for name, value in typed.items() if value is not None}))
+
+        vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
+        name = function.__name__.replace("_", "-")
+        app.command(name, cls=Command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
+
+    return register
+
+
+def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
+    defaults = {field.name: field.default for field in fields(model)}
+    for field, option in options_of(model).items():
+        default = defaults[field]
+        flag = isinstance(default, bool)
+        names = [cli_name(name) for name in (field, *option.aliases)]
+        if flag:
+            names = [f"{name}/--no-{name[2:]}" for name in names]
+        required = default is MISSING
+        known = default not in (MISSING, None) and not flag
+        declared = typer.Option(
+            *names,
+            # For completion; the parser takes underscores for dashes by itself.
+            *(name.replace("-", "_").replace("__", "--") for name in names if "-" in name[2:]),
+            help=option.help + (f" [default: {default}]" if known else ""),
+            metavar=option.metavar,
+            rich_help_panel=option.panel,
+            autocompletion=_offer(option.choices) if option.choices else None,
+        )
+        annotation = Annotated[bool | None if flag else str | None, declared]
+        yield inspect.Parameter(
+            field,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else None,
+            annotation=annotation,
+        )
+
+
+def _offer(choices: tuple[str, ...]) -> Callable[[], list[str]]:
+    return lambda: list(choices)
+
+
+def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
+    """The options from what was typed and, beneath it, the configuration file that `config` names.
+
+    Raises `UsageError` with one line that names each faulty option as its author spelt it.
+    """
+    file = typed.get("config")
+    configured = read_config(Path(file), model) if file else {}
+
+    def name(field: str) -> str:
+        return f"{field} in {file}" if field in configured and field not in typed else cli_name(field)
+
+    return parse(model, {**configured, **typed}, name)
+
+
+def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
+    """The fields of `model` that a TOML or JSON file sets, by field name; paths in it are left as they are."""
+    try:
+        values = _load(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
+
+    options = {field: option for field, option in options_of(model).items() if option.in_file}
+    known = {name: field for field, option in options.items() for name in (field, *option.aliases)}
+    fields_set: dict[str, Any] = {}
+    for key, value in values.items():
+        field = known.get(key.replace("-", "_"))
+        if field is None:
+            near = get_close_matches(key.replace("-", "_"), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(options)}"
+            raise UsageError(f"{path}: unknown option {key}{hint}")
+        if field in fields_set:
+            raise UsageError(f"{path}: sets {field} twice; keep one")
+        fields_set[field] = value
+    return fields_set
+
+
+def _load(path: Path) -> Any:
+    text = path.read_bytes().decode()
+    if path.suffix == ".json":
+        return json.loads(text)
+    if path.suffix == ".toml":
+        return tomllib.loads(text)
+    raise UsageError(f"{path}: a configuration is a .toml or .json file")

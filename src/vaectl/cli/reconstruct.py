@@ -1,0 +1,104 @@
+"""`vaectl reconstruct`: the command around the job of the same name, and how its results are shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vaectl.cli.derive import command
+from vaectl.options import ReconstructOptions
+
+if TYPE_CHECKING:
+    from vaectl.reconstruction import ClipResult, RunResult
+
+EXAMPLES = """
+Examples:
+  vaectl reconstruct --video-path clip.mp4 --rec-path rec.mp4
+  vaectl reconstruct --video-path clips/ --rec-path out/ --short-size 256
+  vaectl reconstruct --config rec.toml --overwrite
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the command in `app`."""
+    command(app, ReconstructOptions, EXAMPLES)(reconstruct)
+
+
+def reconstruct(options: ReconstructOptions) -> None:
+    """Send videos through a video auto-encoder and back.
+
+    Writes what came back and prints its PSNR: of the 8-bit frames out of the network against those that went in. What
+    the codec of the written file loses is reported apart.
+    """
+    from vaectl.cli.console import reporter, say
+    from vaectl.reconstruction import reconstruct as run
+
+    with reporter() as progress:
+        result = run(options, progress)
+    if options.json:
+        print(json.dumps(as_json(result), allow_nan=False))
+    else:
+        show(result)
+    failed = [clip.error for clip in result.clips if clip.error]
+    for error in failed:
+        say("error", error)
+    if failed:
+        raise typer.Exit(1)
+
+
+def as_json(result: RunResult) -> dict[str, Any]:
+    """The results as plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value if value is None or isinstance(value, int | float | str) else str(value)
+
+    clips = [
+        {key: plain(value) for key, value in asdict(clip).items()} | {"frames_per_second": rate(clip)}
+        for clip in result.clips
+    ]
+    return {key: plain(value) for key, value in asdict(result).items() if key != "clips"} | {"clips": clips}
+
+
+def rate(clip: ClipResult) -> float | None:
+    """Frames per second of a clip; None where no time has passed."""
+    return clip.frames / clip.seconds if clip.seconds > 0 else None
+
+
+def show(result: RunResult) -> None:
+    """Print the table of the clips and a line about the run on stdout."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("clip", overflow="fold", min_width=12)
+    for title in ("frames", "size", "PSNR\ndB", "codec\ndB", "seconds", "frames/s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for clip in result.clips:
+        if clip.error:
+            table.add_row(Text(str(clip.source)), "failed", style="red")
+            continue
+        table.add_row(
+            Text(str(clip.target)),
+            str(clip.frames),
+            f"{clip.width}x{clip.height}",
+            f"{clip.psnr:.2f}",
+            "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
+            f"{clip.seconds:.1f}",
+            "" if (speed := rate(clip)) is None else f"{speed:.1f}",
+        )
+    console = Console(highlight=False)
+    if any(not clip.error for clip in result.clips):
+        console.print(table)
+    memory = f"{result.peak_memory / 2**30:.2f} GiB"
+    console.print(
+        Text(f"{result.model} on {result.device} in {result.dtype}: {result.seconds:.1f} s, peak memory {memory}"),
+        soft_wrap=True,
+    )
