@@ -1,0 +1,158 @@
+"""Carrying the audio of one file into another while its video is written.
+
+Tracks are copied packet by packet; one that the target cannot hold is coded anew. Packets come one by one in the
+order of time, so memory does not grow with the file. This knows no pixels; `write` decides when a packet is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+# What common players play in each container, which is less than what could be stored; Matroska takes whatever its
+# muxer does. The second is the encoder for the rest.
+_HOLDS: dict[str, tuple[frozenset[str] | None, str]] = {
+    "mp4": (frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}), "aac"),
+    "mov": (
+        frozenset({"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"}),
+        "aac",
+    ),
+    "webm": (frozenset({"opus", "vorbis"}), "libopus"),
+    "matroska": (None, "flac"),
+}
+_EDIT_LISTS = frozenset({"mp4", "mov"})
+"""Containers that can begin in the middle of a packet. The others hold no time below 0."""
+
+
+def can_hold_audio(container: str) -> bool:
+    """Whether files of this container (a format name of FFmpeg) have sound."""
+    return container in _HOLDS
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """One audio stream of a source and its place in the target."""
+
+    source: Path
+    index: int
+    target: AudioStream
+    encoded: bool
+    """Whether the track is coded anew instead of copied."""
+
+
+@dataclass(frozen=True)
+class TimedPacket:
+    """A packet of the target and when it is due, in seconds of the target."""
+
+    time: Fraction
+    packet: Packet[AudioStream]
+
+
+def add_audio(source: Path, target: OutputContainer, warn: Callable[[str], None]) -> tuple[AudioTrack, ...]:
+    """Gives `target`, before its header is written, a stream for each audio stream of `source`.
+
+    What cannot be carried over is left out with a warning: broken sound raises nothing.
+    """
+    tracks: list[AudioTrack] = []
+    try:
+        with av.open(str(source)) as container:
+            for stream in container.streams.audio:
+                try:
+                    tracks.append(_add_track(source, stream, target, warn))
+                except (av.FFmpegError, ValueError) as error:
+                    warn(f"{source}: audio stream {stream.index} is left out: {error}")
+    except (av.FFmpegError, OSError) as error:
+        warn(f"{source}: the audio is left out: {error}")
+    return tuple(tracks)
+
+
+def _add_track(source: Path, stream: AudioStream, target: OutputContainer, warn: Callable[[str], None]) -> AudioTrack:
+    context: AudioCodecContext | None = stream.codec_context
+    if context is None or not context.sample_rate or not context.layout.nb_channels:
+        raise ValueError("its codec or its sample rate is unknown")
+    held, encoder = _HOLDS[target.format.name]
+    copied = context.codec.canonical_name in (target.supported_codecs if held is None else held)
+    if copied:
+        added = target.add_stream_from_template(stream, opaque=True)
+    else:
+        added = _add_encoder(target, av.Codec(encoder, "w"), context)
+        name = f"{target.format.name} does not hold {context.codec.canonical_name} audio"
+        warn(f"{source}: {name}: stream {stream.index} is coded anew as {added.codec_context.codec.canonical_name}")
+    for key in {"language", "title"} & stream.metadata.keys():
+        added.metadata[key] = stream.metadata[key]
+    return AudioTrack(source, stream.index, added, encoded=not copied)
+
+
+def _add_encoder(target: OutputContainer, encoder: av.Codec, context: AudioCodecContext) -> AudioStream:
+    rates = encoder.audio_rates or [context.sample_rate]
+    channels = context.layout.nb_channels
+    added = target.add_stream(encoder.name, rate=context.sample_rate if context.sample_rate in rates else 48000)
+    assert isinstance(added, AudioStream)
+    added.codec_context.layout = {1: "mono", 2: "stereo"}.get(channels, "5.1" if channels >= 6 else "stereo")
+    added.codec_context.bit_rate = 96_000 * added.codec_context.layout.nb_channels
+    return added
+
+
+def audio_packets(
+    tracks: tuple[AudioTrack, ...], origin: Fraction, warn: Callable[[str], None]
+) -> Iterator[TimedPacket]:
+    """The packets of all tracks in the order of time, moved so that time `origin` (s) of the source becomes 0.
+
+    A track that breaks ends there with a warning.
+    """
+    return heapq.merge(*(_track_packets(track, origin, warn) for track in tracks), key=lambda timed: timed.time)
+
+
+def _track_packets(track: AudioTrack, origin: Fraction, warn: Callable[[str], None]) -> Iterator[TimedPacket]:
+    edit_lists = track.target.container.format.name in _EDIT_LISTS
+    try:
+        with av.open(str(track.source)) as container:
+            stream = container.streams[track.index]
+            assert isinstance(stream, AudioStream)
+            packets = (
+                _encoded(track, container, stream, origin) if track.encoded else _copied(container, stream, origin)
+            )
+            for packet in packets:
+                packet.stream = track.target
+                time = packet.dts * packet.time_base
+                # A container's rounding must not cost the first packet: hence the millisecond.
+                if edit_lists or time >= -_priming(track.target.codec_context) - Fraction(1, 1000):
+                    yield TimedPacket(time, packet)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        warn(f"{track.source}: audio stream {track.index} ends early: {error}")
+
+
+def _copied(container: InputContainer, stream: AudioStream, origin: Fraction) -> Iterator[Packet[AudioStream]]:
+    shift = round(origin / stream.time_base)
+    for packet in container.demux(stream):
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is not None:  # None: the empty packet that ends the stream
+            packet.pts = packet.dts = pts - shift
+            yield packet
+
+
+def _encoded(
+    track: AudioTrack, container: InputContainer, stream: AudioStream, origin: Fraction
+) -> Iterator[Packet[AudioStream]]:
+    shift = round(origin / stream.time_base)
+    for packet in container.demux(stream):
+        for frame in packet.decode():
+            if frame.pts is not None:
+                frame.pts -= shift
+            yield from track.target.encode(frame)
+    yield from track.target.encode(None)
+
+
+def _priming(context: AudioCodecContext) -> Fraction:
+    """Seconds that an Opus decoder drops at the start: Matroska lets it begin that much below 0."""
+    header = context.extradata or b""
+    return Fraction(int.from_bytes(header[10:12], "little"), 48000) if header[:8] == b"OpusHead" else Fraction(0)

@@ -1,0 +1,178 @@
+"""What each file extension is written as: container, codec, pixel format and settings, lossy and lossless.
+
+It also turns RGB frames into what the encoder takes. It knows no file and no time; `write` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from vaectl.errors import UsageError
+from vaectl.video.clip import ColorTags
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the frames of a file are coded."""
+
+    container: str
+    codec: str
+    pixel_format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    tick: Fraction = Fraction(0)
+    """The container's own clock (seconds) where the writer cannot choose it; times are rounded to it. 0: exact."""
+    is_image: bool = False
+
+    @property
+    def is_rgb(self) -> bool:
+        return not self.pixel_format.startswith("yuv")
+
+
+_MILLISECOND = Fraction(1, 1000)
+# Visually lossless: see docs and tests for what these settings measure. Chroma is averaged over each 2x2 block, so it
+# sits in the middle of the block (chroma sample location type 1), and the file says so.
+_H264 = {"preset": "medium", "crf": "14", "x264-params": "chromaloc=1"}
+_H264_EXACT = {"preset": "medium", "qp": "0"}
+_FFV1 = {"level": "3", "slicecrc": "1"}
+_VP9 = {"crf": "14", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
+_VP9_EXACT = {"lossless": "1", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
+
+_ISO = {
+    False: Encoding("mp4", "libx264", "yuv420p", _H264),
+    True: Encoding("mp4", "libx264rgb", "rgb24", _H264_EXACT),
+}
+_QUICKTIME = {lossless: replace(encoding, container="mov") for lossless, encoding in _ISO.items()}
+_PNG = Encoding("image2pipe", "png", "rgb24", is_image=True)
+_BMP = Encoding("image2pipe", "bmp", "bgr24", is_image=True)
+_TIFF = Encoding("image2pipe", "tiff", "rgb24", is_image=True)
+_JPEG = {False: Encoding("image2pipe", "mjpeg", "yuvj444p", {"qmin": "1", "qmax": "1"}, is_image=True)}
+
+ENCODINGS: Mapping[str, Mapping[bool, Encoding]] = {
+    ".mp4": _ISO,
+    ".m4v": _ISO,
+    ".mov": _QUICKTIME,
+    ".mkv": {
+        False: Encoding("matroska", "libx264", "yuv420p", _H264, _MILLISECOND),
+        True: Encoding("matroska", "ffv1", "bgr0", _FFV1, _MILLISECOND),
+    },
+    ".webm": {
+        False: Encoding("webm", "libvpx-vp9", "yuv420p", _VP9, _MILLISECOND),
+        True: Encoding("webm", "libvpx-vp9", "gbrp", _VP9_EXACT, _MILLISECOND),
+    },
+    ".gif": {False: Encoding("gif", "gif", "pal8", tick=Fraction(1, 100))},
+    ".png": {False: _PNG, True: _PNG},
+    ".bmp": {False: _BMP, True: _BMP},
+    ".tif": {False: _TIFF, True: _TIFF},
+    ".tiff": {False: _TIFF, True: _TIFF},
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": {
+        False: Encoding("image2pipe", "libwebp", "bgra", {"quality": "95"}, is_image=True),
+        True: Encoding("image2pipe", "libwebp", "bgra", {"lossless": "1"}, is_image=True),
+    },
+}
+"""Extension -> (lossless or not -> encoding)."""
+
+
+def encoding_for(path: Path, width: int, height: int, lossless: bool) -> Encoding:
+    """The encoding that the extension of `path` asks for; raises UsageError where there is none."""
+    choices = ENCODINGS.get(path.suffix.lower())
+    if choices is None:
+        raise UsageError(f"{path}: no encoder for {path.suffix or 'a name without extension'}: use .mp4, .mkv or .png")
+    encoding = choices.get(lossless)
+    if encoding is None:
+        raise UsageError(f"{path}: {path.suffix} cannot be lossless: use .mkv or .mp4 for video, .png for images")
+    if encoding.codec == "libx264" and (width % 2 or height % 2):  # H.264 crops 4:2:0 in steps of two pixels
+        return replace(encoding, pixel_format="yuv444p", options={**encoding.options, "x264-params": ""})
+    return encoding
+
+
+_MATRICES = frozenset({1, 4, 5, 6, 7, 9})
+_MATCHING = {1: (1, 1), 5: (5, 6), 6: (6, 6)}
+"""Matrix -> the primaries and transfer of the same system, for pictures of which nothing else is known."""
+
+
+def tags_for(encoding: Encoding, color: ColorTags, width: int, height: int) -> ColorTags:
+    """The complete tags of the file: what is known of the picture, and for YCbCr the matrix it is coded with.
+
+    A known matrix is kept. An unknown one becomes BT.709, or BT.601 below high definition, which is also what players
+    assume there, with the primaries and transfer of that system where these are unknown too. JPEG is always BT.601.
+    """
+    if encoding.is_rgb:
+        return ColorTags(color.primaries, color.transfer, 0, True)
+    if encoding.codec == "mjpeg":
+        return ColorTags(color.primaries, color.transfer, 5, True)
+    matrix = color.matrix
+    if matrix not in _MATRICES:
+        matrix = 9 if color.primaries == 9 else 1 if width >= 1280 or height > 576 else 6
+    primaries, transfer = _MATCHING.get(matrix, (2, 2))
+    return ColorTags(
+        primaries if color.primaries == 2 else color.primaries,
+        transfer if color.transfer == 2 else color.transfer,
+        matrix,
+        False,
+    )
+
+
+# swscale's SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, as numbers because PyAV names them all only from version
+# 18 on. Area is the mean of the pixels that a chroma sample covers; without the two flags rounding is coarse and chroma
+# comes from every second pixel only.
+_ACCURATE_MEAN = 0x20 | 0x40000 | 0x4000
+_LIMITED, _FULL = 1, 2
+
+
+def converter(encoding: Encoding, tags: ColorTags) -> Callable[[NDArray[np.uint8]], VideoFrame]:
+    """A function from one (3, H, W) uint8 RGB array to the frame, tagged, that the encoder takes."""
+    scaler = VideoReformatter()
+
+    def convert(rgb_CHW: NDArray[np.uint8]) -> VideoFrame:
+        frame = scaler.reformat(
+            _planar(rgb_CHW),
+            format="bgra" if encoding.pixel_format == "pal8" else encoding.pixel_format,
+            dst_colorspace={0: None, 6: 5}.get(tags.matrix, tags.matrix),  # PyAV knows both BT.601 codes as 5
+            src_color_range=_FULL,
+            dst_color_range=_FULL if tags.full_range else _LIMITED,
+            interpolation=_ACCURATE_MEAN,
+        )
+        if encoding.pixel_format == "pal8":
+            frame = _with_palette(frame)
+        frame.colorspace, frame.color_range = tags.matrix, _FULL if tags.full_range else _LIMITED
+        frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
+        return frame
+
+    return convert
+
+
+def _planar(rgb_CHW: NDArray[np.uint8]) -> VideoFrame:
+    _, height, width = rgb_CHW.shape
+    frame = VideoFrame(width, height, "gbrp")
+    for plane, channel in zip(frame.planes, (1, 2, 0), strict=True):
+        np.frombuffer(plane, np.uint8).reshape(height, -1)[:, :width] = rgb_CHW[channel]
+    return frame
+
+
+def _with_palette(frame: VideoFrame) -> VideoFrame:
+    """Reduces a frame to the 256 colours that suit it best, dithered."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+    use, sink = graph.add("paletteuse"), graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    graph.push(None)
+    return cast(VideoFrame, graph.pull())

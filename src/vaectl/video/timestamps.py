@@ -1,0 +1,63 @@
+"""Exact frame times: the clock that holds them, and how they travel where a container rounds them.
+
+Times are fractions of a second from the first frame. Matroska and WebM store whole milliseconds, so the writer adds
+the true times as a tag of the file, and the reader prefers the tag over the stored times when the two agree to the
+millisecond. Nothing here knows a file.
+
+The tag `VAECTL_FRAME_TIMES` is the clock's tick in seconds, a colon, and the ticks from each frame to the next with
+repeats counted: `1001/30000: 1x131` is 132 frames at 29.97 Hz, `1/90000: 3003x2 6006 3003` five frames, one missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate, groupby, pairwise
+from math import gcd, lcm
+
+FRAME_TIMES_TAG = "VAECTL_FRAME_TIMES"
+
+_CLOCK_LIMIT = 2**31 - 1
+"""Ticks in a second, and ticks between two frames: what mp4, and FFmpeg's fractions, can count."""
+
+
+def clock(timestamps: Sequence[Fraction], frame_rate: Fraction) -> Fraction:
+    """The coarsest tick (seconds) of which every step between frames is a whole multiple.
+
+    Times at a constant rate give the rate's own time base, also when frames are left out. `timestamps` are in seconds,
+    increasing. Times with no such tick that a container can count give the nearest one: a microsecond, or more where
+    frames stand long.
+    """
+    steps = [later - earlier for earlier, later in pairwise(timestamps)] or [1 / frame_rate]
+    denominator = lcm(*{step.denominator for step in steps})
+    if denominator <= _CLOCK_LIMIT:
+        tick = Fraction(gcd(*{step.numerator * (denominator // step.denominator) for step in steps}), denominator)
+        if tick.numerator <= _CLOCK_LIMIT and max(steps) * tick.denominator <= _CLOCK_LIMIT:
+            return tick
+    return Fraction(1, max(1, min(10**6, int(_CLOCK_LIMIT / max(steps)))))
+
+
+def format_frame_times(timestamps: Sequence[Fraction]) -> str:
+    """The tag's text for these times (seconds, increasing, at least two), counted from the first."""
+    steps = [later - earlier for earlier, later in pairwise(timestamps)]
+    denominator = lcm(*{step.denominator for step in steps})
+    ticks = [step.numerator * (denominator // step.denominator) for step in steps]
+    unit = gcd(*ticks)
+    runs = [(tick // unit, len(list(run))) for tick, run in groupby(ticks)]
+    return f"{Fraction(unit, denominator)}: " + " ".join(f"{t}x{n}" if n > 1 else f"{t}" for t, n in runs)
+
+
+def parse_frame_times(text: str, frames: int) -> tuple[Fraction, ...]:
+    """The times (seconds, the first is 0) that `format_frame_times` wrote for that many frames.
+
+    Raises ValueError when the text is not such a tag or tells of another number of frames.
+    """
+    tick_text, _, runs_text = text.partition(":")
+    runs = [(int(ticks), int(count or "1")) for ticks, _, count in (run.partition("x") for run in runs_text.split())]
+    if sum(count for _, count in runs) != frames - 1 or any(ticks < 1 or count < 1 for ticks, count in runs):
+        raise ValueError(f"not the times of {frames} frames: {text[:60]!r}")
+    try:
+        tick = Fraction(tick_text)
+    except ZeroDivisionError as error:
+        raise ValueError(f"not a clock: {tick_text!r}") from error
+    return tuple(tick * n for n in accumulate((t for t, count in runs for _ in range(count)), initial=0))

@@ -1,0 +1,249 @@
+"""Writing frames to a video or image file: all of it, or nothing.
+
+Frames arrive in batches and are encoded at once; the file grows under a hidden name beside the target and takes its
+name when it is complete. How a file is coded is for `encoding` to say, what its sound is for `audio`. This knows
+nothing of where frames come from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+import av
+import torch
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from vaectl.errors import UsageError, VaectlError
+from vaectl.video.audio import TimedPacket, add_audio, audio_packets, can_hold_audio
+from vaectl.video.clip import Clip, ColorTags
+from vaectl.video.encoding import converter, encoding_for, tags_for
+from vaectl.video.fidelity import CodecFidelity
+from vaectl.video.replace import replacing
+from vaectl.video.timestamps import FRAME_TIMES_TAG, clock, format_frame_times
+
+_UNKNOWN_COLOR = ColorTags()
+_SQUARE = Fraction(1)
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+def write_video(
+    path: Path | str,
+    clip: Clip,
+    *,
+    lossless: bool = False,
+    overwrite: bool = False,
+    audio_from: Path | None = None,
+) -> None:
+    """Writes the frames of a clip to `path`, coded as its extension says. See `VideoWriter`."""
+    height, width = clip.frames.shape[-2:]
+    with VideoWriter(
+        path,
+        width=width,
+        height=height,
+        frame_rate=clip.frame_rate,
+        timestamps=clip.timestamps,
+        lossless=lossless,
+        overwrite=overwrite,
+        audio_from=audio_from,
+    ) as writer:
+        writer.write(clip)
+
+
+class VideoWriter:
+    """Writes one file frame by frame; a context manager.
+
+    Leaving it normally completes the file and gives it its name. Leaving it by any exception removes what was written
+    and leaves an existing target as it was. Missing parent folders are made.
+
+    Args:
+        path: the target; its extension decides how it is coded (`vaectl.video.encoding`).
+        width, height: pixels of every frame.
+        frame_rate: average frames per second, above 0. The last frame is shown for one period of it.
+        timestamps: the times (s) of all frames that will be written, where they are known. They give the file a clock
+            on which irregular times are exact, and Matroska, which rounds to milliseconds, a tag with the true times
+            (`vaectl.video.timestamps`). Without them times are exact on the grid of `frame_rate` and in steps of
+            1/90000 s, else rounded.
+        lossless: bit-exact RGB, where the extension has a codec for it.
+        overwrite: replace an existing target.
+        color: what is known of the picture's colours; see `vaectl.video.encoding.tags_for`.
+        sample_aspect_ratio: width of a pixel over its height.
+        audio_from: a file whose audio tracks are carried over, in sync with the frames' own times: the first frame's
+            time becomes 0 for both. Images and GIF have no sound: there it is ignored.
+        measure: also decode what was encoded, for `codec_psnr`.
+        metadata: tags of the file, such as title and comment; each container keeps those it knows.
+        warn: takes one line for everything that does not stop the run, such as broken audio.
+
+    Raises:
+        UsageError: an extension without encoder, lossless where there is none, an existing target, a directory as
+            target, a folder that cannot be written to.
+        VaectlError: anything that fails later, such as a full disk.
+    """
+
+    codec_psnr: float | None = None
+    """After closing, with `measure`: mean over the frames of the PSNR (dB) of the 8-bit RGB that the file decodes to
+    against what was given; inf when all is bit exact. One exact frame among others counts as if one sample were off by
+    one level."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        width: int,
+        height: int,
+        frame_rate: Fraction,
+        timestamps: Sequence[Fraction] | None = None,
+        lossless: bool = False,
+        overwrite: bool = False,
+        color: ColorTags = _UNKNOWN_COLOR,
+        sample_aspect_ratio: Fraction = _SQUARE,
+        audio_from: Path | None = None,
+        measure: bool = False,
+        metadata: Mapping[str, str] = _NO_METADATA,
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        self._path = Path(path)
+        self._encoding = encoding_for(self._path, width, height, lossless)
+        self._shape = (3, height, width)
+        self._announced = timestamps
+        self._warn = warn
+        self._frames = 0
+        self._first = self._last = Fraction(0)
+        self._audio: Iterator[TimedPacket] = iter(())
+        self._due: TimedPacket | None = None
+        self._refuse_several(len(timestamps or ()))
+
+        tags = tags_for(self._encoding, color, width, height)
+        self._convert = converter(self._encoding, tags)
+        self._clock = clock(timestamps, frame_rate) if timestamps else Fraction(1, lcm(frame_rate.numerator, 90000))
+        self._duration = max(1, round(1 / frame_rate / self._clock))
+        if self._encoding.tick and timestamps and len(timestamps) > 1:
+            metadata = {**metadata, FRAME_TIMES_TAG: format_frame_times(timestamps)}
+
+        with self._explained(), ExitStack() as resources:
+            temporary = resources.enter_context(replacing(self._path, overwrite=overwrite))
+            self._file = av.open(str(temporary), "w", format=self._encoding.container)
+            resources.callback(self._close_file)
+            self._file.metadata.update(metadata)
+            self._stream = self._add_stream(frame_rate, tags, sample_aspect_ratio)
+            self._tracks = ()
+            if audio_from and can_hold_audio(self._encoding.container):
+                self._tracks = add_audio(audio_from, self._file, warn)
+            self._file.start_encoding()
+            still = self._encoding.is_image
+            self._fidelity = CodecFidelity(self._stream.codec_context, still=still) if measure else None
+            self._resources = resources.pop_all()
+
+    def _add_stream(self, frame_rate: Fraction, tags: ColorTags, sample_aspect_ratio: Fraction) -> VideoStream:
+        _, height, width = self._shape
+        stream = self._file.add_stream(
+            self._encoding.codec, frame_rate.limit_denominator(1001000), dict(self._encoding.options)
+        )
+        assert isinstance(stream, VideoStream)
+        stream.time_base = self._clock
+        encoder = stream.codec_context
+        encoder.time_base = self._clock
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, self._encoding.pixel_format
+        encoder.sample_aspect_ratio = sample_aspect_ratio
+        encoder.colorspace, encoder.color_range = tags.matrix, 2 if tags.full_range else 1
+        encoder.color_primaries, encoder.color_trc = tags.primaries, tags.transfer
+        encoder.thread_type = "AUTO"  # slices only, PyAV's choice, would cost quality
+        return stream
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._resources.__exit__(kind, error, trace)
+            return
+        with self._resources, self._explained():
+            self._finish()
+
+    def write(self, clip: Clip) -> None:
+        """Adds the frames of `clip`: (T, 3, height, width) uint8 RGB, with times (s) above all before them.
+
+        Raises ValueError for frames of another size or type, times that do not increase or are not the announced
+        ones; UsageError for a second frame of an image; VaectlError where the frames do not reach the file.
+        """
+        frames, times = clip.frames, clip.timestamps
+        if frames.dtype != torch.uint8 or frames.shape != (len(times), *self._shape):
+            wanted = ", ".join(map(str, self._shape))
+            raise ValueError(f"need ({len(times)}, {wanted}) uint8 frames, not {tuple(frames.shape)} {frames.dtype}")
+        self._refuse_several(self._frames + len(times))
+        for frame_CHW, time in zip(frames.cpu().numpy(), times, strict=True):
+            pts = self._admit(time)
+            picture = self._convert(frame_CHW)
+            picture.pts, picture.time_base = pts, self._clock
+            if self._fidelity:
+                self._fidelity.give(frame_CHW)
+            with self._explained():
+                self._mux(self._stream.encode(picture))
+
+    def _admit(self, time: Fraction) -> int:
+        """Takes the next frame's time; returns it in ticks of the clock."""
+        index = self._frames
+        if self._announced is not None and (index >= len(self._announced) or self._announced[index] != time):
+            raise ValueError(f"frame {index} at {time} s is not as announced")
+        if index == 0:
+            self._first = time
+            self._audio = audio_packets(self._tracks, time, self._warn)
+            self._due = next(self._audio, None)
+        else:
+            tick = max(self._clock, self._encoding.tick)
+            if time <= self._last:
+                raise ValueError(f"frame {index} at {time} s does not come after {self._last} s")
+            if round((time - self._first) / tick) <= round((self._last - self._first) / tick):
+                raise VaectlError(
+                    f"{self._path}: frames {index - 1} and {index} are too close in time for this format; use .mp4"
+                )
+        self._frames, self._last = index + 1, time
+        return round((time - self._first) / self._clock)
+
+    def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
+        if self._fidelity:
+            self._fidelity.decode(packets)
+        for packet in packets:
+            packet.duration = self._duration
+            self._mux_audio(before=(packet.dts or 0) * packet.time_base)
+            self._file.mux(packet)
+
+    def _mux_audio(self, before: Fraction | None = None) -> None:
+        while self._due is not None and (before is None or self._due.time < before):
+            self._file.mux(self._due.packet)
+            self._due = next(self._audio, None)
+
+    def _finish(self) -> None:
+        if self._frames < len(self._announced or (0,)):
+            raise VaectlError(f"{self._path}: not written: only {self._frames} frames came")
+        self._mux(self._stream.encode(None))
+        self._mux_audio()
+        self._file.close()
+        if self._fidelity:
+            self._fidelity.decode([None])
+            self.codec_psnr = self._fidelity.psnr()
+
+    def _close_file(self) -> None:
+        """Frees the file; when it is complete already, or is given up, nothing that goes wrong here matters."""
+        with suppress(Exception):
+            self._file.close()
+
+    def _refuse_several(self, frames: int) -> None:
+        if self._encoding.is_image and frames > 1:
+            raise UsageError(f"{self._path}: an image holds one frame, not {frames}; name a .mp4 or .mkv")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or type(error).__name__
+            raise VaectlError(f"{self._path}: writing failed ({reason}); free space or choose another place") from error
