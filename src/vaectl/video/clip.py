@@ -42,6 +42,8 @@ class VideoInfo:
     """Average frames per second; 1 for a still image."""
     frame_count: int | None
     """What the container claims; None where it does not say. `VideoReader.timestamps()` is exact."""
+    codec: str
+    """FFmpeg's name of the decoder."""
     pixel_format: str
     bit_depth: int
     color: ColorTags

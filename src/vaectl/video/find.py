@@ -1,0 +1,46 @@
+"""Which files of a folder tree are videos or images. Goes by names alone: no file is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vaectl.errors import UsageError
+from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+
+
+def find_videos(root: Path) -> list[Path]:
+    """All videos and images below `root`, by extension, sorted; hidden files and folders are passed over.
+
+    Links to folders are followed, each real folder once. A `root` that is a file is returned alone.
+    Raises UsageError where `root` does not exist, cannot be listed, or holds none.
+    """
+    if not root.exists():
+        raise UsageError(f"{root}: no such file or folder; check the path")
+    if not root.is_dir():
+        return [root]
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: the folder cannot be listed ({error.strerror}); check its permissions")
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+        status = Path(folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            subfolders.clear()
+            continue
+        seen.add(identity)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        found += [Path(folder, name) for name in files if not name.startswith(".") and _is_wanted(name)]
+    if not found:
+        raise UsageError(f"{root}: no videos or images in this folder; supported are {' '.join(_EXTENSIONS)}")
+    return sorted(found)
+
+
+_EXTENSIONS = VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
+
+
+def _is_wanted(name: str) -> bool:
+    return Path(name).suffix.lower() in _EXTENSIONS

@@ -1,0 +1,52 @@
+"""How a stored picture is turned and mirrored to be shown: the display matrix of MP4, MOV and EXIF.
+
+Knows arrays and nine numbers; not where they come from.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any, NamedTuple
+
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+
+class Orientation(NamedTuple):
+    """First swap the axes, then mirror."""
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+    rotation: int = 0
+    """Clockwise degrees, 0, 90, 180 or 270; a mirror image is mirrored left to right before it is turned."""
+
+    def apply(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """The (H, W) plane as it is shown, (W, H) after a quarter turn. A view."""
+        shown = plane.T if self.transpose else plane
+        return shown[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """What the display matrix of `frame` asks for, to the nearest quarter turn; no change where it has none.
+
+    The matrix sends the stored point (x, y), y pointing down, to (a x + c y, b x + d y).
+    """
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(side_data, SideData):
+        return Orientation()
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data)[:36])
+    return orientation(a, b, c, d)
+
+
+def orientation(a: float, b: float, c: float, d: float) -> Orientation:
+    """The orientation nearest to the 2x2 matrix of `orientation_of`."""
+    sign = -1 if a * d - b * c < 0 else 1
+    rotation = round(math.degrees(math.atan2(sign * b, sign * a)) / 90) % 4 * 90
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[rotation // 90]
+    # The matrix without its scale and skew: [[sign * cosine, -sine], [sign * sine, cosine]].
+    if sine:
+        return Orientation(True, -sine < 0, sign * sine < 0, rotation)
+    return Orientation(False, sign * cosine < 0, cosine < 0, rotation)

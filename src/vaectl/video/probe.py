@@ -1,0 +1,67 @@
+"""The facts of a video, from its headers and its first frame. Reads one frame and no more."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vaectl.errors import VaectlError
+from vaectl.video.clip import ColorTags, VideoInfo
+from vaectl.video.container import frame_rate_of, is_image, open_video
+from vaectl.video.orient import Orientation, orientation_of
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """The facts of the video or image at `path`.
+
+    Raises UsageError for a path that is no readable file, VaectlError for one that holds no video.
+    """
+    return probe_with_orientation(Path(path))[0]
+
+
+def probe_with_orientation(path: Path) -> tuple[VideoInfo, Orientation]:
+    """`probe`, and how the stored frames are to be turned."""
+    with open_video(path) as (container, stream):
+        try:
+            frame = next(container.decode(stream), None)
+        except av.error.FFmpegError:
+            frame = None
+        if frame is None:
+            raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
+        orientation = orientation_of(frame)
+        return _info(path, container, stream, frame, orientation), orientation
+
+
+def _info(
+    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, orientation: Orientation
+) -> VideoInfo:
+    still = is_image(container)
+    width, height = frame.width, frame.height
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    if orientation.transpose:
+        width, height, aspect = height, width, 1 / aspect
+    return VideoInfo(
+        path=path,
+        width=width,
+        height=height,
+        frame_rate=Fraction(1) if still else frame_rate_of(stream),
+        frame_count=1 if still else stream.frames or None,
+        codec=stream.codec_context.name,
+        pixel_format=frame.format.name,
+        bit_depth=max(component.bits for component in frame.format.components),
+        color=ColorTags(
+            primaries=frame.color_primaries,
+            transfer=frame.color_trc,
+            matrix=frame.colorspace,
+            full_range={1: False, 2: True}.get(frame.color_range),
+        ),
+        sample_aspect_ratio=aspect,
+        rotation=orientation.rotation,
+        is_image=still,
+        has_audio=bool(container.streams.audio),
+    )

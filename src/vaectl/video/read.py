@@ -1,0 +1,192 @@
+"""Reading the frames of a video, in order or from anywhere, as a stream of batches of RGB.
+
+Every frame comes in presentation order, exactly once, wherever reading begins; what cannot be read is an error, never
+a gap. Knows nothing of what the frames are for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+
+import av
+import torch
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vaectl.errors import UsageError, VaectlError
+from vaectl.video.clip import Clip, VideoInfo
+from vaectl.video.color import RgbConverter
+from vaectl.video.container import open_video
+from vaectl.video.index import FrameIndex, build_index
+from vaectl.video.probe import probe_with_orientation
+
+
+def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
+    """The frames start, start + sample_rate, ... of the video at `path`, `num_frames` of them or all, as one clip.
+
+    Raises as `VideoReader` and `VideoReader.clips` do.
+    """
+    with VideoReader(path) as reader:
+        return reader.read(start, num_frames, sample_rate)
+
+
+class VideoReader:
+    """A video or still image, open for any number of passes over its frames, also several at once.
+
+    Each pass opens the file for itself; between passes none is open.
+    Raises UsageError where `path` is no file that can be read, VaectlError where it holds no video that can be decoded.
+    """
+
+    info: VideoInfo
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self.info, self._orientation = probe_with_orientation(self._path)
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing stays open; a pass that is under way closes its file when its iterator is closed or exhausted."""
+
+    def timestamps(self) -> tuple[Fraction, ...]:
+        """Presentation time in seconds of every frame, strictly increasing. Raises VaectlError for a damaged file."""
+        if self._index.damage:
+            raise self._damaged(len(self._index.times), self._index.damage)
+        return self._index.times
+
+    def read(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
+        """The frames that `clips` would give, as one clip."""
+        (clip,) = self.clips(start, num_frames, sample_rate, batch_size=max(1, len(self._index.times)))
+        return clip
+
+    def clips(
+        self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1, batch_size: int = 8
+    ) -> Iterator[Clip]:
+        """Frames start, start + sample_rate, ..., `num_frames` of them or all there are, in batches.
+
+        Args:
+            start: number of the first frame, from 0.
+            num_frames: how many frames to give at most; a shorter video gives what it has.
+            sample_rate: distance from one given frame to the next.
+            batch_size: frames of each clip but the last. Memory grows with this, not with the length.
+
+        Yields clips with frames (T, 3, H, W) uint8 RGB, contiguous, each in memory of its own.
+
+        Raises UsageError where the video ends before `start`, and VaectlError where a frame asked for cannot be read:
+        at once if the file is cut short, in the middle if damage shows only in decoding. ValueError for numbers below
+        1 (start: below 0).
+        """
+        if start < 0 or sample_rate < 1 or batch_size < 1 or (num_frames is not None and num_frames < 1):
+            raise ValueError(f"{start=}, {num_frames=}, {sample_rate=} or {batch_size=} is too small")
+        index = self._index
+        wanted = range(start, len(index.times), sample_rate)[:num_frames]
+        if index.damage and (num_frames is None or len(wanted) < num_frames):
+            raise self._damaged(len(index.times), index.damage)
+        if not wanted:
+            raise UsageError(
+                f"{self._path} has {len(index.times)} frames, so that none can be read from frame {start} on; "
+                "begin earlier"
+            )
+        return self._clips(wanted, batch_size)
+
+    @cached_property
+    def _index(self) -> FrameIndex:
+        return build_index(self._path)
+
+    def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
+        info, orientation, times = self.info, self._orientation, self._index.times
+        stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
+        convert = RgbConverter(still=info.is_image, codec=info.codec)
+        with closing(self._frames(wanted)) as frames:
+            for first in range(0, len(wanted), batch_size):
+                numbers = wanted[first : first + batch_size]
+                batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
+                for picture, frame in zip(batch.numpy(), frames, strict=False):
+                    try:
+                        planes = convert(frame, *stored)
+                    except VaectlError as error:
+                        raise VaectlError(f"{self._path}: {error}") from None
+                    for channel, plane in zip(picture, planes, strict=True):
+                        channel[...] = orientation.apply(plane)
+                yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
+
+    def _frames(self, wanted: range) -> Generator[VideoFrame]:
+        """The wanted frames as they are stored, each checked to be the one that the index names."""
+        pts, readable = self._index.pts, 0
+        with closing(_decode_from(self._path, self._index, wanted[0])) as frames:
+            try:
+                for number, frame in frames:
+                    if frame.is_corrupt or (pts and frame.pts != pts[number]):
+                        break
+                    readable = number + 1
+                    if number in wanted:
+                        yield frame
+                    if number == wanted[-1]:
+                        return
+            except av.error.FFmpegError:
+                pass  # as a frame that is missing
+        raise self._damaged(readable, f"frame {readable} is damaged")
+
+    def _damaged(self, frames: int, reason: str) -> VaectlError:
+        return VaectlError(
+            f"{self._path}: {reason}, and only its first {frames} frames can be read; "
+            "get the file again, or read no more than those"
+        )
+
+
+def _decode_from(path: Path, index: FrameIndex, start: int) -> Generator[tuple[int, VideoFrame]]:
+    """Numbered frames, from one at or before `start` on, that equal those of a full pass."""
+    for keyframe in _keyframes_before(index, start):
+        with open_video(path) as (container, stream):
+            if keyframe is None:
+                yield from enumerate(container.decode(stream))
+                return
+            frames = _decode_from_keyframe(container, stream, keyframe)
+            first = next(frames, None)
+            if first is not None and first.pts is not None and first.pts <= index.pts[start]:
+                yield from enumerate(chain([first], frames), bisect_left(index.pts, first.pts))
+                return
+
+
+def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int | None]:
+    """Ticks of keyframes to try, the nearest first and then ever further back; None stands for the beginning."""
+    if index.pts:
+        place, step = bisect_right(index.keyframes, index.pts[start]) - 1, 1
+        while place > 0:
+            yield index.keyframes[place]
+            place, step = place - step, step * 2
+    yield None
+
+
+def _decode_from_keyframe(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
+    """Frames from a keyframe on; none where the file does not keep what its keyframe marks promise.
+
+    Seeking may land elsewhere, the mark may be false, the decoder may withhold frames until the picture has recovered:
+    all of these show in the first frame. Frames shown before the keyframe but decoded after it are left out, because
+    they may refer to frames before it (open GOP).
+    """
+    try:
+        container.seek(keyframe, stream=stream)
+        packets = container.demux(stream)
+        head = next(packets)
+        frames = (frame for packet in chain([head], packets) for frame in packet.decode())
+        first = next((frame for frame in frames if frame.pts == head.pts), None)
+    except (av.error.FFmpegError, StopIteration):
+        return
+    if head.is_keyframe and first is not None and first.key_frame:
+        yield first
+        yield from frames

@@ -1,0 +1,54 @@
+"""Sizes and spatial transforms of frames. Knows tensors and numbers only."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def target_size(
+    width: int,
+    height: int,
+    *,
+    to_width: int | None = None,
+    to_height: int | None = None,
+    short_size: int | None = None,
+) -> tuple[int, int]:
+    """(width, height) that a frame of `width` x `height` pixels is brought to.
+
+    Nothing asked: the size it has. One side given: the other keeps the aspect, to the nearest pixel. `short_size`: the
+    same, for the shorter side. Raises ValueError when `short_size` comes with another.
+    """
+    if short_size is not None:
+        if to_width is not None or to_height is not None:
+            raise ValueError("short_size excludes to_width and to_height")
+        to_width, to_height = (short_size, None) if width <= height else (None, short_size)
+    if to_width is None and to_height is None:
+        return width, height
+    if to_height is None:
+        assert to_width is not None
+        return to_width, _scaled(height, to_width, width)
+    return to_width if to_width is not None else _scaled(width, to_height, height), to_height
+
+
+def resize(frames: Tensor, width: int, height: int) -> Tensor:
+    """Centre crop (T, 3, H, W) uint8 to the aspect of `width` x `height`, then antialiased bilinear to that size.
+
+    Computed in float32 and rounded to the nearest of 256 levels. Frames of that size already come back as they are.
+    """
+    old_height, old_width = frames.shape[-2:]
+    if (old_width, old_height) == (width, height):
+        return frames
+    crop_width = min(old_width, _scaled(width, old_height, height))
+    crop_height = min(old_height, _scaled(height, old_width, width))
+    left, top = (old_width - crop_width) // 2, (old_height - crop_height) // 2
+    cropped = frames[..., top : top + crop_height, left : left + crop_width]
+    if (crop_width, crop_height) == (width, height):
+        return cropped.contiguous()
+    resized = F.interpolate(cropped.float(), (height, width), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(frames.dtype)
+
+
+def _scaled(side: int, numerator: int, denominator: int) -> int:
+    """side * numerator / denominator to the nearest integer, at least 1."""
+    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
