@@ -1,9 +1,9 @@
 """What each command takes: names, types, bounds, defaults and help texts, in one place.
 
-A command's options are a frozen dataclass, which pydantic validates: `parse` builds one from raw values. (A class derived
-from `pydantic.BaseModel` would cost more at every `--help` and every press of TAB than all the rest of the start-up, because
-pydantic's machinery is imported as soon as the class exists; this way it is imported when a command runs.) The command
-line and the help are derived from the same class by `vaectl.cli`, of which nothing is known here.
+A command's options are a frozen dataclass that serves pydantic as its model: `parse` builds one from raw values. (With
+a class derived from `pydantic.BaseModel` every `--help` and every press of TAB would take half as long again, because
+the machinery of pydantic is imported as soon as the class exists; this way it is imported when a command runs.) The
+command line and the help are derived from the same class by `vaectl.cli`, of which nothing is known here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
-
-from annotated_types import Ge, Le
 
 from vaectl.errors import UsageError
 
@@ -43,15 +41,26 @@ class Option:
     in_file: bool = True
     """Whether a configuration file may set it."""
 
+    least: int | None = None
+    most: int | None = None
+    """Bounds of a number, inclusive."""
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
-        def read(value: Any) -> Any:
+        def check(value: Any, typed: Callable[[Any], Any]) -> Any:
             if isinstance(value, bool) and source is not bool:
                 raise ValueError("takes a value, not true or false")
-            return value if value is None or self.read is None else self.read(value)
+            if self.read is not None and value is not None:
+                value = self.read(value)
+            result = typed(value)
+            if self.least is not None and result is not None and result < self.least:
+                raise ValueError(f"must be at least {self.least}, not {result}")
+            if self.most is not None and result is not None and result > self.most:
+                raise ValueError(f"must be at most {self.most}, not {result}")
+            return result
 
-        return core_schema.no_info_before_validator_function(read, handler(source))
+        return core_schema.no_info_wrap_validator_function(check, handler(source))
 
 
 def cli_name(field: str) -> str:
@@ -119,10 +128,6 @@ def _dtype(value: Any) -> Any:
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
 
 
-Count = Annotated[int, Ge(1)]
-Index = Annotated[int, Ge(0)]
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
-Pixels = Annotated[int, Ge(16), Le(16384)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 INPUT, OUTPUT, MODEL, RUN = "Input", "Output", "Model", "Run"
@@ -145,25 +150,35 @@ class ReconstructOptions:
         ),
     ]
     num_frames: Annotated[
-        Count | None, Option(panel=INPUT, metavar="N", help="How many frames to take. [default: all]")
+        int | None, Option(panel=INPUT, metavar="N", least=1, help="How many frames to take. (default: all)")
     ] = None
-    sample_rate: Annotated[Count, Option(panel=INPUT, metavar="N", help="Take every N-th frame.")] = 1
-    start: Annotated[Index, Option(panel=INPUT, metavar="N", help="Skip the first N frames of the source.")] = 0
+    sample_rate: Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")] = 1
+    start: Annotated[int, Option(panel=INPUT, metavar="N", least=0, help="Skip the first N frames of the source.")] = 0
     height: Annotated[
-        Pixels | None,
-        Option(panel=INPUT, metavar="PIXELS", help="Resize to this height. [default: the source's]"),
+        int | None,
+        Option(
+            panel=INPUT, metavar="PIXELS", least=16, most=16384, help="Resize to this height. (default: the source's)"
+        ),
     ] = None
     width: Annotated[
-        Pixels | None,
+        int | None,
         Option(
             panel=INPUT,
             metavar="PIXELS",
-            help="Resize to this width; with --height, after a centre crop to their aspect. [default: the source's]",
+            least=16,
+            most=16384,
+            help="Resize to this width; with --height, after a centre crop to their aspect. (default: the source's)",
         ),
     ] = None
     short_size: Annotated[
-        Pixels | None,
-        Option(panel=INPUT, metavar="PIXELS", help="Or: resize the shorter side to this, aspect kept."),
+        int | None,
+        Option(
+            panel=INPUT,
+            metavar="PIXELS",
+            least=16,
+            most=16384,
+            help="Or: resize the shorter side to this, aspect kept.",
+        ),
     ] = None
 
     rec_path: Annotated[
@@ -181,7 +196,7 @@ class ReconstructOptions:
             panel=OUTPUT,
             metavar="RATE",
             read=_frame_rate,
-            help="Frames per second: 30, 29.97, 30000/1001. [default: the source's]",
+            help="Frames per second: 30, 29.97, 30000/1001. (default: the source's)",
         ),
     ] = None
     side_by_side: Annotated[bool, Option(panel=OUTPUT, help="Show the original on the left of the reconstruction.")] = (
@@ -198,7 +213,7 @@ class ReconstructOptions:
             metavar="PATH",
             aliases=("from_pretrained",),
             read=_path,
-            help="A checkpoint, or its folder with config.json. [default: the built-in model]",
+            help="A checkpoint, or its folder with config.json. (default: the built-in model)",
         ),
     ] = None
     device: Annotated[
@@ -222,7 +237,7 @@ class ReconstructOptions:
         ),
     ] = "auto"
     sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
-    seed: Annotated[Seed, Option(panel=MODEL, metavar="N", help="Seed of --sample.")] = 0
+    seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
 
     config: Annotated[
         Path | None,

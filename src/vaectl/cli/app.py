@@ -13,26 +13,18 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from vaectl.cli import reconstruct
-from vaectl.cli.help import format_help
+from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
 
 
-class Commands(TyperGroup):
-    """The commands, with our help page."""
-
-    format_help = format_help
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for parameter in self.params:
-            # Typer leaves the value of its completion options open, and would import pydantic to read it at every start.
-            parameter.default = False
+class Commands(Guide, TyperGroup):
+    """The commands."""
 
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)

@@ -1,7 +1,7 @@
 """What a run says on stderr: progress, warnings, errors.
 
-On a terminal a bar for the clip at hand, elsewhere a line every few seconds. Knows `vaectl.progress` and the clock; what
-the frames are is not its business.
+On a terminal a bar for the clip at hand, elsewhere a line every few seconds. Knows `vaectl.progress` and the clock, and
+not what the frames are.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from vaectl.cli.help import format_help
+from vaectl.cli.help import Guide
 from vaectl.errors import UsageError
 from vaectl.options import cli_name, options_of, parse
 
@@ -30,22 +30,14 @@ else:
 T = TypeVar("T")
 
 
-class Command(TyperCommand):
-    """A command whose values stay as typed, because pydantic judges them together, and whose help is ours."""
+class Command(Guide, TyperCommand):
+    """A command whose values stay as typed, because pydantic judges them all together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for parameter in self.params:
-            # Typer would build a pydantic adapter for each, also to complete a word: twice the time of a start.
+            # Typer would build a pydantic adapter for each, even to complete a word.
             vars(parameter)["process_value"] = lambda _context, value: value
-
-    format_help = format_help
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Offer the first name of each option; other spellings, aliases and `--no-…` once nothing else fits."""
-        first = {parameter.opts[0] for parameter in self.get_params(ctx)}
-        items = super().shell_complete(ctx, incomplete)
-        return [item for item in items if item.value in first] or items
 
 
 def command(app: typer.Typer, model: type[T], examples: str) -> Callable[[Callable[[T], None]], None]:
@@ -71,25 +63,25 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
         default = defaults[field]
         flag = isinstance(default, bool)
         names = [cli_name(name) for name in (field, *option.aliases)]
+        # The parser takes underscores for dashes by itself; completion has to know both.
+        names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))
         if flag:
             names = [f"{name}/--no-{name[2:]}" for name in names]
         required = default is MISSING
         known = default not in (MISSING, None) and not flag
         declared = typer.Option(
             *names,
-            # For completion; the parser takes underscores for dashes by itself.
-            *(name.replace("-", "_").replace("__", "--") for name in names if "-" in name[2:]),
-            help=option.help + (f" [default: {default}]" if known else ""),
+            help=option.help + (f" (default: {default})" if known else ""),
             metavar=option.metavar,
             rich_help_panel=option.panel,
             autocompletion=_offer(option.choices) if option.choices else None,
         )
-        annotation = Annotated[bool | None if flag else str | None, declared]
+        kind: Any = bool | None if flag else str | None
         yield inspect.Parameter(
             field,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if required else None,
-            annotation=annotation,
+            annotation=Annotated[kind, declared],
         )
 
 

@@ -1,7 +1,7 @@
-"""The help page of a command: usage, panels of options, examples.
+"""What guides the user of a command line: the help page (usage, panels of options, examples) and completion.
 
-Drawn with Rich directly. Typer's own page imports a Markdown renderer first, which takes as long as all the rest of the
-start, and repeats type and range in columns of their own, which leaves 80 characters too narrow for the text.
+The page is drawn with Rich directly. Typer's own imports a Markdown renderer first, which takes as long as all the rest
+of the start, and gives types and ranges columns of their own, which leaves too little of 80 characters for the text.
 """
 
 from __future__ import annotations
@@ -14,13 +14,41 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-
 WIDEST = 100
 """Columns beyond which lines are no longer pleasant to read."""
 
 
-def format_help(command: Any, context: Any, formatter: Any) -> None:
-    """Write the help page of `command`; takes the place of `format_help` in Typer's commands and groups."""
+class Guide:
+    """Mixed into Typer's commands and groups: our help page, completion that repeats nothing, a quick start to both."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        formatter.write(_page(self, ctx))
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, of which Typer's own flags (--help and those about completion) are off unless given.
+
+        Typer leaves them open, and imports all of pydantic to read what is open.
+        """
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class this is mixed into
+        for parameter in parameters:
+            if not parameter.expose_value:
+                parameter.default = False
+        return parameters
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer the first name of each option; other spellings, aliases and `--no-…` once nothing else fits.
+
+        Without descriptions: to strip the markup that ours do not have, Typer imports its slow help renderer.
+        """
+        items: list[Any] = super().shell_complete(ctx, incomplete)  # type: ignore[misc]  # as above
+        for item in items:
+            item.help = None
+        first = {parameter.opts[0] for parameter in self.get_params(ctx)}
+        return [item for item in items if item.value in first] or items
+
+
+def _page(command: Any, context: Any) -> str:
     usage = Text.assemble(("Usage: ", "bold"), (context.command_path, "bold"))
     panels: dict[str, list[tuple[Text, str]]] = {}
     for name, sub in getattr(command, "commands", {}).items():
@@ -47,7 +75,7 @@ def format_help(command: Any, context: Any, formatter: Any) -> None:
         for title, rows in panels.items():
             console.print(_panel(title, rows, names))
         console.print(Text(command.epilog or ""), soft_wrap=True)
-    formatter.write(page.get())
+    return page.get()
 
 
 def _panel(title: str, rows: list[tuple[Text, str]], names: int) -> Panel:
@@ -56,6 +84,6 @@ def _panel(title: str, rows: list[tuple[Text, str]], names: int) -> Panel:
     table.add_column(ratio=1)
     for name, text in rows:
         about = Text(text)
-        about.highlight_regex(r"\[default: .*\]", "dim")
+        about.highlight_regex(r"\(default: .*\)", "dim")
         table.add_row(name, about)
     return Panel(table, title=title, title_align="left", border_style="dim")

@@ -1,0 +1,17 @@
+"""What all tests share: the real clips."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder with bigbuckbunny.mp4, bikes.mp4, carphone_pristine.mp4 and carphone_distorted.mp4."""
+    folder = Path(os.environ.get("VAECTL_SAMPLES", ROOT / ".samples")).absolute()
+    if not (folder / "bigbuckbunny.mp4").is_file():
+        pytest.fail(f"{folder} holds no sample clips: run `make samples`", pytrace=False)
+    return folder
