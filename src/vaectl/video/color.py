@@ -99,7 +99,7 @@ def _is_rgb(frame: VideoFrame) -> bool:
 
 
 def _is_gray(frame: VideoFrame) -> bool:
-    return not _is_rgb(frame) and not any(c.is_chroma for c in frame.format.components)
+    return not _is_rgb(frame) and len(frame.format.components) <= 2  # gray, alpha; is_chroma is False in 4:4:4
 
 
 def _needs_16_bits(frame: VideoFrame, full: bool) -> bool:
