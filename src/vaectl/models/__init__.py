@@ -1,7 +1,7 @@
 """The networks, their configs and their checkpoints: pure tensors in, tensors out."""
 
-from .checkpoint import build_model, load_model, save_model
-from .posterior import Posterior
-from .vae import VideoVAE
+from vaectl.models.checkpoint import build_model, load_model, save_model
+from vaectl.models.posterior import Posterior
+from vaectl.models.vae import VideoVAE
 
 __all__ = ["Posterior", "VideoVAE", "build_model", "load_model", "save_model"]

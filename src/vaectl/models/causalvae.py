@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import resample
-from .blocks import RESNET_BLOCKS, Attention
-from .config import CausalVAEConfig
-from .layers import CausalConv3d, Conv2d, clip_norm, silu
-from .piece import Piece
-from .vae import VideoVAE
+from vaectl.models import resample
+from vaectl.models.blocks import RESNET_BLOCKS, Attention
+from vaectl.models.config import CausalVAEConfig
+from vaectl.models.layers import CausalConv3d, Conv2d, clip_norm, silu
+from vaectl.models.piece import Piece
+from vaectl.models.vae import VideoVAE
 
 
 def convolution(name: str, in_channels: int, out_channels: int, kernel: int = 3, padding: int = 1) -> nn.Module:

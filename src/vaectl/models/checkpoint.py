@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vaectl.errors import UsageError, VaectlError
-
-from .causalvae import CausalVAE
-from .config import CausalVAEConfig, WFVAEConfig, read_config
-from .vae import AnyVAE
-from .wfvae import WFVAE
+from vaectl.models.causalvae import CausalVAE
+from vaectl.models.config import CausalVAEConfig, WFVAEConfig, read_config
+from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.vae import AnyVAE
+from vaectl.models.wfvae import WFVAE
 
 WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"
@@ -39,16 +39,19 @@ def build_model(config: WFVAEConfig | CausalVAEConfig) -> WFVAE | CausalVAE:
 def load_model(
     path: str | Path | None = None,
     *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
 ) -> WFVAE | CausalVAE:
     """A published or trained model from its directory (or from one weights file in it); None is the built-in model.
 
-    The model comes in evaluation mode, without gradients, on `device` and in `dtype`.
+    The model comes in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda,
+    cuda:N or mps; `dtype` is auto (bfloat16 on GPUs that compute in it, else float32), float32, bfloat16 or float16.
 
     Raises UsageError or VaectlError, in one line: no such directory, no or an invalid config, no or several weights
     files, a damaged or unsafe file, names or shapes that do not fit, values that are not finite.
     """
+    where = choose_device(device)
+    precision = choose_dtype(dtype, where)
     directory, weights = locate(BUILTIN if path is None else Path(path))
     config = read_config(directory / "config.json")
     state = read_weights(weights)
@@ -56,7 +59,7 @@ def load_model(
         model = build_model(config)
     check_fit(model.state_dict(), state, weights)
     check_finite(state, weights)
-    placed = {name: channels_last(tensor.to(device, dtype)) for name, tensor in state.items()}
+    placed = {name: channels_last(tensor.to(where, precision)) for name, tensor in state.items()}
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .piece import Piece
+from vaectl.models.piece import Piece
 
 # Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
 SIGNS_3D = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .piece import Piece, outputs
+from vaectl.models.piece import Piece, outputs
 
 EPS = 1e-6
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import CausalConv3d, Conv2d, Conv3d, per_frame
-from .piece import Piece, outputs
+from vaectl.models.layers import CausalConv3d, Conv2d, Conv3d, per_frame
+from vaectl.models.piece import Piece, outputs
 
 
 def pad_right_bottom(x: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from .config import FamilyConfig
-from .piece import Piece, TimeState
-from .posterior import Posterior
-from .vae import AnyVAE, pad_to_fit
+from vaectl.models.config import FamilyConfig
+from vaectl.models.piece import Piece, TimeState
+from vaectl.models.posterior import Posterior
+from vaectl.models.vae import AnyVAE, pad_to_fit
 
 
 def reconstruct_pieces(

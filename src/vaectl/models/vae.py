@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import FamilyConfig
-from .piece import Piece
-from .posterior import Posterior
+from vaectl.models.config import FamilyConfig
+from vaectl.models.piece import Piece
+from vaectl.models.posterior import Posterior
 
 Config = TypeVar("Config", bound=FamilyConfig)
 

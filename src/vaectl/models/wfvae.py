@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from . import haar, resample
-from .blocks import Attention, ResnetBlock2D, ResnetBlock3D
-from .config import WFVAEConfig, time_factor
-from .layers import CausalConv3d, Chain, Conv2d, clip_norm, silu
-from .piece import Piece
-from .vae import VideoVAE
+from vaectl.models import haar, resample
+from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
+from vaectl.models.config import WFVAEConfig, time_factor
+from vaectl.models.layers import CausalConv3d, Chain, Conv2d, clip_norm, silu
+from vaectl.models.piece import Piece
+from vaectl.models.vae import VideoVAE
 
 Coefficients = tuple[Tensor, Tensor]
 """Wavelet coefficients of level 1 and 2, for the wavelet loss."""

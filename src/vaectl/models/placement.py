@@ -1,0 +1,35 @@
+"""Where a model runs and in which precision: what `auto` means, and what this machine does not have."""
+
+from __future__ import annotations
+
+import torch
+
+from vaectl.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is the first CUDA GPU if there is one, else the CPU. Raises UsageError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here; use --device cpu or install a CUDA build")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {chosen}: there are only {torch.cuda.device_count()} GPUs, counted from 0")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device {chosen}: PyTorch sees no Apple GPU here; use --device cpu")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on GPUs that compute in it, else float32."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float32
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype}: must be auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
