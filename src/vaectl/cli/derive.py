@@ -95,7 +95,7 @@ def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
     Raises `UsageError` with one line that names each faulty option as its author spelt it.
     """
     file = typed.get("config")
-    configured = read_config(Path(file), model) if file else {}
+    configured = read_config(Path(file).expanduser(), model) if file else {}
 
     def name(field: str) -> str:
         return f"{field} in {file}" if field in configured and field not in typed else cli_name(field)

@@ -41,7 +41,8 @@ class Guide:
 
         Without descriptions: to strip the markup that ours do not have, Typer imports its slow help renderer.
         """
-        items: list[Any] = super().shell_complete(ctx, incomplete)  # type: ignore[misc]  # as above
+        complete = super().shell_complete  # type: ignore[misc]  # as above
+        items: list[Any] = complete(ctx, incomplete) or ([] if incomplete else complete(ctx, "--"))
         for item in items:
             item.help = None
         first = {parameter.opts[0] for parameter in self.get_params(ctx)}

@@ -1,0 +1,221 @@
+"""The program as a whole: help pages, spellings, exit codes, signals, and a start without the heavy libraries."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+
+from tests.cli.conftest import VAECTL, environment
+from vaectl.cli.app import main
+from vaectl.errors import UsageError, VaectlError
+
+PATHS = ["reconstruct", "--video-path", "in.mp4", "--rec-path", "out.mp4"]
+HEAVY = ("torch", "av", "numpy", "lpips", "skimage", "pydantic.main", "rich.markdown")
+
+
+def imported(code: str, **extra: str) -> set[str]:
+    """Which of `HEAVY` a fresh interpreter has imported after `code`."""
+    report = (
+        "import atexit, json, sys\n"
+        f"atexit.register(lambda: print(json.dumps([m for m in {HEAVY} if m in sys.modules]), file=sys.stderr))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{report}\n{code}"],
+        capture_output=True,
+        text=True,
+        env=environment(**extra),
+        timeout=60,
+        check=False,
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["reconstruct", "--help"]])
+def test_help_starts_without_the_heavy_libraries(arguments):
+    assert imported(f"from vaectl.cli.app import main; main({arguments})") == set()
+
+
+@pytest.mark.parametrize("words", ["vaectl ", "vaectl reconstruct --", "vaectl reconstruct --device "])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_starts_without_the_heavy_libraries(shell, words):
+    assert (
+        imported(
+            "from vaectl.cli.app import main; main([])",
+            _VAECTL_COMPLETE=f"complete_{shell}",
+            COMP_WORDS=words,
+            COMP_CWORD=str(len(words.split(" ")) - 1),
+            _TYPER_COMPLETE_ARGS=words,
+            _TYPER_COMPLETE_FISH_ACTION="get-args",
+        )
+        == set()
+    )
+
+
+def test_importing_the_package_imports_nothing_else():
+    assert imported("import vaectl; assert 'load_model' in dir(vaectl)") == set()
+
+
+def test_the_check_for_heavy_libraries_sees_them():
+    assert "pydantic.main" in imported("from pydantic import BaseModel")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"]])
+@pytest.mark.parametrize("columns", [80, 132])
+def test_help_fits_the_terminal(vaectl, arguments, columns):
+    lines = vaectl(*arguments, COLUMNS=str(columns)).stdout.splitlines()
+    assert max(map(len, lines)) == min(columns, 100)
+    assert not any("…" in line for line in lines)
+
+
+def test_help_shows_panels_every_option_once_and_examples(vaectl):
+    page = vaectl("reconstruct", "--help").stdout
+    for panel in ("Input", "Output", "Model", "Run"):
+        assert f"─ {panel} ─" in page
+    assert page.count("│ --num-frames N ") == 1
+    assert "--num_frames" not in page
+    assert "--no-" not in page
+    assert "Usage: vaectl reconstruct --video-path PATH --rec-path PATH [OPTIONS]" in page
+    assert "  vaectl reconstruct --video-path clip.mp4 --rec-path rec.mp4\n" in page
+
+
+def test_no_command_means_help(vaectl):
+    done = vaectl()
+    assert (done.returncode, done.stdout) == (0, vaectl("--help").stdout)
+
+
+def test_version(vaectl):
+    done = vaectl("--version")
+    assert (done.returncode, done.stdout) == (0, f"vaectl {version('vaectl')}\n")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["--video_path", "a_b", "--rec_path=c_d", "--num_frames", "3", "--side_by_side"],
+        ["--video-path=a_b", "--rec-path", "c_d", "--num-frames=3", "--side-by-side"],
+        ["--image_path", "a_b", "--rec_path", "c_d", "--num_frames=3", "--no-side_by_side", "--side-by-side"],
+    ],
+)
+def test_options_are_taken_with_dashes_and_underscores(run_options, spelling):
+    options = run_options("reconstruct", *spelling)
+    assert (str(options.video_path), str(options.rec_path)) == ("a_b", "c_d")
+    assert (options.num_frames, options.side_by_side) == (3, True)
+
+
+def test_published_names_mean_the_same(run_options):
+    options = run_options(
+        "reconstruct", "--image_path", "a", "--rec_path", "b", "--from_pretrained", "c", "--short_size", "64"
+    )
+    assert (str(options.video_path), str(options.ae_path), options.short_size) == ("a", "c", 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["reconstruct"], "--video-path is missing; --rec-path is missing"),
+        ([*PATHS, "--height", "5"], "--height: must be at least 16, not 5"),
+        ([*PATHS, "--num_frames", "0"], "--num-frames: must be at least 1, not 0"),
+        ([*PATHS, "--enable_tiling"], "No such option: --enable-tiling (see vaectl reconstruct --help)"),
+        ([*PATHS, "--num-frame", "3"], "No such option: --num-frame "),
+        ([*PATHS, "extra"], "Got unexpected extra argument(s) (extra) (see vaectl reconstruct --help)"),
+        ([*PATHS, "--", "--num_frames"], "Got unexpected extra argument(s) (--num_frames)"),
+        ([*PATHS, "--height"], "Option '--height' requires an argument"),
+        ([*PATHS, "--strict=1"], "Option '--strict' does not take a value"),
+        ([*PATHS, "--config", "no.toml"], "no.toml: cannot read the configuration: No such file or directory"),
+        (["reconstuct"], "No such command 'reconstuct'. Did you mean 'reconstruct'?"),
+        (["train"], "No such command 'train'"),
+        (["--nope"], "No such option: --nope (see vaectl --help)"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(capsys, arguments, said):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(VaectlError("a.mp4: broken; try b"), 1), (UsageError("same\nfile"), 2)])
+def test_errors_are_one_line_with_their_exit_code(job, capsys, error, code):
+    def broken(_options, _progress):
+        raise error
+
+    job(broken)
+    assert main(PATHS) == code
+    assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
+
+
+def test_a_bug_is_told_apart_and_debug_shows_where_it_is(job, capsys):
+    job(lambda *_: 1 / 0)
+    assert main(PATHS) == 1
+    assert capsys.readouterr().err == (
+        "error: ZeroDivisionError: division by zero; this is a bug: run again with --debug for the traceback\n"
+    )
+    assert main([*PATHS, "--debug"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+WAITING = """
+import sys, time
+from types import SimpleNamespace
+def wait(options, progress):
+    try:
+        progress.start("clip", 10)
+        print("ready", flush=True)
+        time.sleep(30)
+    finally:
+        print("cleaned up", flush=True)
+sys.modules["vaectl.reconstruction"] = SimpleNamespace(reconstruct=wait)
+from vaectl.cli.app import main
+sys.exit(main(%r))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_after_cleaning_up(number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING % PATHS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    begun = time.monotonic()
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 10
+    assert (process.returncode, out, err) == (code, "cleaned up\n", "error: interrupted\n")
+
+
+def test_a_reader_that_leaves_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [VAECTL, "reconstruct", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_module_and_script_are_the_same_program(vaectl):
+    done = subprocess.run(
+        [sys.executable, "-m", "vaectl", "--help"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == vaectl("--help").stdout
