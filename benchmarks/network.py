@@ -1,0 +1,113 @@
+"""Frames per second and GFLOP/s of encoding and decoding with WF-VAE-S, beside a large matrix product.
+
+    python benchmarks/network.py [--device cuda] [--dtype bfloat16]
+
+The rate of the product is PyTorch's own for this type, measured in the same process just before each case; the last
+column is the network's rate over it. (On AMD processors convolutions use a faster library than products: over 100 %.)
+FLOPs are those of the network's convolutions and products, a multiplication and an addition counted as two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from vaectl.models import build_model
+from vaectl.models.checkpoint import channels_last
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.placement import choose_device, choose_dtype
+
+WF_VAE_S = WFVAEConfig(
+    latent_dim=4,
+    base_channels=128,
+    encoder_energy_flow_hidden_size=128,
+    norm_type="layernorm",
+    t_interpolation="trilinear",
+)
+SHAPES = ((17, 128, 128), (9, 256, 256))
+REPEATS = 3
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The best of some runs, after one to warm up."""
+    best = float("inf")
+    for attempt in range(REPEATS + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if attempt:
+            best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / seconds(lambda: a @ a, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32")
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device)
+
+    torch.set_grad_enabled(False)
+    with torch.device("meta"):
+        twin = build_model(WF_VAE_S)
+    model = build_model(WF_VAE_S).to(device, dtype).eval()
+    model.load_state_dict({name: channels_last(tensor) for name, tensor in model.state_dict().items()}, assign=True)
+
+    table = Table(title=f"WF-VAE-S on {device} in {str(dtype).removeprefix('torch.')}")
+    for column in ("job", "frames", "size", "seconds", "frames/s", "GFLOP/s", "product GFLOP/s", "share"):
+        table.add_column(column, justify="right")
+    for frames, height, width in SHAPES:
+        video = torch.rand(1, 3, frames, height, width, device=device, dtype=dtype) * 2 - 1
+        latent = model.encode(video).mean
+        jobs = {
+            "encode": (lambda x=video: model.encode(x), lambda x=video: twin.encode(x)),
+            "decode": (lambda z=latent: model.decode(z), lambda z=latent: twin.decode(z)),
+        }
+        for job, (work, count) in jobs.items():
+            product = product_rate(device, dtype)
+            taken, operations = seconds(work, device), flops(count)
+            table.add_row(
+                job,
+                str(frames),
+                f"{height}x{width}",
+                f"{taken:.2f}",
+                f"{frames / taken:.2f}",
+                f"{operations / taken / 1e9:.0f}",
+                f"{product / 1e9:.0f}",
+                f"{operations / taken / product:.0%}",
+            )
+    console = Console()
+    console.print(table)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_reserved(device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    console.print(f"peak memory {peak / 2**30:.2f} GiB, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

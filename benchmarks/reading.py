@@ -1,0 +1,79 @@
+"""Frames per second of reading a real 720p clip: in order, and from random places, beside plain PyAV.
+
+    python benchmarks/reading.py [VIDEO]
+
+Plain PyAV decodes with its defaults and converts each frame with `to_ndarray("rgb24")`, which is what most scripts do;
+its random access seeks to the keyframe before the wanted time and decodes up to it. Both sides run in this process.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+from rich.console import Console
+from rich.table import Table
+
+from vaectl.video import VideoReader
+
+CLIP_FRAMES = 17
+CLIPS = 12
+
+
+def plain_in_order(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for frame in container.decode(video=0) if frame.to_ndarray(format="rgb24") is not None)
+
+
+def plain_from(path: Path, seconds: float) -> int:
+    given = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        container.seek(int(seconds / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.time is not None and frame.time >= seconds - 1e-6:
+                frame.to_ndarray(format="rgb24")
+                given += 1
+                if given == CLIP_FRAMES:
+                    break
+    return given
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Frames per second, the best of three runs."""
+    best = 0.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        frames = work()
+        best = max(best, frames / (time.perf_counter() - begun))
+    return best
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / ".samples" / "bigbuckbunny.mp4"
+    with VideoReader(path) as reader:
+        times = reader.timestamps()
+        starts = [random.Random(0).randrange(len(times) - CLIP_FRAMES) for _ in range(CLIPS)]
+        jobs: dict[str, tuple[Callable[[], int], Callable[[], int]]] = {
+            "in order": (lambda: sum(len(clip) for clip in reader.clips()), lambda: plain_in_order(path)),
+            f"{CLIPS} clips of {CLIP_FRAMES} frames from anywhere": (
+                lambda: sum(len(reader.read(start, CLIP_FRAMES)) for start in starts),
+                lambda: sum(plain_from(path, float(times[start])) for start in starts),
+            ),
+        }
+        table = Table(title=f"{path.name}, {reader.info.width}x{reader.info.height}, frames per second")
+        for column in ("reading", "vaectl", "plain PyAV", "ratio"):
+            table.add_column(column, justify="left" if column == "reading" else "right")
+        for name, (ours, plain) in jobs.items():
+            a, b = rate(ours), rate(plain)
+            table.add_row(name, f"{a:.0f}", f"{b:.0f}", f"{a / b:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
