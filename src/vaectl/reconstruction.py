@@ -30,7 +30,7 @@ from vaectl.options import ReconstructOptions, dump
 from vaectl.pipeline import ahead
 from vaectl.progress import Progress
 from vaectl.video import VideoReader, find_videos, resize, target_size
-from vaectl.video.clip import Clip
+from vaectl.video.clip import Clip, to_frames, to_video
 from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.replace import replacing
 from vaectl.video.write import VideoWriter
@@ -219,31 +219,24 @@ def through_model(
     def inputs() -> Iterator[Tensor]:
         for frames in originals:
             waiting.append(frames)
-            x = frames.to(model.device).permute(1, 0, 2, 3).unsqueeze(0)
-            yield (x.to(torch.float32) / 127.5 - 1).to(model.dtype)
+            yield to_video(frames.to(model.device))
 
     try:
         for video in reconstruct_pieces(model, inputs(), sample=generator is not None, generator=generator):
-            result = to_8_bit(video[0].permute(1, 0, 2, 3), source)
+            result = to_frames(video).cpu()
             known = torch.cat(list(waiting))
             waiting.clear()
             if len(known) > len(result):
                 waiting.append(known[len(result) :])
             yield known[: len(result)], result
+    except ValueError:
+        raise VaectlError(f"{source}: the model gave NaN; use --dtype float32, or another checkpoint") from None
     except torch.OutOfMemoryError:
         raise out_of_memory(source, model) from None
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
         raise out_of_memory(source, model) from None
-
-
-def to_8_bit(frames_TCHW: Tensor, source: Path) -> Tensor:
-    """Frames in [-1, 1] as uint8 on the CPU, rounded to the nearest level."""
-    levels = ((frames_TCHW.float() + 1) * 127.5).round_().clamp_(0, 255)
-    if levels.isnan().any():
-        raise VaectlError(f"{source}: the model gave NaN; use --dtype float32, or another checkpoint")
-    return levels.to(torch.uint8).cpu()
 
 
 def out_of_memory(source: Path, model: AnyVAE) -> VaectlError:

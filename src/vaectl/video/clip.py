@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,3 +68,27 @@ class Clip:
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    def video(self) -> Tensor:
+        """The frames as a model takes them: (1, 3, T, H, W) float32 in [-1, 1]."""
+        return to_video(self.frames)
+
+    def with_video(self, video_BCTHW: Tensor) -> Clip:
+        """The same times with other frames, given as `video` gives them; rounded to the nearest of 256 levels."""
+        return replace(self, frames=to_frames(video_BCTHW))
+
+
+def to_video(frames_T3HW: Tensor) -> Tensor:
+    """8-bit frames as a video of batch size 1, (1, 3, T, H, W) float32 in [-1, 1]."""
+    return (frames_T3HW.float() / 127.5 - 1).transpose(0, 1).unsqueeze(0)
+
+
+def to_frames(video_BCTHW: Tensor) -> Tensor:
+    """A video of batch size 1, in [-1, 1], as (T, 3, H, W) uint8; what lies outside is clamped.
+
+    Raises ValueError for NaN.
+    """
+    levels = ((video_BCTHW.squeeze(0).transpose(0, 1).float() + 1) * 127.5).round().clamp(0, 255)
+    if levels.isnan().any():
+        raise ValueError("the video has NaN values")
+    return levels.byte()
