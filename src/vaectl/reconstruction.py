@@ -223,14 +223,14 @@ def through_model(
 
     try:
         for video in reconstruct_pieces(model, inputs(), sample=generator is not None, generator=generator):
+            if video.isnan().any():
+                raise VaectlError(f"{source}: the model gave NaN; use --dtype float32, or another checkpoint")
             result = to_frames(video).cpu()
             known = torch.cat(list(waiting))
             waiting.clear()
             if len(known) > len(result):
                 waiting.append(known[len(result) :])
             yield known[: len(result)], result
-    except ValueError:
-        raise VaectlError(f"{source}: the model gave NaN; use --dtype float32, or another checkpoint") from None
     except torch.OutOfMemoryError:
         raise out_of_memory(source, model) from None
     except RuntimeError as error:
