@@ -54,12 +54,12 @@ class _Bar:
     def start(self, name: str, frames: int | None) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
         )
-        self._bar = RichProgress(*columns, console=self._console, transient=True, expand=True)
+        self._bar = RichProgress(*columns, console=self._console, transient=True)
         self._task = self._bar.add_task(escape(name), total=frames)
         self._timer = Timer(PATIENCE, self._bar.start)
         self._timer.daemon = True

@@ -95,6 +95,8 @@ def show(result: RunResult) -> None:
             "" if (speed := rate(clip)) is None else f"{speed:.1f}",
         )
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # A pipe or a file has no edge at which a path would have to be folded.
     if any(not clip.error for clip in result.clips):
         console.print(table)
     memory = f"{result.peak_memory / 2**30:.2f} GiB"

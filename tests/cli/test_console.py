@@ -1,0 +1,92 @@
+"""What stderr shows during a run: nothing for short things, a bar on a terminal, sparse lines elsewhere."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from vaectl.cli import console as cli_console
+from vaectl.cli.console import _Bar, _Lines, reporter
+
+
+def on_terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=100, color_system=None)
+
+
+def test_a_short_clip_shows_nothing(capsys):
+    with reporter() as progress:
+        progress.start("clip.mp4", 3)
+        progress.advance(3)
+        progress.finish()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_warning_is_one_line_on_stderr_and_no_markup(capsys):
+    with reporter() as progress:
+        progress.warn("a [red].mp4: HDR,\n" + "shown as it is; " * 20)
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("warning: a [red].mp4: HDR, shown as it is;")
+
+
+def test_lines_are_sparse_and_tell_rate_and_time_left(monkeypatch):
+    now = iter([0.0, 1.0, 6.0, 6.0, 7.0, 9.0, 9.0])
+    monkeypatch.setattr(cli_console, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(now))}))
+    console = Console(file=io.StringIO(), width=200)
+    lines = _Lines(console)
+    lines.start("clip.mp4", 60)
+    for _ in range(3):
+        lines.advance(15)
+    lines.finish()
+    assert console.file.getvalue().splitlines() == [
+        "clip.mp4: 30/60 frames, 5.0 frames/s, 0:00:06 left",
+        "clip.mp4: 45/60 frames, 5.0 frames/s, 0:00:03 left",
+    ]
+
+
+def test_lines_of_a_clip_of_unknown_length_tell_what_is_done(monkeypatch):
+    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    lines = _Lines(console)
+    lines.start("clip.mp4", None)
+    time.sleep(0.01)
+    lines.advance(7)
+    assert console.file.getvalue().startswith("clip.mp4: 7 frames, ")
+
+
+def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
+    monkeypatch.setattr(cli_console, "PATIENCE", 0.05)
+    console = on_terminal()
+    bar = _Bar(console)
+    bar.start("clip [a].mp4", 60)
+    for _ in range(4):
+        time.sleep(0.1)
+        bar.advance(10)
+    bar.warn("something odd")
+    time.sleep(0.2)
+    bar.finish()
+    shown = console.file.getvalue()
+    assert "clip [a].mp4" in shown
+    assert "40/60" in shown
+    assert "frames/s" in shown
+    assert "warning: something odd\n" in shown
+    assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar's line is empty
+
+
+def test_a_bar_does_not_appear_for_a_short_clip():
+    console = on_terminal()
+    bar = _Bar(console)
+    for _ in range(2):
+        bar.start("clip.mp4", 60)
+        bar.advance(60)
+        bar.finish()
+    bar.finish()
+    assert console.file.getvalue() == ""
+
+
+@pytest.mark.parametrize(("extra", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_follows_the_environment(vaectl, extra, coloured):
+    done = vaectl("reconstruct", FORCE_COLOR="1", TERM="xterm", **extra)
+    assert ("\x1b[1;31merror: " in done.stderr) == coloured
+    assert "error: " in done.stderr
