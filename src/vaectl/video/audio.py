@@ -64,7 +64,7 @@ def add_audio(source: Path, target: OutputContainer, warn: Callable[[str], None]
     """
     tracks: list[AudioTrack] = []
     try:
-        with av.open(str(source)) as container:
+        with _opened(source) as container:
             for stream in container.streams.audio:
                 try:
                     tracks.append(_add_track(source, stream, target, warn))
@@ -113,26 +113,35 @@ def audio_packets(
 
 
 def _track_packets(track: AudioTrack, origin: Fraction, warn: Callable[[str], None]) -> Iterator[TimedPacket]:
-    edit_lists = track.target.container.format.name in _EDIT_LISTS
+    last = None
     try:
-        with av.open(str(track.source)) as container:
+        with _opened(track.source) as container:
             stream = container.streams[track.index]
             assert isinstance(stream, AudioStream)
-            packets = (
-                _encoded(track, container, stream, origin) if track.encoded else _copied(container, stream, origin)
-            )
-            for packet in packets:
+            for packet in (_encoded if track.encoded else _copied)(track, container, stream, origin):
                 packet.stream = track.target
-                time = packet.dts * packet.time_base
-                # A container's rounding must not cost the first packet: hence the millisecond.
-                if edit_lists or time >= -_priming(track.target.codec_context) - Fraction(1, 1000):
-                    yield TimedPacket(time, packet)
+                time = (packet.dts or 0) * packet.time_base
+                if last is None and not _can_begin(track.target, time):
+                    continue
+                if last is not None and time <= last:
+                    raise ValueError(f"its times run backwards at {float(time):.3f} s")
+                last = time
+                yield TimedPacket(time, packet)
     except (av.FFmpegError, OSError, ValueError) as error:
         warn(f"{track.source}: audio stream {track.index} ends early: {error}")
 
 
-def _copied(container: InputContainer, stream: AudioStream, origin: Fraction) -> Iterator[Packet[AudioStream]]:
-    shift = round(origin / stream.time_base)
+def _can_begin(target: AudioStream, time: Fraction) -> bool:
+    """Whether a track may begin at this time (s). Below 0 takes an edit list, or the priming that Matroska allows."""
+    # A container's rounding must not cost the first packet: hence the millisecond.
+    in_priming = time >= -_priming(target.codec_context) - Fraction(1, 1000)
+    return in_priming or target.container.format.name in _EDIT_LISTS
+
+
+def _copied(
+    track: AudioTrack, container: InputContainer, stream: AudioStream, origin: Fraction
+) -> Iterator[Packet[AudioStream]]:
+    shift = _ticks(origin, stream)
     for packet in container.demux(stream):
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is not None:  # None: the empty packet that ends the stream
@@ -143,13 +152,22 @@ def _copied(container: InputContainer, stream: AudioStream, origin: Fraction) ->
 def _encoded(
     track: AudioTrack, container: InputContainer, stream: AudioStream, origin: Fraction
 ) -> Iterator[Packet[AudioStream]]:
-    shift = round(origin / stream.time_base)
+    shift = _ticks(origin, stream)
     for packet in container.demux(stream):
         for frame in packet.decode():
             if frame.pts is not None:
                 frame.pts -= shift
             yield from track.target.encode(frame)
     yield from track.target.encode(None)
+
+
+def _ticks(time: Fraction, stream: AudioStream) -> int:
+    assert stream.time_base is not None
+    return round(time / stream.time_base)
+
+
+def _opened(path: Path) -> InputContainer:
+    return av.open(f"file:{path.absolute()}")  # "file:", because a colon in the name would read as a protocol
 
 
 def _priming(context: AudioCodecContext) -> Fraction:

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vaectl.video.color import RgbConverter
@@ -37,7 +38,7 @@ class CodecFidelity:
         """A frame goes to the encoder; frames come in presentation order."""
         self._given.append(rgb_CHW)
 
-    def decode(self, packets: Iterable[Packet | None]) -> None:
+    def decode(self, packets: Iterable[Packet[VideoStream] | None]) -> None:
         """Packets came from the encoder; None after the last."""
         for packet in packets:
             for frame in self._decoder.decode(packet):

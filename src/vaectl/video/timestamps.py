@@ -47,17 +47,21 @@ def format_frame_times(timestamps: Sequence[Fraction]) -> str:
     return f"{Fraction(unit, denominator)}: " + " ".join(f"{t}x{n}" if n > 1 else f"{t}" for t, n in runs)
 
 
-def parse_frame_times(text: str, frames: int) -> tuple[Fraction, ...]:
-    """The times (seconds, the first is 0) that `format_frame_times` wrote for that many frames.
+def true_times(stored: Sequence[Fraction], tag: str | None) -> Sequence[Fraction]:
+    """The times (s) that the tag tells, where it agrees with all stored times to the millisecond; else those stored.
 
-    Raises ValueError when the text is not such a tag or tells of another number of frames.
+    A tag that does not agree belongs to another file: some programs carry tags over when they cut or join.
     """
-    tick_text, _, runs_text = text.partition(":")
-    runs = [(int(ticks), int(count or "1")) for ticks, _, count in (run.partition("x") for run in runs_text.split())]
-    if sum(count for _, count in runs) != frames - 1 or any(ticks < 1 or count < 1 for ticks, count in runs):
-        raise ValueError(f"not the times of {frames} frames: {text[:60]!r}")
     try:
+        tick_text, _, runs_text = (tag or "").partition(":")
+        runs = [
+            (int(ticks), int(count or "1")) for ticks, _, count in (run.partition("x") for run in runs_text.split())
+        ]
         tick = Fraction(tick_text)
-    except ZeroDivisionError as error:
-        raise ValueError(f"not a clock: {tick_text!r}") from error
-    return tuple(tick * n for n in accumulate((t for t, count in runs for _ in range(count)), initial=0))
+    except (ValueError, ZeroDivisionError):
+        return stored
+    if any(ticks < 1 or count < 1 for ticks, count in runs) or sum(count for _, count in runs) != len(stored) - 1:
+        return stored
+    told = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
+    agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(told, stored, strict=True))
+    return told if agreed else stored

@@ -21,7 +21,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.video.audio import TimedPacket, add_audio, audio_packets, can_hold_audio
+from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
 from vaectl.video.encoding import converter, encoding_for, tags_for
 from vaectl.video.fidelity import CodecFidelity
@@ -109,7 +109,8 @@ class VideoWriter:
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self._path = Path(path)
-        self._encoding = encoding_for(self._path, width, height, lossless)
+        square = sample_aspect_ratio == 1
+        self._encoding = encoding_for(self._path, width, height, lossless=lossless, square_pixels=square)
         self._shape = (3, height, width)
         self._announced = timestamps
         self._warn = warn
@@ -126,19 +127,31 @@ class VideoWriter:
         if self._encoding.tick and timestamps and len(timestamps) > 1:
             metadata = {**metadata, FRAME_TIMES_TAG: format_frame_times(timestamps)}
 
+        if not square and not self._encoding.keeps_pixel_shape:
+            warn(f"{self._path}: will be shown with square pixels, the source's are {sample_aspect_ratio}; use .mp4")
+
         with self._explained(), ExitStack() as resources:
             temporary = resources.enter_context(replacing(self._path, overwrite=overwrite))
-            self._file = av.open(str(temporary), "w", format=self._encoding.container)
+            self._file = av.open(
+                str(temporary.absolute()), "w", self._encoding.container, container_options=self._container_options()
+            )
             resources.callback(self._close_file)
             self._file.metadata.update(metadata)
             self._stream = self._add_stream(frame_rate, tags, sample_aspect_ratio)
-            self._tracks = ()
+            self._tracks: tuple[AudioTrack, ...] = ()
             if audio_from and can_hold_audio(self._encoding.container):
                 self._tracks = add_audio(audio_from, self._file, warn)
             self._file.start_encoding()
             still = self._encoding.is_image
             self._fidelity = CodecFidelity(self._stream.codec_context, still=still) if measure else None
             self._resources = resources.pop_all()
+
+    def _container_options(self) -> dict[str, str]:
+        if self._encoding.container not in ("mp4", "mov"):
+            return {}
+        # Where each track begins and ends is counted in this unit; FFmpeg's own, a millisecond, can cost a frame.
+        exact = lcm(self._clock.denominator, 48000)
+        return {"movie_timescale": str(exact if exact < 2**31 else self._clock.denominator)}
 
     def _add_stream(self, frame_rate: Fraction, tags: ColorTags, sample_aspect_ratio: Fraction) -> VideoStream:
         _, height, width = self._shape
