@@ -1,10 +1,14 @@
-"""Stages of a job that overlap: while one frame batch is computed, the next is read and the last one written."""
+"""Stages of a job that overlap: while one frame batch is computed, the next is read and the last one written.
+
+Knows iterators and threads, and nothing of what goes through them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from queue import Empty, Queue
-from threading import Event, Thread
+from contextlib import closing, contextmanager
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,41 +16,48 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
-    """The same items, made in a thread of their own, at most `depth` of them waiting.
+@contextmanager
+def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[T]]:
+    """Gives the same items, made in a thread of their own, at most `depth` of them waiting.
 
-    What is raised while making them is raised here. When this iterator is closed, the thread has ended and `items` is
-    closed too.
+    What is raised while making them is raised where they are taken. When the block is left, the thread has ended and
+    `items` is closed; but who presses Ctrl-C does not wait for the item that is being made.
     """
-    queue: Queue[object] = Queue(maxsize=depth)
+    queue: SimpleQueue[object] = SimpleQueue()
+    room = Semaphore(depth - 1)
     stop = Event()
     failure: list[BaseException] = []
 
-    def work() -> None:
+    def make() -> None:
         try:
-            for item in items:
-                queue.put(item)
-                if stop.is_set():
-                    break
+            with closing(items):
+                for item in items:
+                    queue.put(item)
+                    room.acquire()
+                    if stop.is_set():
+                        break
         except BaseException as error:
             failure.append(error)
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
             queue.put(_END)
 
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    try:
+    def take() -> Iterator[T]:
         while (item := queue.get()) is not _END:
+            room.release()
             yield item  # type: ignore[misc]  # everything but the end marker is a T
         if failure:
-            raise failure[0]
+            raise failure.pop()
+
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    wait = True
+    try:
+        yield take()
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
         stop.set()
-        while thread.is_alive():
-            try:
-                queue.get(timeout=0.02)
-            except Empty:
-                continue
+        room.release()
+        if wait:
+            thread.join()

@@ -7,15 +7,16 @@ model looks at the whole clip.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,11 @@ class ClipResult:
     seconds: float = 0.0
     error: str | None = None
 
+    @property
+    def frames_per_second(self) -> float | None:
+        """None where no time has passed."""
+        return self.frames / self.seconds if self.seconds > 0 else None
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -62,6 +68,20 @@ class RunResult:
     dtype: str
     seconds: float
     model: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, float) and not math.isfinite(value):
+                return None if math.isnan(value) else str(value)
+            return value if value is None or isinstance(value, int | float | str) else str(value)
+
+        clips = [
+            {key: plain(value) for key, value in asdict(clip).items()} | {"frames_per_second": clip.frames_per_second}
+            for clip in self.clips
+        ]
+        return {key: plain(value) for key, value in asdict(self).items() if key != "clips"} | {"clips": clips}
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
@@ -91,7 +111,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         time.monotonic() - begun,
         "built-in model" if options.ae_path is None else str(options.ae_path),
     )
-    write_record(options, result)
+    if any(clip.error is None for clip in result.clips):
+        write_record(options, result, progress)
     return result
 
 
@@ -100,28 +121,49 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
 
 def plan(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
-    source, target = options.video_path, options.rec_path
-    if source.is_dir():
-        if target.is_file():
-            raise UsageError(f"{target}: is a file, but {source} is a folder; name a folder for the results")
-        sources = [file for file in find_videos(source) if not file.resolve().is_relative_to(target.resolve())]
-        names = mirror([file.relative_to(source) for file in sources], options.lossless)
-        pairs = [(file, target / name) for file, name in zip(sources, names, strict=True)]
-        if not pairs:
-            raise UsageError(f"{source}: all its videos lie in {target}; name another folder for the results")
-    else:
-        if target.is_dir():
-            target = target / mirror([Path(source.name)], options.lossless)[0]
-        pairs = [(source, target)]
-    known = {file.resolve() for file, _ in pairs}
-    for _, file in pairs:
-        if file.resolve() in known:
-            raise UsageError(f"{file}: is a source itself; give another --rec-path")
-    existing = [file for _, file in pairs if file.exists() or file.is_symlink()]
+    try:
+        pairs = pair(options.video_path, options.rec_path, options.lossless)
+        written = [*(target for _, target in pairs), record_path(options, pairs[0][1])]
+        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        read = {identity(file) for file in given if file.exists()}
+        for file in written:
+            if file.exists() and identity(file) in read:
+                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
+        existing = [file for file in written if file.exists() or file.is_symlink()]
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
     if existing and not options.overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
     return pairs
+
+
+def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
+    """A file with its target; or the files of a tree, each with its place in another tree.
+
+    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
+    Raises UsageError where this leaves none.
+    """
+    sources = find_videos(source)
+    if not source.is_dir():
+        if target.suffix and not target.is_dir():
+            return [(source, target)]
+        return [(source, target / mirror([Path(source.name)], lossless)[0])]
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target}: is a file, but {source} is a folder; name a folder for the results")
+    results = target.resolve()
+    if results.is_relative_to(source.resolve()):
+        sources = [file for file in sources if not file.resolve().is_relative_to(results)]
+    if not sources:
+        raise UsageError(f"{target}: holds all the videos of {source}; name another folder for the results")
+    names = mirror([file.relative_to(source) for file in sources], lossless)
+    return [(file, target / name) for file, name in zip(sources, names, strict=True)]
+
+
+def identity(file: Path) -> tuple[int, int]:
+    """Equal for two names of one file: links, or another case where that does not matter."""
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def mirror(sources: Sequence[Path], lossless: bool) -> list[Path]:
@@ -154,24 +196,20 @@ def reconstruct_clip(
         if info.color.hdr:
             progress.warn(f"{source}: is HDR ({info.color.hdr}); its values are taken as they are, not tone-mapped")
         times = frame_times(reader, source, options, progress)
-        whole = len(times) == len(reader.timestamps())
-        rate = info.frame_rate / options.sample_rate
-        if options.fps is not None and options.fps != rate:
-            rate, whole = options.fps, False
-            times = [index / rate for index in range(len(times))]
+        rate, whole = info.frame_rate / options.sample_rate, reader.is_whole(times)
+        if options.fps is not None:
+            even = [times[0] + index / options.fps for index in range(len(times))]
+            rate, whole, times = options.fps, whole and times == even, even
         width, height = target_size(
             info.width, info.height, to_width=options.width, to_height=options.height, short_size=options.short_size
         )
-        stretched = options.width is not None and options.height is not None
-
-        progress.start(str(source), len(times))
         piece = piece_frames(model.config, height, width)
-        batches = reader.clips(options.start, len(times), options.sample_rate, batch_size=piece)
-        originals = ahead(resize(batch.frames, width, height) for batch in batches)
+        clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=piece)
+        resized = (resize(clip.frames, width, height) for clip in clips)
         generator = torch.Generator().manual_seed(options.seed) if options.sample else None
         errors: list[float] = []
+        progress.start(str(source), len(times))
         with (
-            closing(ahead(through_model(model, originals, generator, source))) as frames,
             VideoWriter(
                 target,
                 width=2 * width if options.side_by_side else width,
@@ -181,11 +219,13 @@ def reconstruct_clip(
                 lossless=options.lossless,
                 overwrite=options.overwrite,
                 color=info.color,
-                sample_aspect_ratio=Fraction(1) if stretched else info.sample_aspect_ratio,
+                sample_aspect_ratio=info.sample_aspect_ratio,
                 audio_from=source if whole and info.has_audio else None,
                 measure=True,
                 warn=progress.warn,
             ) as writer,
+            ahead(resized) as originals,
+            ahead(through_model(model, originals, generator, source)) as frames,
         ):
             for original, result in frames:
                 done = len(errors)
@@ -199,9 +239,7 @@ def reconstruct_clip(
 
 def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, progress: Progress) -> list[Fraction]:
     """When the frames to take are shown, in seconds. Fewer than asked for: a warning, or an error with `strict`."""
-    times = list(reader.timestamps()[options.start :: options.sample_rate][: options.num_frames])
-    if not times:
-        raise UsageError(f"{source}: has no frame {options.start}; begin earlier")
+    times = list(reader.timestamps(options.start, options.num_frames, options.sample_rate))
     if options.num_frames is not None and len(times) < options.num_frames:
         message = f"{source}: gives {len(times)} frames, not the {options.num_frames} asked for"
         if options.strict:
@@ -212,7 +250,7 @@ def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, 
 
 def through_model(
     model: AnyVAE, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Batches of 8-bit frames (T, 3, H, W) with what became of them; the batches may be cut anew."""
     waiting: deque[Tensor] = deque()
 
@@ -223,15 +261,17 @@ def through_model(
 
     try:
         for video in reconstruct_pieces(model, inputs(), sample=generator is not None, generator=generator):
-            if video.isnan().any():
-                raise VaectlError(f"{source}: the model gave NaN; use --dtype float32, or another checkpoint")
+            if not video.isfinite().all():
+                raise VaectlError(
+                    f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
+                )
             result = to_frames(video).cpu()
             known = torch.cat(list(waiting))
             waiting.clear()
             if len(known) > len(result):
                 waiting.append(known[len(result) :])
             yield known[: len(result)], result
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise out_of_memory(source, model) from None
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
@@ -255,13 +295,20 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_record(options: ReconstructOptions, result: RunResult) -> None:
-    """Write the resolved options, and what came of them, beside the output."""
-    first = result.clips[0].target
-    target = options.rec_path / RECORD if options.video_path.is_dir() else first.with_name(f"{first.name}.{RECORD}")
-    record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **asdict(result)}
-    with replacing(target, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-
-
 RECORD = "vaectl.json"
+
+
+def record_path(options: ReconstructOptions, first: Path) -> Path:
+    """Where the run is recorded: in the folder of results, or beside the `first` and only one."""
+    return options.rec_path / RECORD if options.video_path.is_dir() else first.with_name(f"{first.name}.{RECORD}")
+
+
+def write_record(options: ReconstructOptions, result: RunResult, progress: Progress) -> None:
+    """Write the resolved options, and what came of them, beside the output."""
+    target = record_path(options, result.clips[0].target)
+    record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
+    try:
+        with replacing(target, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except (OSError, VaectlError) as error:
+        progress.warn(f"{target}: the record of this run is missing: {error}")

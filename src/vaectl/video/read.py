@@ -7,7 +7,7 @@ a gap. Knows nothing of what the frames are for.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import cached_property
@@ -62,11 +62,13 @@ class VideoReader:
     def close(self) -> None:
         """Nothing stays open; a pass that is under way closes its file when its iterator is closed or exhausted."""
 
-    def timestamps(self) -> tuple[Fraction, ...]:
-        """Presentation time in seconds of every frame, strictly increasing. Raises VaectlError for a damaged file."""
-        if self._index.damage:
-            raise self._damaged(len(self._index.times), self._index.damage)
-        return self._index.times
+    def timestamps(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> tuple[Fraction, ...]:
+        """Presentation time in seconds of each frame that `clips` gives for these; raises as it does."""
+        return tuple(self._index.times[number] for number in self._wanted(start, num_frames, sample_rate))
+
+    def is_whole(self, timestamps: Sequence[Fraction]) -> bool:
+        """Whether these are the times of all frames that the video has, none of them damaged."""
+        return not self._index.damage and tuple(timestamps) == self._index.times
 
     def read(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
         """The frames that `clips` would give, as one clip."""
@@ -90,8 +92,14 @@ class VideoReader:
         at once if the file is cut short, in the middle if damage shows only in decoding. ValueError for numbers below
         1 (start: below 0).
         """
-        if start < 0 or sample_rate < 1 or batch_size < 1 or (num_frames is not None and num_frames < 1):
-            raise ValueError(f"{start=}, {num_frames=}, {sample_rate=} or {batch_size=} is too small")
+        if batch_size < 1:
+            raise ValueError(f"{batch_size=} is too small")
+        return self._clips(self._wanted(start, num_frames, sample_rate), batch_size)
+
+    def _wanted(self, start: int, num_frames: int | None, sample_rate: int) -> range:
+        """The numbers of the frames to read."""
+        if start < 0 or sample_rate < 1 or (num_frames is not None and num_frames < 1):
+            raise ValueError(f"{start=}, {num_frames=} or {sample_rate=} is too small")
         index = self._index
         wanted = range(start, len(index.times), sample_rate)[:num_frames]
         if index.damage and (num_frames is None or len(wanted) < num_frames):
@@ -101,7 +109,7 @@ class VideoReader:
                 f"{self._path} has {len(index.times)} frames, so that none can be read from frame {start} on; "
                 "begin earlier"
             )
-        return self._clips(wanted, batch_size)
+        return wanted
 
     @cached_property
     def _index(self) -> FrameIndex:
