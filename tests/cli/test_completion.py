@@ -85,7 +85,7 @@ def test_the_tab_key_completes_commands_options_choices_and_paths(tmp_path, type
         os.execve(BASH, ["bash", "--norc", "--noprofile", "-i"], environment(TERM="dumb", PS1="$ ", COLUMNS="200"))
     try:
         os.write(terminal, f"bind 'set enable-bracketed-paste off'; {SOURCE}; echo is rea''dy\n".encode())
-        read_until(terminal, "is ready")
+        read_until(terminal, r"is ready\s+\$ ")
         os.write(terminal, typed.encode())
         read_until(terminal, re.escape(line))
     finally:

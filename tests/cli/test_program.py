@@ -11,6 +11,7 @@ from importlib.metadata import version
 import pytest
 
 from tests.cli.conftest import VAECTL, environment
+from tests.conftest import ROOT
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
 
@@ -161,7 +162,8 @@ def test_a_bug_is_told_apart_and_debug_shows_where_it_is(job, capsys):
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, getattr(signal, %r))  # whatever the tests themselves were started with
 from types import SimpleNamespace
 def wait(options, progress):
     try:
@@ -179,7 +181,7 @@ sys.exit(main(%r))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING % PATHS],
+        [sys.executable, "-c", WAITING % ("default_int_handler", PATHS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -191,6 +193,21 @@ def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     out, err = process.communicate(timeout=20)
     assert time.monotonic() - begun < 10
     assert (process.returncode, out, err) == (code, "cleaned up\n", "error: interrupted\n")
+
+
+def test_a_job_in_the_background_is_not_stopped_by_ctrl_c():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING.replace("30", "0.5") % ("SIG_IGN", PATHS)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "interrupted" not in err
 
 
 def test_a_reader_that_leaves_is_no_error():
@@ -219,3 +236,16 @@ def test_module_and_script_are_the_same_program(vaectl):
         check=False,
     )
     assert done.stdout == vaectl("--help").stdout
+
+
+def test_the_documentation_shows_the_help_as_it_is(vaectl):
+    page = "\n".join(line.rstrip() for line in vaectl("reconstruct", "--help").stdout.strip().splitlines())
+    assert page in (ROOT / "docs" / "reconstruct.md").read_text()
+
+
+def test_python_users_find_the_three_functions():
+    import vaectl
+
+    assert all(callable(getattr(vaectl, name)) for name in ("load_model", "read_video", "write_video"))
+    with pytest.raises(ImportError, match="cannot import name 'train'"):
+        from vaectl import train  # noqa: F401  # finding it is the test

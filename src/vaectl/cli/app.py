@@ -1,7 +1,6 @@
 """The program: its commands, and what becomes of their errors, signals and exit codes.
 
-Everything that ends a run badly is rendered here and nowhere else. Which options a command takes and what it does is
-not known here.
+Everything that ends a run badly is rendered here and nowhere else. What a command does is not known here.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ import typer
 from typer.core import TyperGroup
 
 from vaectl.cli import reconstruct
+from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
+from vaectl.options import ReconstructOptions
 
 
 class Commands(Guide, TyperGroup):
@@ -28,7 +29,7 @@ class Commands(Guide, TyperGroup):
 
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
-reconstruct.add_to(app)
+add_command(app, reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES)
 
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
@@ -47,10 +48,10 @@ def vaectl(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    status: int | None = 1
+    status, message = 1, ""
     with _signals_stop_the_run() as received:
         try:
-            status = typer.main.get_command(app).main(arguments, prog_name="vaectl", standalone_mode=False)
+            status = typer.main.get_command(app).main(arguments, prog_name="vaectl", standalone_mode=False) or 0
             sys.stdout.flush()
         except KeyboardInterrupt:
             pass
@@ -58,31 +59,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Whoever read our output has left; Python would complain once more while it shuts down.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
-            from vaectl.cli.console import say
-
             if "--debug" in arguments:
                 traceback.print_exc()
-            if not received:
-                message, status = _describe(error)
-                say("error", message)
+            status, message = _describe(error)
     if received:
+        status, message = 128 + received[0], "interrupted"
+    if message:
         from vaectl.cli.console import say
 
-        say("error", "interrupted")
-        return 128 + received[0]
-    return status or 0
+        say("error", message)
+    return status
 
 
 @contextmanager
 def _signals_stop_the_run() -> Iterator[list[int]]:
-    """Let SIGTERM do what Ctrl-C does, so that everything cleans up after itself; gives the signals that came."""
+    """Let SIGTERM do what Ctrl-C does, so that everything cleans up after itself; gives the signals that came.
+
+    A signal that whoever started us ignores stays ignored: Ctrl-C is not meant for jobs in the background.
+    """
     received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield received
     finally:
@@ -90,12 +94,12 @@ def _signals_stop_the_run() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _describe(error: Exception) -> tuple[str, int]:
-    """One line for an error, and the exit code that goes with it."""
+def _describe(error: Exception) -> tuple[int, str]:
+    """The exit code for an error, and the one line that tells it."""
     if isinstance(error, VaectlError):
-        return str(error), error.exit_code
+        return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
-        return error.format_message().rstrip(".") + hint, error.exit_code
-    return f"{type(error).__name__}: {error}; this is a bug: run again with --debug for the traceback", 1
+        return error.exit_code, error.format_message().rstrip(".") + hint
+    return 1, f"{type(error).__name__}: {error}; this is a bug: run again with --debug for the traceback"

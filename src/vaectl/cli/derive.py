@@ -1,6 +1,6 @@
 """A command line from an options class, and options from a command line.
 
-`command` gives a Typer application one command whose parameters are the fields of the class; what was typed, joined
+`add_command` gives a Typer application a command whose parameters are the fields of the class; what was typed, joined
 with a configuration file, goes through `vaectl.options.parse` as a whole. Knows nothing of what a command does.
 """
 
@@ -40,21 +40,18 @@ class Command(Guide, TyperCommand):
             vars(parameter)["process_value"] = lambda _context, value: value
 
 
-def command(app: typer.Typer, model: type[T], examples: str) -> Callable[[Callable[[T], None]], None]:
-    """Make the decorated function the command of that name in `app`; it is called with a valid `model`.
+def add_command(app: typer.Typer, function: Callable[[T], None], model: type[T], examples: str) -> None:
+    """Offer `function`, which takes a valid `model`, as the command of its name in `app`.
 
     Its docstring is the help text, `examples` stand below the options.
     """
 
-    def register(function: Callable[[T], None]) -> None:
-        def run(**typed: Any) -> None:
-            function(resolve(model, {name: value for name, value in typed.items() if value is not None}))
+    def run(**typed: Any) -> None:
+        function(resolve(model, {name: value for name, value in typed.items() if value is not None}))
 
-        vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
-        name = function.__name__.replace("_", "-")
-        app.command(name, cls=Command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
-
-    return register
+    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
+    name = function.__name__.replace("_", "-")
+    app.command(name, cls=Command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
 
 
 def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from vaectl.cli.derive import command
-from vaectl.options import ReconstructOptions
-
 if TYPE_CHECKING:
-    from vaectl.reconstruction import ClipResult, RunResult
+    from vaectl.options import ReconstructOptions
+    from vaectl.reconstruction import RunResult
 
 EXAMPLES = """
 Examples:
@@ -21,11 +17,6 @@ Examples:
   vaectl reconstruct --video-path clips/ --rec-path out/ --short-size 256
   vaectl reconstruct --config rec.toml --overwrite
 """
-
-
-def add_to(app: typer.Typer) -> None:
-    """Offer the command in `app`."""
-    command(app, ReconstructOptions, EXAMPLES)(reconstruct)
 
 
 def reconstruct(options: ReconstructOptions) -> None:
@@ -40,7 +31,7 @@ def reconstruct(options: ReconstructOptions) -> None:
     with reporter() as progress:
         result = run(options, progress)
     if options.json:
-        print(json.dumps(as_json(result), allow_nan=False))
+        print(json.dumps(result.as_json(), allow_nan=False))
     else:
         show(result)
     failed = [clip.error for clip in result.clips if clip.error]
@@ -48,26 +39,6 @@ def reconstruct(options: ReconstructOptions) -> None:
         say("error", error)
     if failed:
         raise typer.Exit(1)
-
-
-def as_json(result: RunResult) -> dict[str, Any]:
-    """The results as plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None if math.isnan(value) else str(value)
-        return value if value is None or isinstance(value, int | float | str) else str(value)
-
-    clips = [
-        {key: plain(value) for key, value in asdict(clip).items()} | {"frames_per_second": rate(clip)}
-        for clip in result.clips
-    ]
-    return {key: plain(value) for key, value in asdict(result).items() if key != "clips"} | {"clips": clips}
-
-
-def rate(clip: ClipResult) -> float | None:
-    """Frames per second of a clip; None where no time has passed."""
-    return clip.frames / clip.seconds if clip.seconds > 0 else None
 
 
 def show(result: RunResult) -> None:
@@ -92,7 +63,7 @@ def show(result: RunResult) -> None:
             f"{clip.psnr:.2f}",
             "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
             f"{clip.seconds:.1f}",
-            "" if (speed := rate(clip)) is None else f"{speed:.1f}",
+            "" if (speed := clip.frames_per_second) is None else f"{speed:.1f}",
         )
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -5,15 +5,18 @@ from vaectl.video.find import find_videos
 from vaectl.video.probe import probe
 from vaectl.video.read import VideoReader, read_video
 from vaectl.video.transform import resize, target_size
+from vaectl.video.write import VideoWriter, write_video
 
 __all__ = [
     "Clip",
     "ColorTags",
     "VideoInfo",
     "VideoReader",
+    "VideoWriter",
     "find_videos",
     "probe",
     "read_video",
     "resize",
     "target_size",
+    "write_video",
 ]
