@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from vaectl.video.container import frame_rate_of, is_image, open_video
 from vaectl.video.intact import is_cut_short
+from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
 # Codecs with one shown frame in each packet (VP8: in each that says so).
 _FRAME_PER_PACKET = frozenset(
@@ -26,7 +27,7 @@ _FRAME_PER_PACKET = frozenset(
 )
 _FIELDS_UNKNOWN_OR_PROGRESSIVE = (0, 1)
 # Where each packet carries the time of its frame, so that one can seek by it.
-_SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+_SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,10 @@ def build_index(path: Path) -> FrameIndex:
         rate = frame_rate_of(stream)
         tick = stream.time_base or 1 / rate
         seekable = container.format.name in _SEEKABLE_FORMATS
+        times_tag = container.metadata.get(FRAME_TIMES_TAG)
         packets, damage = _scan_packets(container, stream)
-        if _tell_all(packets, stream):
+        has_pts = container.format.name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
+        if has_pts and _tell_all(packets, stream):
             frames = sorted(packets, key=_pts)
         else:
             frames, broken = _scan_frames(path)
@@ -71,18 +74,18 @@ def build_index(path: Path) -> FrameIndex:
     if is_cut_short(path):
         damage = "it is cut short"
 
-    if damage and packets:  # what is missing is decoded after the last packet, and shown no earlier
-        frames = [frame for frame in frames if _pts(frame) <= (packets[-1].dts or 0)]
+    if (
+        damage and packets
+    ):  # the last packet may lack its end; what is missing is decoded after it, and shown no earlier
+        frames = [frame for frame in frames if _pts(frame) < (packets[-1].dts or 0)]
     pts = [frame.pts for frame in frames if frame.pts is not None]
-    if len(pts) < len(frames) or not _is_increasing(pts):
-        pts = []
-    dts = sorted(frame.dts for frame in frames if frame.dts is not None)
-    if pts:
-        times = [t * tick for t in pts]
+    dts = sorted(packet.dts for packet in packets if packet.dts is not None)
+    if has_pts and len(pts) == len(frames) and _is_increasing(pts):
+        times = true_times([t * tick for t in pts], times_tag)
     elif len(dts) == len(frames) and _is_increasing(dts):
-        times = [t * tick for t in dts]
+        times, pts = [t * tick for t in dts], []
     else:
-        times = [i / rate for i in range(len(frames))]
+        times, pts = [i / rate for i in range(len(frames))], []
     keyframes = sorted(_pts(packet) for packet in packets if packet.is_key) if pts and seekable else []
     return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), damage)
 

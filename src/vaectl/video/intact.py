@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def is_cut_short(path: Path) -> bool:
-    """True where an MP4, MOV, Matroska, WebM, AVI or WebP file is shorter than it says. Other formats give False."""
+    """True where an MP4, MOV, Matroska, WebM, AVI, WebP, GIF or JPEG file lacks its end. Other formats give False."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -20,6 +20,11 @@ def is_cut_short(path: Path) -> bool:
             return _chunks_end(file, size) > size
         if head[:4] == b"\x1aE\xdf\xa3":
             return _elements_end(file, size) > size
+        if head[:4] == b"GIF8":
+            return _blocks_end(path.read_bytes()) > size
+        if head[:2] == b"\xff\xd8":
+            data = path.read_bytes()
+            return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image, start of scan
     return False
 
 
@@ -66,6 +71,23 @@ def _elements_end(file: BinaryIO, size: int) -> int:
             return end
         end += id_width + length_width + length
     return end
+
+
+def _blocks_end(data: bytes) -> int:
+    """Where the last block of a GIF ends (GIF89a specification, 15-27); beyond the file where what follows is none."""
+
+    def color_table(packed: int) -> int:
+        return 3 << (packed & 7) + 1 if packed & 0x80 else 0
+
+    size, data = len(data), data + bytes(13)
+    end = 13 + color_table(data[10])
+    while data[end : end + 1] in (b"!", b","):
+        # An extension has its label first; an image its place and size, a colour table, and a code size.
+        end += 2 if data[end] == ord("!") else 11 + color_table(data[end + 9])
+        while end < size and data[end]:
+            end += 1 + data[end]
+        end += 1
+    return end if end >= size or data[end] == ord(";") else size + 1  # many files do without the closing ";"
 
 
 # EBML header, Segment, Void.

@@ -9,9 +9,20 @@ import math
 import struct
 from typing import Any, NamedTuple
 
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
+
+
+def _unknown_side_data(cls: type[Type], value: Any) -> Type:
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return member
+
+
+# FFmpeg attaches more kinds of side data than PyAV has names for (EXIF, the view of a stereo video), and with one of
+# those on a frame PyAV shows none at all, the display matrix neither. So unnamed kinds get a name.
+Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
 
 class Orientation(NamedTuple):

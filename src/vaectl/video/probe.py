@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from vaectl.errors import VaectlError
 from vaectl.video.clip import ColorTags, VideoInfo
 from vaectl.video.container import frame_rate_of, is_image, open_video
+from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
 
 
@@ -27,6 +28,8 @@ def probe(path: Path | str) -> VideoInfo:
 def probe_with_orientation(path: Path) -> tuple[VideoInfo, Orientation]:
     """`probe`, and how the stored frames are to be turned."""
     with open_video(path) as (container, stream):
+        if is_image(container) and is_cut_short(path):
+            raise VaectlError(f"{path}: the image is cut short; get the file again")
         try:
             frame = next(container.decode(stream), None)
         except av.error.FFmpegError:
