@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vaectl.cli.console import say
 
         say("error", message)
+    if received and threading.active_count() > 1:
+        # A stage is deep in a computation, and PyTorch aborts when the interpreter ends around it.
+        os._exit(status)
     return status
 
 
