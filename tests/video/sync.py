@@ -23,7 +23,7 @@ def film_with_clap(
     rate: int = 48000,
     layout: str = "stereo",
     tracks: int = 1,
-    seconds: Fraction = Fraction(12, 5),
+    noise: bool = False,
 ) -> Path:
     """Writes 60 frames and `tracks` tracks of sound with the clap at 1.2 s after `video_start`."""
     with av.open(str(path), "w") as container:
@@ -40,8 +40,10 @@ def film_with_clap(
             frame.pts, frame.time_base = int((video_start + Fraction(i, 25)) * 1000), Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        time = np.arange(int(seconds * rate)) / rate + float(audio_start)
+        time = np.arange(int(2.4 * rate)) / rate + float(audio_start)
         burst = np.sin(2 * np.pi * 1500 * time) * np.exp(-(((time - float(clap)) / 0.004) ** 2)) * 0.8
+        if noise:  # faint, so that no two packets are alike
+            burst += np.random.default_rng(0).normal(0, 1e-3, len(burst))
         channels = sounds[0].codec_context.layout.nb_channels
         for start in range(0, len(burst), 960):
             piece = np.tile((burst[start : start + 960] * 32767).astype(np.int16)[:, None], (1, channels))

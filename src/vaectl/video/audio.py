@@ -118,7 +118,11 @@ def _track_packets(track: AudioTrack, origin: Fraction, warn: Callable[[str], No
         with _opened(track.source) as container:
             stream = container.streams[track.index]
             assert isinstance(stream, AudioStream)
-            for packet in (_encoded if track.encoded else _copied)(track, container, stream, origin):
+            shift = round(origin / (stream.time_base or 1))
+            packets = (
+                _encoded(track, container, stream, shift, warn) if track.encoded else _copied(container, stream, shift)
+            )
+            for packet in packets:
                 packet.stream = track.target
                 time = (packet.dts or 0) * packet.time_base
                 if last is None and not _can_begin(track.target, time):
@@ -138,10 +142,7 @@ def _can_begin(target: AudioStream, time: Fraction) -> bool:
     return in_priming or target.container.format.name in _EDIT_LISTS
 
 
-def _copied(
-    track: AudioTrack, container: InputContainer, stream: AudioStream, origin: Fraction
-) -> Iterator[Packet[AudioStream]]:
-    shift = _ticks(origin, stream)
+def _copied(container: InputContainer, stream: AudioStream, shift: int) -> Iterator[Packet[AudioStream]]:
     for packet in container.demux(stream):
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is not None:  # None: the empty packet that ends the stream
@@ -150,20 +151,22 @@ def _copied(
 
 
 def _encoded(
-    track: AudioTrack, container: InputContainer, stream: AudioStream, origin: Fraction
+    track: AudioTrack, container: InputContainer, stream: AudioStream, shift: int, warn: Callable[[str], None]
 ) -> Iterator[Packet[AudioStream]]:
-    shift = _ticks(origin, stream)
+    damaged = 0
     for packet in container.demux(stream):
-        for frame in packet.decode():
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            damaged += 1
+            continue
+        for frame in frames:
             if frame.pts is not None:
                 frame.pts -= shift
             yield from track.target.encode(frame)
     yield from track.target.encode(None)
-
-
-def _ticks(time: Fraction, stream: AudioStream) -> int:
-    assert stream.time_base is not None
-    return round(time / stream.time_base)
+    if damaged:
+        warn(f"{track.source}: audio stream {track.index} is damaged: {damaged} pieces are left out")
 
 
 def _opened(path: Path) -> InputContainer:

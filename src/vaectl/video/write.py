@@ -197,7 +197,7 @@ class VideoWriter:
             picture = self._convert(frame_CHW)
             picture.pts, picture.time_base = pts, self._clock
             if self._fidelity:
-                self._fidelity.give(frame_CHW)
+                self._fidelity.give(frame_CHW.copy())  # the caller may use its memory again
             with self._explained():
                 self._mux(self._stream.encode(picture))
 
@@ -259,4 +259,10 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
-            raise VaectlError(f"{self._path}: writing failed ({reason}); free space or choose another place") from error
+            if isinstance(error, OSError):
+                raise VaectlError(
+                    f"{self._path}: writing failed ({reason}); free space or choose another place"
+                ) from error
+            _, height, width = self._shape
+            what = f"{self._encoding.codec} cannot code {width}x{height} ({reason})"
+            raise VaectlError(f"{self._path}: {what}; choose another size or extension") from error
