@@ -6,11 +6,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.models.layers import CausalConv3d, Conv2d, clip_norm, frame_norm, silu
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, frame_norm, silu
 from vaectl.models.piece import Piece
 
 
-class ResnetBlock2D(nn.Module):
+class ResnetBlock2D(Layer):
     """norm, SiLU, 3x3 convolution, twice, plus the input; every frame an image of its own."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
@@ -25,8 +25,11 @@ class ResnetBlock2D(nn.Module):
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return residual(self, x, piece)
 
+    def margin_before(self, margin: int) -> int:
+        return self.conv1.margin_before(self.conv2.margin_before(margin))
 
-class ResnetBlock3D(nn.Module):
+
+class ResnetBlock3D(Layer):
     """norm, SiLU, causal 3x3x3 convolution, twice, plus the input."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
@@ -41,11 +44,15 @@ class ResnetBlock3D(nn.Module):
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return residual(self, x, piece)
 
+    def margin_before(self, margin: int) -> int:
+        return self.conv1.margin_before(self.conv2.margin_before(margin))
+
 
 def residual(block: ResnetBlock2D | ResnetBlock3D, x: Tensor, piece: Piece) -> Tensor:
     """What both kinds of block compute."""
     h = block.conv1.forward(silu(block.norm1(x)), piece)
     h = block.conv2.forward(block.dropout(silu(block.norm2(h))), piece)
+    x = piece.match(x, h)
     return h + (x if block.nin_shortcut is None else block.nin_shortcut.forward(x, piece))
 
 

@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vaectl.models.layers import Layer
 from vaectl.models.piece import Piece
 
 # Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
@@ -46,10 +47,8 @@ def block_matrix(filters: Iterable[Tensor], channels: int) -> Tensor:
     return torch.kron(taps_by_band, torch.eye(channels, dtype=taps_by_band.dtype, device=taps_by_band.device))
 
 
-class HaarWaveletTransform3D(nn.Module):
+class HaarWaveletTransform3D(Layer):
     """(B, C, 1 + 2n, H, W) -> (B, 8C, 1 + n, H/2, W/2), sub-bands major, the first frame repeated once in front."""
-
-    time_stride = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +59,9 @@ class HaarWaveletTransform3D(nn.Module):
             holder.add_module("conv", conv)
             self.add_module(f"{band}_conv", holder)
 
+    def margin_before(self, margin: int) -> int:
+        return 2 * margin
+
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         filters = (self.get_buffer(f"{band}_conv.conv.weight") for band in SIGNS_3D)
         window = piece.window(self, x_BCTHW, kernel=2, stride=2)
@@ -68,15 +70,16 @@ class HaarWaveletTransform3D(nn.Module):
         return (blocks @ block_matrix(filters, window.shape[1])).permute(0, 4, 1, 2, 3)
 
 
-class InverseHaarWaveletTransform3D(nn.Module):
+class InverseHaarWaveletTransform3D(Layer):
     """(B, 8C, 1 + n, H, W) -> (B, C, 1 + 2n, 2H, 2W): undoes the transform, the repeated first frame left out."""
-
-    time_stride = 2
 
     def __init__(self) -> None:
         super().__init__()
         for band, signs in SIGNS_3D.items():
             self.register_buffer(band, haar_filter(signs, TAP_3D))
+
+    def margin_before(self, margin: int) -> int:
+        return (margin + 1) // 2
 
     def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
         filters = (self.get_buffer(band) for band in SIGNS_3D)
@@ -85,15 +88,16 @@ class InverseHaarWaveletTransform3D(nn.Module):
         return x.permute(0, 4, 1, 2, 3)[:, :, 1 if piece.first else 0 :]
 
 
-class HaarWaveletTransform2D(nn.Module):
+class HaarWaveletTransform2D(Layer):
     """(B, C, T, H, W) -> (B, 4C, T, H/2, W/2), each frame by itself, sub-bands major."""
-
-    time_stride = 1
 
     def __init__(self) -> None:
         super().__init__()
         for band, signs in SIGNS_2D.items():
             self.register_buffer(band, haar_filter(signs, TAP_2D))
+
+    def margin_before(self, margin: int) -> int:
+        return 2 * margin
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         filters = (self.get_buffer(band) for band in SIGNS_2D)
@@ -101,15 +105,16 @@ class HaarWaveletTransform2D(nn.Module):
         return (blocks @ block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
 
 
-class InverseHaarWaveletTransform2D(nn.Module):
+class InverseHaarWaveletTransform2D(Layer):
     """(B, 4C, T, H, W) -> (B, C, T, 2H, 2W), each frame by itself: the exact inverse."""
-
-    time_stride = 1
 
     def __init__(self) -> None:
         super().__init__()
         for band, signs in SIGNS_2D.items():
             self.register_buffer(band, haar_filter(signs, TAP_2D))
+
+    def margin_before(self, margin: int) -> int:
+        return (margin + 1) // 2
 
     def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
         filters = (self.get_buffer(band) for band in SIGNS_2D)

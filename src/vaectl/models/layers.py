@@ -4,12 +4,17 @@ Every layer takes (x, piece): x is (B, C, T, H, W), kept channels-last in memory
 end, because norms and 1x1 products are contiguous there and the convolutions are faster; `piece` carries time (see
 `piece.py`). Layers know nothing of configs, checkpoints or video files.
 
+Layers that look around in space say how far: `margin_before(margin)` is the margin that a tile needs at their input so
+that `margin` positions are left at their output (see `Piece.trim`).
+
 Shape suffixes: B batch, C channels, T frames, H height, W width, N = H·W positions of a frame.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +37,35 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-class Chain(nn.ModuleList):
-    """Layers one after the other, each given the same piece."""
+class Layer(nn.Module, ABC):
+    """What takes (x, piece) and looks at neighbours only."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, piece: Piece) -> Tensor: ...
+
+    @abstractmethod
+    def forward(self, x: Tensor, piece: Piece) -> Tensor: ...
+
+    @abstractmethod
+    def margin_before(self, margin: int) -> int: ...
+
+
+class Chain(Layer):
+    """Layers one after the other, each given the same piece; numbered from 0 in the checkpoint."""
 
     def __init__(self, *layers: nn.Module) -> None:
-        super().__init__(layers)
+        super().__init__()
+        for i, layer in enumerate(layers):
+            self.add_module(str(i), layer)
+
+    def margin_before(self, margin: int) -> int:
+        for layer in reversed([*self.children()]):
+            margin = cast(Layer, layer).margin_before(margin)
+        return margin
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        for layer in self:
+        for layer in self.children():
             x = layer(x, piece)
         return x
 
@@ -120,7 +146,7 @@ class Conv3d(nn.Conv3d):
         return super().forward(window_BCTHW)
 
 
-class CausalConv3d(nn.Module):
+class CausalConv3d(Layer):
     """Convolution that sees the past only: the clip's first frame repeated in front, zeros around each frame."""
 
     def __init__(
@@ -136,14 +162,24 @@ class CausalConv3d(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         window = piece.window(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])
-        return self.conv.forward(window)
+        return piece.trim(self.conv.forward(window), self.conv.pads[1])
+
+    def margin_before(self, margin: int) -> int:
+        return margin + self.conv.pads[1]
 
 
-class Conv2d(nn.Conv2d):
-    """Convolution of each frame by itself."""
+class Conv2d(Layer):
+    """Convolution of each frame by itself; its weights stand under its own name, as those of `nn.Conv2d` do."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, padding: int = 0) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, padding)
+        super().__init__()
+        conv = nn.Conv2d(in_channels, out_channels, kernel)
+        self.weight, self.bias = conv.weight, conv.bias
+        self.stride, self.pad = stride, padding
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece | None = None) -> Tensor:
-        return per_frame(super().forward, x_BCTHW)
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        y = per_frame(lambda x: F.conv2d(x, self.weight, self.bias, self.stride, self.pad), x_BCTHW)
+        return piece.trim(y, self.pad)
+
+    def margin_before(self, margin: int) -> int:
+        return margin + self.pad

@@ -1,19 +1,36 @@
-"""Time, as the layers see it: a clip comes in pieces, and what later outputs still need travels beside them.
+"""A clip in pieces, as the layers see it: some frames of it, and of these perhaps one tile.
 
 Layers keep no run-time state. Each call gets a `Piece`, which holds the state left by the piece before and collects
 the state for the next one; a whole clip is one piece that is first and last at once. So one definition of a layer
-serves training, direct execution and streaming, and one model object can serve many interleaved clips.
+serves training, direct execution, streaming and tiling, and one model object can serve many interleaved clips.
+
+In space a tile comes with a margin of its neighbours' pixels on its inner sides. Layers that look around use it up:
+they cut from their output what they could not know. At the border of the frame there is no margin and nothing is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+
+class Sides(NamedTuple):
+    """For each side of a tile, whether another tile lies beyond it (1) or the border of the frame (0)."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
 TimeState = Mapping[nn.Module, Tensor]
 """What each layer needs of the frames that it has seen. Opaque: made by one `Piece`, given to the next."""
+
+
+WHOLE_FRAME = Sides()
 
 
 class Piece:
@@ -23,10 +40,14 @@ class Piece:
     layer, because causal layers repeat the first frame in front.
     """
 
-    def __init__(self, before: TimeState | None = None, *, last: bool = True) -> None:
-        """`before` is the `after` of the previous piece, None for the first; `last` says that no piece follows."""
+    def __init__(self, before: TimeState | None = None, *, last: bool = True, inner: Sides = WHOLE_FRAME) -> None:
+        """`before` is the `after` of the previous piece, None for the first; `last` says that no piece follows.
+
+        `inner` are the sides on which the frames go on beyond this tile.
+        """
         self.first = before is None
         self.last = last
+        self.inner = inner
         self._before: TimeState = before or {}
         self.after: dict[nn.Module, Tensor] = {}
 
@@ -51,6 +72,19 @@ class Piece:
         window = torch.cat([*past, x], dim=2)
         self.keep(layer, window[:, :, outputs(window, kernel, stride) * stride :])
         return window
+
+    def trim(self, x: Tensor, margin: int) -> Tensor:
+        """`x` (B, C, T, H, W) without `margin` positions on each inner side."""
+        if self.inner == WHOLE_FRAME or margin == 0:
+            return x
+        top, bottom, left, right = (margin * side for side in self.inner)
+        return x[..., top : x.shape[3] - bottom, left : x.shape[4] - right]
+
+    def match(self, x: Tensor, like: Tensor) -> Tensor:
+        """`x` trimmed to the height and width of `like`, if that has lost more of its margin."""
+        rows, columns = x.shape[3] - like.shape[3], x.shape[4] - like.shape[4]
+        top, bottom, left, right = self.inner
+        return self.trim(x, max(0, rows // max(1, top + bottom), columns // max(1, left + right)))
 
     def align(self, layer: nn.Module, early: Tensor, late: Tensor) -> Tensor:
         """The frames of `early` that meet those of `late`, of another branch; the rest waits for the next piece."""

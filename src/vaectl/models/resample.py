@@ -1,7 +1,7 @@
 """Layers that halve or double the frame size or the number of frames, with the published parameter names.
 
-A clip of 1 + 2n frames becomes 1 + n and back: its first frame stands alone. `time_stride` is what a layer does to
-the number of frames.
+A clip of 1 + 2n frames becomes 1 + n and back: its first frame stands alone. A tile's margin is halved and doubled with
+it; its position has to be even where it is halved.
 """
 
 from __future__ import annotations
@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.models.layers import CausalConv3d, Conv2d, Conv3d, per_frame
+from vaectl.models.layers import CausalConv3d, Conv2d, Conv3d, Layer, per_frame
 from vaectl.models.piece import Piece, outputs
+
+
+def halved(margin: int) -> int:
+    """The margin that becomes at least `margin` when it is doubled."""
+    return (margin + 1) // 2
 
 
 def pad_right_bottom(x: Tensor) -> Tensor:
@@ -47,49 +52,50 @@ def upsample_time(layer: nn.Module, x_BCTHW: Tensor, piece: Piece, interpolation
     return torch.cat([first, begin, between, end], dim=1).permute(0, 4, 1, 2, 3)
 
 
-class Downsample(nn.Module):
+class Downsample(Layer):
     """Half the height and width, each frame by itself."""
-
-    time_stride = 1
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = Conv2d(in_channels, out_channels, 3, stride=2)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        return self.conv.forward(pad_right_bottom(x), piece)
+        return piece.trim(self.conv.forward(pad_right_bottom(x), piece), 1)
+
+    def margin_before(self, margin: int) -> int:
+        return 2 * (margin + 1)
 
 
-class SpatialDownsample2x(nn.Module):
+class SpatialDownsample2x(Layer):
     """Half the height and width, by a causal (1, 3, 3) convolution."""
-
-    time_stride = 1
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = CausalConv3d(in_channels, out_channels, (1, 3, 3), stride=(1, 2, 2))
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        return self.conv.forward(pad_right_bottom(x), piece)
+        return piece.trim(self.conv.forward(pad_right_bottom(x), piece), 1)
+
+    def margin_before(self, margin: int) -> int:
+        return 2 * (margin + 1)
 
 
-class Spatial2xTime2x3DDownsample(nn.Module):
+class Spatial2xTime2x3DDownsample(Layer):
     """Half the height, width and frames, by a causal 3x3x3 convolution."""
-
-    time_stride = 2
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = CausalConv3d(in_channels, out_channels, 3, stride=2)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        return self.conv.forward(pad_right_bottom(x), piece)
+        return piece.trim(self.conv.forward(pad_right_bottom(x), piece), 1)
+
+    def margin_before(self, margin: int) -> int:
+        return 2 * (margin + 1)
 
 
-class Upsample(nn.Module):
+class Upsample(Layer):
     """Twice the height and width, each frame by itself."""
-
-    time_stride = 1
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -98,11 +104,12 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return self.conv.forward(nearest_2x(x), piece)
 
+    def margin_before(self, margin: int) -> int:
+        return halved(self.conv.margin_before(margin))
 
-class SpatialUpsample2x(nn.Module):
+
+class SpatialUpsample2x(Layer):
     """Twice the height and width, by nearest neighbours and a causal (1, 3, 3) convolution."""
-
-    time_stride = 1
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -111,11 +118,12 @@ class SpatialUpsample2x(nn.Module):
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return self.conv.forward(nearest_2x(x), piece)
 
+    def margin_before(self, margin: int) -> int:
+        return halved(self.conv.margin_before(margin))
 
-class Spatial2xTime2x3DUpsample(nn.Module):
+
+class Spatial2xTime2x3DUpsample(Layer):
     """Twice the height, width and frames, by interpolation and a causal 3x3x3 convolution."""
-
-    time_stride = 2
 
     def __init__(self, in_channels: int, out_channels: int, interpolation: str = "trilinear") -> None:
         super().__init__()
@@ -123,13 +131,15 @@ class Spatial2xTime2x3DUpsample(nn.Module):
         self.conv = CausalConv3d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        return self.conv.forward(bilinear_2x(upsample_time(self, x, piece, self.interpolation)), piece)
+        x = bilinear_2x(upsample_time(self, x, piece, self.interpolation))
+        return self.conv.forward(piece.trim(x, 1), piece)
+
+    def margin_before(self, margin: int) -> int:
+        return halved(self.conv.margin_before(margin) + 1)
 
 
 class TimeDownsample2x(nn.Module):
     """Half the frames: the average of three, at every second one."""
-
-    time_stride = 2
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return average_3(piece.window(self, x, kernel=3, stride=2))
@@ -138,16 +148,12 @@ class TimeDownsample2x(nn.Module):
 class TimeUpsample2x(nn.Module):
     """Twice the frames, by linear interpolation."""
 
-    time_stride = 2
-
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return upsample_time(self, x, piece, "trilinear")
 
 
 class TimeDownsampleRes2x(nn.Module):
     """Half the frames: the average of three mixed with a convolution, in a trained proportion."""
-
-    time_stride = 2
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
         super().__init__()
@@ -161,8 +167,6 @@ class TimeDownsampleRes2x(nn.Module):
 
 class TimeUpsampleRes2x(nn.Module):
     """Twice the frames: linear interpolation mixed with a convolution of it, in a trained proportion."""
-
-    time_stride = 2
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
         super().__init__()

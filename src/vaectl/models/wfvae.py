@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
-from vaectl.models.layers import CausalConv3d, Chain, Conv2d, clip_norm, silu
+from vaectl.models.layers import CausalConv3d, Chain, Conv2d, Layer, clip_norm, silu
 from vaectl.models.piece import Piece
 from vaectl.models.vae import VideoVAE
 
@@ -20,20 +20,20 @@ Coefficients = tuple[Tensor, Tensor]
 """Wavelet coefficients of level 1 and 2, for the wavelet loss."""
 
 
-def downsampling(name: str, channels: int) -> nn.Module:
-    layer: nn.Module = getattr(resample, name)(channels, channels)
+def downsampling(name: str, channels: int) -> Layer:
+    layer: Layer = getattr(resample, name)(channels, channels)
     return layer
 
 
-def upsampling(name: str, channels: int, config: WFVAEConfig) -> nn.Module:
+def upsampling(name: str, channels: int, config: WFVAEConfig) -> Layer:
     if name == "Spatial2xTime2x3DUpsample":
         return resample.Spatial2xTime2x3DUpsample(channels, channels, config.t_interpolation)
-    layer: nn.Module = getattr(resample, name)(channels, channels)
+    layer: Layer = getattr(resample, name)(channels, channels)
     return layer
 
 
-def wavelet(name: str) -> nn.Module:
-    layer: nn.Module = getattr(haar, name)()
+def wavelet(name: str) -> Layer:
+    layer: Layer = getattr(haar, name)()
     return layer
 
 
@@ -80,15 +80,37 @@ class Encoder(nn.Module):
         self.norm_out = clip_norm(norm, 4 * b)
         self.conv_out = CausalConv3d(4 * b, 2 * config.latent_dim, 3, padding=1)
 
+        # What a tile needs around it, from the features back to the image. Each level of bands serves the network and
+        # the next transform, which is given no more than it needs.
+        at_l2 = self.connect_l2.margin_before(0)
+        flow_l1, at_l1 = self.down2.margin_before(0), self.wavelet_transform_l2.margin_before(at_l2)
+        bands_l1 = max(self.connect_l1.margin_before(flow_l1), at_l1)
+        flow_in, at_in = self.down1.margin_before(flow_l1), self.wavelet_transform_l1.margin_before(bands_l1)
+        self.spare_l1, self.spare_in = bands_l1 - at_l1, max(flow_in, at_in) - at_in
+        self.margin = self.wavelet_transform_in.margin_before(max(flow_in, at_in))
+
     def forward(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """Moments and wavelet coefficients. Both branches halve time at the same frames: nothing waits."""
+        """Moments and wavelet coefficients of whole frames."""
+        features, coefficients = self.features(x, piece)
+        return self.moments(features, piece), coefficients
+
+    def features(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
+        """What looks at neighbours only, and may be a tile: from the image to features at 1/8.
+
+        A tile comes with `margin` pixels on its inner sides and gives its features without any. Both branches halve
+        time at the same frames, so none waits for the other.
+        """
         bands = self.wavelet_transform_in(x, piece)
-        bands_l1 = self.wavelet_transform_l1(bands[:, :3], piece)
-        bands_l2 = self.wavelet_transform_l2(bands_l1[:, :3], piece)
+        bands_l1 = self.wavelet_transform_l1(piece.trim(bands[:, :3], self.spare_in), piece)
+        bands_l2 = self.wavelet_transform_l2(piece.trim(bands_l1[:, :3], self.spare_l1), piece)
         h = self.down1(bands, piece)
-        h = self.down2(join(h, self.connect_l1(bands_l1)), piece)
-        h = self.mid(join(h, self.connect_l2(bands_l2)), piece)
-        return self.conv_out(silu(self.norm_out(h)), piece), (bands_l1, bands_l2)
+        h = self.down2(join(h, self.connect_l1(bands_l1, piece)), piece)
+        return join(h, self.connect_l2(bands_l2, piece)), (bands_l1, bands_l2)
+
+    def moments(self, features: Tensor, piece: Piece) -> Tensor:
+        """From features to moments, over whole frames: attention looks at all positions."""
+        h = self.mid(features, piece)
+        return self.conv_out.forward(silu(self.norm_out(h)), piece)
 
 
 class Decoder(nn.Module):
@@ -127,23 +149,40 @@ class Decoder(nn.Module):
         self.inverse_wavelet_transform_l2 = wavelet(config.l2_upsample_wavelet)
         self.inverse_wavelet_transform_out = haar.InverseHaarWaveletTransform3D()
 
+        bands = self.inverse_wavelet_transform_out.margin_before(0)
+        bands_l1 = self.inverse_wavelet_transform_l1.margin_before(bands)
+        bands_l2 = self.inverse_wavelet_transform_l2.margin_before(bands_l1)
+        up1 = self.up1.margin_before(self.layer.margin_before(self.conv_out.margin_before(bands)))
+        up2 = self.up2.margin_before(max(up1, self.connect_l1.margin_before(bands_l1)))
+        self.margin = max(up2, self.connect_l2.margin_before(bands_l2))
+
     def forward(self, z: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """The video and the predicted wavelet coefficients, low bands added."""
-        h = self.mid(self.conv_in(z, piece), piece)
-        h, flow = h[:, : -self.flow], h[:, -self.flow :]
+        """The video and the predicted wavelet coefficients of whole frames."""
+        return self.video(self.features(z, piece), piece)
+
+    def features(self, z: Tensor, piece: Piece) -> Tensor:
+        """From the latent to features at 1/8, over whole frames: attention looks at all positions."""
+        return self.mid(self.conv_in(z, piece), piece)
+
+    def video(self, features: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
+        """What looks at neighbours only, and may be a tile: from features to the image and its coefficients.
+
+        A tile comes with `margin` positions on its inner sides and gives its pixels, perhaps with some margin left.
+        """
+        h, flow = features[:, : -self.flow], features[:, -self.flow :]
         bands_l2 = self.connect_l2(flow, piece)
         low_l2 = self.inverse_wavelet_transform_l2(bands_l2, piece)
 
         h = self.up2(h, piece)
         h, flow = h[:, : -self.flow], h[:, -self.flow :]
+        bands_l1 = self.connect_l1(flow, piece)
         # Up-sampling lags a frame behind the inverse wavelets, which therefore wait for it.
-        low_l2 = piece.align(self.connect_l1, low_l2, flow)
-        bands_l1 = add_low(self.connect_l1(flow, piece), low_l2)
+        bands_l1 = add_low(bands_l1, piece.align(self.connect_l1, low_l2, bands_l1), piece)
         low_l1 = self.inverse_wavelet_transform_l1(bands_l1, piece)
 
         h = self.layer(self.up1(h, piece), piece)
-        low_l1 = piece.align(self.conv_out, low_l1, h)
-        bands = add_low(self.conv_out(silu(self.norm_out(h))), low_l1)
+        bands = self.conv_out.forward(silu(self.norm_out(h)), piece)
+        bands = add_low(bands, piece.align(self.conv_out, low_l1, bands), piece)
         return self.inverse_wavelet_transform_out(bands, piece), (bands_l1, bands_l2)
 
 
@@ -151,8 +190,9 @@ def join(h: Tensor, flow: Tensor) -> Tensor:
     return torch.cat([h, flow], dim=1)
 
 
-def add_low(bands: Tensor, low: Tensor) -> Tensor:
-    """Add to the lowest band, the first three channels."""
+def add_low(bands: Tensor, low: Tensor, piece: Piece) -> Tensor:
+    """Add to the lowest band, the first three channels, where both are known."""
+    bands, low = piece.match(bands, low), piece.match(low, bands)
     bands[:, :3] += low
     return bands
 
