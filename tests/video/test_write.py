@@ -131,6 +131,15 @@ def test_constant_rates_are_kept_as_fractions(tmp_path: Path, extension: str, ra
         assert container.duration / 1e6 == pytest.approx(float(20 / rate), abs=0.0011)
 
 
+def test_a_rate_beyond_any_clock_is_kept_to_the_microsecond(tmp_path: Path) -> None:
+    rate = Fraction(1234567891, 41152263)
+    clip = moving_gradient(5, 32, 32, [i / rate for i in range(5)])
+    for timestamps in (None, clip.timestamps):
+        write(tmp_path / "a.mp4", clip, timestamps=timestamps, overwrite=True)
+        times = read_video(tmp_path / "a.mp4").timestamps
+        assert all(abs(time - i / rate) <= Fraction(1, 10**6) for i, time in enumerate(times))
+
+
 def test_a_gif_shows_each_frame_for_its_time(tmp_path: Path) -> None:
     times = [Fraction(0), Fraction(1, 10), Fraction(1, 2), Fraction(60, 100)]
     write(tmp_path / "a.gif", moving_gradient(4, 32, 32, times))

@@ -31,7 +31,10 @@ class Encoding:
     options: Mapping[str, str] = field(default_factory=dict)
     tick: Fraction = Fraction(0)
     """The container's own clock (seconds) where the writer cannot choose it; times are rounded to it. 0: exact."""
-    is_image: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        return self.container == "image2pipe"
 
     @property
     def is_rgb(self) -> bool:
@@ -46,7 +49,7 @@ class Encoding:
 _MILLISECOND = Fraction(1, 1000)
 # Visually lossless: 44.4, 46.8 and 40.7 dB on the clips bigbuckbunny, bikes and carphone, where 4:2:0 alone allows
 # 54.7, 57.8 and 50.4 (VP9: 43.7, 45.9 and 41.6). Chroma is the mean of a 2x2 block, so it sits in its middle (location
-# type 1), and the file says so.
+# type 1), and H.264 says so; VP9 cannot.
 _H264 = {"preset": "medium", "crf": "12", "x264-params": "chromaloc=1"}
 _H264_EXACT = {"preset": "medium", "qp": "0"}
 _FFV1 = {"level": "3", "slicecrc": "1"}
@@ -58,10 +61,10 @@ _ISO = {
     True: Encoding("mp4", "libx264rgb", "rgb24", _H264_EXACT),
 }
 _QUICKTIME = {lossless: replace(encoding, container="mov") for lossless, encoding in _ISO.items()}
-_PNG = Encoding("image2pipe", "png", "rgb24", is_image=True)
-_BMP = Encoding("image2pipe", "bmp", "bgr24", is_image=True)
-_TIFF = Encoding("image2pipe", "tiff", "rgb24", is_image=True)
-_JPEG = {False: Encoding("image2pipe", "mjpeg", "yuvj444p", {"qmin": "1", "qmax": "1"}, is_image=True)}
+_PNG = Encoding("image2pipe", "png", "rgb24")
+_BMP = Encoding("image2pipe", "bmp", "bgr24")
+_TIFF = Encoding("image2pipe", "tiff", "rgb24")
+_JPEG = {False: Encoding("image2pipe", "mjpeg", "yuvj444p", {"qmin": "1", "qmax": "1"})}
 
 ENCODINGS: Mapping[str, Mapping[bool, Encoding]] = {
     ".mp4": _ISO,
@@ -83,8 +86,8 @@ ENCODINGS: Mapping[str, Mapping[bool, Encoding]] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": {
-        False: Encoding("image2pipe", "libwebp", "bgra", {"quality": "95"}, is_image=True),
-        True: Encoding("image2pipe", "libwebp", "bgra", {"lossless": "1"}, is_image=True),
+        False: Encoding("image2pipe", "libwebp", "bgra", {"quality": "95"}),
+        True: Encoding("image2pipe", "libwebp", "bgra", {"lossless": "1"}),
     },
 }
 """Extension -> (lossless or not -> encoding)."""

@@ -122,7 +122,8 @@ class VideoWriter:
 
         tags = tags_for(self._encoding, color, width, height)
         self._convert = converter(self._encoding, tags)
-        self._clock = clock(timestamps, frame_rate) if timestamps else Fraction(1, lcm(frame_rate.numerator, 90000))
+        grid = (Fraction(0), Fraction(1, lcm(frame_rate.numerator, 90000)))
+        self._clock = clock(timestamps or grid, frame_rate)
         self._duration = max(1, round(1 / frame_rate / self._clock))
         if self._encoding.tick and timestamps and len(timestamps) > 1:
             metadata = {**metadata, FRAME_TIMES_TAG: format_frame_times(timestamps)}
