@@ -28,6 +28,8 @@ _FRAME_PER_PACKET = frozenset(
 _FIELDS_UNKNOWN_OR_PROGRESSIVE = (0, 1)
 # Where each packet carries the time of its frame, so that one can seek by it.
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+# H.264 and H.265 let that many frames be decoded before one that is shown first.
+_LONGEST_REORDERING = 16
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def build_index(path: Path) -> FrameIndex:
     if is_cut_short(path):
         damage = "it is cut short"
 
-    if (
-        damage and packets
-    ):  # the last packet may lack its end; what is missing is decoded after it, and shown no earlier
-        frames = [frame for frame in frames if _pts(frame) < (packets[-1].dts or 0)]
+    if damage and packets:  # the last packet may lack its end; what is missing is decoded after it
+        if has_pts:  # and shown no earlier than that
+            frames = [frame for frame in frames if _pts(frame) < (packets[-1].dts or 0)]
+        else:
+            frames = frames[: max(0, len(packets) - _LONGEST_REORDERING)]
     pts = [frame.pts for frame in frames if frame.pts is not None]
     dts = sorted(packet.dts for packet in packets if packet.dts is not None)
     if has_pts and len(pts) == len(frames) and _is_increasing(pts):
