@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "mp4",
         {**B_FRAMES, "container_options": {"movflags": "negative_cts_offsets", "use_editlist": "0"}},
     ),
+    "interlaced": ("mp4", {"options": {"g": "8", "bf": "2", "x264-params": "interlaced=1"}}),
     "keyframes closer than the decoder's delay": ("mp4", {"options": {"g": "2", "bf": "1"}}),
     "VP8": ("webm", VP8),
     "VP9": ("webm", VP9),
@@ -91,7 +92,7 @@ def test_false_keyframe_marks_do_not_mislead(tmp_path: Path, extension: str, how
 
 def test_seeks_rather_than_decodes_from_the_beginning(samples: Path) -> None:
     with VideoReader(samples / "bikes.mp4") as reader:
-        numbers = [number for number, _ in _decode_from(reader.info.path, build_index(reader.info.path), 200)]
+        numbers = [number for number, _ in _decode_from(reader.info.path, build_index(reader.info), 200)]
     assert 150 < numbers[0] <= 200
     assert numbers == list(range(numbers[0], 250))
 

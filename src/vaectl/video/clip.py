@@ -51,6 +51,8 @@ class VideoInfo:
     """Width of a pixel over its height, as shown (after rotation); 1 where the file does not say."""
     rotation: int
     """Clockwise degrees (0, 90, 180, 270) by which the stored picture is turned to be shown; already applied."""
+    is_interlaced: bool
+    """Each frame holds two half-pictures of different times; they are given as they are stored."""
     is_image: bool
     has_audio: bool
 

@@ -17,7 +17,8 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vaectl.video.container import frame_rate_of, is_image, open_video
+from vaectl.video.clip import VideoInfo
+from vaectl.video.container import open_video
 from vaectl.video.intact import is_cut_short
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
@@ -25,7 +26,6 @@ from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "ffv1", "prores", "mjpeg", "png", "rawvideo", "gif", "apng"}
 )
-_FIELDS_UNKNOWN_OR_PROGRESSIVE = (0, 1)
 # Where each packet carries the time of its frame, so that one can seek by it.
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 # H.264 and H.265 let that many frames be decoded before one that is shown first.
@@ -54,26 +54,25 @@ class _Timing(NamedTuple):
     is_key: bool
 
 
-def build_index(path: Path) -> FrameIndex:
-    """Index the video at `path` from its packets where they tell all, else by decoding it once.
+def build_index(info: VideoInfo) -> FrameIndex:
+    """Index the video from its packets where they tell all, else by decoding it once.
 
     Raises UsageError or VaectlError as `open_video` does.
     """
-    with open_video(path) as (container, stream):
-        if is_image(container):
-            return FrameIndex((Fraction(0),), (), (), None)
-        rate = frame_rate_of(stream)
-        tick = stream.time_base or 1 / rate
+    if info.is_image:
+        return FrameIndex((Fraction(0),), (), (), None)
+    with open_video(info.path) as (container, stream):
+        tick = stream.time_base or 1 / info.frame_rate
         seekable = container.format.name in _SEEKABLE_FORMATS
         times_tag = container.metadata.get(FRAME_TIMES_TAG)
         packets, damage = _scan_packets(container, stream)
         has_pts = container.format.name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
-        if has_pts and _tell_all(packets, stream):
+        if has_pts and _tell_all(packets, info):
             frames = sorted(packets, key=_pts)
         else:
-            frames, broken = _scan_frames(path)
+            frames, broken = _scan_frames(info.path)
             damage = damage or broken
-    if is_cut_short(path):
+    if is_cut_short(info.path):
         damage = "it is cut short"
 
     if damage and packets:  # the last packet may lack its end; what is missing is decoded after it
@@ -88,7 +87,7 @@ def build_index(path: Path) -> FrameIndex:
     elif len(dts) == len(frames) and _is_increasing(dts):
         times, pts = [t * tick for t in dts], []
     else:
-        times, pts = [i / rate for i in range(len(frames))], []
+        times, pts = [i / info.frame_rate for i in range(len(frames))], []
     keyframes = sorted(_pts(packet) for packet in packets if packet.is_key) if pts and seekable else []
     return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), damage)
 
@@ -113,11 +112,11 @@ def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
     return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def _tell_all(packets: list[_Timing], stream: VideoStream) -> bool:
+def _tell_all(packets: list[_Timing], info: VideoInfo) -> bool:
     """True where each packet is one frame that will be decoded, with a time of its own."""
     return (
-        stream.codec_context.name in _FRAME_PER_PACKET
-        and stream.codec_context.field_order in _FIELDS_UNKNOWN_OR_PROGRESSIVE
+        info.codec in _FRAME_PER_PACKET
+        and not info.is_interlaced  # two packets, one for each half-picture, may make a frame
         and all(packet.pts is not None for packet in packets)
         and _is_increasing(sorted(map(_pts, packets)))
         # Frames shown before the first keyframe may need what came before the file was cut, and are then not decoded.

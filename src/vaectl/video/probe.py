@@ -65,6 +65,7 @@ def _info(
         ),
         sample_aspect_ratio=aspect,
         rotation=orientation.rotation,
+        is_interlaced=frame.interlaced_frame,
         is_image=still,
         has_audio=bool(container.streams.audio),
     )

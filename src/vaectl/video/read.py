@@ -113,7 +113,7 @@ class VideoReader:
 
     @cached_property
     def _index(self) -> FrameIndex:
-        return build_index(self._path)
+        return build_index(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
         info, orientation, times = self.info, self._orientation, self._index.times
