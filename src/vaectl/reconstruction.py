@@ -123,13 +123,13 @@ def plan(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
     try:
         pairs = pair(options.video_path, options.rec_path, options.lossless)
-        written = [*(target for _, target in pairs), record_path(options, pairs[0][1])]
+        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
         given = [*(source for source, _ in pairs), *filter(None, [options.config])]
         read = {identity(file) for file in given if file.exists()}
-        for file in written:
+        for file in (*targets, record):
             if file.exists() and identity(file) in read:
                 raise UsageError(f"{file}: is what this run reads; give another --rec-path")
-        existing = [file for file in written if file.exists() or file.is_symlink()]
+        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
     if existing and not options.overwrite:
@@ -241,7 +241,7 @@ def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, 
     """When the frames to take are shown, in seconds. Fewer than asked for: a warning, or an error with `strict`."""
     times = list(reader.timestamps(options.start, options.num_frames, options.sample_rate))
     if options.num_frames is not None and len(times) < options.num_frames:
-        message = f"{source}: gives {len(times)} frames, not the {options.num_frames} asked for"
+        message = f"{source}: gives {len(times)} of the {options.num_frames} frames asked for"
         if options.strict:
             raise VaectlError(f"{message}; ask for fewer, or leave out --strict")
         progress.warn(message)

@@ -5,6 +5,7 @@ Everything that ends a run badly is rendered here and nowhere else. What a comma
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -50,19 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     status, message = 1, ""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     with _signals_stop_the_run() as received:
         try:
             status = typer.main.get_command(app).main(arguments, prog_name="vaectl", standalone_mode=False) or 0
-            sys.stdout.flush()
+            print(end="", flush=True)
         except KeyboardInterrupt:
             pass
-        except BrokenPipeError:
-            # Whoever read our output has left; Python would complain once more while it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
-            if "--debug" in arguments:
-                traceback.print_exc()
-            status, message = _describe(error)
+            if isinstance(error, OSError) and error.filename is None:
+                # Our output has no reader or no room; Python would complain once more while it shuts down.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if not isinstance(error, BrokenPipeError):
+                if "--debug" in arguments:
+                    traceback.print_exc()
+                status, message = _describe(error)
     if received:
         status, message = 128 + received[0], "interrupted"
     if message:
@@ -106,4 +110,6 @@ def _describe(error: Exception) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
+    if isinstance(error, OSError):
+        return 1, f"{error.filename or 'standard output'}: {error.strerror}; check its permissions and free space"
     return 1, f"{type(error).__name__}: {error}; this is a bug: run again with --debug for the traceback"
