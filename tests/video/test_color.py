@@ -118,6 +118,8 @@ def test_gray_of_limited_range() -> None:
     # Without a tag: what the codec's specification says, else as stored.
     assert np.abs(convert(frame_of("gray", [levels]), codec="h264") - stretched).max() <= 0.5
     assert np.array_equal(convert(frame_of("gray", [levels]), codec="ffv1")[0], levels)
+    half_seen = np.stack([levels, np.full_like(levels, 128)], -1)
+    assert np.abs(convert(frame_of("ya8", [half_seen], color_range=1)) - stretched * 128 / 255).max() <= 1
 
 
 def test_alpha_is_composited_over_black(tmp_path: Path) -> None:
@@ -162,6 +164,11 @@ def test_a_matrix_that_is_not_known_is_an_error_that_names_the_file(tmp_path: Pa
     path = encode(tmp_path / "odd.mp4", 2, configure=tag)
     with pytest.raises(VaectlError, match=r"odd\.mp4: its colour matrix \(H\.273: 8\)"):
         read_video(path)
+
+
+def test_a_pixel_format_that_cannot_be_converted_is_an_error() -> None:
+    with pytest.raises(VaectlError, match="pixel format rgba128le is not supported"):
+        convert(av.VideoFrame(64, 48, "rgba128le"))
 
 
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (1, True), (5, False), (9, False), (9, True)])

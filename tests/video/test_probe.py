@@ -186,6 +186,11 @@ def test_images_cut_short_are_refused(tmp_path: Path, extension: str) -> None:
             read_video(cut(path, fraction))
 
 
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mp4", 3).rename(os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9: %d.mp4"))
+    assert len(read_video(path)) == 3
+
+
 def test_an_image_is_taken_for_what_it_holds(tmp_path: Path) -> None:
     Image.fromarray(numbered_picture(5)).save(tmp_path / "a.png")
     path = (tmp_path / "a.png").rename(tmp_path / "a.jpg")

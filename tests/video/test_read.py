@@ -119,6 +119,18 @@ def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
         assert torch.equal(read_video(path, 13, 1).frames, clip.frames[13:14])
 
 
+@pytest.mark.parametrize(
+    ("extension", "how"),
+    [("gif", GIF), ("apng", KINDS["animated PNG"][1]), ("avi", KINDS["Motion JPEG"][1])],
+    ids=["GIF", "animated PNG", "frames that an AVI repeats"],
+)
+def test_pauses_keep_their_length(tmp_path: Path, extension: str, how: dict[str, Any]) -> None:
+    ticks = [0, 1, 4, 5, 9]
+    clip = read_video(encode(tmp_path / f"clip.{extension}", 5, pts=ticks, time_base=Fraction(1, 25), **how))
+    assert [number_of(frame) for frame in clip.frames] == list(range(5))
+    assert clip.timestamps == tuple(Fraction(t, 25) for t in ticks)
+
+
 def test_times_that_matroska_rounds_onto_each_other_are_told_apart(tmp_path: Path) -> None:
     path = encode(tmp_path / "fast.mkv", 20, rate=3000, **B_FRAMES)
     clip = read_video(path)
@@ -272,6 +284,10 @@ def test_a_damaged_frame_is_an_error_after_the_good_ones(tmp_path: Path) -> None
     assert 8 < len(given) < 40
     assert torch.equal(torch.cat(given), whole[: len(given)])
     assert torch.equal(read_video(path, 0, len(given)).frames, whole[: len(given)])
+    # Beyond the next keyframe all is well again; before it, the message still counts from the beginning.
+    assert torch.equal(read_video(path, 34, 2).frames, whole[34:36])
+    with pytest.raises(VaectlError, match=f"frame {len(given)} is damaged, and only the first {len(given)} of its"):
+        read_video(path, len(given), 1)
 
 
 def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:

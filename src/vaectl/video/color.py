@@ -8,6 +8,7 @@ passes through untouched; more than 8 bits are rounded to 8.
 
 from __future__ import annotations
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -59,8 +60,8 @@ class RgbConverter:
     def __call__(self, frame: VideoFrame, width: int, height: int) -> list[NDArray[np.uint8]]:
         """Red, green and blue of `frame`, each (height, width) uint8; scaled where the frame has another size.
 
-        The planes are views into memory of their own and stay valid. Raises VaectlError for a matrix that is not
-        supported.
+        The planes are views into memory of their own and stay valid. Raises VaectlError for a matrix or pixel format
+        that is not supported.
         """
         full = is_full_range(frame, still=self._still, codec=self._codec)
         matrix = _BT709
@@ -70,25 +71,29 @@ class RgbConverter:
                 raise VaectlError(f"its colour matrix (H.273: {matrix}) is not supported; convert it to BT.709 first")
         deep = _needs_16_bits(frame, full)
         alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-        picture = self._scaler.reformat(
-            frame,
-            width=width,
-            height=height,
-            format=("gbrap" if alpha else "gbrp") + ("16le" if deep else ""),
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=_FULL if full else _LIMITED,
-            dst_color_range=_FULL,
-            interpolation=_ACCURATE,
-        )
+        try:
+            picture = self._scaler.reformat(
+                frame,
+                width=width,
+                height=height,
+                format=("gbrap" if alpha else "gbrp") + ("16le" if deep else ""),
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                src_color_range=_FULL if full else _LIMITED,
+                dst_color_range=_FULL,
+                interpolation=_ACCURATE,
+            )
+        except av.error.FFmpegError:
+            name = frame.format.name
+            raise VaectlError(f"its pixel format {name} is not supported; convert it to 8 or 16 bits first") from None
         dtype = np.uint16 if deep else np.uint8
         green, blue, red, *opacity = (_plane(picture, i, dtype) for i in range(len(picture.planes)))
         planes = [red, green, blue]
         white = int(np.iinfo(dtype).max)
-        if opacity and opacity[0].min() < white:
-            planes = [_scaled(plane, opacity[0], white) for plane in planes]
         if not full and _is_gray(frame):  # swscale takes all gray for full range
             planes = [((plane / white * 255 - 16) * (white / 219)).clip(0, white).round() for plane in planes]
+        if opacity and opacity[0].min() < white:
+            planes = [_scaled(plane, opacity[0], white) for plane in planes]
         if deep:
             planes = [_scaled(plane, 255, white) for plane in planes]
         return [plane.astype(np.uint8, copy=False) for plane in planes]

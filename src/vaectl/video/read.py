@@ -137,21 +137,21 @@ class VideoReader:
         pts, readable = self._index.pts, 0
         with closing(_decode_from(self._path, self._index, wanted[0])) as frames:
             try:
-                for number, frame in frames:
-                    if frame.is_corrupt or (pts and frame.pts != pts[number]):
+                for readable, frame in frames:
+                    if frame.is_corrupt or (pts and frame.pts != pts[readable]):
                         break
-                    readable = number + 1
-                    if number in wanted:
+                    if readable in wanted:
                         yield frame
-                    if number == wanted[-1]:
+                    if readable == wanted[-1]:
                         return
+                    readable += 1
             except av.error.FFmpegError:
                 pass  # as a frame that is missing
         raise self._damaged(readable, f"frame {readable} is damaged")
 
     def _damaged(self, frames: int, reason: str) -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only its first {frames} frames can be read; "
+            f"{self._path}: {reason}, and only the first {frames} of its frames can be read; "
             "get the file again, or read no more than those"
         )
 
