@@ -95,4 +95,7 @@ def attend_reshaped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 ATTENTION = {"AttnBlock3DFix": attend_in_frames, "AttnBlock3D": attend_reshaped}
-RESNET_BLOCKS = {"ResnetBlock2D": ResnetBlock2D, "ResnetBlock3D": ResnetBlock3D}
+RESNET_BLOCKS: dict[str, type[ResnetBlock2D] | type[ResnetBlock3D]] = {
+    "ResnetBlock2D": ResnetBlock2D,
+    "ResnetBlock3D": ResnetBlock3D,
+}

@@ -10,21 +10,22 @@ from torch import Tensor, nn
 from vaectl.models import resample
 from vaectl.models.blocks import RESNET_BLOCKS, Attention
 from vaectl.models.config import CausalVAEConfig
-from vaectl.models.layers import CausalConv3d, Conv2d, clip_norm, silu
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, silu
 from vaectl.models.piece import Piece
 from vaectl.models.vae import VideoVAE
 
 
-def convolution(name: str, in_channels: int, out_channels: int, kernel: int = 3, padding: int = 1) -> nn.Module:
-    kind = Conv2d if name == "Conv2d" else CausalConv3d
-    return kind(in_channels, out_channels, kernel, padding=padding)
+def convolution(name: str, in_channels: int, out_channels: int, kernel: int = 3, padding: int = 1) -> Layer:
+    if name == "Conv2d":
+        return Conv2d(in_channels, out_channels, kernel, padding=padding)
+    return CausalConv3d(in_channels, out_channels, kernel, padding=padding)
 
 
-def resampling(name: str, channels: int) -> nn.Module:
+def resampling(name: str, channels: int) -> Layer:
     """A layer of `resample.py` by its name; those that only average or interpolate have no channels."""
     kind = getattr(resample, name)
     if kind in (resample.TimeDownsample2x, resample.TimeUpsample2x):
-        layer: nn.Module = kind()
+        layer: Layer = kind()
     elif kind in (resample.TimeDownsampleRes2x, resample.TimeUpsampleRes2x):
         layer = kind(channels)
     else:

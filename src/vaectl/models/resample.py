@@ -138,21 +138,27 @@ class Spatial2xTime2x3DUpsample(Layer):
         return halved(self.conv.margin_before(margin) + 1)
 
 
-class TimeDownsample2x(nn.Module):
+class TimeDownsample2x(Layer):
     """Half the frames: the average of three, at every second one."""
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return average_3(piece.window(self, x, kernel=3, stride=2))
 
+    def margin_before(self, margin: int) -> int:
+        return margin
 
-class TimeUpsample2x(nn.Module):
+
+class TimeUpsample2x(Layer):
     """Twice the frames, by linear interpolation."""
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         return upsample_time(self, x, piece, "trilinear")
 
+    def margin_before(self, margin: int) -> int:
+        return margin
 
-class TimeDownsampleRes2x(nn.Module):
+
+class TimeDownsampleRes2x(Layer):
     """Half the frames: the average of three mixed with a convolution, in a trained proportion."""
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
@@ -162,10 +168,14 @@ class TimeDownsampleRes2x(nn.Module):
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         window = piece.window(self, x, kernel=3, stride=2)
-        return torch.lerp(self.conv(window), average_3(window), torch.sigmoid(self.mix_factor))
+        mixed = torch.lerp(self.conv.forward(window), average_3(window), torch.sigmoid(self.mix_factor))
+        return piece.trim(mixed, 1)
+
+    def margin_before(self, margin: int) -> int:
+        return margin + 1
 
 
-class TimeUpsampleRes2x(nn.Module):
+class TimeUpsampleRes2x(Layer):
     """Twice the frames: linear interpolation mixed with a convolution of it, in a trained proportion."""
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
@@ -175,7 +185,11 @@ class TimeUpsampleRes2x(nn.Module):
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         x = upsample_time(self, x, piece, "trilinear")
-        return torch.lerp(self.conv(x, piece), x, torch.sigmoid(self.mix_factor))
+        h = self.conv.forward(x, piece)
+        return torch.lerp(h, piece.match(x, h), torch.sigmoid(self.mix_factor))
+
+    def margin_before(self, margin: int) -> int:
+        return self.conv.margin_before(margin)
 
 
 def average_3(window_BCTHW: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the whole clip (`VideoVAE.streams` is false) are given it as one piece.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,21 +18,52 @@ from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE, pad_to_fit
 
 
+class Runner(Protocol):
+    """Encodes and decodes the pieces of one clip, in order."""
+
+    def encode(self, x_BCTHW: Tensor, *, last: bool) -> Tensor:
+        """Moments of the latent frames that this piece of the clip completes."""
+
+    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
+        """The frames that can be given once these latent frames are known."""
+
+
+class WholeFrames:
+    """The `Runner` that gives the model whole frames."""
+
+    def __init__(self, model: AnyVAE) -> None:
+        self.model = model
+        self.encoder: TimeState | None = None
+        self.decoder: TimeState | None = None
+
+    def encode(self, x_BCTHW: Tensor, *, last: bool) -> Tensor:
+        piece = Piece(self.encoder, last=last)
+        moments = self.model.encode_piece(self.model.prepare(x_BCTHW), piece)
+        self.encoder = piece.after
+        return moments
+
+    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
+        piece = Piece(self.decoder, last=last)
+        video = self.model.decode_piece(self.model.prepare(z_BCTHW), piece)
+        self.decoder = piece.after
+        return video
+
+
 def reconstruct_pieces(
     model: AnyVAE,
     pieces_BCTHW: Iterable[Tensor],
+    runner: Runner | None = None,
     *,
     sample: bool = False,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
     """The clip that the pieces make up, (B, 3, T, H, W) in [-1, 1] each, through the model and back.
 
-    The pieces may have any lengths of at least one frame, and so have the ones that come back, on the model's device
-    and in its type; together they have exactly the frames of the input, of the same size.
+    The pieces may have any lengths of at least one frame, and so have the ones that come back; together they have
+    exactly the frames of the input, of the same size. `runner`: how the model is run, whole frames if left out.
     """
     pieces = pieces_BCTHW if model.streams else whole(pieces_BCTHW)
-    encoder: TimeState | None = None
-    decoder: TimeState | None = None
+    runner = runner or WholeFrames(model)
     frames_in = frames_out = 0
     for piece, last in mark_last(pieces):
         height, width = piece.shape[3:]
@@ -39,12 +71,9 @@ def reconstruct_pieces(
         # The last piece is filled up with copies of its last frame to 1 + s·n frames of the clip.
         missing = (1 - frames_in) % model.config.time_compression if last else 0
         with torch.no_grad():
-            encoding = Piece(encoder, last=last)
-            moments = model.encode_piece(model.prepare(pad_to_fit(piece, model.config, missing)), encoding)
+            moments = runner.encode(pad_to_fit(piece, model.config, missing), last=last)
             posterior = Posterior.from_moments(moments)
-            decoding = Piece(decoder, last=last)
-            video = model.decode_piece(posterior.sample(generator) if sample else posterior.mode(), decoding)
-        encoder, decoder = encoding.after, decoding.after
+            video = runner.decode(posterior.sample(generator) if sample else posterior.mode(), last=last)
         video = video[:, :, : video.shape[2] - missing, :height, :width]
         frames_out += video.shape[2]
         if video.shape[2]:

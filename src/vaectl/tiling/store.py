@@ -1,0 +1,93 @@
+"""Where the time state of tiles waits for the next window: in memory, or in a temporary file.
+
+The file has no name in the file system, so nothing is left of it however the process ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Hashable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vaectl.errors import VaectlError
+from vaectl.models.piece import TimeState
+
+
+class Store(Protocol):
+    """Keeps states between windows. A state comes back on the device that it was on, once."""
+
+    def put(self, key: Hashable, state: TimeState) -> None: ...
+
+    def get(self, key: Hashable) -> TimeState | None:
+        """The state under `key`, None if there is none."""
+
+
+class InMemory:
+    """State where it was made, or in the memory of another device."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+        self._states: dict[Hashable, tuple[TimeState, torch.device]] = {}
+
+    def put(self, key: Hashable, state: TimeState) -> None:
+        if state:
+            made_on = next(iter(state.values())).device
+            self._states[key] = (moved(state, self._device or made_on), made_on)
+
+    def get(self, key: Hashable) -> TimeState | None:
+        if key not in self._states:
+            return None
+        state, made_on = self._states.pop(key)
+        return moved(state, made_on)
+
+
+def moved(state: TimeState, device: torch.device) -> TimeState:
+    return {layer: frames.to(device) for layer, frames in state.items()}
+
+
+class OnDisk:
+    """State in one file of the system's folder for temporary files. Raises VaectlError when that is full."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
+        self._end = 0
+        self._places: dict[Hashable, tuple[int, int]] = {}
+        self._states: dict[Hashable, list[tuple[nn.Module, torch.Size, torch.dtype, torch.device]]] = {}
+
+    def put(self, key: Hashable, state: TimeState) -> None:
+        if not state:
+            return
+        size = sum(frames.nbytes for frames in state.values())
+        start, room = self._places.get(key, (0, -1))
+        if size > room:
+            start, self._end = self._end, self._end + size
+            self._places[key] = (start, size)
+        self._file.seek(start)
+        try:
+            for frames in state.values():
+                self._file.write(as_bytes(frames.permute(0, 2, 3, 4, 1).contiguous().cpu()))
+        except OSError as error:
+            raise VaectlError(
+                f"{tempfile.gettempdir()}: no room for the state of the tiles ({error.strerror}); free some,"
+                " set TMPDIR to another folder, or raise --memory-limit"
+            ) from None
+        self._states[key] = [(layer, frames.shape, frames.dtype, frames.device) for layer, frames in state.items()]
+
+    def get(self, key: Hashable) -> TimeState | None:
+        if key not in self._states:
+            return None
+        self._file.seek(self._places[key][0])
+        state: dict[nn.Module, Tensor] = {}
+        for layer, (b, c, t, h, w), dtype, device in self._states.pop(key):
+            frames = torch.empty((b, t, h, w, c), dtype=dtype)
+            self._file.readinto(as_bytes(frames))
+            state[layer] = frames.to(device).permute(0, 4, 1, 2, 3)
+        return state
+
+
+def as_bytes(dense: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return dense.flatten().view(torch.uint8).numpy().data
