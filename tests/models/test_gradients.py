@@ -1,0 +1,111 @@
+"""The fast network gives the values and the gradients of the straightforward one."""
+
+import pytest
+import torch
+
+from tests import straightforward
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.piece import Piece
+from vaectl.models.wfvae import WFVAE
+
+from .reference import CASES, load_reference, synthetic_model
+from .synthetic_weights import synthetic_video
+
+# float32 sums in another order, on outputs of order 1.
+TOLERANCE = 1e-4
+# Of a gradient, relative to its largest entry; measured up to 8e-6.
+GRADIENT_TOLERANCE = 5e-5
+
+WFVAE_CASES = [name for name in CASES if name.startswith("wfvae")]
+TIME_IN_L1 = {
+    "l1_dowmsample_block": "Spatial2xTime2x3DDownsample",
+    "l1_downsample_wavelet": "HaarWaveletTransform3D",
+    "l1_upsample_block": "Spatial2xTime2x3DUpsample",
+    "l1_upsample_wavelet": "InverseHaarWaveletTransform3D",
+}
+SMALL = {
+    "latent_dim": 3,
+    "base_channels": 8,
+    "encoder_num_resblocks": 1,
+    "decoder_num_resblocks": 1,
+    "encoder_energy_flow_hidden_size": 4,
+    "decoder_energy_flow_hidden_size": 12,
+    "norm_type": "layernorm",
+}
+CONFIGS = {
+    "trilinear": {"t_interpolation": "trilinear"},
+    "nearest": {"t_interpolation": "nearest"},
+    "no attention": {"use_attention": False},
+    "8x8x8": {**TIME_IN_L1, "t_interpolation": "trilinear"},
+    "8x8x8 nearest, no attention": {**TIME_IN_L1, "use_attention": False},
+    "many blocks": {"encoder_num_resblocks": 3, "decoder_num_resblocks": 2, "connect_res_layer_num": 3},
+    "causal spatial resampling": {
+        "l1_dowmsample_block": "SpatialDownsample2x",
+        "l1_upsample_block": "SpatialUpsample2x",
+    },
+    "attention that mixes frames": {"attention_type": "AttnBlock3D"},
+    "groupnorm": {
+        "norm_type": "groupnorm",
+        "base_channels": 32,
+        "encoder_energy_flow_hidden_size": 32,
+        "decoder_energy_flow_hidden_size": 32,
+    },
+}
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", WFVAE_CASES)
+def test_straightforward_formulation_agrees_with_the_original(name):
+    case = load_reference(name)
+    model = synthetic_model(case.config)
+    moments, _ = straightforward.encode(model.state_dict(), model.config, case.video)
+    mean, logvar = moments.chunk(2, dim=1)
+    moments = torch.cat([mean, logvar.clamp(-30, 20)], dim=1)
+    torch.testing.assert_close(moments, case.moments, rtol=0, atol=TOLERANCE)
+    video, _ = straightforward.decode(model.state_dict(), model.config, mean)
+    torch.testing.assert_close(video, case.reconstruction, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+@pytest.mark.parametrize("change", CONFIGS.values(), ids=CONFIGS.keys())
+def test_values_and_gradients_are_those_of_the_straightforward_formulation(change, frames):
+    config = WFVAEConfig(**{**SMALL, **change})
+    model = synthetic_model(config.to_json())
+    assert isinstance(model, WFVAE)
+    model.requires_grad_(True)
+    weights = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    names = [name for name, _ in model.named_parameters()]
+    for name in names:
+        weights[name].requires_grad_(True)
+    x = torch.from_numpy(synthetic_video("gradients", (2, 3, frames, 16, 24)))
+    z = noise(2, config.latent_dim, 1 + (frames - 1) // config.time_compression, 2, 3)
+
+    def fast(x, z):
+        return model.encoder.forward(model.prepare(x), Piece()), model.decoder.forward(model.prepare(z), Piece())
+
+    def plain(x, z):
+        return straightforward.encode(weights, config, x), straightforward.decode(weights, config, z)
+
+    results = []
+    for run, parameters in ((fast, dict(model.named_parameters())), (plain, weights)):
+        inputs = [tensor.clone().requires_grad_(True) for tensor in (x, z)]
+        (moments, coefficients), (video, predicted) = run(*inputs)
+        outputs = {"moments": moments, "video": video}
+        outputs |= {f"c{i}": c for i, c in enumerate((*coefficients, *predicted))}
+        # A random direction, so that every output counts and none cancels another.
+        loss = sum((y * noise(*y.shape, seed=i)).mean() for i, y in enumerate(outputs.values()))
+        leaves = {"x": inputs[0], "z": inputs[1], **{name: parameters[name] for name in names}}
+        gradients = dict(zip(leaves, torch.autograd.grad(loss, leaves.values()), strict=True))
+        results.append((outputs, gradients))
+
+    (outputs, gradients), (wanted_outputs, wanted_gradients) = results
+    for name, wanted in wanted_outputs.items():
+        torch.testing.assert_close(outputs[name], wanted, rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+    scale = max(wanted.abs().max().item() for wanted in wanted_gradients.values())
+    for name, wanted in wanted_gradients.items():
+        # Some gradients are zero but for rounding, as that of the bias of k, which the softmax cancels.
+        allowed = GRADIENT_TOLERANCE * wanted.abs().max().item() + 1e-6 * scale
+        torch.testing.assert_close(gradients[name], wanted, rtol=0, atol=allowed, msg=lambda m, n=name: f"{n}: {m}")
