@@ -1,0 +1,127 @@
+"""What memory a piece of a clip takes in a network, found by running it on tensors that have shapes and no data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vaectl.models.checkpoint import build_model
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.piece import WHOLE_FRAME, Piece, Sides
+from vaectl.models.wfvae import WFVAE
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes."""
+
+    peak: int
+    """Of all tensors that live at a time, the piece's input among them."""
+    given: int
+    result: int
+    state: int
+    """Left for the next piece."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one call sees: pixels or latent positions, and the sides with a margin."""
+
+    height: int
+    width: int
+    inner: Sides = WHOLE_FRAME
+
+    def area(self) -> int:
+        return self.height * self.width
+
+
+def encoder_tile(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, pixels: Region) -> Cost:
+    """A tile from the image to features. `only`: the piece is the whole clip."""
+    return _cost(config, dtype, "encoder.features", 3, frames, only, pixels)
+
+
+def encoder_frame(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+    """A frame's features to moments."""
+    channels = 2 * config.base_channels + config.encoder_energy_flow_hidden_size
+    return _cost(config, dtype, "encoder.moments", channels, frames, only, positions)
+
+
+def decoder_frame(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+    """A frame's latent to features."""
+    return _cost(config, dtype, "decoder.features", config.latent_dim, frames, only, positions)
+
+
+def decoder_tile(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+    """A tile from features to the image."""
+    channels = 4 * config.base_channels + config.decoder_energy_flow_hidden_size
+    return _cost(config, dtype, "decoder.video", channels, frames, only, positions)
+
+
+@cache
+def _cost(
+    config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, frames: int, only: bool, region: Region
+) -> Cost:
+    """Of one piece alone, or of the second of several: the first makes fewer frames than those after it."""
+    network = getattr(_twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
+    before, peak = None, 0
+    for _ in range(1 if only else 2):
+        with torch.no_grad(), _FusedAttention(), _Living() as living:
+            x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
+            piece = Piece(before, last=only, inner=region.inner)
+            made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
+            result = made if isinstance(made, Tensor) else made[0]
+        peak, before = max(peak, living.peak), piece.after
+    return Cost(peak, x.nbytes, result.nbytes, sum(state.nbytes for state in piece.after.values()))
+
+
+@lru_cache(maxsize=4)
+def _twin(config: WFVAEConfig, dtype: torch.dtype) -> WFVAE:
+    """The model without weights."""
+    with torch.device("meta"):
+        model = build_model(config)
+    assert isinstance(model, WFVAE)
+    return model.to(dtype).eval()
+
+
+def weight_bytes(config: WFVAEConfig, dtype: torch.dtype) -> int:
+    return sum(tensor.nbytes for tensor in _twin(config, dtype).state_dict().values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as its fused kernels allocate: the result, and no scores of all pairs."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return function(*args, **(kwargs or {}))
+
+
+class _Living(TorchDispatchMode):
+    """Adds up the memory of the tensors that live, and keeps the most that there was at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._living: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._living:
+                    self._living[key] = storage.nbytes()
+                    weakref.finalize(storage, self._living.pop, key)
+        self.peak = max(self.peak, sum(self._living.values()))
+        return made

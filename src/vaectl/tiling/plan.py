@@ -1,0 +1,141 @@
+"""How to cut a clip up so that a model stays within a memory limit: tile size, window length, where state waits.
+
+A plan depends on the limit, the model and the shapes alone: the same run gets the same plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vaectl.errors import UsageError
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.piece import Sides
+from vaectl.models.wfvae import WFVAE
+from vaectl.tiling import dry_run
+from vaectl.tiling.dry_run import Region
+from vaectl.tiling.grid import Tile, grid
+
+Place = Literal["device", "host", "disk"]
+
+SLACK = 1.1
+"""Reserved beyond what tensors take: scratch space of the kernels, gaps between allocations."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to cut a clip up."""
+
+    tile: int
+    """Latent positions of a tile, each way, at most."""
+    window: int
+    """Frames of a window, at most."""
+    state: Place
+    """Where the state of the tiles waits for the next window."""
+
+
+@dataclass(frozen=True)
+class Plan(Way):
+    peak: int
+    """Expected bytes at most."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limit, and what a clip takes of it beside the network; in bytes."""
+
+    limit: int
+    fixed: int
+    per_frame: int
+    """For each frame of a window."""
+    places: tuple[Place, ...]
+    """Where state may wait, the fastest first."""
+
+
+def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget) -> Plan:
+    """The fastest way, by estimate, to run a clip of that many frames and pixels within the budget.
+
+    Raises UsageError if there is none, with the least that would do.
+    """
+    least: Plan | None = None
+    for way in ways(model.config, frames, height, width, budget.places):
+        peak = budget.fixed + way.window * budget.per_frame + network_peak(model, frames, height, width, way)
+        plan = Plan(way.tile, way.window, way.state, peak)
+        if peak <= budget.limit:
+            return plan
+        least = plan if least is None or peak < least.peak else least
+    assert least is not None
+    raise UsageError(
+        f"--memory-limit {in_units(budget.limit)} is too small for {width}x{height} pixels:"
+        f" give at least {in_units(least.peak)}"
+    )
+
+
+def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tuple[Place, ...]) -> list[Way]:
+    """Ways to cut up, the fastest first."""
+    rows, columns = height // config.space_compression, width // config.space_compression
+    whole = max(rows, columns)
+    windows = [config.time_compression * 2**i for i in range(6)]
+    slowness: dict[Way, float] = {}
+    for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
+        computed = sum(worked(part) for part in grid(rows, columns, tile, tile)) / (rows * columns)
+        for window in (*(window for window in windows if window < frames), frames):
+            for place in places if window < frames else places[:1]:
+                slowness[Way(tile, window, place)] = computed * (1 + 1 / window) * SLOWNESS[place]
+    return sorted(slowness, key=lambda way: slowness[way])
+
+
+SLOWNESS: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
+
+AVERAGE_MARGIN = 3
+"""Latent positions by which the layers' work reaches beyond a tile, averaged over the layers by their cost."""
+
+
+def worked(tile: Tile) -> int:
+    """Positions that are computed for a tile, its margins with it."""
+    sides = (
+        span.stop - span.start + AVERAGE_MARGIN * ((span.start > 0) + (span.stop < span.size))
+        for span in (tile.rows, tile.columns)
+    )
+    height, width = sides
+    return height * width
+
+
+def network_peak(model: WFVAE, frames: int, height: int, width: int, way: Way) -> int:
+    """Bytes on the model's device: weights, features, state and the costliest stage."""
+    config, dtype, stride = model.config, model.dtype, model.config.time_compression
+    scale = config.space_compression
+    only = way.window >= frames
+    pictures = 1 + -(-(frames - 1) // stride) * stride if only else way.window
+    latents = 1 + (pictures - 1) // stride
+    frame = Region(height // scale, width // scale)
+    tiles = grid(frame.height, frame.width, way.tile, way.tile)
+
+    pixels, share = largest(tiles, model.encoder.margin, scale)
+    encoding = dry_run.encoder_tile(config, dtype, pictures, only, pixels)
+    waiting = encoding.state * share
+    positions, share = largest(tiles, model.decoder.margin, 1)
+    decoding = dry_run.decoder_tile(config, dtype, latents, only, positions)
+    waiting += decoding.state * share
+    moments = dry_run.encoder_frame(config, dtype, latents, only, frame)
+    features = dry_run.decoder_frame(config, dtype, latents, only, frame)
+
+    stages = max(encoding.peak + moments.given, moments.peak, features.peak, decoding.peak + features.result)
+    kept = moments.state + features.state + waiting * (way.state == "device")
+    return dry_run.weight_bytes(config, dtype) + round(SLACK * (stages + kept))
+
+
+def largest(tiles: list[Tile], margin: int, scale: int) -> tuple[Region, float]:
+    """The largest region that is read for a tile, and how often its area goes into those of all tiles."""
+    regions = []
+    for tile in tiles:
+        rows, above, below = tile.rows.read(margin, scale)
+        columns, left, right = tile.columns.read(margin, scale)
+        regions.append(Region(rows.stop - rows.start, columns.stop - columns.start, Sides(above, below, left, right)))
+    biggest = max(regions, key=Region.area)
+    return biggest, sum(map(Region.area, regions)) / biggest.area()
+
+
+def in_units(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
