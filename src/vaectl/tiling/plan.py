@@ -75,11 +75,13 @@ def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tupl
     """Ways to cut up, the fastest first."""
     rows, columns = height // config.space_compression, width // config.space_compression
     whole = max(rows, columns)
-    windows = [config.time_compression * 2**i for i in range(6)]
+    windows = [config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
+    if frames <= windows[-1] + 1:
+        windows = [*(window for window in windows if window < frames), frames]
     slowness: dict[Way, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
         computed = sum(worked(part) for part in grid(rows, columns, tile, tile)) / (rows * columns)
-        for window in (*(window for window in windows if window < frames), frames):
+        for window in windows:
             for place in places if window < frames else places[:1]:
                 slowness[Way(tile, window, place)] = computed * (1 + 1 / window) * SLOWNESS[place]
     return sorted(slowness, key=lambda way: slowness[way])
