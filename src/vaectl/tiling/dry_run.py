@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -109,11 +109,10 @@ class _FusedAttention(TorchFunctionMode):
 class _Living(TorchDispatchMode):
     """Adds up the memory of the tensors that live, and keeps the most that there was at a time."""
 
-    peak = 0
-
-    @cached_property
-    def _living(self) -> dict[int, int]:
-        return {}
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._living: dict[int, int] = {}
 
     def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
