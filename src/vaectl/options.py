@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from vaectl.errors import UsageError
+from vaectl.memory import parse_size
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -128,9 +129,13 @@ def _dtype(value: Any) -> Any:
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
 
 
+def _memory(value: Any) -> int:
+    return parse_size(str(value))
+
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-INPUT, OUTPUT, MODEL, RUN = "Input", "Output", "Model", "Run"
+INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +243,32 @@ class ReconstructOptions:
     ] = "auto"
     sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+
+    enable_tiling: Annotated[
+        bool,
+        Option(
+            panel=MEMORY,
+            aliases=("enable_tilintg",),
+            help="Run the model tile by tile, within the memory limit; the result is the same.",
+        ),
+    ] = False
+    memory_limit: Annotated[
+        int | None,
+        Option(
+            panel=MEMORY,
+            metavar="SIZE",
+            read=_memory,
+            help="Most memory to take, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+            "(default: what is free)",
+        ),
+    ] = None
+    save_memory: Annotated[
+        bool,
+        Option(
+            panel=MEMORY,
+            help="Take as little as is still reasonably fast, and half precision on GPUs that have it. Implies tiling.",
+        ),
+    ] = False
 
     config: Annotated[
         Path | None,

@@ -20,6 +20,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The clip is complete, or was given up."""
 
+    def note(self, message: str) -> None:
+        """How something is done, for those who want to know. One line."""
+
     def warn(self, message: str) -> None:
         """Something that the user should know; the run goes on. One line."""
 
@@ -32,5 +35,7 @@ class Silent:
     def advance(self, frames: int) -> None: ...
 
     def finish(self) -> None: ...
+
+    def note(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None: ...

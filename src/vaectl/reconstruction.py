@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
@@ -22,16 +20,22 @@ import torch
 from torch import Tensor
 
 import vaectl
+from vaectl import memory
 from vaectl.errors import UsageError, VaectlError
+from vaectl.memory import format_size, obtainable
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models import load_model
-from vaectl.models.streaming import piece_frames, reconstruct_pieces
+from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
+from vaectl.models.wfvae import WFVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.pipeline import ahead
 from vaectl.progress import Progress
+from vaectl.tiling.plan import Budget, make_plan
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory, OnDisk
 from vaectl.video import VideoReader, find_videos, resize, target_size
-from vaectl.video.clip import Clip, to_frames, to_video
+from vaectl.video.clip import Clip, VideoInfo, to_frames, to_video
 from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.replace import replacing
 from vaectl.video.write import VideoWriter
@@ -105,7 +109,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             progress.finish()
     result = RunResult(
         tuple(results),
-        peak_memory(model.device),
+        memory.peak(model.device),
         str(model.device),
         str(model.dtype).removeprefix("torch."),
         time.monotonic() - begun,
@@ -203,8 +207,8 @@ def reconstruct_clip(
         width, height = target_size(
             info.width, info.height, to_width=options.width, to_height=options.height, short_size=options.short_size
         )
-        piece = piece_frames(model.config, height, width)
-        clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=piece)
+        runner, window = how_to_run(model, len(times), width, height, info, options, progress)
+        clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=window)
         resized = (resize(clip.frames, width, height) for clip in clips)
         generator = torch.Generator().manual_seed(options.seed) if options.sample else None
         errors: list[float] = []
@@ -225,7 +229,7 @@ def reconstruct_clip(
                 warn=progress.warn,
             ) as writer,
             ahead(resized) as originals,
-            ahead(through_model(model, originals, generator, source)) as frames,
+            ahead(through_model(model, runner, originals, generator, source)) as frames,
         ):
             for original, result in frames:
                 done = len(errors)
@@ -248,8 +252,58 @@ def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, 
     return times
 
 
+def how_to_run(
+    model: AnyVAE,
+    frames: int,
+    width: int,
+    height: int,
+    info: VideoInfo,
+    options: ReconstructOptions,
+    progress: Progress,
+) -> tuple[Runner, int]:
+    """What runs the model on one clip, and how many frames to give it at a time."""
+    if not (options.enable_tiling or options.save_memory or options.memory_limit):
+        return WholeFrames(model), piece_frames(model.config, height, width)
+    if not (isinstance(model, WFVAE) and model.streams):
+        raise UsageError(
+            f"{options.ae_path}: this model looks at the whole clip (GroupNorm or AttnBlock3D), so it cannot be run"
+            " tile by tile; leave out --enable-tiling, --memory-limit and --save-memory"
+        )
+    scale = model.config.space_compression
+    height, width = -(-height // scale) * scale, -(-width // scale) * scale
+    there = obtainable(model.device)
+    limit = options.memory_limit or there
+    if limit > there:
+        progress.warn(f"--memory-limit is {format_size(limit)}, but {model.device} has {format_size(there)} to give")
+    budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"))
+    if model.device.type == "cpu":
+        shown = height * width * (2 if options.side_by_side else 1)
+        stored = info.height * info.width
+        budget = Budget(
+            limit,
+            fixed=PROCESS + ENCODER * shown + DECODER * stored,
+            per_frame=READING * stored + BUFFERS * height * width + WRITING * shown,
+            places=("device", "disk"),
+        )
+    plan = make_plan(model, frames, height, width, budget, sparing=options.save_memory)
+    progress.note(
+        f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
+        f" about {format_size(plan.peak)} on {model.device}"
+    )
+    store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
+    return Tiles(model, plan.tile, store), plan.window
+
+
+# What a run takes beside the network: bytes of the process, per pixel of a clip, and per pixel of a frame in a window.
+# Measured (docs/tiling.md).
+PROCESS = 450 * 2**20
+ENCODER, DECODER = 400, 45
+READING, BUFFERS, WRITING = 18, 57, 9
+WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
+
+
 def through_model(
-    model: AnyVAE, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
+    model: AnyVAE, runner: Runner, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Batches of 8-bit frames (T, 3, H, W) with what became of them; the batches may be cut anew."""
     waiting: deque[Tensor] = deque()
@@ -257,10 +311,10 @@ def through_model(
     def inputs() -> Iterator[Tensor]:
         for frames in originals:
             waiting.append(frames)
-            yield to_video(frames.to(model.device))
+            yield to_video(frames.to(model.device) if isinstance(runner, WholeFrames) else frames)
 
     try:
-        for video in reconstruct_pieces(model, inputs(), sample=generator is not None, generator=generator):
+        for video in reconstruct_pieces(model, inputs(), runner, sample=generator is not None, generator=generator):
             if not video.isfinite().all():
                 raise VaectlError(
                     f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
@@ -285,14 +339,6 @@ def out_of_memory(source: Path, model: AnyVAE) -> VaectlError:
 
 
 # The run
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes, at most, since the process began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 RECORD = "vaectl.json"

@@ -121,7 +121,11 @@ def test_published_names_mean_the_same(run_options):
         (["reconstruct"], "--video-path is missing; --rec-path is missing"),
         ([*PATHS, "--height", "5"], "--height: must be at least 16, not 5"),
         ([*PATHS, "--num_frames", "0"], "--num-frames: must be at least 1, not 0"),
-        ([*PATHS, "--enable_tiling"], "No such option: --enable-tiling (see vaectl reconstruct --help)"),
+        (
+            [*PATHS, "--memory-limit", "much"],
+            "--memory-limit: give an amount of memory as 6GiB, 500MiB or in bytes, not 'much'",
+        ),
+        ([*PATHS, "--memory_limit", "0"], "--memory-limit: give an amount of memory as 6GiB"),
         ([*PATHS, "--num-frame", "3"], "No such option: --num-frame "),
         ([*PATHS, "extra"], "Got unexpected extra argument(s) (extra) (see vaectl reconstruct --help)"),
         ([*PATHS, "--", "--num_frames"], "Got unexpected extra argument(s) (--num_frames)"),

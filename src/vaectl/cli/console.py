@@ -75,6 +75,9 @@ class _Bar:
             self._bar.stop()
             self._timer = None
 
+    def note(self, message: str) -> None:
+        say("note", message, self._console)
+
     def warn(self, message: str) -> None:
         say("warning", message, self._console)
 
@@ -104,6 +107,9 @@ class _Lines:
         if self._name is not None and self._spoken:
             self._speak()
         self._name = None
+
+    def note(self, message: str) -> None:
+        say("note", message, self._console)
 
     def warn(self, message: str) -> None:
         say("warning", message, self._console)

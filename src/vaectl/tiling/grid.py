@@ -69,6 +69,6 @@ def spans(size: int, most: int) -> list[Span]:
     return [Span(start, stop, size) for start, stop in pairwise(edges)]
 
 
-def grid(height: int, width: int, tile_height: int, tile_width: int) -> list[Tile]:
-    """Tiles that cover a latent of `height` x `width` positions, row by row; of at most the given size."""
-    return [Tile(rows, columns) for rows in spans(height, tile_height) for columns in spans(width, tile_width)]
+def grid(height: int, width: int, tile: int) -> list[Tile]:
+    """Tiles that cover a latent of `height` x `width` positions, row by row; of at most `tile` positions each way."""
+    return [Tile(rows, columns) for rows in spans(height, tile) for columns in spans(width, tile)]

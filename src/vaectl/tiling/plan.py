@@ -5,10 +5,12 @@ A plan depends on the limit, the model and the shapes alone: the same run gets t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from vaectl.errors import UsageError
+from vaectl.memory import format_size
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.piece import Sides
 from vaectl.models.wfvae import WFVAE
@@ -52,27 +54,37 @@ class Budget:
     """Where state may wait, the fastest first."""
 
 
-def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget) -> Plan:
+def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget, *, sparing: bool = False) -> Plan:
     """The fastest way, by estimate, to run a clip of that many frames and pixels within the budget.
 
+    `sparing`: the way that takes least of those that are not `SPARING` times as slow as the fastest there is.
     Raises UsageError if there is none, with the least that would do.
     """
+    slowness = ways(model.config, frames, height, width, budget.places)
+    patience = SPARING * min(slowness.values()) if sparing else math.inf
     least: Plan | None = None
-    for way in ways(model.config, frames, height, width, budget.places):
+    for way in sorted(slowness, key=lambda way: slowness[way]):
+        if slowness[way] > patience and least is not None and least.peak <= budget.limit:
+            break
         peak = budget.fixed + way.window * budget.per_frame + network_peak(model, frames, height, width, way)
         plan = Plan(way.tile, way.window, way.state, peak)
-        if peak <= budget.limit:
+        if peak <= budget.limit and not sparing:
             return plan
         least = plan if least is None or peak < least.peak else least
     assert least is not None
-    raise UsageError(
-        f"--memory-limit {in_units(budget.limit)} is too small for {width}x{height} pixels:"
-        f" give at least {in_units(least.peak)}"
-    )
+    if least.peak > budget.limit:
+        raise UsageError(
+            f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
+            f" give at least {format_size(least.peak)}"
+        )
+    return least
 
 
-def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tuple[Place, ...]) -> list[Way]:
-    """Ways to cut up, the fastest first."""
+SPARING = 2.0
+
+
+def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tuple[Place, ...]) -> dict[Way, float]:
+    """Ways to cut up, with their estimated time as a multiple of the uncut clip's."""
     rows, columns = height // config.space_compression, width // config.space_compression
     whole = max(rows, columns)
     windows = [config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
@@ -80,11 +92,11 @@ def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tupl
         windows = [*(window for window in windows if window < frames), frames]
     slowness: dict[Way, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
-        computed = sum(worked(part) for part in grid(rows, columns, tile, tile)) / (rows * columns)
+        computed = sum(worked(part) for part in grid(rows, columns, tile)) / (rows * columns)
         for window in windows:
             for place in places if window < frames else places[:1]:
                 slowness[Way(tile, window, place)] = computed * (1 + 1 / window) * SLOWNESS[place]
-    return sorted(slowness, key=lambda way: slowness[way])
+    return slowness
 
 
 SLOWNESS: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
@@ -111,7 +123,7 @@ def network_peak(model: WFVAE, frames: int, height: int, width: int, way: Way) -
     pictures = 1 + -(-(frames - 1) // stride) * stride if only else way.window
     latents = 1 + (pictures - 1) // stride
     frame = Region(height // scale, width // scale)
-    tiles = grid(frame.height, frame.width, way.tile, way.tile)
+    tiles = grid(frame.height, frame.width, way.tile)
 
     pixels, share = largest(tiles, model.encoder.margin, scale)
     encoding = dry_run.encoder_tile(config, dtype, pictures, only, pixels)
@@ -136,8 +148,3 @@ def largest(tiles: list[Tile], margin: int, scale: int) -> tuple[Region, float]:
         regions.append(Region(rows.stop - rows.start, columns.stop - columns.start, Sides(above, below, left, right)))
     biggest = max(regions, key=Region.area)
     return biggest, sum(map(Region.area, regions)) / biggest.area()
-
-
-def in_units(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -23,10 +23,10 @@ class Tiles:
     Whole frames stay in host memory; a tile goes to the model's device and comes back.
     """
 
-    def __init__(self, model: WFVAE, tile_height: int, tile_width: int, store: Store) -> None:
-        """Tiles have at most that many latent positions; `store` keeps their state."""
+    def __init__(self, model: WFVAE, tile: int, store: Store) -> None:
+        """Tiles have at most that many latent positions each way; `store` keeps their state."""
         self.model = model
-        self.tile = (tile_height, tile_width)
+        self.tile = tile
         self.store = store
         self.encoder: TimeState | None = None
         self.decoder: TimeState | None = None
@@ -75,7 +75,7 @@ class Tiles:
     ) -> Tensor:
         """What `run` makes of every tile, put together on `device`: `scale` positions to a latent one."""
         whole: Tensor | None = None
-        for index, tile in enumerate(grid(height, width, *self.tile)):
+        for index, tile in enumerate(grid(height, width, self.tile)):
             made, after = run(tile, self.store.get((side, index)))
             self.store.put((side, index), after)
             if whole is None:

@@ -1,0 +1,41 @@
+"""How people write amounts of memory, and what this machine says of itself."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaectl import memory
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("6GiB", 6 * 2**30),
+        ("6G", 6 * 2**30),
+        ("6 gb", 6 * 2**30),
+        ("1.5g", 3 * 2**29),
+        ("500MiB", 500 * 2**20),
+        ("64k", 2**16),
+        ("6000000000", 6000000000),
+    ],
+)
+def test_sizes_as_people_write_them(text, count):
+    assert memory.parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "0.0GiB", "6 GiB GiB", "6X", "inf", "1e9"])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="give an amount of memory as 6GiB"):
+        memory.parse_size(text)
+
+
+@given(st.integers(2**20, 2**45))
+def test_a_size_reads_back_as_about_itself(count):
+    assert memory.parse_size(memory.format_size(count)) == pytest.approx(count, rel=0.01, abs=2**20)
+
+
+def test_this_process_has_used_some_and_may_have_more():
+    cpu = torch.device("cpu")
+    assert 2**20 < memory.peak(cpu)
+    assert 2**20 < memory.obtainable(cpu) < 2**50
