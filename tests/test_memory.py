@@ -37,5 +37,5 @@ def test_a_size_reads_back_as_about_itself(count):
 
 def test_this_process_has_used_some_and_may_have_more():
     cpu = torch.device("cpu")
-    assert 2**20 < memory.peak(cpu)
+    assert memory.peak(cpu) > 2**20
     assert 2**20 < memory.obtainable(cpu) < 2**50
