@@ -1,9 +1,10 @@
-"""What all tests share: the real clips."""
+"""What all tests share: the real clips, and threads that do not wait for each other."""
 
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,3 +16,9 @@ def samples() -> Path:
     if not (folder / "bigbuckbunny.mp4").is_file():
         pytest.fail(f"{folder} holds no sample clips: run `make samples`", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """For networks on small pictures: on a machine that is busy, two threads there are 20 times slower than one."""
+    torch.set_num_threads(1)

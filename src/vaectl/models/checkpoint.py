@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,9 +53,12 @@ def load_model(
     """
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    directory, weights = locate(BUILTIN if path is None else Path(path))
-    config = read_config(directory / "config.json")
-    state = read_weights(weights)
+    try:
+        directory, weights = locate(BUILTIN if path is None else Path(path))
+        config = read_config(directory / "config.json")
+        state = read_weights(weights)
+    except PermissionError as error:
+        raise UsageError(f"{error.filename}: no permission to read it; change its permissions or its owner") from None
     with torch.device("meta"):
         model = build_model(config)
     check_fit(model.state_dict(), state, weights)
@@ -114,11 +118,16 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             shards = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
             parts = [read_weights(file.parent / Path(shard).name) for shard in sorted(set(shards))]
             return {name: tensor for part in parts for name, tensor in part.items()}
+        file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
         if file.suffix == ".safetensors":
             return load_file(file)
-        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
+            stored = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file; the checkpoint's index names it, download it again") from None
+    except PermissionError:
+        raise
     except pickle.UnpicklingError:
         raise VaectlError(
             f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"

@@ -1,0 +1,58 @@
+"""What the tests of `vaectl reconstruct` share: the job with a listener, and what lies in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vaectl.options import ReconstructOptions
+from vaectl.reconstruction import ClipResult, RunResult, reconstruct
+
+
+class Listener:
+    """A `Progress` that remembers."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+        self.clips: list[tuple[str, int | None, int]] = []
+        """Of each finished clip: its name, the frames announced, the frames done."""
+        self._clip: tuple[str, int | None, int] | None = None
+
+    def start(self, name: str, frames: int | None) -> None:
+        self._clip = (name, frames, 0)
+
+    def advance(self, frames: int) -> None:
+        assert self._clip
+        self._clip = (*self._clip[:2], self._clip[2] + frames)
+
+    def finish(self) -> None:
+        if self._clip:
+            self.clips.append(self._clip)
+        self._clip = None
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def run(source: Path, target: Path, listener: Listener | None = None, **options: Any) -> RunResult:
+    """Reconstruct on the CPU, with the built-in model unless `options` name another."""
+    chosen = ReconstructOptions(video_path=source, rec_path=target, **{"device": "cpu", **options})
+    return reconstruct(chosen, listener or Listener())
+
+
+def run_one(source: Path, target: Path, listener: Listener | None = None, **options: Any) -> ClipResult:
+    """The same for a single clip."""
+    (clip,) = run(source, target, listener, **options).clips
+    return clip
+
+
+def files(root: Path) -> dict[str, bytes | None]:
+    """Everything below `root`, hidden or not, with its content; None for folders."""
+    return {
+        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes() if path.exists() else b"dangling"
+        for path in sorted(root.rglob("*"))
+    }

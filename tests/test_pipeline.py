@@ -1,0 +1,164 @@
+"""Stages overlap, pass on what goes wrong, and end when they are left, whoever leaves."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vaectl.pipeline import ahead
+
+PATIENCE = 10
+"""Seconds after which a test calls it a deadlock."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    before = threading.active_count()
+    yield
+    end = time.monotonic() + PATIENCE
+    while threading.active_count() > before:
+        assert time.monotonic() < end, "a stage was left running"
+        time.sleep(0.01)
+
+
+class Source:
+    """Gives 0, 1, 2, ... up to `count`, and remembers what was made and whether it was closed."""
+
+    def __init__(self, count: int, failure: BaseException | None = None) -> None:
+        self.made: list[int] = []
+        self.closed = threading.Event()
+        self.items = self._items(count, failure)
+
+    def _items(self, count, failure):
+        try:
+            for number in range(count):
+                self.made.append(number)
+                yield number
+            if failure:
+                raise failure
+        finally:
+            self.closed.set()
+
+
+def eventually(condition) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_the_items_come_in_order(count, depth):
+    source = Source(count)
+    with ahead(source.items, depth) as items:
+        assert list(items) == list(range(count))
+    assert source.closed.is_set()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_items_are_made_ahead_but_no_more_than_asked_for(depth):
+    source = Source(100)
+    with ahead(source.items, depth) as items:
+        assert eventually(lambda: len(source.made) == depth)
+        time.sleep(0.05)
+        assert len(source.made) == depth
+        assert next(items) == 0
+        assert eventually(lambda: len(source.made) == depth + 1)
+        time.sleep(0.05)
+        assert len(source.made) == depth + 1
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), MemoryError(), KeyboardInterrupt(), SystemExit(3)])
+def test_what_a_stage_raises_is_raised_after_the_items_before_it(error):
+    source = Source(3, error)
+    got = []
+    with pytest.raises(type(error)) as caught, ahead(source.items) as items:
+        got.extend(items)
+    assert caught.value is error
+    assert got == [0, 1, 2]
+
+
+def test_what_a_stage_raises_while_it_closes_is_raised_too():
+    class Stubborn(Iterator[int]):
+        def __next__(self):
+            raise StopIteration
+
+        def close(self):
+            raise OSError("cannot close")
+
+    with pytest.raises(OSError, match="cannot close"), ahead(Stubborn()) as items:
+        list(items)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_leaving_early_ends_and_closes_the_stage(taken):
+    source = Source(10**9)
+    with ahead(source.items) as items:
+        for _ in range(taken):
+            next(items)
+    assert source.closed.is_set()
+    assert len(source.made) <= taken + 3
+
+
+def test_an_error_of_the_consumer_ends_the_stage_and_is_the_one_raised():
+    source = Source(10**9)
+    with pytest.raises(OSError, match="disk full"), ahead(source.items):
+        raise OSError("disk full")
+    assert source.closed.is_set()
+
+
+def chain(source: Source, second) -> list[int]:
+    got = []
+    with ahead(source.items) as first, ahead(second(first)) as items:
+        for item in items:
+            got.append(item)
+            if len(got) == 5:
+                break
+    return got
+
+
+def test_stages_in_a_row_end_together():
+    source = Source(10**9)
+    assert chain(source, lambda items: (item * 10 for item in items)) == [0, 10, 20, 30, 40]
+    assert source.closed.is_set()
+
+
+def test_the_error_of_the_first_stage_passes_through_the_second():
+    source = Source(2, ValueError("unreadable"))
+    with pytest.raises(ValueError, match="unreadable"):
+        chain(source, lambda items: (item for item in items))
+
+
+def test_the_error_of_the_second_stage_ends_the_first():
+    def fail(items):
+        next(items)
+        raise ValueError("out of memory")
+        yield
+
+    source = Source(10**9)
+    with pytest.raises(ValueError, match="out of memory"):
+        chain(source, fail)
+    assert source.closed.is_set()
+
+
+def test_ctrl_c_does_not_wait_for_the_item_at_hand():
+    hold, begun = threading.Event(), threading.Event()
+
+    def slow(items):
+        for item in items:
+            begun.set()
+            hold.wait(PATIENCE)
+            yield item
+
+    def interrupt():
+        assert begun.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    source = Source(10**9)
+    with pytest.raises(KeyboardInterrupt), ahead(source.items) as first, ahead(slow(first)):
+        interrupt()
+    assert not hold.is_set()
+    hold.set()
+    assert eventually(source.closed.is_set)

@@ -1,0 +1,211 @@
+"""Where `vaectl reconstruct` writes: trees are mirrored, no two results meet, and nothing that exists is lost."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.jobs import Listener, files, run
+from tests.video.media import encode, number_of
+from vaectl.errors import UsageError, VaectlError
+from vaectl.options import ReconstructOptions
+from vaectl.reconstruction import RECORD, plan
+from vaectl.video import read_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def planned(source: str, target: str, **options) -> dict[str, str]:
+    pairs = plan(ReconstructOptions(video_path=Path(source), rec_path=Path(target), **options))
+    return {str(source): str(target) for source, target in pairs}
+
+
+def test_a_tree_is_mirrored(here):
+    touch("in/a.mp4", "in/b/c.MOV", "in/b/d/e.jpeg", "in/f.gif", "in/g.apng", "in/notes.txt", "in/.hidden.mp4")
+    assert planned("in", "out/deep") == {
+        "in/a.mp4": "out/deep/a.mp4",
+        "in/b/c.MOV": "out/deep/b/c.mp4",
+        "in/b/d/e.jpeg": "out/deep/b/d/e.png",
+        "in/f.gif": "out/deep/f.mp4",
+        "in/g.apng": "out/deep/g.png",
+    }
+    lossless = planned("in", "out", lossless=True)
+    assert (lossless["in/a.mp4"], lossless["in/b/d/e.jpeg"]) == ("out/a.mkv", "out/b/d/e.png")
+
+
+def test_no_two_sources_meet_in_one_target(here):
+    touch(
+        "in/a.mp4", "in/a.avi", "in/a.avi.mov", "in/a.png", "in/a.jpg", "in/b/a.mp4", "in/A.mp4", "in/x.MP4", "in/x.mp4"
+    )
+    targets = planned("in", "out")
+    assert len(set(targets.values())) == len(targets) == 9
+    assert targets["in/a.mp4"] == "out/a.mp4.mp4"
+    assert targets["in/a.avi"] == "out/a.avi.mp4"
+    assert targets["in/b/a.mp4"] == "out/b/a.mp4"
+    assert (targets["in/a.png"], targets["in/a.jpg"]) == ("out/a.png.png", "out/a.jpg.png")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("out.mp4", "out.mp4"), ("new", "new/a.mp4"), ("new/", "new/a.mp4"), ("old", "old/a.mp4"), ("v1.0", "v1.0/a.mp4")],
+)
+def test_a_file_goes_to_a_file_or_into_a_folder(here, target, expected):
+    touch("in/a.mov")
+    Path("old").mkdir()
+    Path("v1.0").mkdir()
+    assert planned("in/a.mov", target) == {"in/a.mov": expected}
+
+
+def test_results_inside_the_tree_are_no_sources(here):
+    touch("in/a.mp4", "in/res/old.mp4", "in/res/vaectl.json")
+    Path("in/link").symlink_to("res")
+    assert planned("in", "in/res", overwrite=True) == {"in/a.mp4": "in/res/a.mp4"}
+
+
+def test_results_may_lie_above_the_tree(here):
+    touch("in/sub/a.mov")
+    assert planned("in/sub", "in") == {"in/sub/a.mov": "in/a.mp4"}
+
+
+@pytest.mark.parametrize("target", ["in", "in/", "./in", "in/../in", "link"])
+def test_results_cannot_replace_the_tree(here, target):
+    touch("in/a.mov")
+    Path("link").symlink_to("in")
+    with pytest.raises(UsageError, match="holds all the videos of in; name another folder"):
+        planned("in", target, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "target", ["a.mp4", "./a.mp4", "sub/../a.mp4", "symlink.mp4", "hardlink.mp4", "{here}/a.mp4", "."]
+)
+def test_a_target_is_never_the_source(here, target, overwrite):
+    touch("a.mp4")
+    Path("sub").mkdir()
+    Path("symlink.mp4").symlink_to("a.mp4")
+    os.link("a.mp4", "hardlink.mp4")
+    before = files(here)
+    with pytest.raises(UsageError, match="is what this run reads; give another --rec-path"):
+        planned("a.mp4", target.format(here=here), overwrite=overwrite)
+    assert files(here) == before
+
+
+def test_a_target_is_never_another_source(here):
+    touch("in/sub/a.mov", "in/sub/sub/a.mp4", "in/a.mp4")
+    Path("in/sub/b.mp4").symlink_to("../a.mp4")
+    with pytest.raises(UsageError, match=r"in/a\.mp4: is what this run reads"):
+        planned("in/sub", "in", overwrite=True)
+
+
+def test_the_record_does_not_replace_the_configuration(here):
+    touch("a.mov", "out/vaectl.json", "b.mp4.vaectl.json")
+    with pytest.raises(UsageError, match="is what this run reads"):
+        planned(".", "out", config=Path("out/vaectl.json"), overwrite=True)
+    with pytest.raises(UsageError, match="is what this run reads"):
+        planned("a.mov", "b.mp4", config=Path("b.mp4.vaectl.json"), overwrite=True)
+
+
+@pytest.mark.parametrize("existing", ["out/a.mp4", "out/b/a.mp4", f"out/{RECORD}", "link"])
+def test_what_exists_is_kept_without_overwrite(here, existing):
+    touch("in/a.mov", "in/b/a.mov")
+    if existing == "link":
+        existing = "out/a.mp4"
+        Path("out").mkdir()
+        Path(existing).symlink_to("nowhere")
+    else:
+        touch(existing)
+    with pytest.raises(UsageError, match=f"{existing}: exists already; pass --overwrite"):
+        planned("in", "out")
+    assert len(planned("in", "out", overwrite=True)) == 2
+
+
+def test_how_many_exist_is_told(here):
+    touch("in/a.mov", "in/b.mov", "in/c.mov", "out/a.mp4", "out/c.mp4", f"out/{RECORD}")
+    with pytest.raises(UsageError, match=r"^out/a\.mp4 and 1 more: exists already"):
+        planned("in", "out")
+
+
+def test_a_tree_does_not_go_into_a_file(here):
+    touch("in/a.mov", "out.mp4")
+    with pytest.raises(UsageError, match=r"out\.mp4: is a file, but in is a folder"):
+        planned("in", "out.mp4", overwrite=True)
+
+
+@pytest.mark.parametrize(("target", "named"), [("x" * 300 + ".mp4", "x" * 300), ("x" * 250 + ".mp4", RECORD)])
+def test_a_name_that_is_too_long_is_told_before_the_work(here, target, named):
+    touch("a.mp4")
+    with pytest.raises(UsageError, match=f"{named}.*: File name too long; check the path"):
+        planned("a.mp4", target)
+
+
+def test_a_mixed_tree_goes_through_and_one_bad_file_does_not_stop_it(here):
+    Path("in/sub").mkdir(parents=True)
+    for number, name in enumerate(["in/[x] ü 日本.mp4", "in/-a.mp4", "in/-a.avi", "in/sub/c.webm"]):
+        codec = "libvpx-vp9" if name.endswith("webm") else "libx264" if name.endswith("mp4") else "mpeg4"
+        pictures = encode(Path(name), 3 + number, codec=codec, size=(32, 32))
+        assert pictures.exists()
+    encode(Path("in/sub/i.png"), 1, size=(19, 17), codec="png", pix_fmt="rgb24")
+    touch("in/bad.mp4", "in/sub/bad.png")
+    Path("in/gone.mp4").symlink_to("nowhere")
+    listener = Listener()
+    result = run(Path("in"), Path("out"), listener, side_by_side=True)
+
+    failed = {str(clip.source) for clip in result.clips if clip.error}
+    assert failed == {"in/bad.mp4", "in/gone.mp4", "in/sub/bad.png"}
+    assert all(str(clip.source) in clip.error for clip in result.clips if clip.error)
+    assert set(files(Path("out"))) == {
+        "[x] ü 日本.mp4", "-a.mp4.mp4", "-a.avi.mp4", "sub", "sub/c.mp4", "sub/i.png", RECORD,
+    }  # fmt: skip
+    assert read_video("out/sub/i.png").frames.shape == (1, 3, 17, 38)
+    shown = read_video("out/sub/c.mp4").frames[..., :32]
+    assert [number_of(frame) for frame in shown] == list(range(6))
+    assert [done for _, _, done in listener.clips] == [5, 4, 3, 6, 1]
+
+
+def test_an_overwritten_file_is_whole_and_a_failed_run_keeps_it(here):
+    encode(Path("a.mp4"), 2, size=(32, 32))
+    touch("out.mp4", "bad.mp4", "out.mp4.vaectl.json")
+    kept = files(here)
+    with pytest.raises(VaectlError, match=r"bad\.mp4"):
+        run(Path("bad.mp4"), Path("out.mp4"), overwrite=True)
+    assert files(here) == kept
+    run(Path("a.mp4"), Path("out.mp4"), overwrite=True)
+    assert read_video("out.mp4").frames.shape == (2, 3, 32, 32)
+
+
+def test_a_link_as_target_is_replaced_and_not_followed(here):
+    encode(Path("a.mp4"), 1, size=(32, 32))
+    touch("precious.mp4")
+    Path("out.mp4").symlink_to("precious.mp4")
+    run(Path("a.mp4"), Path("out.mp4"), overwrite=True)
+    assert Path("precious.mp4").read_bytes() == b"precious.mp4"
+    assert not Path("out.mp4").is_symlink()
+
+
+def test_a_tree_of_bad_files_leaves_nothing(here):
+    touch("in/a.mp4", "in/b.mp4")
+    result = run(Path("in"), Path("out"))
+    assert [clip.error is None for clip in result.clips] == [False, False]
+    assert not Path("out").exists()
+
+
+def test_each_clip_of_a_tree_is_sampled_as_if_it_were_alone(here):
+    Path("in").mkdir()
+    encode(Path("in/a.mp4"), 2, size=(32, 32))
+    encode(Path("in/b.mp4"), 2, size=(32, 32))
+    run(Path("in"), Path("out"), lossless=True, sample=True)
+    assert torch.equal(read_video("out/a.mkv").frames, read_video("out/b.mkv").frames)
