@@ -145,7 +145,7 @@ def wavelet(name: str, weights: Weights, x: Tensor) -> Tensor:
     else:
         filters = [weights[band].unsqueeze(2) for band in BANDS_2D]
     stride = (2 if in_time else 1, 2, 2)
-    bands = [F.conv3d(channel, kernel, stride=stride) for kernel in filters for channel in x.split(1, dim=1)]
+    bands = [F.conv3d(channel, kernel, stride=stride) for kernel in filters for channel in x.chunk(x.shape[1], dim=1)]
     return torch.cat(bands, dim=1)
 
 
