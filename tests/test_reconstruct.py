@@ -238,7 +238,7 @@ def test_a_lack_of_memory_names_a_remedy(clip, tmp_path, monkeypatch, error):
         yield
 
     monkeypatch.setattr(reconstruction, "reconstruct_pieces", fail)
-    with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use smaller --height and --width"):
+    with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use --enable-tiling"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ from vaectl.models.wfvae import WFVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.pipeline import ahead
 from vaectl.progress import Progress
+from vaectl.targets import plan_targets, record_path
 from vaectl.tiling.plan import Budget, make_plan
 from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk
-from vaectl.video import VideoReader, find_videos, resize, target_size
+from vaectl.video import VideoReader, resize, target_size
 from vaectl.video.clip import Clip, VideoInfo, to_frames, to_video
-from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.replace import replacing
 from vaectl.video.write import VideoWriter
 
@@ -95,12 +95,12 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     Raises UsageError for requests that cannot work, VaectlError for a run that cannot go on.
     """
     begun = time.monotonic()
-    pairs = plan(options)
+    pairs = plan_targets(options)
     model = load_model(options.ae_path, device=options.device, dtype=options.dtype)
     results = []
     for source, target in pairs:
         try:
-            results.append(reconstruct_clip(model, source, target, options, progress))
+            results.append(reconstruct_within_memory(model, source, target, options, progress))
         except VaectlError as error:
             if not options.video_path.is_dir():
                 raise
@@ -120,74 +120,20 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     return result
 
 
-# Sources and targets
-
-
-def plan(options: ReconstructOptions) -> list[tuple[Path, Path]]:
-    """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
+def reconstruct_within_memory(
+    model: AnyVAE, source: Path, target: Path, options: ReconstructOptions, progress: Progress
+) -> ClipResult:
+    """One source through the model; with tiling, once more in half the memory if that was too little."""
     try:
-        pairs = pair(options.video_path, options.rec_path, options.lossless)
-        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
-        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
-        read = {identity(file) for file in given if file.exists()}
-        for file in (*targets, record):
-            if file.exists() and identity(file) in read:
-                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
-        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
-    except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
-    if existing and not options.overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
-    return pairs
-
-
-def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
-    """A file with its target; or the files of a tree, each with its place in another tree.
-
-    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
-    Raises UsageError where this leaves none.
-    """
-    sources = find_videos(source)
-    if not source.is_dir():
-        if target.suffix and not target.is_dir():
-            return [(source, target)]
-        return [(source, target / mirror([Path(source.name)], lossless)[0])]
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target}: is a file, but {source} is a folder; name a folder for the results")
-    results = target.resolve()
-    if results.is_relative_to(source.resolve()):
-        sources = [file for file in sources if not file.resolve().is_relative_to(results)]
-    if not sources:
-        raise UsageError(f"{target}: holds all the videos of {source}; name another folder for the results")
-    names = mirror([file.relative_to(source) for file in sources], lossless)
-    return [(file, target / name) for file, name in zip(sources, names, strict=True)]
-
-
-def identity(file: Path) -> tuple[int, int]:
-    """Equal for two names of one file: links, or another case where that does not matter."""
-    status = file.stat()
-    return status.st_dev, status.st_ino
-
-
-def mirror(sources: Sequence[Path], lossless: bool) -> list[Path]:
-    """A name for the result of each source, in the format that is written by default.
-
-    `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`.
-    """
-    endings = [
-        ".png" if source.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for source in sources
-    ]
-    names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
-    while clashes := {name for name, count in Counter(names).items() if count > 1}:
-        names = [
-            source.with_name(source.name + ending) if name in clashes else name
-            for source, ending, name in zip(sources, endings, names, strict=True)
-        ]
-    return names
-
-
-# One clip
+        return reconstruct_clip(model, source, target, options, progress)
+    except OutOfMemoryError as error:
+        if not is_tiled(options):
+            raise
+        limit = (options.memory_limit or obtainable(model.device)) // 2
+        progress.warn(f"{error}; tried once more within {format_size(limit)}")
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return reconstruct_clip(model, source, target, replace(options, memory_limit=limit), progress)
 
 
 def reconstruct_clip(
@@ -262,7 +208,7 @@ def how_to_run(
     progress: Progress,
 ) -> tuple[Runner, int]:
     """What runs the model on one clip, and how many frames to give it at a time."""
-    if not (options.enable_tiling or options.save_memory or options.memory_limit):
+    if not is_tiled(options):
         return WholeFrames(model), piece_frames(model.config, height, width)
     if not (isinstance(model, WFVAE) and model.streams):
         raise UsageError(
@@ -292,6 +238,10 @@ def how_to_run(
     )
     store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
     return Tiles(model, plan.tile, store), plan.window
+
+
+def is_tiled(options: ReconstructOptions) -> bool:
+    return options.enable_tiling or options.save_memory or options.memory_limit is not None
 
 
 # What a run takes beside the network: bytes of the process, per pixel of a clip, and per pixel of a frame in a window.
@@ -326,27 +276,20 @@ def through_model(
                 waiting.append(known[len(result) :])
             yield known[: len(result)], result
     except torch.cuda.OutOfMemoryError:
-        raise out_of_memory(source, model) from None
+        raise OutOfMemoryError(source, model) from None
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
-        raise out_of_memory(source, model) from None
+        raise OutOfMemoryError(source, model) from None
 
 
-def out_of_memory(source: Path, model: AnyVAE) -> VaectlError:
-    remedy = "smaller --height and --width" if model.streams else "smaller --height and --width, or fewer --num-frames"
-    return VaectlError(f"{source}: out of memory on {model.device}; use {remedy}")
+class OutOfMemoryError(VaectlError):
+    """The model's device has no room for what it was given."""
 
-
-# The run
-
-
-RECORD = "vaectl.json"
-
-
-def record_path(options: ReconstructOptions, first: Path) -> Path:
-    """Where the run is recorded: in the folder of results, or beside the `first` and only one."""
-    return options.rec_path / RECORD if options.video_path.is_dir() else first.with_name(f"{first.name}.{RECORD}")
+    def __init__(self, source: Path, model: AnyVAE) -> None:
+        tiles = isinstance(model, WFVAE) and model.streams
+        remedy = "--enable-tiling with a smaller --memory-limit" if tiles else "fewer --num-frames"
+        super().__init__(f"{source}: out of memory on {model.device}; use {remedy}, or smaller --height and --width")
 
 
 def write_record(options: ReconstructOptions, result: RunResult, progress: Progress) -> None:

@@ -1,0 +1,86 @@
+"""Which file goes where: sources paired with targets, so that nothing is lost and no two results meet.
+
+Decided before anything is read or written. Knows names and options, and nothing of what becomes of the frames.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from vaectl.errors import UsageError
+from vaectl.options import ReconstructOptions
+from vaectl.video import find_videos
+from vaectl.video.container import IMAGE_EXTENSIONS
+
+RECORD = "vaectl.json"
+
+
+def plan_targets(options: ReconstructOptions) -> list[tuple[Path, Path]]:
+    """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
+    try:
+        pairs = pair(options.video_path, options.rec_path, options.lossless)
+        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
+        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        read = {identity(file) for file in given if file.exists()}
+        for file in (*targets, record):
+            if file.exists() and identity(file) in read:
+                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
+        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
+    if existing and not options.overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
+    return pairs
+
+
+def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
+    """A file with its target; or the files of a tree, each with its place in another tree.
+
+    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
+    Raises UsageError where this leaves none.
+    """
+    sources = find_videos(source)
+    if not source.is_dir():
+        if target.suffix and not target.is_dir():
+            return [(source, target)]
+        return [(source, target / mirror([Path(source.name)], lossless)[0])]
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target}: is a file, but {source} is a folder; name a folder for the results")
+    results = target.resolve()
+    if results.is_relative_to(source.resolve()):
+        sources = [file for file in sources if not file.resolve().is_relative_to(results)]
+    if not sources:
+        raise UsageError(f"{target}: holds all the videos of {source}; name another folder for the results")
+    names = mirror([file.relative_to(source) for file in sources], lossless)
+    return [(file, target / name) for file, name in zip(sources, names, strict=True)]
+
+
+def identity(file: Path) -> tuple[int, int]:
+    """Equal for two names of one file: links, or another case where that does not matter."""
+    status = file.stat()
+    return status.st_dev, status.st_ino
+
+
+def mirror(sources: Sequence[Path], lossless: bool) -> list[Path]:
+    """A name for the result of each source, in the format that is written by default.
+
+    `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`.
+    """
+    endings = [
+        ".png" if source.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for source in sources
+    ]
+    names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
+    while clashes := {name for name, count in Counter(names).items() if count > 1}:
+        names = [
+            source.with_name(source.name + ending) if name in clashes else name
+            for source, ending, name in zip(sources, endings, names, strict=True)
+        ]
+    return names
+
+
+def record_path(options: ReconstructOptions, first: Path) -> Path:
+    """Where the run is recorded: in the folder of results, or beside the `first` and only one."""
+    return options.rec_path / RECORD if options.video_path.is_dir() else first.with_name(f"{first.name}.{RECORD}")

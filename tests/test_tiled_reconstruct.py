@@ -1,0 +1,129 @@
+"""`vaectl reconstruct` tile by tile: the same frames, within a limit, and what is said when that cannot be."""
+
+import re
+import tempfile
+
+import pytest
+import torch
+
+from tests.jobs import Listener, files, run, run_one
+from tests.models.reference import load_reference, synthetic_model
+from tests.video.media import encode
+from vaectl import reconstruction
+from vaectl.errors import UsageError, VaectlError
+from vaectl.memory import parse_size
+from vaectl.models import save_model
+from vaectl.tiling import plan
+from vaectl.tiling.store import OnDisk
+from vaectl.video import read_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """21 frames of 88x200: several windows, and several of the smallest tiles."""
+    return encode(tmp_path_factory.mktemp("clip") / "clip.mp4", 21, size=(200, 88))
+
+
+def frames(source, target, listener=None, **options):
+    run_one(source, target, listener, lossless=True, **options)
+    return read_video(target).frames.int()
+
+
+def least(clip, tmp_path):
+    with pytest.raises(UsageError, match="too small") as error:
+        run(clip, tmp_path / "least.mkv", memory_limit=2**20)
+    return parse_size(str(error.value).rpartition("give at least ")[2]) + 2**20
+
+
+@pytest.mark.parametrize("options", [{"enable_tiling": True}, {"save_memory": True}, {"memory_limit": "least"}])
+def test_tiles_give_the_frames_of_the_whole(clip, tmp_path, options):
+    if "memory_limit" in options:
+        options = {"memory_limit": least(clip, tmp_path)}
+    listener = Listener()
+    whole, tiled = frames(clip, tmp_path / "a.mkv"), frames(clip, tmp_path / "b.mkv", listener, **options)
+    difference = (whole - tiled).abs()
+    # A rounding of 1e-5 in float32 decides between two levels once in a thousand values.
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
+    (note,) = listener.notes
+    assert re.fullmatch(r"tiles of \d+ pixels, windows of \d+ frames, state (in memory|on disk), about .* on cpu", note)
+
+
+def test_a_tight_limit_cuts_the_frame_and_spools_the_state(clip, tmp_path):
+    listener = Listener()
+    run_one(clip, tmp_path / "a.mkv", listener, memory_limit=least(clip, tmp_path))
+    pixels = re.match(r"tiles of (\d+) pixels, windows of 4 frames, state on disk", listener.notes[0])
+    assert pixels
+    assert int(pixels[1]) < 200
+
+
+def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
+    listener = Listener()
+    run_one(clip, tmp_path / "a.mp4", listener, memory_limit=2**50, num_frames=2)
+    (warning,) = listener.warnings
+    assert re.fullmatch(r"--memory-limit is 1048576\.00 GiB, but cpu has .* to give", warning)
+
+
+def test_a_model_that_looks_at_the_whole_clip_is_refused(clip, tmp_path):
+    save_model(synthetic_model(load_reference("causalvae_v1_2").config), tmp_path / "model")
+    with pytest.raises(UsageError, match=r"looks at the whole clip.*leave out --enable-tiling"):
+        run(clip, tmp_path / "a.mp4", ae_path=tmp_path / "model", enable_tiling=True)
+
+
+def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatch):
+    calls = []
+
+    def encode_piece(self, x, *, last):
+        calls.append(x)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return original(self, x, last=last)
+
+    original = reconstruction.Tiles.encode
+    monkeypatch.setattr(reconstruction.Tiles, "encode", encode_piece)
+    listener = Listener()
+    result = run_one(clip, tmp_path / "a.mp4", listener, memory_limit=4 * 2**30)
+    assert result.frames == 21
+    (warning,) = listener.warnings
+    assert "out of memory on cpu" in warning
+    assert warning.endswith("tried once more within 2.00 GiB")
+
+
+def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
+    def fail(self, x, *, last):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(reconstruction.Tiles, "encode", fail)
+    with pytest.raises(VaectlError, match="out of memory on cpu"):
+        run(clip, tmp_path / "a.mp4", enable_tiling=True)
+    assert files(tmp_path) == {}
+
+
+def test_a_spool_leaves_nothing_when_it_is_interrupted(clip, tmp_path, monkeypatch):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    limit = least(clip, tmp_path)
+    seen = []
+
+    def put(self, key, state):
+        original(self, key, state)
+        seen.append(key)
+        if len(seen) > 5:
+            raise KeyboardInterrupt
+
+    original = OnDisk.put
+    monkeypatch.setattr(OnDisk, "put", put)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, tmp_path / "a.mp4", memory_limit=limit)
+    assert files(tmp_path) == {"spool": None}
+
+
+def test_a_plan_depends_on_limit_and_shapes_alone():
+    model = synthetic_model(load_reference("wfvae_4x8x8").config)
+    budget = plan.Budget(2**28, 2**26, 2**20, ("device", "disk"))
+    plans = {plan.make_plan(model, 33, 256, 256, budget) for _ in range(2)}
+    assert len(plans) == 1
+    assert plans == {plan.make_plan(model, 257, 256, 256, budget)}  # nor on the length
