@@ -64,6 +64,7 @@ def test_saved_model_loads_bit_identical_under_the_published_names(tmp_path, nam
     save_model(model, tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["config.json", f"{LAYERS}.safetensors"]
     assert json.loads((tmp_path / "model" / "config.json").read_text()) == case.config
+    assert len({file.stat().st_mode for file in (tmp_path / "model").iterdir()}) == 1
     loaded = load_model(tmp_path / "model")
     assert_same(loaded, model)
     # Rounding only: the weights' memory layout may choose another order of summation.

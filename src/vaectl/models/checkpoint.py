@@ -76,8 +76,10 @@ def save_model(model: AnyVAE, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, directory / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
+    config, weights = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
+    config.write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
+    save_file(state, weights, metadata={"format": "pt"})
+    weights.chmod(config.stat().st_mode)  # safetensors lets nobody else read what it writes
 
 
 def channels_last(weight: Tensor) -> Tensor:
