@@ -6,7 +6,7 @@ The file has no name in the file system, so nothing is left of it however the pr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import torch
@@ -49,10 +49,13 @@ def moved(state: TimeState, device: torch.device) -> TimeState:
 
 
 class OnDisk:
-    """State in one file of the system's folder for temporary files. Raises VaectlError when that is full."""
+    """State in one file of the system's folder for temporary files. Raises VaectlError when there is no room in it."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
+        try:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
+        except OSError as error:
+            raise VaectlError(f"no temporary file for the state of the tiles ({error.strerror}); set TMPDIR") from None
         self._end = 0
         self._places: dict[Hashable, tuple[int, int]] = {}
         self._states: dict[Hashable, list[tuple[nn.Module, torch.Size, torch.dtype, torch.device]]] = {}
@@ -68,7 +71,7 @@ class OnDisk:
         self._file.seek(start)
         try:
             for frames in state.values():
-                self._file.write(as_bytes(frames.permute(0, 2, 3, 4, 1).contiguous().cpu()))
+                transfer(self._file.write, as_bytes(frames.permute(0, 2, 3, 4, 1).contiguous().cpu()))
         except OSError as error:
             raise VaectlError(
                 f"{tempfile.gettempdir()}: no room for the state of the tiles ({error.strerror}); free some,"
@@ -83,7 +86,7 @@ class OnDisk:
         state: dict[nn.Module, Tensor] = {}
         for layer, (b, c, t, h, w), dtype, device in self._states.pop(key):
             frames = torch.empty((b, t, h, w, c), dtype=dtype)
-            self._file.readinto(as_bytes(frames))
+            transfer(self._file.readinto, as_bytes(frames))
             state[layer] = frames.to(device).permute(0, 4, 1, 2, 3)
         return state
 
@@ -91,3 +94,12 @@ class OnDisk:
 def as_bytes(dense: Tensor) -> memoryview:
     """The memory of a contiguous tensor."""
     return dense.flatten().view(torch.uint8).numpy().data
+
+
+def transfer(move: Callable[[memoryview], int | None], data: memoryview) -> None:
+    """All of `data` to or from a raw file, whose `write` and `readinto` may stop half-way: when its disk is full."""
+    while data:
+        count = move(data)
+        if not count:
+            raise EOFError(f"{len(data)} bytes of state are missing")
+        data = data[count:]
