@@ -138,6 +138,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 
 
+def _pixels(about: str) -> Option:
+    return Option(panel=INPUT, metavar="PIXELS", least=16, most=16384, help=about)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions:
     """What `vaectl reconstruct` takes. Raises `ValueError` for options that exclude each other."""
@@ -159,32 +163,12 @@ class ReconstructOptions:
     ] = None
     sample_rate: Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")] = 1
     start: Annotated[int, Option(panel=INPUT, metavar="N", least=0, help="Skip the first N frames of the source.")] = 0
-    height: Annotated[
-        int | None,
-        Option(
-            panel=INPUT, metavar="PIXELS", least=16, most=16384, help="Resize to this height. (default: the source's)"
-        ),
-    ] = None
+    height: Annotated[int | None, _pixels("Resize to this height. (default: the source's)")] = None
     width: Annotated[
         int | None,
-        Option(
-            panel=INPUT,
-            metavar="PIXELS",
-            least=16,
-            most=16384,
-            help="Resize to this width; with --height, after a centre crop to their aspect. (default: the source's)",
-        ),
+        _pixels("Resize to this width; with --height, after a centre crop to their aspect. (default: the source's)"),
     ] = None
-    short_size: Annotated[
-        int | None,
-        Option(
-            panel=INPUT,
-            metavar="PIXELS",
-            least=16,
-            most=16384,
-            help="Or: resize the shorter side to this, aspect kept.",
-        ),
-    ] = None
+    short_size: Annotated[int | None, _pixels("Or: resize the shorter side to this, aspect kept.")] = None
 
     rec_path: Annotated[
         Path,

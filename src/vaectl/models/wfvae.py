@@ -81,13 +81,13 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(4 * b, 2 * config.latent_dim, 3, padding=1)
 
         # What a tile needs around it, from the features back to the image. Each level of bands serves the network and
-        # the next transform, which is given no more than it needs.
-        at_l2 = self.connect_l2.margin_before(0)
-        flow_l1, at_l1 = self.down2.margin_before(0), self.wavelet_transform_l2.margin_before(at_l2)
-        bands_l1 = max(self.connect_l1.margin_before(flow_l1), at_l1)
-        flow_in, at_in = self.down1.margin_before(flow_l1), self.wavelet_transform_l1.margin_before(bands_l1)
-        self.spare_l1, self.spare_in = bands_l1 - at_l1, max(flow_in, at_in) - at_in
-        self.margin = self.wavelet_transform_in.margin_before(max(flow_in, at_in))
+        # the next transform, which needs less and is spared the rest.
+        flow_l1 = self.down2.margin_before(0)
+        bands_l1 = self.connect_l1.margin_before(flow_l1)
+        bands = self.down1.margin_before(flow_l1)
+        self.spare_l1 = bands_l1 - self.wavelet_transform_l2.margin_before(self.connect_l2.margin_before(0))
+        self.spare_in = bands - self.wavelet_transform_l1.margin_before(bands_l1)
+        self.margin = self.wavelet_transform_in.margin_before(bands)
 
     def forward(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
         """Moments and wavelet coefficients of whole frames."""
