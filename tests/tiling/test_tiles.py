@@ -117,9 +117,9 @@ def test_tiles_with_neighbours_on_all_sides(size, tile):
 
 
 @torch.no_grad()
-def test_windows_of_a_single_frame():
+def test_windows_of_a_single_frame_and_a_batch_of_clips():
     model = make_model(blocks=2)
-    clip = video(10, 24, 64)
+    clip = torch.cat([video(10, 24, 64, seed=1), video(10, 24, 64, seed=2)])
     pieces = list(reconstruct_pieces(model, clip.split(1, dim=2), Tiles(model, 4, OnDisk())))
     torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 

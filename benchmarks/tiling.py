@@ -1,0 +1,84 @@
+"""What it costs to run a model in windows of time and tiles, and what it saves: time, memory and the difference made.
+
+    python benchmarks/tiling.py [--model WF-VAE-S] [--frames 17] [--size 512] [--device cuda --dtype bfloat16]
+
+A clip of noise goes through a model and back. The ways take turns, and the best time of each counts; its ratio is that
+to the model in one go. Peak memory is that of a process for each way: all of it on the CPU, what PyTorch reserves on a
+GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from formulation import MODELS, in_another_process, make_model, peak_memory, take_turns
+from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
+from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory, OnDisk
+
+TILE = 256
+WINDOW = 8
+
+
+def in_windows(model: WFVAE, make_runner: Callable[[WFVAE], Runner], window: int | None, clip: Tensor) -> Tensor:
+    pieces = clip.split(window or clip.shape[2], dim=2)
+    return torch.cat(list(reconstruct_pieces(model, pieces, make_runner(model))), dim=2)
+
+
+def in_tiles(store: Callable[[], InMemory | OnDisk], model: WFVAE) -> Tiles:
+    return Tiles(model, TILE // model.config.space_compression, store())
+
+
+WAYS: dict[str, Callable[[WFVAE, Tensor], Tensor]] = {
+    "in one go": lambda model, clip: model.reconstruct(clip),
+    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, WholeFrames, WINDOW, clip),
+    f"tiles of {TILE} pixels": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), None, clip),
+    "both": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), WINDOW, clip),
+    "both, state on disk": lambda model, clip: in_windows(model, partial(in_tiles, OnDisk), WINDOW, clip),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device)
+    torch.set_grad_enabled(False)
+
+    model = make_model(arguments.model, device, dtype)
+    shape = (1, 3, arguments.frames, arguments.size, arguments.size)
+    clip = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    if arguments.peak_of:
+        WAYS[arguments.peak_of](model, clip)
+        print(peak_memory(device))
+        return
+
+    whole = WAYS["in one go"](model, clip).cpu()
+    differences = [(way(model, clip).cpu() - whole).abs().max().item() for way in WAYS.values()]
+    seconds = take_turns([partial(way, model, clip) for way in WAYS.values()], device)
+    table = Table(title=f"{arguments.model}, {arguments.frames} frames of {arguments.size}x{arguments.size}, {device}")
+    for column in ("way", "seconds", "ratio", "difference", "peak GiB"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for way, difference, taken in zip(WAYS, differences, seconds, strict=True):
+        peak = in_another_process("--peak-of", way) / 2**30
+        table.add_row(way, f"{taken:.2f}", f"{taken / seconds[0]:.2f}", f"{difference:.1e}", f"{peak:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
