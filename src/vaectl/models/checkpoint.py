@@ -63,7 +63,8 @@ def load_model(
         model = build_model(config)
     check_fit(model.state_dict(), state, weights)
     check_finite(state, weights)
-    placed = {name: channels_last(tensor.to(where, precision)) for name, tensor in state.items()}
+    # Copied, or else every small tensor would keep the whole mapped file in memory.
+    placed = {name: channels_last(tensor.to(where, precision, copy=True)) for name, tensor in state.items()}
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
 
