@@ -109,3 +109,14 @@ def test_values_and_gradients_are_those_of_the_straightforward_formulation(chang
         # Some gradients are zero but for rounding, as that of the bias of k, which the softmax cancels.
         allowed = GRADIENT_TOLERANCE * wanted.abs().max().item() + 1e-6 * scale
         torch.testing.assert_close(gradients[name], wanted, rtol=0, atol=allowed, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@torch.no_grad()
+def test_the_network_can_be_compiled_as_one_graph():
+    """Traced, and run without generating code; PyTorch cannot trace the kernel that is called by name on the CPU."""
+    model = synthetic_model(WFVAEConfig(**SMALL).to_json())
+    video = torch.from_numpy(synthetic_video("compiled", (1, 3, 5, 16, 16)))
+    latent = noise(1, 3, 2, 2, 2)
+    for run, x in ((model.encode_piece, video), (model.decode_piece, latent)):
+        compiled = torch.compile(lambda x, run=run: run(x, Piece()), backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), run(x, Piece()), rtol=0, atol=TOLERANCE)
