@@ -48,12 +48,12 @@ class Piece:
         self.first = before is None
         self.last = last
         self.inner = inner
-        self._before: TimeState = before or {}
+        self._before = dict(before or {})
         self.after: dict[nn.Module, Tensor] = {}
 
     def recall(self, layer: nn.Module) -> Tensor | None:
-        """What `layer` kept from the piece before; None if nothing."""
-        return self._before.get(layer)
+        """What `layer` kept from the piece before, once, so that it is gone when it has been used; None if nothing."""
+        return self._before.pop(layer, None)
 
     def keep(self, layer: nn.Module, frames: Tensor) -> None:
         """Hand `frames` to the same layer in the next piece. Copied, so that the whole piece is not kept alive."""
@@ -68,7 +68,7 @@ class Piece:
         """
         if kernel == 1 and stride == 1:
             return x
-        past = [x[:, :, :1]] * (kernel - 1) if self.first else [self._before[layer]]
+        past = [x[:, :, :1]] * (kernel - 1) if self.first else [self._before.pop(layer)]
         window = torch.cat([*past, x], dim=2)
         self.keep(layer, window[:, :, outputs(window, kernel, stride) * stride :])
         return window

@@ -37,13 +37,13 @@ class WholeFrames:
         self.decoder: TimeState | None = None
 
     def encode(self, x_BCTHW: Tensor, *, last: bool) -> Tensor:
-        piece = Piece(self.encoder, last=last)
+        piece, self.encoder = Piece(self.encoder, last=last), None
         moments = self.model.encode_piece(self.model.prepare(x_BCTHW), piece)
         self.encoder = piece.after
         return moments
 
     def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
-        piece = Piece(self.decoder, last=last)
+        piece, self.decoder = Piece(self.decoder, last=last), None
         video = self.model.decode_piece(self.model.prepare(z_BCTHW), piece)
         self.decoder = piece.after
         return video

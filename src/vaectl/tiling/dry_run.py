@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from vaectl.models.checkpoint import build_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import WHOLE_FRAME, Piece, Sides
+from vaectl.models.piece import WHOLE_FRAME, Piece, Sides, TimeState
 from vaectl.models.wfvae import WFVAE
 
 
@@ -73,11 +73,12 @@ def _cost(
 ) -> Cost:
     """Of one piece alone, or of the second of several: the first makes fewer frames than those after it."""
     network = getattr(_twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
-    before, peak = None, 0
+    before: TimeState | None = None
+    peak = 0
     for _ in range(1 if only else 2):
         with torch.no_grad(), _FusedAttention(), _Living() as living:
             x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
-            piece = Piece(before, last=only, inner=region.inner)
+            piece, before = Piece(before, last=only, inner=region.inner), None
             made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
             result = made if isinstance(made, Tensor) else made[0]
         peak, before = max(peak, living.peak), piece.after

@@ -5,7 +5,6 @@ A plan depends on the limit, the model and the shapes alone: the same run gets t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,30 +56,30 @@ class Budget:
 def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget, *, sparing: bool = False) -> Plan:
     """The fastest way, by estimate, to run a clip of that many frames and pixels within the budget.
 
-    `sparing`: the way that takes least of those that are not `SPARING` times as slow as the fastest there is.
-    Raises UsageError if there is none, with the least that would do.
+    `sparing`: within little more than the least that can be had for `PATIENCE` times the time of the fastest way.
+    Raises UsageError if nothing fits, with the least that would do.
     """
     slowness = ways(model.config, frames, height, width, budget.places)
-    patience = SPARING * min(slowness.values()) if sparing else math.inf
-    least: Plan | None = None
-    for way in sorted(slowness, key=lambda way: slowness[way]):
-        if slowness[way] > patience and least is not None and least.peak <= budget.limit:
-            break
+    fastest_first = sorted(slowness, key=lambda way: slowness[way])
+
+    def plan(way: Way) -> Plan:
         peak = budget.fixed + way.window * budget.per_frame + network_peak(model, frames, height, width, way)
-        plan = Plan(way.tile, way.window, way.state, peak)
-        if peak <= budget.limit and not sparing:
-            return plan
-        least = plan if least is None or peak < least.peak else least
-    assert least is not None
-    if least.peak > budget.limit:
-        raise UsageError(
-            f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
-            f" give at least {format_size(least.peak)}"
-        )
-    return least
+        return Plan(way.tile, way.window, way.state, peak)
+
+    limit = budget.limit
+    if sparing:
+        bearable = (way for way in fastest_first if slowness[way] <= PATIENCE * slowness[fastest_first[0]])
+        limit = min(limit, round(1.1 * min(plan(way).peak for way in bearable)))
+    for way in fastest_first:
+        if plan(way).peak <= limit:
+            return plan(way)
+    raise UsageError(
+        f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
+        f" give at least {format_size(min(plan(way).peak for way in fastest_first))}"
+    )
 
 
-SPARING = 2.0
+PATIENCE = 2.0
 
 
 def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tuple[Place, ...]) -> dict[Way, float]:

@@ -38,12 +38,13 @@ class Tiles:
         def features(tile: Tile, before: TimeState | None) -> tuple[Tensor, TimeState]:
             x, inner = tile.read(x_BCTHW, encoder.margin, scale)
             piece = Piece(before, last=last, inner=inner)
+            del before  # what a layer has used of it is freed at once
             made, _ = encoder.features(self.model.prepare(x), piece)
             return tile.cut(made, inner, 1), piece.after
 
         height, width = x_BCTHW.shape[3] // scale, x_BCTHW.shape[4] // scale
         together = self._over_tiles("encoder", features, height, width, 1, self.model.device)
-        piece = Piece(self.encoder, last=last)
+        piece, self.encoder = Piece(self.encoder, last=last), None
         moments = encoder.moments(together, piece)
         self.encoder = piece.after
         return moments
@@ -51,13 +52,14 @@ class Tiles:
     def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
         """The frames that can be given once these latent frames are known, in host memory."""
         decoder, scale = self.model.decoder, self.model.config.space_compression
-        piece = Piece(self.decoder, last=last)
+        piece, self.decoder = Piece(self.decoder, last=last), None
         features = decoder.features(self.model.prepare(z_BCTHW), piece)
         self.decoder = piece.after
 
         def pixels(tile: Tile, before: TimeState | None) -> tuple[Tensor, TimeState]:
             h, inner = tile.read(features, decoder.margin, 1)
             piece = Piece(before, last=last, inner=inner)
+            del before
             made, _ = decoder.video(h, piece)
             return tile.cut(made, inner, scale), piece.after
 
