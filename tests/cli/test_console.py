@@ -90,3 +90,12 @@ def test_colour_follows_the_environment(vaectl, extra, coloured):
     done = vaectl("reconstruct", FORCE_COLOR="1", TERM="xterm", **extra)
     assert ("\x1b[1;31merror: " in done.stderr) == coloured
     assert "error: " in done.stderr
+
+
+def test_slow_work_is_told_in_seconds_for_each_frame():
+    assert [cli_console.pace(speed) for speed in (25.0, 1.0, 0.25, 0.01)] == [
+        "25.0 frames/s",
+        "1.0 frames/s",
+        "4.0 s/frame",
+        "100.0 s/frame",
+    ]

@@ -33,6 +33,11 @@ def say(label: str, message: str, console: Console | None = None) -> None:
     (console or Console(stderr=True)).print(line, soft_wrap=True)
 
 
+def pace(frames_per_second: float) -> str:
+    """A speed above 0 as people like to read it."""
+    return f"{frames_per_second:.1f} frames/s" if frames_per_second >= 1 else f"{1 / frames_per_second:.1f} s/frame"
+
+
 @contextmanager
 def reporter() -> Iterator[Progress]:
     """The `Progress` of a run; on leaving, however that comes about, the terminal is as it was before."""
@@ -84,7 +89,7 @@ class _Bar:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} frames/s" if task.speed else "", style="progress.data.speed")
+        return Text(pace(task.speed) if task.speed else "", style="progress.data.speed")
 
 
 class _Lines:
@@ -120,5 +125,5 @@ class _Lines:
         total = "" if self._total is None else f"/{self._total}"
         left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(self._done, 1)
         rest = f", {timedelta(seconds=round(left))} left" if left > 0 else f" in {timedelta(seconds=round(seconds))}"
-        message = f"{self._done}{total} frames, {self._done / seconds:.1f} frames/s{rest}"
+        message = f"{self._done}{total} frames, {pace(self._done / seconds)}{rest}"
         say(str(self._name), message, self._console)

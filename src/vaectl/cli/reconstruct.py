@@ -63,7 +63,7 @@ def show(result: RunResult) -> None:
             f"{clip.psnr:.2f}",
             "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
             f"{clip.seconds:.1f}",
-            "" if (speed := clip.frames_per_second) is None else f"{speed:.1f}",
+            "" if (speed := clip.frames_per_second) is None else f"{speed:.{1 if speed >= 1 else 3}f}",
         )
     console = Console(highlight=False)
     if not console.is_terminal:
