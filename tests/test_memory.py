@@ -1,5 +1,9 @@
 """How people write amounts of memory, and what this machine says of itself."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -39,3 +43,20 @@ def test_this_process_has_used_some_and_may_have_more():
     cpu = torch.device("cpu")
     assert memory.peak(cpu) > 2**20
     assert 2**20 < memory.obtainable(cpu) < 2**50
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
+def test_freed_memory_is_returned():
+    """Blocks of a few MiB, every second one freed: by itself the library keeps them all."""
+    program = """
+import torch
+from vaectl.memory import _kilobytes, return_what_is_freed
+return_what_is_freed()
+torch.zeros(5 * 2**20)  # a freed block of that size makes the library keep smaller ones
+blocks = [torch.zeros(2**20) for _ in range(64)]
+before = _kilobytes("/proc/self/status", "VmRSS")
+del blocks[::2]
+print(before - _kilobytes("/proc/self/status", "VmRSS"))
+"""
+    freed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(freed) > 100 * 2**20  # of 128 MiB

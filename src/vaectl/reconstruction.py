@@ -22,7 +22,7 @@ from torch import Tensor
 import vaectl
 from vaectl import memory
 from vaectl.errors import UsageError, VaectlError
-from vaectl.memory import format_size, obtainable
+from vaectl.memory import format_size, obtainable, return_what_is_freed
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models import load_model
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
@@ -96,6 +96,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     """
     begun = time.monotonic()
     pairs = plan_targets(options)
+    if is_tiled(options):
+        return_what_is_freed()
     model = load_model(options.ae_path, device=options.device, dtype=options.dtype)
     results = []
     for source, target in pairs:

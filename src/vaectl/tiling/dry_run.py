@@ -77,6 +77,7 @@ def _cost(
     peak = 0
     for _ in range(1 if only else 2):
         with torch.no_grad(), _FusedAttention(), _Living() as living:
+            living.watch(list((before or {}).values()))
             x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
             piece, before = Piece(before, last=only, inner=region.inner), None
             made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
@@ -115,8 +116,8 @@ class _Living(TorchDispatchMode):
         self.peak = 0
         self._living: dict[int, int] = {}
 
-    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
+    def watch(self, made: Any) -> None:
+        """Count the tensors in `made` from now on until they are gone."""
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
@@ -125,4 +126,8 @@ class _Living(TorchDispatchMode):
                     self._living[key] = storage.nbytes()
                     weakref.finalize(storage, self._living.pop, key)
         self.peak = max(self.peak, sum(self._living.values()))
+
+    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        self.watch(made)
         return made

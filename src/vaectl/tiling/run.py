@@ -80,6 +80,7 @@ class Tiles:
         for index, tile in enumerate(grid(height, width, self.tile)):
             made, after = run(tile, self.store.get((side, index)))
             self.store.put((side, index), after)
+            del after  # not to be there beside the state of the next tile
             if whole is None:
                 shape = (*made.shape[:3], scale * height, scale * width)
                 whole = torch.empty(shape, dtype=made.dtype, device=device, memory_format=torch.channels_last_3d)
