@@ -250,7 +250,7 @@ class ReconstructOptions:
         bool,
         Option(
             panel=MEMORY,
-            help="Take as little as is still reasonably fast, and half precision on GPUs that have it. Implies tiling.",
+            help="Take as little as about twice the time allows. Implies tiling.",
         ),
     ] = False
 

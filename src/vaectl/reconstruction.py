@@ -247,7 +247,8 @@ def is_tiled(options: ReconstructOptions) -> bool:
 
 
 # What a run takes beside the network: bytes of the process, per pixel of a clip, and per pixel of a frame in a window.
-# Measured (docs/tiling.md).
+# The first and the encoder's from runs at 720p, the others counted from what the stages hold; all on the safe side, as
+# whole runs show (docs/tiling.md).
 PROCESS = 450 * 2**20
 ENCODER, DECODER = 400, 45
 READING, BUFFERS, WRITING = 18, 57, 9
