@@ -47,7 +47,8 @@ def add_command(app: typer.Typer, function: Callable[[T], None], model: type[T],
     """
 
     def run(**typed: Any) -> None:
-        function(resolve(model, {name: value for name, value in typed.items() if value is not None}))
+        # An option that may be repeated is an empty tuple where it is not given.
+        function(resolve(model, {name: value for name, value in typed.items() if value not in (None, ())}))
 
     vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
     name = function.__name__.replace("_", "-")
@@ -73,7 +74,7 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
             rich_help_panel=option.panel,
             autocompletion=_offer(option.choices) if option.choices else None,
         )
-        kind: Any = bool | None if flag else str | None
+        kind: Any = bool | None if flag else list[str] | None if option.many else str | None
         yield inspect.Parameter(
             field,
             inspect.Parameter.KEYWORD_ONLY,

@@ -1,0 +1,11 @@
+"""What each command takes: names, types, bounds, defaults and help texts. One file for each command.
+
+No torch is imported here, so that `--help` and completion are instant.
+"""
+
+from vaectl.options.option import Option as Option
+from vaectl.options.option import cli_name as cli_name
+from vaectl.options.option import dump as dump
+from vaectl.options.option import options_of as options_of
+from vaectl.options.option import parse as parse
+from vaectl.options.reconstruct import ReconstructOptions as ReconstructOptions

@@ -1,0 +1,115 @@
+"""The options that several commands share, and how their values are read: each is declared once, here."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vaectl.memory import parse_size
+from vaectl.options.option import Option
+
+INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
+"""The panels of the help page."""
+
+
+def read_path(value: Any) -> Any:
+    if value == "":
+        raise ValueError("the path is empty; give a file or a folder")
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+def read_frame_rate(value: Any) -> Fraction:
+    try:
+        # Through text: a configuration file gives 29.97 as a binary float, which is not 2997/100.
+        rate = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"give frames per second as 30, 29.97 or 30000/1001, not {value!r}") from None
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise ValueError(f"must lie between 1/1000 and 1000 frames per second, not {value}")
+    return rate
+
+
+def read_device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(f"must be auto, cpu, cuda, cuda:N or mps, not {value!r}")
+    return value
+
+
+def read_dtype(value: Any) -> Any:
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
+
+
+def read_memory_size(value: Any) -> int:
+    return parse_size(str(value))
+
+
+Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace targets that exist.")]
+Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
+
+ModelPath = Annotated[
+    Path | None,
+    Option(
+        panel=MODEL,
+        metavar="PATH",
+        aliases=("from_pretrained",),
+        read=read_path,
+        help="A checkpoint, or its folder with config.json. (default: the built-in model)",
+    ),
+]
+Device = Annotated[
+    str,
+    Option(
+        panel=MODEL,
+        metavar="DEVICE",
+        choices=("auto", "cpu", "cuda", "mps"),
+        read=read_device,
+        help="auto, cpu, cuda, cuda:N or mps.",
+    ),
+]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Annotated[
+    DtypeName,
+    Option(
+        panel=MODEL,
+        metavar="TYPE",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        read=read_dtype,
+        help="float32, bfloat16, float16; auto is bfloat16 on GPUs that have it, else float32.",
+    ),
+]
+
+EnableTiling = Annotated[
+    bool,
+    Option(
+        panel=MEMORY,
+        aliases=("enable_tilintg",),
+        help="Run the model tile by tile, within the memory limit; the result is the same.",
+    ),
+]
+MemoryLimit = Annotated[
+    int | None,
+    Option(
+        panel=MEMORY,
+        metavar="SIZE",
+        read=read_memory_size,
+        help="Most memory to take, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+        "(default: what is free)",
+    ),
+]
+SaveMemory = Annotated[
+    bool, Option(panel=MEMORY, help="Take as little as about twice the time allows. Implies tiling.")
+]
+
+Config = Annotated[
+    Path | None,
+    Option(
+        panel=RUN,
+        metavar="FILE",
+        read=read_path,
+        in_file=False,
+        help="TOML or JSON file of options; the command line wins.",
+    ),
+]
+Debug = Annotated[bool, Option(panel=RUN, in_file=False, help="Show the traceback of an error.")]

@@ -1,0 +1,106 @@
+"""What `vaectl reconstruct` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from vaectl.options.common import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    RUN,
+    Config,
+    Debug,
+    Device,
+    Dtype,
+    EnableTiling,
+    Json,
+    MemoryLimit,
+    ModelPath,
+    Overwrite,
+    SaveMemory,
+    read_frame_rate,
+    read_path,
+)
+from vaectl.options.option import Option
+
+
+def _pixels(about: str) -> Option:
+    return Option(panel=INPUT, metavar="PIXELS", least=16, most=16384, help=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """What `vaectl reconstruct` takes. Raises `ValueError` for options that exclude each other."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    video_path: Annotated[
+        Path,
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            aliases=("image_path",),
+            read=read_path,
+            help="A video, an image, or a folder that holds them at any depth.",
+        ),
+    ]
+    num_frames: Annotated[
+        int | None, Option(panel=INPUT, metavar="N", least=1, help="How many frames to take. (default: all)")
+    ] = None
+    sample_rate: Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")] = 1
+    start: Annotated[int, Option(panel=INPUT, metavar="N", least=0, help="Skip the first N frames of the source.")] = 0
+    height: Annotated[int | None, _pixels("Resize to this height. (default: the source's)")] = None
+    width: Annotated[
+        int | None,
+        _pixels("Resize to this width; with --height, after a centre crop to their aspect. (default: the source's)"),
+    ] = None
+    short_size: Annotated[int | None, _pixels("Or: resize the shorter side to this, aspect kept.")] = None
+
+    rec_path: Annotated[
+        Path,
+        Option(
+            panel=OUTPUT,
+            metavar="PATH",
+            read=read_path,
+            help="Where to write: a file, or a folder that mirrors the source's.",
+        ),
+    ]
+    fps: Annotated[
+        Fraction | None,
+        Option(
+            panel=OUTPUT,
+            metavar="RATE",
+            read=read_frame_rate,
+            help="Frames per second: 30, 29.97, 30000/1001. (default: the source's)",
+        ),
+    ] = None
+    side_by_side: Annotated[bool, Option(panel=OUTPUT, help="Show the original on the left of the reconstruction.")] = (
+        False
+    )
+    lossless: Annotated[bool, Option(panel=OUTPUT, help="Store every RGB value exactly; large files.")] = False
+    overwrite: Overwrite = False
+    json: Json = False
+
+    ae_path: ModelPath = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+
+    enable_tiling: EnableTiling = False
+    memory_limit: MemoryLimit = None
+    save_memory: SaveMemory = False
+
+    config: Config = None
+    strict: Annotated[bool, Option(panel=RUN, help="Fail a clip that is shorter than --num-frames, not just warn.")] = (
+        False
+    )
+    debug: Debug = False
+
+    def __post_init__(self) -> None:
+        if self.short_size is not None and (self.height is not None or self.width is not None):
+            raise ValueError("--short-size excludes --height and --width; give one or the other")
