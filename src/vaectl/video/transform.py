@@ -43,9 +43,34 @@ def resize(frames: Tensor, width: int, height: int) -> Tensor:
     crop_height = min(old_height, _scaled(height, old_width, width))
     left, top = (old_width - crop_width) // 2, (old_height - crop_height) // 2
     cropped = frames[..., top : top + crop_height, left : left + crop_width]
-    if (crop_width, crop_height) == (width, height):
-        return cropped.contiguous()
-    resized = F.interpolate(cropped.float(), (height, width), mode="bilinear", antialias=True)
+    return resize_exactly(cropped, width, height).contiguous()
+
+
+def scale_and_crop(
+    frames: Tensor, resolution: int, crop_size: int | None, at: tuple[float, float] = (0.5, 0.5)
+) -> Tensor:
+    """Shorter side of (T, 3, H, W) uint8 to `resolution`, then a square of `crop_size` pixels, None for no crop.
+
+    The protocol of the published tables: antialiased bilinear, computed in float32 and rounded to the nearest of 256
+    levels. `at` is where the square lies, from (0, 0), top left, to (1, 1), bottom right. Raises ValueError where
+    `crop_size` is larger than `resolution`.
+    """
+    if crop_size is not None and crop_size > resolution:
+        raise ValueError(f"a crop of {crop_size} pixels does not fit into frames of {resolution}")
+    height, width = frames.shape[-2:]
+    width, height = target_size(width, height, short_size=resolution)
+    scaled = resize_exactly(frames, width, height)
+    if crop_size is None:
+        return scaled
+    top, left = round(at[0] * (height - crop_size)), round(at[1] * (width - crop_size))
+    return scaled[..., top : top + crop_size, left : left + crop_size].contiguous()
+
+
+def resize_exactly(frames: Tensor, width: int, height: int) -> Tensor:
+    """(T, 3, H, W) uint8 to that size whatever their aspect: antialiased bilinear in float32, rounded."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
     return resized.round_().clamp_(0, 255).to(frames.dtype)
 
 
