@@ -1,1 +1,1 @@
-"""The jobs behind `vaectl prepare-eval` and `vaectl eval`: clips through a model, and how far they are from themselves."""
+"""The jobs behind `vaectl prepare-eval` and `vaectl eval`: how far clips come back from a model."""

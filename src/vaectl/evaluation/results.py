@@ -1,4 +1,4 @@
-"""What an evaluation found: plain values, as they are shown, written and reported. Nothing is computed on tensors here."""
+"""What an evaluation found: plain values, as they are shown, written and reported. No tensors here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Summary:
 
     mean: float
     low: float | None
-    """The 95 % confidence interval of the mean over clips (Student's t); None with fewer than two clips, or for sets."""
+    """The 95 % confidence interval of the mean over clips (Student's t); None below two clips, or for sets."""
     high: float | None
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
