@@ -1,7 +1,7 @@
 """What a metric is: something that compares original and generated clips. Knows tensors only.
 
 There are two kinds. A `FrameMetric` gives numbers for each pair of clips by itself; a `SetMetric` looks at many pairs
-and gives one number for all of them. Both take 8-bit frames, so that writing clips losslessly in between changes nothing.
+and gives one number for all of them. Both take 8-bit frames, so writing clips losslessly in between changes nothing.
 """
 
 from __future__ import annotations
