@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,8 @@ class Summary:
 
     mean: float
     low: float | None
-    """The 95 % confidence interval of the mean over clips (Student's t); None below two clips, or for sets."""
+    """The 95 % confidence interval of the mean over clips (Student's t); None for sets, below two clips, or where a
+    clip's mean is inf."""
     high: float | None
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
@@ -67,10 +69,60 @@ class Evaluation:
     """Clips that could not be compared, by name, with the reason in one line."""
     seconds: float
     decode_seconds: float
+    """Spent decoding, summed over the threads that did, which ran beside the rest."""
     peak_memory: int
     """Bytes."""
+    stopped_before: int = 0
+    """How many more pairs there were when the run was stopped by Ctrl-C; 0 for a run that was not."""
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """The clips, the one with the worst mean of `metric` first."""
         facts = next(m for m in self.metrics if m.name == metric)
         return sorted(self.clips, key=lambda clip: clip.mean(metric), reverse=facts.better == "lower")
+
+    def summary(self, metric: str) -> Summary:
+        """The metric over all clips, of which there is at least one; of a set metric, its number."""
+        if metric in self.set_values:
+            return Summary(self.set_values[metric], None, None, None)
+        means = [clip.mean(metric) for clip in self.clips]
+        low, high = confidence_interval(means) or (None, None)
+        return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values: paths as strings, null for what there is not, "inf" for a PSNR without any error."""
+        summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
+        facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
+        return {
+            "summary": {name: {**_plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
+            "protocol": self.protocol,
+            "clips": [
+                {**_plain(asdict(clip)), "mean": _plain({metric: clip.mean(metric) for metric in clip.values})}
+                for clip in self.clips
+            ],
+            "left_out": self.left_out,
+            "stopped_before": self.stopped_before,
+            "seconds": self.seconds,
+            "decode_seconds": self.decode_seconds,
+            "peak_memory": self.peak_memory,
+        }
+
+
+def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Where the mean lies with 95 % confidence, by Student's t; None below two values or where one is not finite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return str(value) if isinstance(value, Path) else value
