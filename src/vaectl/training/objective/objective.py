@@ -1,0 +1,124 @@
+"""The terms joined into what the network minimises and what its discriminator minimises.
+
+Knows no optimizer, no step and no device: the loop says whether the adversarial term is on, moves the module, and calls
+this under autocast if it likes; the networks in here then run in that precision, sums and losses in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vaectl.models import Posterior
+from vaectl.models.wfvae import Coefficients
+from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
+from vaectl.training.objective.discriminator import PatchGAN3D
+from vaectl.training.objective.kl import kl_divergence
+from vaectl.training.objective.perceptual import perceptual_distances
+from vaectl.training.objective.reconstruction import LossType, negative_log_likelihood, pixel_errors
+from vaectl.training.objective.wavelet import wavelet_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """How the terms are weighed. The defaults are the published values."""
+
+    loss_type: LossType = "l1"
+    logvar_init: float = 0.0
+    perceptual_weight: float = 1.0
+    """0: no perceptual network is loaded."""
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    lpips_weights: Path | None = None
+    """A file with the backbone's weights; None: those that are shipped or in PyTorch's cache."""
+    kl_weight: float = 1e-6
+    wavelet_loss: bool = True
+    wavelet_weight: float = 0.1
+    disc_weight: float = 0.5
+    """0: no discriminator is made."""
+
+
+class Objective(nn.Module):
+    """What training minimises, with the two networks that it asks: LPIPS, which stays as it is, and a discriminator.
+
+    Clips x (original) and y (reconstruction) are (B, 3, T, H, W) in [-1, 1]. Both losses give the scalar to minimise
+    and its parts by name, detached scalars in float32. What is not finite is passed on, for the loop to see.
+    """
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        """Raises VaectlError where the weights of the perceptual network are not to be had."""
+        super().__init__()
+        self.config = config
+        self.lpips: nn.Module | None = None
+        if config.perceptual_weight:
+            from vaectl.metrics.lpips import load_lpips
+
+            self.lpips = load_lpips(config.lpips_net, config.lpips_weights)
+        self.discriminator = PatchGAN3D() if config.disc_weight else None
+
+    def generator_loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        posterior: Posterior,
+        coefficients: tuple[Coefficients, Coefficients] | None,
+        last_layer: Tensor,
+        *,
+        adversarial: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """nll + kl_weight·kl + wavelet_weight·wavelet + disc_weight·adaptive_weight·generator.
+
+        `coefficients` are the encoder's and the decoder's, None for a model without wavelets. `last_layer` is the
+        weight of the decoder's last convolution, where the adaptive weight is measured. `adversarial` says whether the
+        last term is on.
+
+        Parts: `rec` (mean pixel error), `perceptual` (mean LPIPS), `nll`, `kl`, `wavelet`, and if adversarial
+        `generator`, `adaptive_weight` and `fake_logits` (their mean).
+        """
+        config = self.config
+        errors = pixel_errors(x, y, config.loss_type)
+        parts = {"rec": errors.mean()}
+        if self.lpips is not None:
+            distances_BT = perceptual_distances(self.lpips, x, y)
+            parts["perceptual"] = distances_BT.mean()
+            errors = errors + config.perceptual_weight * distances_BT[:, None, :, None, None]
+        parts["nll"] = negative_log_likelihood(errors, config.logvar_init)
+        parts["kl"] = kl_divergence(posterior)
+        total = parts["nll"] + config.kl_weight * parts["kl"]
+        if config.wavelet_loss and coefficients is not None:
+            parts["wavelet"] = wavelet_loss(*coefficients)
+            total = total + config.wavelet_weight * parts["wavelet"]
+        if adversarial and self.discriminator is not None:
+            with without_gradients(self.discriminator):
+                fake_logits = self.discriminator(y).float()
+            parts["fake_logits"] = fake_logits.mean()
+            parts["generator"] = generator_loss(fake_logits)
+            parts["adaptive_weight"] = adaptive_weight(parts["nll"], parts["generator"], last_layer)
+            total = total + config.disc_weight * parts["adaptive_weight"] * parts["generator"]
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def discriminator_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The hinge loss on originals and reconstructions; no gradient reaches the clips.
+
+        Parts: `discriminator`, and the means `real_logits` and `fake_logits`.
+        """
+        if self.discriminator is None:
+            raise ValueError("an objective with disc_weight 0 has no discriminator")
+        real_logits, fake_logits = (self.discriminator(clip.detach()).float() for clip in (x, y))
+        loss = hinge_loss(real_logits, fake_logits)
+        parts = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+@contextmanager
+def without_gradients(network: nn.Module) -> Iterator[None]:
+    """What is computed in here gives gradients to its input, and none to the parameters of `network`."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
