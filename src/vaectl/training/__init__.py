@@ -1,0 +1,1 @@
+"""Training: the job behind `vaectl train`, its objective, its checkpoints and its recipes."""
