@@ -90,6 +90,7 @@ def _offer(choices: tuple[str, ...]) -> Callable[[], list[str]]:
 def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
     """The options from what was typed and, beneath it, the configuration file that `config` names.
 
+    A class may have more beneath that: its `beneath` gives it, from what typing and the file have given.
     Raises `UsageError` with one line that names each faulty option as its author spelt it.
     """
     file = typed.get("config")
@@ -98,7 +99,9 @@ def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
     def name(field: str) -> str:
         return f"{field} in {file}" if field in configured and field not in typed else cli_name(field)
 
-    return parse(model, {**configured, **typed}, name)
+    given = {**configured, **typed}
+    beneath = getattr(model, "beneath", None)
+    return parse(model, {**(beneath(given) if beneath else {}), **given}, name)
 
 
 def read_config(path: Path, model: type[Any]) -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""What `vaectl train` takes. The defaults are those of the published scripts, where these have the option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from vaectl.options.common import (
+    MODEL,
+    RUN,
+    Config,
+    Debug,
+    Device,
+    Json,
+    read_path,
+)
+from vaectl.options.option import Option
+
+DATA, OBJECTIVE, OPTIMISER, VALIDATION, CHECKPOINTS = (
+    "Data",
+    "Objective",
+    "Optimiser",
+    "Validation",
+    "Run and checkpoints",
+)
+
+
+def read_paths(value: Any) -> Any:
+    """One path or a list of them."""
+    return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
+
+
+def read_weights(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def read_precision(value: Any) -> Any:
+    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(str(value), value)
+
+
+def count(panel: str, help: str, least: int = 1, aliases: tuple[str, ...] = ()) -> Option:
+    return Option(panel=panel, metavar="N", least=least, help=help, aliases=aliases)
+
+
+def number(panel: str, help: str, least: float = 0.0, most: float | None = None) -> Option:
+    return Option(panel=panel, metavar="X", least=least, most=most, help=help)
+
+
+def flag(panel: str, help: str) -> Option:
+    return Option(panel=panel, help=help)
+
+
+def place(panel: str, help: str) -> Option:
+    return Option(panel=panel, metavar="PATH", read=read_path, help=help)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What `vaectl train` takes. Raises `ValueError` for options that exclude each other."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    video_path: Annotated[
+        tuple[Path, ...],
+        Option(panel=DATA, metavar="PATH", many=True, read=read_paths, help="A tree of videos; may be repeated."),
+    ]
+    video_weight: Annotated[
+        tuple[float, ...],
+        Option(
+            panel=DATA,
+            metavar="X",
+            many=True,
+            read=read_weights,
+            help="How often each --video-path is drawn from, in their order. (default: by its number of clips)",
+        ),
+    ] = ()
+    num_frames: Annotated[int, count(DATA, "Frames of a clip: 1 + 4n for models that shorten time by 4.")] = 17
+    resolution: Annotated[int, count(DATA, "Shorter side and crop in pixels, a multiple of 8.", least=16)] = 256
+    sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
+    dynamic_sample: Annotated[bool, flag(DATA, "Draw the frame interval from 1 to --sample-rate for each clip.")] = (
+        False
+    )
+    random_crop: Annotated[bool, flag(DATA, "Crop anywhere, not in the centre.")] = False
+    flip: Annotated[bool, flag(DATA, "Mirror every other clip, by chance.")] = False
+    batch_size: Annotated[int, count(DATA, "Clips of a batch, on each rank.")] = 1
+    num_workers: Annotated[
+        int,
+        count(DATA, "Processes that read clips, on each rank; 0 reads in this one.", 0, ("dataset_num_worker",)),
+    ] = 4
+    strict: Annotated[bool, flag(DATA, "Stop at clips that cannot be read, instead of leaving them out.")] = False
+
+    model_config: Annotated[Path | None, place(MODEL, "Train from scratch: the config.json of a new model.")] = None
+    pretrained_model_name_or_path: Annotated[
+        Path | None, place(MODEL, "Or begin with the weights of this model directory.")
+    ] = None
+    ignore_mismatched_sizes: Annotated[
+        bool, flag(MODEL, "Leave weights new whose shape differs from the pretrained ones.")
+    ] = False
+    freeze_encoder: Annotated[bool, flag(MODEL, "Train the decoder alone.")] = False
+    model_name: Annotated[
+        str | None,
+        Option(panel=MODEL, metavar="NAME", help="Checked against the config: WFVAE or CausalVAE."),
+    ] = None
+    device: Device = "auto"
+    mix_precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"],
+        Option(
+            panel=MODEL,
+            metavar="TYPE",
+            choices=("auto", "bf16", "fp16", "fp32"),
+            read=read_precision,
+            help="Precision of the convolutions; auto is bf16 on GPUs that have it, else fp32.",
+        ),
+    ] = "auto"
+    gradient_checkpointing: Annotated[bool, flag(MODEL, "Compute activations twice to save memory.")] = False
+    compile: Annotated[bool, flag(MODEL, "Compile the network with torch.compile.")] = False
+
+    loss_type: Annotated[
+        Literal["l1", "l2"],
+        Option(panel=OBJECTIVE, metavar="TYPE", choices=("l1", "l2"), help="l1 or l2: absolute or squared error."),
+    ] = "l1"
+    perceptual_weight: Annotated[float, number(OBJECTIVE, "Weight of LPIPS; 0 leaves it out.")] = 1.0
+    lpips_net: Annotated[
+        Literal["vgg", "alex"],
+        Option(panel=OBJECTIVE, metavar="NET", choices=("vgg", "alex"), help="vgg as published; alex is faster."),
+    ] = "vgg"
+    lpips_weights: Annotated[Path | None, place(OBJECTIVE, "The weights of that backbone. (default: looked up)")] = None
+    kl_weight: Annotated[float, number(OBJECTIVE, "Weight of the KL divergence to N(0, I).")] = 1e-6
+    logvar_init: Annotated[float, number(OBJECTIVE, "Log-variance of the reconstruction error.", least=-30)] = 0.0
+    wavelet_loss: Annotated[bool, flag(OBJECTIVE, "Compare wavelet coefficients too (WF-VAE).")] = False
+    wavelet_weight: Annotated[float, number(OBJECTIVE, "Weight of the wavelet loss.")] = 0.1
+    disc_weight: Annotated[float, number(OBJECTIVE, "Weight of the adversarial loss; 0 leaves it out.")] = 0.5
+    disc_start: Annotated[int, count(OBJECTIVE, "Step from which on it is active.", least=0)] = 5
+    load_disc_from_checkpoint: Annotated[
+        Path | None, place(OBJECTIVE, "Begin with the discriminator of this training checkpoint.")
+    ] = None
+    disc_cls: Annotated[
+        str | None, Option(panel=OBJECTIVE, metavar="NAME", help="Checked: the 3D PatchGAN of the published models.")
+    ] = None
+
+    lr: Annotated[float, number(OPTIMISER, "Learning rate of AdamW.")] = 1e-5
+    weight_decay: Annotated[float, number(OPTIMISER, "Weight decay of AdamW.")] = 1e-4
+    lr_schedule: Annotated[
+        Literal["constant", "cosine"],
+        Option(panel=OPTIMISER, metavar="NAME", choices=("constant", "cosine"), help="constant, or cosine down to 0."),
+    ] = "constant"
+    warmup_steps: Annotated[int, count(OPTIMISER, "Steps in which the learning rate rises from 0.", least=0)] = 0
+    clip_grad_norm: Annotated[
+        float | None, number(OPTIMISER, "Largest norm of the gradient. (default: not limited)")
+    ] = None
+    gradient_accumulation_steps: Annotated[int, count(OPTIMISER, "Batches of a step.")] = 1
+    ema: Annotated[bool, flag(OPTIMISER, "Keep a moving average of the weights.")] = False
+    ema_decay: Annotated[float, number(OPTIMISER, "Its decay at each step.", most=1)] = 0.999
+    epochs: Annotated[
+        int | None, count(OPTIMISER, "How often to go through the data. (default: 10, without --max-steps)")
+    ] = None
+    max_steps: Annotated[int | None, count(OPTIMISER, "Steps after which to end. (default: by --epochs)")] = None
+    seed: Annotated[
+        int, Option(panel=OPTIMISER, metavar="N", least=0, most=2**63 - 1, help="Of all that is drawn.")
+    ] = 1234
+    find_unused_parameters: Annotated[bool, flag(OPTIMISER, "Accepted; vaectl's models leave none unused.")] = False
+
+    eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos to measure on. (default: no validation)")] = None
+    eval_steps: Annotated[int, count(VALIDATION, "Steps from one validation to the next.")] = 1000
+    eval_num_frames: Annotated[int, count(VALIDATION, "Frames of a clip.")] = 17
+    eval_resolution: Annotated[int, count(VALIDATION, "Shorter side and centre crop in pixels.", least=16)] = 256
+    eval_sample_rate: Annotated[int, count(VALIDATION, "Take every N-th frame.")] = 1
+    eval_batch_size: Annotated[int, count(VALIDATION, "Clips measured at once.")] = 8
+    eval_subset_size: Annotated[int, count(VALIDATION, "Use the first N clips; 0 uses all.", least=0)] = 100
+    eval_num_video_log: Annotated[int, count(VALIDATION, "Clips shown in the pictures.", least=0)] = 2
+    eval_lpips: Annotated[bool, flag(VALIDATION, "Measure LPIPS (alex) beside PSNR and SSIM.")] = True
+    enable_tiling: Annotated[
+        bool,
+        Option(
+            panel=VALIDATION,
+            aliases=("enable_tilintg",),
+            help="Accepted; validation runs piece by piece anyway, with the same numbers.",
+        ),
+    ] = False
+
+    ckpt_dir: Annotated[Path, place(CHECKPOINTS, "Folder of all runs.")] = Path("results")
+    exp_name: Annotated[
+        str, Option(panel=CHECKPOINTS, metavar="NAME", help="Name of this run, and of its folder in --ckpt-dir.")
+    ] = "vae"
+    resume_from_checkpoint: Annotated[
+        str | None,
+        Option(
+            panel=CHECKPOINTS,
+            metavar="PATH",
+            in_file=False,
+            help="Go on from this checkpoint: its path, or `latest` of this run (begins anew if there is none).",
+        ),
+    ] = None
+    accept_changes: Annotated[
+        bool, flag(CHECKPOINTS, "Resume with other options than the checkpoint's, and name them.")
+    ] = False
+    not_resume_optimizer: Annotated[bool, flag(CHECKPOINTS, "Resume without the state of the optimisers.")] = False
+    not_resume_discriminator: Annotated[bool, flag(CHECKPOINTS, "Resume with a new discriminator.")] = False
+    save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
+    save_ckpt_minutes: Annotated[
+        float | None, number(CHECKPOINTS, "And minutes, if steps are slow. (default: by steps alone)", least=0.01)
+    ] = None
+    keep: Annotated[int, count(CHECKPOINTS, "Checkpoints to keep: the last N, and the best one.")] = 3
+    log_steps: Annotated[int, count(CHECKPOINTS, "Steps from one line about the losses to the next.")] = 5
+
+    recipe: Annotated[
+        str | None,
+        Option(panel=RUN, metavar="NAME", help="Named options, beneath all others: tiny, wfvae-s, od-vae, stage1, …"),
+    ] = None
+    json: Json = False
+    config: Config = None
+    debug: Debug = False
+
+    def __post_init__(self) -> None:
+        if self.model_config is not None and self.pretrained_model_name_or_path is not None:
+            raise ValueError("--model-config and --pretrained-model-name-or-path exclude each other; give one")
+        if self.video_weight and len(self.video_weight) != len(self.video_path):
+            raise ValueError(
+                f"--video-weight is given {len(self.video_weight)} times, --video-path {len(self.video_path)} times;"
+                " give one for each"
+            )
+        if any(weight <= 0 for weight in self.video_weight):
+            raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
+        if self.resolution % 8 or self.eval_resolution % 8:
+            option, pixels = ("", self.resolution) if self.resolution % 8 else ("eval-", self.eval_resolution)
+            raise ValueError(f"--{option}resolution must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
+        if not self.exp_name or "/" in self.exp_name or self.exp_name in (".", ".."):
+            raise ValueError(f"--exp-name is a name, not a path: {self.exp_name!r}; --ckpt-dir says where")
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What holds where nothing is `given`: the options of the checkpoint to resume from, or those of a recipe."""
+        from vaectl.training.resume import underlying
+
+        return underlying(given)

@@ -1,0 +1,122 @@
+"""Several processes that share a job, as `torchrun` starts them: who is who, and waiting for each other.
+
+Goes by the environment that `torchrun` sets; a process that was started alone is rank 0 of 1. Imports no torch until
+there is more than one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from vaectl.errors import UsageError, VaectlError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """The number of this process among those on this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """How many processes share the job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all."""
+    return rank() == 0
+
+
+def device_of_rank(device: str) -> str:
+    """A GPU of its own for each process of a machine, where `device` (auto, cpu, cuda, cuda:N, mps) leaves the choice."""
+    if world_size() == 1 or device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{local_rank() % count}" if count else device
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """The processes can wait for each other within this block; whoever leaves it by an exception stops the others."""
+    if world_size() == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun"
+        ) from None
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_others() -> None:
+    """Returns when every process has come here. Raises VaectlError where one of them has ended."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    try:
+        work = dist.barrier(async_op=True)
+        while not work.is_completed():  # waiting inside it, a process would be deaf to signals
+            time.sleep(0.02)
+        work.wait()
+    except RuntimeError:
+        raise VaectlError(f"rank {rank()}: another process has stopped; see its message, and start all again") from None
+
+
+PATIENCE = timedelta(weeks=4)
+"""Clips may keep the slowest process busy for long. One that has ended is noticed at once, by its connection."""
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The mean of a tensor of the same shape over all ranks, the same on each."""
+    if world_size() == 1:
+        return tensor
+    import torch.distributed as dist
+
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give all ranks the values of rank 0, in place."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    for tensor in tensors:
+        dist.broadcast(tensor, src=0)
+
+
+def any_rank(flags: Sequence[bool]) -> list[bool]:
+    """For each flag, whether any rank has it set: the same answer on all of them."""
+    if world_size() == 1:
+        return list(flags)
+    import torch
+    import torch.distributed as dist
+
+    votes = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return [bool(vote) for vote in votes]

@@ -1,0 +1,69 @@
+"""Checkpoints: everything that a run needs to go on, in a directory that is also a model.
+
+    config.json, diffusion_pytorch_model.safetensors   the model, with its averaged weights if there are any
+    training_state.pt                                  the rest: weights as trained, optimisers, discriminator, position
+    training.json                                      the options, and what the run looked like
+
+Written under another name and renamed, so that one with this name is complete. No file is called *.ckpt: the original
+code would load that instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vaectl.errors import VaectlError
+from vaectl.training.folder import UNFINISHED, checkpoint_name
+from vaectl.training.resume import FACTS
+
+STATE = "training_state.pt"
+
+
+def write_checkpoint(
+    run: Path, step: int, write_model: Callable[[Path], None], state: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Path:
+    """Write the checkpoint of `step` and give its path. Raises VaectlError where that fails; then nothing is left."""
+    target, temporary = run / checkpoint_name(step), run / f"{UNFINISHED}{checkpoint_name(step)}-{os.getpid()}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_model(temporary)
+        torch.save(dict(state), temporary / STATE)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for file in (*temporary.iterdir(), temporary):
+            flush_to_disk(file)
+        temporary.rename(target)
+        flush_to_disk(run)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # PyTorch and safetensors hide the system's reason in their texts.
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise VaectlError(f"{target}: not written ({reason}); free space, or check the disk") from error
+    return target
+
+
+def flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """What `write_checkpoint` was given as the state, on `device`. Raises VaectlError for a damaged file."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise VaectlError(f"{checkpoint / STATE}: cannot be read ({reason}); resume from another checkpoint") from None
+    return state

@@ -1,0 +1,43 @@
+"""A moving average of the weights: smoother than the weights themselves, and what the run is after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class Average:
+    """average ← decay·average + (1 - decay)·weights, for each parameter; buffers are taken as they are."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._merge = get_ema_multi_avg_fn(decay)
+        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self._trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        parameters = dict(model.named_parameters())
+        averages = [self.weights[name] for name in self._trained]
+        self._merge(averages, [parameters[name].detach() for name in self._trained], 0)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        for name, tensor in self.weights.items():
+            tensor.copy_(weights[name])
+
+    @contextmanager
+    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` has the averages for weights. Nothing is copied: both just change places."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
+    def _swap(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.data, self.weights[name] = self.weights[name], parameter.data

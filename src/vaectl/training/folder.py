@@ -1,0 +1,80 @@
+"""The folder of a run: where its checkpoints, journals and pictures lie, and who may write there.
+
+    RUN/options.json              the options as they were resolved
+    RUN/checkpoint-00001000/      a model directory with the state of the run (see checkpoint.py)
+    RUN/latest, RUN/best          links to checkpoints
+    RUN/metrics.jsonl             one object for each step
+    RUN/validation.jsonl          one for each validation
+    RUN/tensorboard/              the same for TensorBoard
+    RUN/samples/                  a picture for each validation
+
+Knows names, and nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vaectl.errors import UsageError
+
+CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
+UNFINISHED = ".unfinished-"
+
+
+def checkpoint_name(step: int) -> str:
+    return f"checkpoint-{step:08d}"
+
+
+def checkpoints(run: Path) -> dict[int, Path]:
+    """The complete checkpoints of a run by their step, in order; none where there is no such folder."""
+    if not run.is_dir():
+        return {}
+    found = {int(match[1]): path for path in run.iterdir() if (match := CHECKPOINT.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def point(link: Path, target: Path) -> None:
+    """Let the symbolic link name `target`, its neighbour; at no moment is there none."""
+    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target.name)
+    temporary.replace(link)
+
+
+def prune(run: Path, keep: int, best: int | None) -> None:
+    """Remove all checkpoints but the last `keep` and the best; what is removed loses its name first."""
+    for step, path in list(checkpoints(run).items())[:-keep]:
+        if step != best:
+            doomed = run / f"{UNFINISHED}{path.name}-{os.getpid()}"
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Hold the folder for this process, and clear away what a killed one left half written.
+
+    Made where it is missing. Raises UsageError where another process holds it, or nothing can be written there.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError as error:
+        raise UsageError(f"{run}: cannot write there ({error.strerror}); choose another --ckpt-dir") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{run}: another process trains there; wait for it, or give another --exp-name") from None
+        for path in run.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        os.close(descriptor)

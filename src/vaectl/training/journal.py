@@ -1,0 +1,113 @@
+"""What a run writes down at every step: a line of JSON, and the same for TensorBoard.
+
+The lines hold no times, so that a run that was killed and resumed leaves the very same file as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vaectl.progress import Progress
+
+
+class Journal:
+    """The journals of a run that goes on after `step`: what an earlier process wrote beyond that is cut off."""
+
+    def __init__(self, run: Path, step: int, progress: Progress) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._progress = progress
+        self._lines = {name: Lines(run / name, step) for name in ("metrics.jsonl", "validation.jsonl")}
+        # TensorBoard itself passes over what earlier files hold from this step on.
+        self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+    def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
+        """Write what a step gave; `speed` goes to TensorBoard alone."""
+        self._write("metrics.jsonl", step, values)
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        self._show(
+            step, {**{f"train/{k}": v for k, v in numbers.items()}, **{f"speed/{k}": v for k, v in speed.items()}}
+        )
+
+    def validation(self, step: int, values: Mapping[str, float], picture_3HW: Tensor | None) -> None:
+        """Write what a validation gave: numbers, and a picture in 8 bits."""
+        self._write("validation.jsonl", step, values)
+        self._show(step, {f"validation/{name}": value for name, value in values.items()})
+        if picture_3HW is not None:
+            self._board.add_image("samples", picture_3HW, step)
+
+    def flush(self) -> None:
+        """Bring all that was written to the disk."""
+        for lines in self._lines.values():
+            lines.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._board.close()
+
+    def _write(self, name: str, step: int, values: Mapping[str, Any]) -> None:
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        if trouble := self._lines[name].add({"step": step, **finite}):
+            self._progress.warn(trouble)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+class Lines:
+    """A file of JSON lines in the order of their steps. A line is there whole or not at all.
+
+    Where the disk is full lines wait in memory until there is room again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Goes on after `step`: later lines, and one that was cut short, are removed."""
+        self._path, self._waiting, self._in_trouble = path, b"", False
+        self._size = size_up_to(path, step)
+        with path.open("ab") as file:
+            file.truncate(self._size)
+
+    def add(self, value: Mapping[str, Any]) -> str | None:
+        """Append a line. Gives a line about what is wrong when the file stops taking any."""
+        self._waiting += json.dumps(value, allow_nan=False).encode() + b"\n"
+        try:
+            with self._path.open("r+b") as file:
+                file.truncate(self._size)
+                file.seek(self._size)
+                file.write(self._waiting)
+        except OSError as error:
+            trouble, self._in_trouble = not self._in_trouble, True
+            return (
+                f"{self._path}: cannot be written ({error.strerror}); free space, its lines wait" if trouble else None
+            )
+        self._size += len(self._waiting)
+        self._waiting, self._in_trouble = b"", False
+        return None
+
+    def flush(self) -> None:
+        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def size_up_to(path: Path, step: int) -> int:
+    """How many bytes of a file of lines belong to steps up to `step`."""
+    size = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+                size += len(line)
+    return size

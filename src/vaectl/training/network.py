@@ -1,0 +1,72 @@
+"""The auto-encoder as training calls it: a batch of clips to all that the objective asks for, in one forward pass.
+
+One module with one `forward`, because that is what DDP and `torch.compile` wrap. Knows no loss and no optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vaectl.models.causalvae import CausalVAE
+from vaectl.models.config import FamilyConfig
+from vaectl.models.piece import Piece
+from vaectl.models.posterior import Posterior
+from vaectl.models.vae import AnyVAE
+from vaectl.models.wfvae import WFVAE, Coefficients
+from vaectl.training.chance import seed_of
+
+Output = tuple[Tensor, Posterior, tuple[Coefficients, Coefficients] | None]
+"""The reconstruction, the posterior, and the encoder's and the decoder's wavelet coefficients if the model has any."""
+
+
+class AutoEncoder(nn.Module):
+    """Clips (B, 3, T, H, W) in [-1, 1] with standard normal noise of the latent's shape, to an `Output`."""
+
+    def __init__(self, model: AnyVAE, *, freeze_encoder: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.freeze_encoder = freeze_encoder
+
+    def forward(self, x_BCTHW: Tensor, noise_BCTHW: Tensor) -> Output:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            if isinstance(self.model, WFVAE):
+                moments, bands = self.model.encoder.forward(x_BCTHW, Piece())
+            else:
+                moments, bands = self.model.encode_piece(x_BCTHW, Piece()), None
+        posterior = Posterior.from_moments(moments.float())
+        z = posterior.mean + torch.exp(0.5 * posterior.logvar) * noise_BCTHW
+        z = z.contiguous(memory_format=torch.channels_last_3d)
+        if isinstance(self.model, WFVAE) and bands is not None:
+            y, predicted = self.model.decoder.forward(z, Piece())
+            return y, posterior, (bands, predicted)
+        return self.model.decode_piece(z, Piece()), posterior, None
+
+
+def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
+    """The parameters that learn; those of a frozen encoder are marked so."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not (freeze_encoder and name.startswith(("encoder.", "quant_conv."))))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def last_layer(model: AnyVAE) -> Tensor:
+    """The weight of the decoder's last convolution, which sets the adaptive weight of the adversarial term."""
+    if isinstance(model, WFVAE):
+        return model.decoder.conv_out.weight
+    assert isinstance(model, CausalVAE)
+    return model.decoder.conv_out.conv.weight
+
+
+def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolution: int, seed: int) -> Tensor:
+    """Standard normal noise (B, C, t, h, w) that depends on the seed and each clip's number, and on nothing else.
+
+    So neither the rank nor the batch in which a clip comes matters. A clip of a later epoch has a number of its own.
+    """
+    side = resolution // config.space_compression
+    shape = (config.latent_channels, 1 + (frames - 1) // config.time_compression, side, side)
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", clip))) for clip in clips]
+    )

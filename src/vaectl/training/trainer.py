@@ -1,0 +1,202 @@
+"""The story of a training step: clips in, one optimiser forward, numbers out.
+
+Knows tensors, the objective and the ranks that train together; files, data and the console are the job's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW, Optimizer
+
+from vaectl import ranks
+from vaectl.errors import VaectlError
+from vaectl.models.vae import AnyVAE
+from vaectl.options.train import TrainOptions
+from vaectl.training.chance import seed_of
+from vaectl.training.ema import Average
+from vaectl.training.network import AutoEncoder, Output, last_layer, latent_noise, trained_parameters
+from vaectl.training.objective import Objective
+from vaectl.training.schedule import learning_rate
+
+PATIENCE = 10
+"""Steps in a row that may be skipped because something was not finite."""
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """What one forward pass takes."""
+
+    frames: Tensor
+    """(B, T, 3, H, W) uint8."""
+    numbers: Sequence[int]
+    """Of each clip: its number, which decides its noise."""
+
+
+class Trainer:
+    """A model in training: its weights, its objective and its optimisers, and how far it has come."""
+
+    def __init__(
+        self, model: AnyVAE, objective: Objective, options: TrainOptions, precision: torch.dtype, steps: int
+    ) -> None:
+        """`precision` is that of the convolutions; the weights are float32. `steps`: how many there will be in all."""
+        self.model, self.objective, self.options, self.steps = model, objective, options, steps
+        self.device, self.precision = model.device, precision
+        self.step = self.clips = self.skipped = self._skipped_in_a_row = 0
+        parameters = trained_parameters(model, freeze_encoder=options.freeze_encoder)
+        self.generator = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.critic = (
+            AdamW(objective.discriminator.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+            if objective.discriminator is not None
+            else None
+        )
+        self.average = Average(model, options.ema_decay) if options.ema else None
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
+        network: nn.Module = AutoEncoder(model, freeze_encoder=options.freeze_encoder)
+        if options.compile:
+            network.compile()
+        if ranks.world_size() > 1:
+            places = [self.device] if self.device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
+        self._network = network
+
+    def advance(self, batches: Sequence[ClipBatch]) -> dict[str, float | str | bool]:
+        """One step on this rank's batches, of which there are several with gradient accumulation.
+
+        Generator and discriminator take turns once the adversarial term is on. Gives the mean of the loss and of each
+        part over batches and ranks. Where the loss or the gradient is not finite, on whichever rank, nothing is learnt.
+        Raises VaectlError when that happens `PATIENCE` times in a row.
+        """
+        options, number = self.options, self.step
+        torch.manual_seed(seed_of(options.seed, "step", number, ranks.rank()))
+        adversarial = self.critic is not None and number >= options.disc_start
+        criticising = adversarial and number % 2 == 1
+        optimiser: Optimizer = self.critic if self.critic is not None and criticising else self.generator
+        rate = learning_rate(number + 1, options.lr, options.lr_schedule, options.warmup_steps, self.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        statistics = [buffer.clone() for buffer in self.objective.buffers()]
+
+        gathered = []
+        for i, batch in enumerate(batches):
+            with self._exchanging_gradients(last=i == len(batches) - 1):
+                total, parts = self._criticise(batch) if criticising else self._reconstruct(batch, adversarial)
+                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            gathered.append(torch.stack([total.detach(), *parts.values()]).double())
+        means = ranks.mean(torch.stack(gathered).mean(dim=0))
+        values = dict(zip(["loss", *parts], means.tolist(), strict=True))
+
+        learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        if criticising:
+            average_gradients(learning)
+        self._scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(learning, options.clip_grad_norm or math.inf).item()
+        finite = math.isfinite(values["loss"]) and math.isfinite(norm)
+        if finite:
+            self._scaler.step(optimiser)
+            if self.average and not criticising:
+                self.average.update(self.model)
+        else:
+            restore(self.objective.buffers(), statistics)
+        if adversarial:
+            ranks.share(self.objective.buffers())
+        self._scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.clips += ranks.world_size() * sum(len(batch.numbers) for batch in batches)
+        self._count_skipped(finite, values["loss"])
+        kind = "discriminator" if criticising else "generator"
+        return {"kind": kind, **values, "grad_norm": norm, "lr": rate, "skipped": not finite}
+
+    def _reconstruct(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        x, (y, posterior, coefficients) = self._through_network(batch)
+        with self._autocast():
+            return self.objective.generator_loss(
+                x, y, posterior, coefficients, last_layer(self.model), adversarial=adversarial
+            )
+
+    def _criticise(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            x, (y, _, _) = self._through_network(batch)
+        with self._autocast():
+            return self.objective.discriminator_loss(x, y)
+
+    def _through_network(self, batch: ClipBatch) -> tuple[Tensor, Output]:
+        frames_BTCHW = batch.frames.to(self.device, non_blocking=True)
+        x = (frames_BTCHW.transpose(1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last_3d)
+        noise = latent_noise(self.model.config, batch.numbers, x.shape[2], x.shape[4], self.options.seed)
+        with self._autocast():
+            output: Output = self._network(x, noise.to(self.device, non_blocking=True))
+        return x, output
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _exchanging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Ranks exchange gradients once in a step: after its last batch."""
+        network = self._network
+        return nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
+
+    def _count_skipped(self, finite: bool, loss: float) -> None:
+        if finite:
+            self._skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        # With float16 a gradient that overflows is part of the method: the scale of the loss is lowered.
+        self._skipped_in_a_row += not (self._scaler.is_enabled() and math.isfinite(loss))
+        if self._skipped_in_a_row >= PATIENCE:
+            raise VaectlError(
+                f"step {self.step}: the loss or its gradient was not finite {PATIENCE} times in a row; resume from the"
+                " last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision fp32"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """All but the weights that the checkpoint shows as the model: tensors and plain values."""
+        discriminator = self.objective.discriminator
+        return {
+            "step": self.step,
+            "clips": self.clips,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "model": self.model.state_dict() if self.average else None,
+            "discriminator": discriminator.state_dict() if discriminator else None,
+            "generator_optimizer": self.generator.state_dict(),
+            "discriminator_optimizer": self.critic.state_dict() if self.critic else None,
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any], shown: dict[str, Tensor], *, optimiser: bool, discriminator: bool) -> None:
+        """Go on from a `state` and the weights `shown` as the model; the flags leave out what is to begin anew."""
+        self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+        self.model.load_state_dict(state["model"] or shown)
+        if self.average:
+            self.average.load(shown)
+        critic = self.objective.discriminator if discriminator and state["discriminator"] else None
+        if critic:
+            critic.load_state_dict(state["discriminator"])
+        if optimiser:
+            self.generator.load_state_dict(state["generator_optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            if critic and self.critic:
+                self.critic.load_state_dict(state["discriminator_optimizer"])
+
+
+def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """The mean over the ranks, as DDP gives it for the network."""
+    if ranks.world_size() > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = ranks.mean(parameter.grad)
