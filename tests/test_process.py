@@ -168,10 +168,10 @@ STEADY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 RECONSTRUCT = """
 import sys
 from pathlib import Path
-from vaectl import reconstruction
+from vaectl import engine, reconstruction
 from vaectl.options import ReconstructOptions
 from vaectl.progress import Silent
-reconstruction.piece_frames = lambda *_: 4
+engine.piece_frames = lambda *_: 4
 source = Path(sys.argv[1])
 options = ReconstructOptions(video_path=source, rec_path=source.with_suffix(".mkv"), lossless=True, device="cpu")
 frames = reconstruction.reconstruct(options, Silent()).clips[0].frames

@@ -9,7 +9,7 @@ import torch
 from tests.jobs import Listener, files, run, run_one
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import encode
-from vaectl import reconstruction
+from vaectl import engine
 from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import parse_size
 from vaectl.models import save_model
@@ -81,8 +81,8 @@ def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatc
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return original(self, x, last=last)
 
-    original = reconstruction.Tiles.encode
-    monkeypatch.setattr(reconstruction.Tiles, "encode", encode_piece)
+    original = engine.Tiles.encode
+    monkeypatch.setattr(engine.Tiles, "encode", encode_piece)
     listener = Listener()
     result = run_one(clip, tmp_path / "a.mp4", listener, memory_limit=4 * 2**30)
     assert result.frames == 21
@@ -95,7 +95,7 @@ def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
     def fail(self, x, *, last):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(reconstruction.Tiles, "encode", fail)
+    monkeypatch.setattr(engine.Tiles, "encode", fail)
     with pytest.raises(VaectlError, match="out of memory on cpu"):
         run(clip, tmp_path / "a.mp4", enable_tiling=True)
     assert files(tmp_path) == {}

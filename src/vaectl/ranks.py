@@ -40,7 +40,7 @@ def is_main() -> bool:
 
 
 def device_of_rank(device: str) -> str:
-    """A GPU of its own for each process of a machine, where `device` (auto, cpu, cuda, cuda:N, mps) leaves the choice."""
+    """A GPU of its own for each process of a machine, where `device` (auto, cuda, …) leaves the choice."""
     if world_size() == 1 or device not in ("auto", "cuda"):
         return device
     import torch

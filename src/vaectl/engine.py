@@ -1,0 +1,222 @@
+"""Clips through a model: whole frames or tiles, as memory allows; 8-bit frames in, 8-bit frames out.
+
+What the jobs share, so that they all get the same frames. Knows neither files nor how frames are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from vaectl.errors import UsageError, VaectlError
+from vaectl.memory import format_size, obtainable, return_what_is_freed
+from vaectl.models import load_model
+from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
+from vaectl.models.vae import AnyVAE
+from vaectl.models.wfvae import WFVAE
+from vaectl.progress import Progress
+from vaectl.tiling.plan import Budget, make_plan
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.video.clip import to_frames, to_video
+
+T = TypeVar("T")
+
+
+class MemoryOptions(Protocol):
+    """Options that say how much memory to take."""
+
+    @property
+    def enable_tiling(self) -> bool: ...
+    @property
+    def memory_limit(self) -> int | None: ...
+    @property
+    def save_memory(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much memory to take."""
+
+    tiled: bool = False
+    memory_limit: int | None = None
+    """Bytes; None for what is free."""
+    sparing: bool = False
+    """As little as is bearable."""
+
+    @classmethod
+    def of(cls, options: MemoryOptions) -> Limits:
+        """A limit, or to be sparing, implies tiles."""
+        tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
+        return cls(tiled, options.memory_limit, options.save_memory)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a clip takes beside the network: bytes of the process, where this runs on the CPU."""
+
+    fixed: int
+    per_frame: int
+    """For each frame of a window."""
+
+    @classmethod
+    def of(cls, *, stored: int, frame: int, shown: int) -> Beside:
+        """From pixels of a frame: as it is stored, as it goes through the network, as it is written.
+
+        The process and the encoder's share from runs at 720p, the others counted from what the stages hold; all on the
+        safe side, as whole runs show (docs/tiling.md).
+        """
+        return cls(450 * 2**20 + 400 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
+
+
+WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
+
+
+def open_model(path: Path | None, device: str, dtype: str, limits: Limits) -> AnyVAE:
+    """The model at `path`, None for the built-in one, checked to be one that can be run within limits."""
+    if limits.tiled:
+        return_what_is_freed()
+    model = load_model(path, device=device, dtype=dtype)
+    if limits.tiled and not (isinstance(model, WFVAE) and model.streams):
+        raise UsageError(
+            f"{path}: this model looks at the whole clip (GroupNorm or AttnBlock3D), so it cannot be run"
+            " tile by tile; leave out --enable-tiling, --memory-limit and --save-memory"
+        )
+    return model
+
+
+def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
+    """What `attempt` gives; with tiles, once more in half the memory if that was too little."""
+    try:
+        return attempt(limits)
+    except OutOfMemoryError as error:
+        if not limits.tiled:
+            raise
+        half = (limits.memory_limit or obtainable(model.device)) // 2
+        progress.warn(f"{error}; tried once more within {format_size(half)}")
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return attempt(replace(limits, memory_limit=half))
+
+
+def how_to_run(
+    model: AnyVAE, frames: int, width: int, height: int, limits: Limits, beside: Beside, progress: Progress
+) -> tuple[Runner, int]:
+    """What runs the model on one clip, and how many frames to give it at a time."""
+    if not limits.tiled:
+        return WholeFrames(model), piece_frames(model.config, height, width)
+    assert isinstance(model, WFVAE)  # as `open_model` checked
+    scale = model.config.space_compression
+    height, width = -(-height // scale) * scale, -(-width // scale) * scale
+    there = obtainable(model.device)
+    limit = limits.memory_limit or there
+    if limit > there:
+        progress.warn(f"--memory-limit is {format_size(limit)}, but {model.device} has {format_size(there)} to give")
+    budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"))
+    if model.device.type == "cpu":
+        budget = Budget(limit, beside.fixed, beside.per_frame, places=("device", "disk"))
+    plan = make_plan(model, frames, height, width, budget, sparing=limits.sparing)
+    progress.note(
+        f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
+        f" about {format_size(plan.peak)} on {model.device}"
+    )
+    store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
+    return Tiles(model, plan.tile, store), plan.window
+
+
+def through_model(
+    model: AnyVAE, runner: Runner, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Batches of 8-bit frames (T, 3, H, W) with what became of them; the batches may be cut anew."""
+    waiting: deque[Tensor] = deque()
+
+    def inputs() -> Iterator[Tensor]:
+        for frames in originals:
+            waiting.append(frames)
+            yield frames[None]
+
+    for result in _pieces(model, runner, inputs(), generator, source):
+        known = torch.cat(list(waiting))
+        waiting.clear()
+        if len(known) > result.shape[1]:
+            waiting.append(known[result.shape[1] :])
+        yield known[: result.shape[1]], result[0]
+
+
+def reconstruct_frames(
+    model: AnyVAE,
+    frames_BT3HW: Tensor,
+    source: Path,
+    limits: Limits,
+    beside: Beside,
+    progress: Progress,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Clips of one size, (B, T, 3, H, W) uint8, through the model and back: the same shape and type, on the CPU.
+
+    With a `generator` latents are drawn from the posterior, else its mean is taken. The frames of one clip alone are
+    always the same ones; several at once may differ from them by rounding. `source` is named in errors: VaectlError for
+    NaN and infinity, `OutOfMemoryError` where memory is short.
+    """
+    _, frames, _, height, width = frames_BT3HW.shape
+
+    def attempt(limits: Limits) -> Tensor:
+        runner, window = how_to_run(model, frames, width, height, limits, beside, progress)
+        pieces = (frames_BT3HW[:, first : first + window] for first in range(0, frames, window))
+        return torch.cat(list(_pieces(model, runner, pieces, generator, source)), dim=1)
+
+    return within_memory(attempt, model, limits, progress)
+
+
+def _pieces(
+    model: AnyVAE, runner: Runner, pieces_BT3HW: Iterator[Tensor], generator: torch.Generator | None, source: Path
+) -> Iterator[Tensor]:
+    """What became of the pieces of clips, (B, T, 3, H, W) uint8 each, on the CPU; they may be cut anew."""
+
+    def videos() -> Iterator[Tensor]:
+        for frames in pieces_BT3HW:
+            placed = frames.to(model.device) if isinstance(runner, WholeFrames) else frames
+            yield torch.cat([to_video(clip) for clip in placed])
+
+    with _memory_errors_told(source, model):
+        for video in reconstruct_pieces(model, videos(), runner, sample=generator is not None, generator=generator):
+            if not video.isfinite().all():
+                raise VaectlError(
+                    f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
+                )
+            yield torch.stack([to_frames(clip[None]) for clip in video]).cpu()
+
+
+@contextmanager
+def _memory_errors_told(source: Path, model: AnyVAE) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise OutOfMemoryError(source, model) from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError(source, model) from None
+
+
+class OutOfMemoryError(VaectlError):
+    """The model's device has no room for what it was given."""
+
+    def __init__(self, source: Path, model: AnyVAE) -> None:
+        tiles = isinstance(model, WFVAE) and model.streams
+        remedy = "--enable-tiling with a smaller --memory-limit" if tiles else "fewer --num-frames"
+        super().__init__(f"{source}: out of memory on {model.device}; use {remedy}, or smaller frames")
+
+
+def generator_for(seed: int, name: str) -> torch.Generator:
+    """The noise of one clip among many: by its name, so that neither order nor number of the others matter."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,74 @@
+"""The published protocol: which frames of a clip are compared, and at which size. Knows no model and no metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from vaectl.errors import VaectlError
+from vaectl.video.clip import Clip, VideoInfo
+from vaectl.video.read import VideoReader
+from vaectl.video.transform import scale_and_crop
+
+
+@dataclass(frozen=True)
+class ClipProtocol:
+    """Frames 0, sample_rate, 2·sample_rate, ...: the shorter side to `resolution`, then the square in the middle."""
+
+    num_frames: int
+    sample_rate: int
+    resolution: int
+    """Pixels of the shorter side."""
+    crop_size: int | None
+    """Pixels of the square; None keeps the whole frame."""
+
+
+class ClipOptions(Protocol):
+    """Options that hold a protocol, as `vaectl.options.clips` declares them."""
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def crop_size(self) -> int | None: ...
+
+
+def protocol_of(options: ClipOptions) -> ClipProtocol:
+    """The protocol that options ask for: no `crop_size` is that of the resolution, 0 is none."""
+    crop = options.resolution if options.crop_size is None else options.crop_size or None
+    return ClipProtocol(options.num_frames, options.sample_rate, options.resolution, crop)
+
+
+def read_clip(path: Path, protocol: ClipProtocol) -> Clip:
+    """The frames that are compared, (num_frames, 3, H, W) uint8 RGB, with their times in the file.
+
+    Raises VaectlError where the file gives fewer of them or cannot be read.
+    """
+    return read_clip_and_facts(path, protocol)[0]
+
+
+def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, VideoInfo]:
+    """The same, with what is known of the file."""
+    wanted = (0, protocol.num_frames, protocol.sample_rate)
+    with VideoReader(path) as reader:
+        times = reader.timestamps(*wanted)
+        if len(times) < protocol.num_frames:
+            raise VaectlError(
+                f"{path}: too short: gives {len(times)} of the {protocol.num_frames} frames of the protocol;"
+                " lower --num-frames or --sample-rate, or leave the clip out"
+            )
+        frames = [
+            scale_and_crop(batch.frames, protocol.resolution, protocol.crop_size)
+            for batch in reader.clips(*wanted, batch_size=FRAMES_AT_ONCE)
+        ]
+        return Clip(torch.cat(frames), times, reader.info.frame_rate / protocol.sample_rate), reader.info
+
+
+FRAMES_AT_ONCE = 4
+"""Frames that are held in the size of the file."""

@@ -1,0 +1,40 @@
+"""The options of commands that evaluate clips, each declared once: which clips, and how they are brought to one size.
+
+`prepare-eval` and `eval` share names and defaults, so that the second finds what the first has made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from vaectl.options.common import INPUT, RUN
+from vaectl.options.option import Option
+
+NUM_FRAMES, RESOLUTION = 33, 256
+"""The defaults: those of the published tables."""
+
+NumFrames = Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Frames of each clip.")]
+SampleRate = Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")]
+Resolution = Annotated[
+    int, Option(panel=INPUT, metavar="PIXELS", least=16, most=16384, help="Resize the shorter side to this.")
+]
+CropSize = Annotated[
+    int | None,
+    Option(
+        panel=INPUT,
+        metavar="PIXELS",
+        least=0,
+        most=16384,
+        help="Then cut this square from the middle; 0: keep the whole frame. (default: the resolution)",
+    ),
+]
+SubsetSize = Annotated[
+    int, Option(panel=INPUT, metavar="N", least=0, help="Take the first N clips by name; 0: all of them.")
+]
+NumWorkers = Annotated[int, Option(panel=RUN, metavar="N", least=0, help="Clips that are decoded at once.")]
+
+
+def check_crop(resolution: int, crop_size: int | None) -> None:
+    """Raises ValueError for a square that does not fit."""
+    if crop_size is not None and crop_size > resolution:
+        raise ValueError(f"--crop-size {crop_size} does not fit into a --resolution of {resolution}; make it smaller")
