@@ -48,11 +48,11 @@ class Level(nn.Module):
 
     def forward(self, h: Tensor, piece: Piece) -> Tensor:
         for i, block in enumerate(self.block):
-            h = block(h, piece)
+            h = piece.run(block, h)
             if self.attn:
-                h = self.attn[i](h, piece)
+                h = piece.run(self.attn[i], h)
         for name in self.resampling:
-            h = self.get_submodule(name)(h, piece)
+            h = piece.run(self.get_submodule(name), h)
         return h
 
 
@@ -64,9 +64,9 @@ class Mid(nn.Module):
         self.block_2 = RESNET_BLOCKS[block](channels, channels, config.norm_type, config.dropout)
 
     def forward(self, h: Tensor, piece: Piece) -> Tensor:
-        h = self.attn_1(self.block_1(h, piece), piece)
-        out: Tensor = self.block_2(h, piece)
-        return out
+        for block in self.children():
+            h = piece.run(block, h)
+        return h
 
 
 class Encoder(nn.Module):

@@ -66,7 +66,7 @@ class Chain(Layer):
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
         for layer in self.children():
-            x = layer(x, piece)
+            x = piece.run(layer, x)
         return x
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Sides(NamedTuple):
@@ -40,16 +41,35 @@ class Piece:
     layer, because causal layers repeat the first frame in front.
     """
 
-    def __init__(self, before: TimeState | None = None, *, last: bool = True, inner: Sides = WHOLE_FRAME) -> None:
+    def __init__(
+        self,
+        before: TimeState | None = None,
+        *,
+        last: bool = True,
+        inner: Sides = WHOLE_FRAME,
+        recompute: bool = False,
+    ) -> None:
         """`before` is the `after` of the previous piece, None for the first; `last` says that no piece follows.
 
-        `inner` are the sides on which the frames go on beyond this tile.
+        `inner` are the sides on which the frames go on beyond this tile. `recompute`, for the gradients of a whole
+        clip: keep what goes into each block, and compute what is inside again on the way back.
         """
         self.first = before is None
         self.last = last
         self.inner = inner
+        if recompute and not (self.first and last):
+            raise ValueError("only a whole clip can be computed again: the state of a piece is gone when it was used")
+        self.recompute = recompute
         self._before = dict(before or {})
         self.after: dict[nn.Module, Tensor] = {}
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """`block` on `x` (B, C, T, H, W) and this piece (Chen et al. 2016, if `recompute`)."""
+        if self.recompute and torch.is_grad_enabled():
+            result: Tensor = checkpoint(block, x, self, use_reentrant=False)
+        else:
+            result = block(x, self)
+        return result
 
     def recall(self, layer: nn.Module) -> Tensor | None:
         """What `layer` kept from the piece before, once, so that it is gone when it has been used; None if nothing."""
