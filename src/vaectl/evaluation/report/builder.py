@@ -1,0 +1,97 @@
+"""Collects what a report shows while an evaluation runs, and writes the page at its end.
+
+Frames pass by once. Pictures are kept of the worst clips so far and of no others, so neither memory nor the page grows
+with the number of clips; their numbers come with the finished `Evaluation`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+from torch import Tensor
+
+from vaectl.evaluation.report.document import document
+from vaectl.evaluation.report.media import Media, picture
+from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.video.replace import replacing
+
+MEDIA_BYTES = 10 * 2**20
+"""All pictures of a page together, as they stand in it."""
+
+
+class ReportBuilder:
+    """Makes the report of one evaluation; a context manager, which holds a temporary folder.
+
+    Args:
+        metrics: of the evaluation. The worst clips are those that the first metric of frames calls so; without one,
+            the first clips stand for all.
+        clips_with_media: how many clips are shown at most; fewer where they would take more than `MEDIA_BYTES`.
+    """
+
+    def __init__(self, metrics: Sequence[MetricFacts], clips_with_media: int = 12) -> None:
+        self._ranking = next((metric for metric in metrics if not metric.of_set), None)
+        self._room = clips_with_media
+        self._seen = 0
+        self._kept: list[tuple[float, int, Media]] = []  # the worst first; the number keeps ties in order
+        self._bar: tuple[float, int] | None = None
+        self._folder = TemporaryDirectory(prefix="vaectl-report-")
+
+    def __enter__(self) -> ReportBuilder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def add(self, scores: ClipScores, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction) -> None:
+        """Looks at a pair of clips, (T, 3, H, W) uint8 RGB each, shown at `frame_rate` frames per second.
+
+        Raises VaectlError where the temporary folder is full.
+        """
+        place = self._rank(scores), self._seen
+        self._seen += 1
+        if self._room < 1 or (self._bar is not None and place >= self._bar):
+            return
+        series = scores.values[self._ranking.name] if self._ranking else ()
+        worst = worst_frame(series, scores.frames, self._ranking) if self._ranking else None
+        media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst, Path(self._folder.name))
+        insort(self._kept, (*place, media), key=lambda kept: kept[:2])
+        while len(self._kept) > self._room or (len(self._kept) > 1 and self._size() > MEDIA_BYTES):
+            self._bar = self._kept.pop()[:2]
+
+    def write(self, path: Path, evaluation: Evaluation) -> None:
+        """Writes the page to `path`, in place of what is there, whole or not at all.
+
+        Raises UsageError where nothing can be written there, VaectlError where the disk is full.
+        """
+        with replacing(path, overwrite=True) as temporary:
+            temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
+
+    def _rank(self, scores: ClipScores) -> float:
+        """The lower, the worse."""
+        if self._ranking is None:
+            return 0.0
+        mean = scores.mean(self._ranking.name)
+        if math.isnan(mean):
+            return -math.inf
+        return mean if self._ranking.better == "higher" else -mean
+
+    def _size(self) -> int:
+        return sum(media.size for _, _, media in self._kept)
+
+
+def worst_frame(values: Sequence[float], frames: int, metric: MetricFacts) -> int:
+    """The number, from 0, of the worst of `frames` frames.
+
+    Where there are fewer values than frames, they belong to the last ones: a change is that of its second frame.
+    """
+    sign = 1 if metric.better == "higher" else -1
+    ranks = [-math.inf if math.isnan(value) else sign * value for value in values]
+    return frames - len(values) + ranks.index(min(ranks)) if ranks else 0

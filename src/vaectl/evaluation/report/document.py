@@ -1,0 +1,215 @@
+"""Puts the page together: what stands in it before any script runs, the numbers, the style and the scripts.
+
+The page is one file that asks for nothing else, and its content security policy says so: only the scripts and the style
+that were written here are run, so a clip whose name is HTML stays a name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from vaectl.evaluation.report.media import Media, color_scale, image
+from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.memory import format_size
+
+SCRIPTS = ("tools.js", "plots.js", "player.js", "table.js", "main.js")
+BARS = 48
+"""Of a histogram. With few clips each is a line of its own."""
+
+
+def document(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts | None) -> bytes:
+    """The page as UTF-8. `media` are the pictures of those clips that `ranking` calls the worst, worst first."""
+    parts = files("vaectl.evaluation.report") / "page"
+    style = (parts / "style.css").read_text("utf-8")
+    script = "\n".join((parts / name).read_text("utf-8") for name in SCRIPTS)
+    data = numbers(evaluation, media, ranking)
+    page = Template((parts / "page.html").read_text("utf-8")).substitute(
+        policy=f"default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        title=escape(_title(evaluation)),
+        facts=escape(_facts(evaluation)),
+        summary="".join(_card(evaluation, metric) for metric in _known(evaluation)),
+        protocol="".join(_rows(evaluation.protocol)),
+        left_out=_left_out(evaluation),
+        version=escape(version("vaectl")),
+        style=style,
+        data=json.dumps(data).replace("<", "\\u003c"),
+        script=script,
+    )
+    # File names may hold bytes that are no text.
+    return page.encode("utf-8", "replace")
+
+
+def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts | None) -> dict[str, Any]:
+    """What the scripts show, as JSON values; arrays of numbers in base64, so that inf and nan need no spelling."""
+    metrics = [metric for metric in evaluation.metrics if not metric.of_set]
+    places = {clip.name: number for number, clip in enumerate(evaluation.clips)}
+    return {
+        "metrics": [
+            {**asdict(metric), "digits": digits(clip.mean(metric.name) for clip in evaluation.clips)}
+            for metric in metrics
+        ],
+        "ranking": ranking.name if ranking else None,
+        "clips": [
+            {
+                "name": clip.name,
+                "real": str(clip.real),
+                "generated": str(clip.generated or ""),
+                "frames": clip.frames,
+                "width": clip.width,
+                "height": clip.height,
+                "means": _packed("d", (clip.mean(metric.name) for metric in metrics)),
+                "values": [_packed("f", clip.values[metric.name]) for metric in metrics],
+            }
+            for clip in evaluation.clips
+        ],
+        "media": {places[one.name]: asdict(one) for one in media if one.name in places},
+        "scale": _scale_image() if media else "",
+    }
+
+
+def digits(values: Iterable[float]) -> int:
+    """How many decimals numbers of this size are shown with: 2 for decibels, 4 for what lies below 1."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 2 if largest >= 10 else 3 if largest >= 1 else 4
+
+
+def written(value: float, decimals: int) -> str:
+    """A number as the page shows it; the scripts do the same."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _packed(kind: str, values: Iterable[float]) -> str:
+    return b64encode(np.fromiter(values, f"<{kind}").tobytes()).decode()
+
+
+def _scale_image() -> str:
+    with TemporaryDirectory(prefix="vaectl-report-") as folder:
+        return image(color_scale().T[:, None, :], Path(folder))
+
+
+def _known(evaluation: Evaluation) -> list[MetricFacts]:
+    """The metrics that have a number: all, unless the run was stopped."""
+    return [m for m in evaluation.metrics if (m.name in evaluation.set_values if m.of_set else evaluation.clips)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _title(evaluation: Evaluation) -> str:
+    return f"Evaluation of {_count(len(evaluation.clips), 'clip')}"
+
+
+def _facts(evaluation: Evaluation) -> str:
+    clips = evaluation.clips
+    shapes = {(clip.frames, clip.width, clip.height) for clip in clips}
+    facts = [_count(sum(clip.frames for clip in clips), "frame") + " in all"]
+    if len(shapes) == 1:
+        frames, width, height = shapes.pop()
+        facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width} × {height}"]
+    facts.append(f"{evaluation.seconds:.1f} s, of which decoding {evaluation.decode_seconds:.1f} s over all threads")
+    facts.append(format_size(evaluation.peak_memory) + " at most")
+    return " · ".join(facts)
+
+
+def _card(evaluation: Evaluation, metric: MetricFacts) -> str:
+    summary = evaluation.summary(metric.name)
+    means = [] if metric.of_set else [clip.mean(metric.name) for clip in evaluation.clips]
+    decimals = digits(means or [summary.mean])
+    unit = f' <span class="unit">{escape(metric.unit)}</span>' if metric.unit else ""
+    if metric.of_set:
+        interval = f"one number for {_count(len(evaluation.clips), 'clip')}"
+    elif summary.low is None or summary.high is None:
+        interval = "no interval: one clip" if len(means) == 1 else "no interval: not all numbers are finite"
+    else:
+        interval = f"95 % interval {written(summary.low, decimals)} to {written(summary.high, decimals)}"
+    worst = ""
+    if summary.worst is not None and len(means) > 1:
+        number = next(n for n, clip in enumerate(evaluation.clips) if clip.name == summary.worst)
+        worst = (
+            f'<p class="worst"><span>Worst</span> <a href="#clip={number}">{escape(summary.worst)}</a>'
+            f" <b>{written(means[number], decimals)}</b></p>"
+        )
+    return (
+        f'<article class="card" data-metric="{escape(metric.name)}"><h3>{escape(metric.name)}'
+        f"<small>{metric.better} is better</small></h3>"
+        f'<p class="mean">{written(summary.mean, decimals)}{unit}</p><p class="interval">{interval}</p>'
+        f"{_histogram(means, decimals, metric.unit) if len(means) > 1 else ''}{worst}</article>"
+    )
+
+
+def _histogram(values: Sequence[float], decimals: int, unit: str) -> str:
+    """How many clips lie where, from the least to the largest mean; exact clips (inf) are counted beside it."""
+    finite = [value for value in values if math.isfinite(value)]
+    others = len(values) - len(finite)
+    aside = f"<span>{_count(others, 'clip')} not finite</span>" if others else ""
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    counts = [0] * BARS
+    for value in finite:
+        counts[min(BARS - 1, int((value - low) / (high - low) * BARS)) if high > low else BARS // 2] += 1
+    unit = f" {unit}" if unit else ""
+    bars = "".join(
+        f'<rect x="{place + 0.1:.1f}" y="{1 - count / max(counts):.3f}" width=".8" height="{count / max(counts):.3f}">'
+        f"<title>{_count(count, 'clip')} around {written(low + (place + 0.5) / BARS * (high - low), decimals)}"
+        f"{escape(unit)}</title></rect>"
+        for place, count in enumerate(counts)
+        if count
+    )
+    ends = [written(low, decimals), written(high, decimals)]
+    label = f"Distribution over {_count(len(finite), 'clip')}, from {ends[0]} to {ends[1]}{escape(unit)}"
+    return (
+        f'<svg class="histogram" role="img" aria-label="{label}" viewBox="0 0 {BARS} 1" preserveAspectRatio="none">'
+        f'{bars}</svg><p class="ends"><span>{ends[0]}</span>{aside}<span>{ends[1]}</span></p>'
+    )
+
+
+def _rows(values: dict[str, Any], above: str = "") -> Iterable[str]:
+    """Plain JSON values as rows of a table; what lies deeper is named by its path."""
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _rows(value, f"{name} · ")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{escape(text)}</td></tr>'
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    parts = []
+    if evaluation.stopped_before:
+        parts.append(
+            f'<p class="warning">Stopped early: {_count(evaluation.stopped_before, "pair")} of clips not compared.</p>'
+        )
+    if evaluation.left_out:
+        rows = "".join(
+            f'<tr><th scope="row">{escape(name)}</th><td>{escape(reason)}</td></tr>'
+            for name, reason in evaluation.left_out.items()
+        )
+        parts.append(
+            f"<details open><summary>{_count(len(evaluation.left_out), 'clip')} left out</summary>"
+            f'<div class="scroll"><table class="facts">{rows}</table></div></details>'
+        )
+    return "".join(parts)
