@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from vaectl.metrics import MetricSettings
+from vaectl.metrics.frames import per_frame
+
 PEAK = 255
+PIXELS = 2**20
+
+
+class PSNR:
+    """A `FrameMetric`: 10·log10(255² / mean squared error over C, H and W), in dB; inf for a frame that is exact."""
+
+    unit = "dB"
+    better: Literal["higher", "lower"] = "higher"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
+        errors = per_frame(squared_errors, real_BTCHW, generated_BTCHW, self.device, PIXELS)
+        return 10 * torch.log10(PEAK**2 / errors)
+
+
+def squared_errors(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Mean squared difference of each pair of frames, over C, H and W: (N,) float64, in squared 8-bit levels.
+
+    Both (N, C, H, W) uint8. Computed in integers, so exact.
+    """
+    difference = a_NCHW.to(torch.int32) - b_NCHW.to(torch.int32)
+    sums = difference.square_().sum(dim=(1, 2, 3), dtype=torch.int64)
+    return sums.double() / a_NCHW[0].numel()
 
 
 def mean_squared_errors(a_TCHW: Tensor, b_TCHW: Tensor) -> list[float]:
-    """Mean squared difference of each pair of frames, over C, H and W, in squared 8-bit levels.
-
-    Both (T, C, H, W) uint8. Computed in integers, so exact.
-    """
-    difference = a_TCHW.to(torch.int32) - b_TCHW.to(torch.int32)
-    sums = difference.square_().sum(dim=(1, 2, 3), dtype=torch.int64)
-    return [total / a_TCHW[0].numel() for total in sums.tolist()]
+    """The same as numbers."""
+    return [float(error) for error in squared_errors(a_TCHW, b_TCHW)]
 
 
 def mean_psnr(squared_errors: Iterable[float]) -> float:
     """Mean over frames of 10·log10(255² / mean squared error), in dB; inf where a frame is exact, nan without any."""
     values = [10 * math.log10(PEAK**2 / error) if error else math.inf for error in squared_errors]
     return sum(values) / len(values) if values else math.nan
+
+
+def build(settings: MetricSettings, device: torch.device) -> PSNR:
+    return PSNR(device)

@@ -1,0 +1,134 @@
+"""Fréchet video distance: how far the features of generated clips are from those of the originals, as distributions.
+
+Unterthiner et al., "Towards Accurate Generative Models of Video" (2018). The features are those of a TorchScript
+detector, I3D trained on Kinetics-400 in the published tables; here it is a black box.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaectl.errors import UsageError, VaectlError
+from vaectl.metrics import MetricSettings
+from vaectl.metrics.download import cached
+from vaectl.metrics.frames import exact_float32
+
+DETECTOR = (
+    "i3d_torchscript.pt",
+    "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+    "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+    "--fvd-detector",
+)
+SIDE = 224
+
+
+class FVD:
+    """A `SetMetric`. Holds the mean and covariance of the features of both sides, not the features."""
+
+    unit = ""
+    better: Literal["higher", "lower"] = "lower"
+
+    def __init__(self, detector: torch.jit.ScriptModule, device: torch.device) -> None:
+        self.detector = detector
+        self.device = device
+        self.real, self.generated = Moments(), Moments()
+
+    def add(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
+        """Raises UsageError for clips that are too short for the detector."""
+        for moments, clips in ((self.real, real_BTCHW), (self.generated, generated_BTCHW)):
+            for clip_TCHW in clips:
+                moments.add(self._features(clip_TCHW))
+
+    def value(self) -> float:
+        if self.real.count < 2:
+            raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}; leave it out")
+        return frechet_distance(
+            self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
+        )
+
+    def _features(self, clip_TCHW: Tensor) -> Tensor:
+        """(1, D) float64, on the CPU."""
+        with torch.inference_mode(), exact_float32():
+            video_BCTHW = scale_and_crop(clip_TCHW.to(self.device)).transpose(0, 1)[None].contiguous()
+            try:
+                features: Tensor = self.detector(video_BCTHW, rescale=False, resize=False, return_features=True)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise UsageError(
+                    f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}"
+                ) from None
+            features = features.double().cpu()
+        if not features.isfinite().all():
+            raise VaectlError("fvd: the detector gave NaN or infinity; give another one with --fvd-detector")
+        return features
+
+
+class Moments:
+    """Mean and covariance of vectors that come one after the other, in float64.
+
+    Updated by merging (Chan et al., 1979): E[x²] - E[x]² would lose all digits where the mean is large.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(1, dtype=torch.float64)
+        self.scatter = torch.zeros(1, 1, dtype=torch.float64)
+        """The sum of the outer products of what deviates from the mean."""
+
+    def add(self, vectors_ND: Tensor) -> None:
+        count = self.count + len(vectors_ND)
+        mean = vectors_ND.mean(dim=0)
+        rest, shift = vectors_ND - mean, mean - self.mean
+        self.scatter = self.scatter + rest.T @ rest + torch.outer(shift, shift) * self.count * len(vectors_ND) / count
+        self.mean = self.mean + shift * len(vectors_ND) / count
+        self.count = count
+
+    def covariance(self) -> Tensor:
+        """(D, D), of a sample: divided by the count less 1."""
+        return self.scatter / (self.count - 1)
+
+
+def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
+    """|mean1 - mean2|² + tr(C1 + C2 - 2·(C1·C2)^½), of two Gaussians (Dowson and Landau, 1982). Means (D,), float64.
+
+    With C = A·Aᵀ, the trace of the root is the sum of the singular values of A1ᵀ·A2. No root of a product is taken,
+    which may be complex where a covariance is singular: that is the rule, with fewer clips than features.
+    """
+    product = root(covariance1).T @ root(covariance2)
+    overlap = torch.linalg.svdvals(product).sum()
+    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * overlap
+    return max(0.0, float(distance))
+
+
+def root(covariance: Tensor) -> Tensor:
+    """A with A·Aᵀ = the covariance (D, D), symmetric; eigenvalues below the precision of float64 count as 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.where(values > values[-1] * len(values) * torch.finfo(values.dtype).eps, 0)
+    return vectors * values.sqrt()
+
+
+def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
+    """8-bit frames as the published tables feed the detector: (T, C, 224, 224) float32 in [-1, 1].
+
+    Shorter side to 224, the longer one rounded up, bilinear without antialiasing; centre crop.
+    """
+    height, width = frames_TCHW.shape[-2:]
+    height, width = (math.ceil(side * SIDE / min(height, width)) for side in (height, width))
+    scaled = F.interpolate(frames_TCHW / 127.5 - 1, (height, width), mode="bilinear")
+    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    return scaled[..., top : top + SIDE, left : left + SIDE]
+
+
+def build(settings: MetricSettings, device: torch.device) -> FVD:
+    file = settings.fvd_detector or cached(*DETECTOR)
+    if not file.is_file():
+        raise UsageError(f"{file}: there is no such file; give the TorchScript detector with --fvd-detector")
+    try:
+        return FVD(torch.jit.load(str(file), map_location=device).eval(), device)
+    except RuntimeError:
+        raise VaectlError(f"{file}: is no TorchScript file; give the detector with --fvd-detector") from None

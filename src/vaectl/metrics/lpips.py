@@ -1,0 +1,179 @@
+"""LPIPS: how far two images are apart in the features of a network that was trained to see.
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), version 0.1. The
+networks are small enough to stand here, so neither torchvision nor the `lpips` package is imported; of the latter the
+linear heads are read. Training uses the same module as its perceptual loss.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaectl.errors import VaectlError
+from vaectl.metrics import MetricSettings
+from vaectl.metrics.download import cached
+from vaectl.metrics.frames import at_least, per_frame
+
+Net = Literal["alex", "vgg"]
+
+ALEXNET = Path(__file__).parent / "weights" / "alexnet_features.safetensors"
+VGG16 = (
+    "vgg16-397923af.pth",
+    "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "--lpips-weights",
+)
+SMALLEST = {"alex": 31, "vgg": 16}
+"""The side in pixels below which a network has no feature left to give."""
+PIXELS = {"alex": 2**20, "vgg": 2**18}
+"""How many of each side are measured at a time: about 0.5 GiB in either network."""
+
+
+class LPIPS(nn.Module):
+    """AlexNet or VGG16 up to its last activation, and one linear head for each of the five depths that are compared.
+
+    Parameters have torchvision's names (`features.0.weight`, ...) and those of the `lpips` package (`lin0`, ...).
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net: Net = net
+        self.features = alexnet_features() if net == "alex" else vgg16_features()
+        self.depths = (1, 4, 7, 9, 11) if net == "alex" else (3, 8, 15, 22, 29)
+        """The layers of `features` whose output is compared."""
+        channels = (64, 192, 384, 256, 256) if net == "alex" else (64, 128, 256, 512, 512)
+        self.heads = nn.ParameterList(torch.empty(count) for count in channels)
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
+
+    def forward(self, x_BCHW: Tensor, y_BCHW: Tensor, spatial: bool = False) -> Tensor:
+        """The distance of each pair of images: (B,), 0 for equal ones. RGB in [-1, 1]; gradients reach both sides.
+
+        Each depth gives a map of distances. `spatial`: the maps are up-sampled (bilinear) to the size of the image,
+        summed and averaged, which is how published tables are made; else they are averaged as they are, and summed,
+        which is how the metric was trained. Raises UsageError for images that are too small.
+        """
+        at_least(SMALLEST[self.net], x_BCHW, f"lpips ({self.net})")
+        height, width = x_BCHW.shape[-2:]
+        h = (torch.cat([x_BCHW, y_BCHW]) - self.shift) / self.scale
+        h = h.contiguous(memory_format=torch.channels_last)
+        total = x_BCHW.new_zeros(len(x_BCHW))
+        heads = iter(self.heads)
+        for index, layer in enumerate(self.features):
+            h = layer(h)
+            if index in self.depths:
+                x, y = (h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10)).chunk(2)
+                map_BHW = torch.einsum("bchw,c->bhw", (x - y).square(), next(heads))
+                total = total + (map_BHW if not spatial else weigh(map_BHW, height, width)).mean(dim=(1, 2))
+        return total
+
+
+def weigh(map_BHW: Tensor, height: int, width: int) -> Tensor:
+    """A map with the same mean as that of `map_BHW` up-sampled to `height` x `width`, which is never made."""
+    rows, columns = (
+        F.interpolate(torch.eye(small, device=map_BHW.device)[None], large, mode="linear").mean(dim=(0, 2)) * small
+        for small, large in zip(map_BHW.shape[1:], (height, width), strict=True)
+    )
+    return map_BHW * rows[:, None] * columns
+
+
+def alexnet_features() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def vgg16_features() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for depth, (count, repeats) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
+        if depth:
+            layers.append(nn.MaxPool2d(2))
+        for _ in range(repeats):
+            layers += [nn.Conv2d(channels, count, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = count
+    return nn.Sequential(*layers)
+
+
+def load_lpips(net: Net, weights: Path | None = None) -> LPIPS:
+    """LPIPS with its trained weights, on the CPU, in eval mode, its parameters frozen.
+
+    `weights` holds the convolutional features under torchvision's names, as safetensors or as a `.pth` of torchvision.
+    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it. Raises
+    VaectlError for a file that is missing, unreadable or of another network.
+    """
+    if weights is None:
+        weights = ALEXNET if net == "alex" else cached(*VGG16)
+    model = LPIPS(net)
+    features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
+    heads = {f"heads.{depth}": tensor.flatten() for depth, tensor in enumerate(read(heads_file(net)).values())}
+    try:
+        model.load_state_dict(features | heads)
+    except RuntimeError:
+        name = {"alex": "AlexNet", "vgg": "VGG16"}[net]
+        raise VaectlError(
+            f"{weights}: does not hold the features of {name}; give torchvision's weights of it"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def heads_file(net: Net) -> Path:
+    """Where the `lpips` package keeps its heads; found without importing it."""
+    spec = find_spec("lpips")
+    if spec is None or spec.origin is None:
+        raise VaectlError("the package lpips, which holds the weights of the metric, is missing: pip install lpips")
+    return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a pickle, of which nothing else is read."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return tensors
+    except Exception as error:
+        raise VaectlError(f"{file}: {error}") from None
+
+
+class LPIPSMetric:
+    """A `FrameMetric`: LPIPS as in the published tables, with spatial maps."""
+
+    unit = ""
+    better: Literal["higher", "lower"] = "lower"
+
+    def __init__(self, model: LPIPS, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.device = device
+
+    def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
+        return per_frame(self._distance, real_BTCHW, generated_BTCHW, self.device, PIXELS[self.model.net])
+
+    def _distance(self, a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+        distance: Tensor = self.model(a_NCHW / 127.5 - 1, b_NCHW / 127.5 - 1, spatial=True)
+        return distance
+
+
+def build(settings: MetricSettings, device: torch.device) -> LPIPSMetric:
+    return LPIPSMetric(load_lpips(settings.lpips_net, settings.lpips_weights), device)
