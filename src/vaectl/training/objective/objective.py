@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
+from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
 from vaectl.models.wfvae import Coefficients
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
@@ -32,7 +32,7 @@ class ObjectiveConfig:
     logvar_init: float = 0.0
     perceptual_weight: float = 1.0
     """0: no perceptual network is loaded."""
-    lpips_net: Literal["vgg", "alex"] = "vgg"
+    lpips_net: Net = "vgg"
     lpips_weights: Path | None = None
     """A file with the backbone's weights; None: those that are shipped or in PyTorch's cache."""
     kl_weight: float = 1e-6
@@ -53,11 +53,7 @@ class Objective(nn.Module):
         """Raises VaectlError where the weights of the perceptual network are not to be had."""
         super().__init__()
         self.config = config
-        self.lpips: nn.Module | None = None
-        if config.perceptual_weight:
-            from vaectl.metrics.lpips import load_lpips
-
-            self.lpips = load_lpips(config.lpips_net, config.lpips_weights)
+        self.lpips = load_lpips(config.lpips_net, config.lpips_weights) if config.perceptual_weight else None
         self.discriminator = PatchGAN3D() if config.disc_weight else None
 
     def generator_loss(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from vaectl.metrics.lpips import LPIPS
 
 
-def perceptual_distances(lpips: nn.Module, x_BCTHW: Tensor, y_BCTHW: Tensor) -> Tensor:
+def perceptual_distances(lpips: LPIPS, x_BCTHW: Tensor, y_BCTHW: Tensor) -> Tensor:
     """LPIPS of every frame, (B, T) in float32; the clips are in [-1, 1]."""
     x, y = (clip.transpose(1, 2).flatten(0, 1) for clip in (x_BCTHW, y_BCTHW))
     distances: Tensor = lpips(x, y)
