@@ -62,8 +62,8 @@ def _check(path: Path) -> None:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open `path` and give its first picture stream that is no cover art, with threaded decoding.
+def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open `path` and give its first picture stream that is no cover art; `threads` decode it, 0 for one on each core.
 
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
@@ -87,5 +87,5 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = streams[0]
         if stream.codec_context is None:
             raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-        stream.thread_type = "AUTO"
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
         yield container, stream

@@ -17,17 +17,17 @@ from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
 
 
-def probe(path: Path | str) -> VideoInfo:
-    """The facts of the video or image at `path`.
+def probe(path: Path | str, threads: int = 0) -> VideoInfo:
+    """The facts of the video or image at `path`, decoding with `threads` threads, 0 for one on each core.
 
     Raises UsageError for a path that is no readable file, VaectlError for one that holds no video.
     """
-    return probe_with_orientation(Path(path))[0]
+    return probe_with_orientation(Path(path), threads)[0]
 
 
-def probe_with_orientation(path: Path) -> tuple[VideoInfo, Orientation]:
+def probe_with_orientation(path: Path, threads: int = 0) -> tuple[VideoInfo, Orientation]:
     """`probe`, and how the stored frames are to be turned."""
-    with open_video(path) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short; get the file again")
         try:
@@ -53,7 +53,7 @@ def _info(
         width=width,
         height=height,
         frame_rate=Fraction(1) if still else frame_rate_of(stream),
-        frame_count=1 if still else stream.frames or None,
+        frame_count=1 if still else _claimed_frames(stream),
         codec=stream.codec_context.name,
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
@@ -68,4 +68,12 @@ def _info(
         is_interlaced=frame.interlaced_frame,
         is_image=still,
         has_audio=bool(container.streams.audio),
+    )
+
+
+def _claimed_frames(stream: VideoStream) -> int | None:
+    """The number of frames in the header, unless its duration says that it counts only a part, as in fragmented MP4."""
+    seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else 0
+    return (
+        stream.frames if stream.frames and stream.frames > seconds * frame_rate_of(stream) * Fraction(9, 10) else None
     )

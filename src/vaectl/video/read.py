@@ -41,15 +41,16 @@ def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, 
 class VideoReader:
     """A video or still image, open for any number of passes over its frames, also several at once.
 
-    Each pass opens the file for itself; between passes none is open.
+    Each pass opens the file for itself, and decodes with `threads` threads, 0 for one on each core; between passes none
+    is open.
     Raises UsageError where `path` is no file that can be read, VaectlError where it holds no video that can be decoded.
     """
 
     info: VideoInfo
 
-    def __init__(self, path: Path | str) -> None:
-        self._path = Path(path)
-        self.info, self._orientation = probe_with_orientation(self._path)
+    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+        self._path, self._threads = Path(path), threads
+        self.info, self._orientation = probe_with_orientation(self._path, threads)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -135,7 +136,7 @@ class VideoReader:
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""
         pts, readable = self._index.pts, 0
-        with closing(_decode_from(self._path, self._index, wanted[0])) as frames:
+        with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
             try:
                 for readable, frame in frames:
                     if frame.is_corrupt or (pts and frame.pts != pts[readable]):
@@ -156,10 +157,10 @@ class VideoReader:
         )
 
 
-def _decode_from(path: Path, index: FrameIndex, start: int) -> Generator[tuple[int, VideoFrame]]:
+def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
     """Numbered frames, from one at or before `start` on, that equal those of a full pass."""
     for keyframe in _keyframes_before(index, start):
-        with open_video(path) as (container, stream):
+        with open_video(path, threads) as (container, stream):
             if keyframe is None:
                 yield from enumerate(container.decode(stream))
                 return

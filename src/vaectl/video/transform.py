@@ -47,19 +47,24 @@ def resize(frames: Tensor, width: int, height: int) -> Tensor:
 
 
 def scale_and_crop(
-    frames: Tensor, resolution: int, crop_size: int | None, at: tuple[float, float] = (0.5, 0.5)
+    frames: Tensor,
+    resolution: int,
+    crop_size: int | None,
+    at: tuple[float, float] = (0.5, 0.5),
+    *,
+    exact: bool = True,
 ) -> Tensor:
     """Shorter side of (T, 3, H, W) uint8 to `resolution`, then a square of `crop_size` pixels, None for no crop.
 
     The protocol of the published tables: antialiased bilinear, computed in float32 and rounded to the nearest of 256
-    levels. `at` is where the square lies, from (0, 0), top left, to (1, 1), bottom right. Raises ValueError where
-    `crop_size` is larger than `resolution`.
+    levels. `at` is where the square lies, from (0, 0), top left, to (1, 1), bottom right. Not `exact`: in 8-bit
+    arithmetic, ten times as fast and within one level. Raises ValueError where `crop_size` is larger than `resolution`.
     """
     if crop_size is not None and crop_size > resolution:
         raise ValueError(f"a crop of {crop_size} pixels does not fit into frames of {resolution}")
     height, width = frames.shape[-2:]
     width, height = target_size(width, height, short_size=resolution)
-    scaled = resize_exactly(frames, width, height)
+    scaled = resize_exactly(frames, width, height) if exact else _resize_fast(frames, width, height)
     if crop_size is None:
         return scaled
     top, left = round(at[0] * (height - crop_size)), round(at[1] * (width - crop_size))
@@ -72,6 +77,10 @@ def resize_exactly(frames: Tensor, width: int, height: int) -> Tensor:
         return frames
     resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
     return resized.round_().clamp_(0, 255).to(frames.dtype)
+
+
+def _resize_fast(frames: Tensor, width: int, height: int) -> Tensor:
+    return F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:

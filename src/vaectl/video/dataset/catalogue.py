@@ -1,0 +1,170 @@
+"""The facts of every video in a tree, kept between runs.
+
+They lie in a file of their own below the user's cache folder, never among the videos. A file of the tree is looked at
+again when its size or modification time changed; one that could not be read is looked at again each time. Knows nothing
+of what the videos are for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from vaectl.errors import VaectlError
+from vaectl.progress import Progress
+from vaectl.video.find import find_videos
+from vaectl.video.index import build_index
+from vaectl.video.intact import is_cut_short
+from vaectl.video.probe import probe
+from vaectl.video.replace import replacing
+
+_VERSION = 1
+_SAVE_EVERY = 30.0
+"""Seconds between two saves while a tree is looked at."""
+_AT_ONCE = 256
+"""Files that are handed to the threads together."""
+
+
+class Facts(NamedTuple):
+    """What is known about one file."""
+
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970."""
+    width: int
+    height: int
+    frames: int
+    """What its container claims, where it does; else counted. The true number is known when the file is opened."""
+    frame_rate: str
+    """Frames per second, as a fraction."""
+
+
+class Catalogue(NamedTuple):
+    """A tree of videos. Files go by their path below the root, with forward slashes, sorted."""
+
+    folder: Path
+    """What the paths start from."""
+    videos: dict[str, Facts]
+    unreadable: dict[str, str]
+    """Why, in one line that names the file."""
+
+
+def catalogue(root: Path, progress: Progress) -> Catalogue:
+    """Look at every video and image below `root`, or at the file `root`.
+
+    Raises UsageError as `find_videos` does. A cache that is damaged or cannot be written costs time and a warning.
+    """
+    folder = root if root.is_dir() else root.parent
+    files = {path.relative_to(folder).as_posix(): path for path in find_videos(root)}
+    cache = _cache_file(root)
+    known = _load(cache, progress)
+    videos, unreadable, fresh = {}, {}, []
+    for name, path in files.items():
+        facts = known.get(name)
+        if facts is not None and facts[:2] == _identity(path):
+            videos[name] = facts
+        else:
+            fresh.append(name)
+    if not fresh and len(videos) == len(known):
+        return Catalogue(folder, videos, {})
+
+    progress.start(f"{root}: looking at the videos", len(fresh))
+    saved = time.monotonic()
+    try:
+        for name, found in zip(fresh, _look_at(files[name] for name in fresh), strict=True):
+            if isinstance(found, str):
+                unreadable[name] = found
+            else:
+                videos[name] = found
+            progress.advance(1)
+            if time.monotonic() - saved > _SAVE_EVERY:
+                _save(cache, root, videos)
+                saved = time.monotonic()
+    finally:
+        progress.finish()
+        problem = _save(cache, root, videos)
+    if problem:
+        progress.warn(f"{problem}; the videos are looked at again next time")
+    return Catalogue(folder, {name: videos[name] for name in files if name in videos}, unreadable)
+
+
+def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
+    """The facts of each file, or what is wrong with it, in order; many at a time."""
+    rest = iter(paths)
+    threads = ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)))
+    try:
+        while some := list(islice(rest, _AT_ONCE)):
+            yield from threads.map(_facts, some)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _facts(path: Path) -> Facts | str:
+    try:
+        size, modified = _identity(path)
+        info = probe(path)
+        if is_cut_short(path):
+            return f"{path}: it is cut short; get the file again"
+        frames = info.frame_count or len(build_index(info).times)
+        return Facts(size, modified, info.width, info.height, frames, str(info.frame_rate))
+    except VaectlError as error:
+        return str(error)
+    except Exception as error:  # whatever one file does to its decoder, the others are still wanted
+        return f"{path}: cannot be read ({type(error).__name__}: {error})"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Size and modification time; (-1, -1), which no file has, where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _cache_file(root: Path) -> Path:
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    tree = blake2b(os.fsencode(root.resolve()), digest_size=8).hexdigest()
+    return caches / "vaectl" / "videos" / f"{root.resolve().name}-{tree}.json"
+
+
+def _load(cache: Path, progress: Progress) -> dict[str, Facts]:
+    """What was saved; nothing, and a warning, where that is not what was written."""
+    try:
+        check, _, text = cache.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        progress.warn(f"{cache}: cannot be read ({error.strerror}); all videos are looked at again")
+        return {}
+    if check != _checksum(text):
+        progress.warn(f"{cache}: is damaged; all videos are looked at again")
+        return {}
+    content = json.loads(text)
+    return {name: Facts(*facts) for name, facts in content["videos"].items()} if content["version"] == _VERSION else {}
+
+
+def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
+    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong."""
+    content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
+    text = json.dumps(content, separators=(",", ":")).encode()
+    try:
+        with replacing(cache, overwrite=True) as temporary:
+            temporary.write_bytes(_checksum(text) + b"\n" + text)
+    except VaectlError as error:
+        return str(error)
+    except OSError as error:
+        return f"{cache}: cannot be written ({error.strerror})"
+    return None
+
+
+def _checksum(text: bytes) -> bytes:
+    return blake2b(text, digest_size=16).hexdigest().encode()

@@ -1,0 +1,61 @@
+"""Cutting a sample out of a video file. Knows one file at a time, and nothing of trees, epochs or workers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaectl.errors import VaectlError
+from vaectl.video.dataset.sampling import Draw, Sampling, place
+from vaectl.video.read import VideoReader
+from vaectl.video.transform import scale_and_crop
+
+_FRAMES_AT_ONCE = 8
+"""Frames in full size that are held at a time."""
+_INDEXED_FRAMES = 500_000
+"""Frames of the files whose index is kept for the next sample: about 100 MB."""
+
+
+class Cutter:
+    """Cuts samples out of files; keeps the frame index of those it cut from last."""
+
+    def __init__(self) -> None:
+        self._readers: OrderedDict[tuple[Path, int, int], tuple[VideoReader, int]] = OrderedDict()
+
+    def cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
+        """The sample that `draw` names in the video at `path`: (num_frames, 3, resolution, resolution) uint8 RGB.
+
+        Resized in 8-bit arithmetic: within one level of `scale_and_crop` as metrics use it. Depends on the arguments
+        and the file alone. Raises VaectlError, in one line, whatever is wrong with the file.
+        """
+        try:
+            return self._cut(path, sampling, draw)
+        except VaectlError:
+            raise
+        except Exception as error:  # what a damaged file does to its decoder must not end a training of days
+            raise VaectlError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+
+    def _cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
+        reader, frames = self._open(path)
+        if frames < sampling.frames_needed:
+            raise VaectlError(f"{path}: has {frames} frames, and {sampling.frames_needed} are needed")
+        where = place(draw, sampling, frames)
+        clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=_FRAMES_AT_ONCE)
+        size = sampling.resolution
+        cut = torch.cat([scale_and_crop(clip.frames, size, size, where.at, exact=False) for clip in clips])
+        return cut.flip(-1) if where.flip else cut
+
+    def _open(self, path: Path) -> tuple[VideoReader, int]:
+        """A reader and its number of frames; a file that is damaged anywhere raises."""
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns)
+        if key not in self._readers:
+            reader = VideoReader(path, threads=1)  # there are other workers for the other cores
+            self._readers[key] = reader, len(reader.timestamps())
+            while len(self._readers) > 1 and sum(count for _, count in self._readers.values()) > _INDEXED_FRAMES:
+                self._readers.popitem(last=False)
+        self._readers.move_to_end(key)
+        return self._readers[key]

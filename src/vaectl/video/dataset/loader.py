@@ -1,0 +1,113 @@
+"""Batches of samples in their order, made by workers while the ones before are used. Knows nothing of videos."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from vaectl.pipeline import ahead
+from vaectl.video.dataset.clips import ClipDataset
+from vaectl.video.dataset.crew import Crew, Unfinished
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that belong together."""
+
+    frames: Tensor
+    """(B, T, 3, H, W) uint8 RGB."""
+    numbers: Sequence[int]
+    notes: tuple[str, ...]
+    """What did not go as usual, a line each: videos that were replaced, workers that died."""
+
+
+class ClipLoader:
+    """The batches of one rank, from a given one on and without end; iterate once, inside its context.
+
+    When the context is left, all that is under way ends.
+    """
+
+    waited = 0.0
+    """Seconds that were spent in waiting for batches."""
+    decoded_frames = 0
+    decode_seconds = 0.0
+    """Frames read so far, and the seconds that reading and resizing them took, added up over the workers."""
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        numbers: Callable[[int], Sequence[int]],
+        *,
+        first: int,
+        workers: int,
+        prefetch: int = 2,
+    ) -> None:
+        """Batches `first`, first + 1, ..., of which batch k holds the samples `numbers(k)`.
+
+        `workers` processes make them, and `prefetch` of them may wait; with no workers they are made here when they
+        are asked for.
+        """
+        self._dataset, self._numbers, self._first = dataset, numbers, first
+        self._workers, self._prefetch = workers, prefetch
+
+    def __enter__(self) -> ClipLoader:
+        with ExitStack() as resources:
+            if self._workers:
+                leaving, leave = Pipe(duplex=False)
+                resources.callback(leaving.close)
+                self._batches = resources.enter_context(ahead(self._made_by_workers(leaving), self._prefetch))
+                resources.callback(leave.close)
+            else:
+                self._batches = resources.enter_context(closing(self._made_here()))
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises VaectlError where nothing can be read any more, or where workers die one after the other."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(self._batches)
+            self.waited += time.perf_counter() - begun
+            yield batch
+
+    def _made_here(self) -> Generator[Batch]:
+        for k in count(self._first):
+            numbers = self._numbers(k)
+            begun = time.perf_counter()
+            samples = [self._dataset.clip(number) for number in numbers]
+            self.decode_seconds += time.perf_counter() - begun
+            self.decoded_frames += sum(len(sample.frames) for sample in samples)
+            notes = tuple(sample.replaced for sample in samples if sample.replaced)
+            yield Batch(torch.stack([sample.frames for sample in samples]), numbers, notes)
+
+    def _made_by_workers(self, leaving: Connection) -> Generator[Batch]:
+        """The same, until the other end of `leaving` is closed."""
+        unfinished: deque[Unfinished] = deque()
+        upcoming = map(self._numbers, count(self._first))
+        sampling = self._dataset.sampling
+        with Crew(self._dataset, self._workers) as crew:
+            while True:
+                while crew.has_time and len(unfinished) <= self._workers:
+                    unfinished.append(Unfinished(next(upcoming), sampling.num_frames, sampling.resolution))
+                    crew.fill(unfinished[-1])
+                if not crew.work(leaving):
+                    return
+                self.decoded_frames, self.decode_seconds = crew.frames, crew.seconds
+                while unfinished and not unfinished[0].missing:
+                    batch = unfinished.popleft()
+                    yield Batch(batch.frames, batch.numbers, tuple(batch.notes))

@@ -1,0 +1,101 @@
+"""Which clip of a file a training sample is: numbers that follow from the seed and the number of the sample alone.
+
+Everything is drawn with a hash of what it is for, so nothing depends on an order of calls, on the number of workers, on
+the platform, or on the version of a library. Knows no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a training sample looks like."""
+
+    num_frames: int
+    resolution: int
+    """Pixels: the shorter side of a frame is brought to it, and a square of that size is cut out."""
+    sample_rate: int = 1
+    """Distance in frames from one frame of the sample to the next."""
+    dynamic_sample: bool = False
+    """Draw that distance between 1 and `sample_rate`, as far as the video is long enough."""
+    random_crop: bool = False
+    """Draw where the square lies instead of taking the centre."""
+    flip: bool = False
+    """Mirror every second sample, drawn, left to right."""
+    seed: int = 0
+
+    @property
+    def frames_needed(self) -> int:
+        """How many frames a video has to have."""
+        return span(self.num_frames, 1 if self.dynamic_sample else self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The place of a sample in a video of any size and length: each number in [0, 1)."""
+
+    rate: float
+    start: float
+    top: float
+    left: float
+    flip: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a sample in one video."""
+
+    start: int
+    sample_rate: int
+    at: tuple[float, float]
+    """Of the square, as `scale_and_crop` takes it."""
+    flip: bool
+
+
+def span(num_frames: int, sample_rate: int) -> int:
+    """How many frames there are from the first to the last of `num_frames` that are `sample_rate` apart."""
+    return (num_frames - 1) * sample_rate + 1
+
+
+def draw(*key: int | str) -> Draw:
+    """The draw that belongs to `key`."""
+    rate, start, top, left, flip = (
+        (_hash(name, *key) >> 11) / 2**53 for name in ("rate", "start", "top", "left", "flip")
+    )
+    return Draw(rate, start, top, left, flip)
+
+
+def place(draw: Draw, sampling: Sampling, frames: int) -> Place:
+    """What `draw` means in a video of `frames` frames, at least `sampling.frames_needed`."""
+    rate = sampling.sample_rate
+    if sampling.dynamic_sample:
+        longest = (frames - 1) // (sampling.num_frames - 1) if sampling.num_frames > 1 else rate
+        rate = 1 + int(draw.rate * min(rate, longest))
+    start = int(draw.start * (frames - span(sampling.num_frames, rate) + 1))
+    at = (draw.top, draw.left) if sampling.random_crop else (0.5, 0.5)
+    return Place(start, rate, at, sampling.flip and draw.flip < 0.5)
+
+
+def permuted(index: int, size: int, *key: int | str) -> int:
+    """Where a permutation of 0, ..., size - 1, drawn by `key`, sends `index`. Takes no memory, whatever the size.
+
+    A Feistel network over the next power of 4; values beyond `size` are sent on until they fall inside (Black and
+    Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
+    """
+    bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << bits) - 1
+    while True:
+        left, right = index >> bits, index & mask
+        for step in range(4):
+            left, right = right, left ^ (_hash(step, right, *key) & mask)
+        index = left << bits | right
+        if index < size:
+            return index
+
+
+def _hash(*key: int | str) -> int:
+    """64 bits that look random and are the same everywhere."""
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,105 @@
+"""Processes that cut samples out of videos.
+
+They are forked from a process that has imported all that they need, so that a new one is there at once. They hold no
+state: orders and results go through a pipe, and a worker ends when nobody is at the other end any more. Knows nothing
+of epochs and batches.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaectl.errors import VaectlError
+from vaectl.video.dataset.cutting import Cutter
+from vaectl.video.dataset.sampling import Draw, Sampling
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do: the arguments of `Cutter.cut`."""
+
+    path: Path
+    sampling: Sampling
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an order."""
+
+    seconds: float
+    """Spent on it."""
+    problem: str | None
+    """Why there is no sample; None where there is one."""
+
+
+class WorkerDiedError(Exception):
+    """The message says of what."""
+
+
+class Worker:
+    """One process, which does one order at a time."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self.connection, theirs = context.Pipe()
+        # Ctrl-C in a terminal goes to all processes, but is for us to answer. What is started here inherits the mask.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def give(self, order: Order) -> None:
+        """Begin with `order`. `connection` becomes readable when it is done, or the worker is dead."""
+        with suppress(OSError):  # it died in its sleep, as `take` will find
+            self.connection.send(order)
+
+    def take(self, into: NDArray[np.uint8]) -> Outcome:
+        """What became of the order; its sample goes into the contiguous array. Raises WorkerDiedError."""
+        try:
+            outcome: Outcome = self.connection.recv()
+            if outcome.problem is None:
+                self.connection.recv_bytes_into(into.data.cast("B"))
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            raise WorkerDiedError(f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}") from None
+        return outcome
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection) -> None:
+    """The life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the mask is not inherited: another library started the server
+    torch.set_num_threads(1)
+    cutter = Cutter()
+    with suppress(EOFError, OSError):  # who gave the orders is gone
+        while True:
+            order: Order = connection.recv()
+            begun = time.perf_counter()
+            try:
+                frames = cutter.cut(order.path, order.sampling, order.draw)
+            except VaectlError as error:
+                connection.send(Outcome(time.perf_counter() - begun, str(error)))
+            else:
+                connection.send(Outcome(time.perf_counter() - begun, None))
+                connection.send_bytes(frames.numpy().data.cast("B"))
