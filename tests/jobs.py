@@ -19,12 +19,14 @@ class Listener:
         """Of each finished clip: its name, the frames announced, the frames done."""
         self._clip: tuple[str, int | None, int] | None = None
 
-    def start(self, name: str, frames: int | None) -> None:
-        self._clip = (name, frames, 0)
+    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
+        self._clip = (name, total, 0)
 
-    def advance(self, frames: int) -> None:
+    def advance(self, count: int) -> None:
         assert self._clip
-        self._clip = (*self._clip[:2], self._clip[2] + frames)
+        self._clip = (*self._clip[:2], self._clip[2] + count)
+
+    def status(self, message: str) -> None: ...
 
     def finish(self) -> None:
         if self._clip:

@@ -11,11 +11,17 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the story of a run. Calls come from one thread, in order."""
 
-    def start(self, name: str, frames: int | None) -> None:
-        """A clip called `name` begins; `frames` is its number of frames, None while unknown."""
+    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
+        """Something called `name` begins, mostly a clip; `total` is its number of frames, None while unknown.
 
-    def advance(self, frames: int) -> None:
-        """That many more frames of the clip are finished."""
+        `unit` is what is counted, where that is not frames.
+        """
+
+    def advance(self, count: int) -> None:
+        """That many more of them are finished."""
+
+    def status(self, message: str) -> None:
+        """How things stand now, in one line; it holds until the next one, or until the end."""
 
     def finish(self) -> None:
         """The clip is complete, or was given up."""
@@ -30,9 +36,11 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that nobody looks at."""
 
-    def start(self, name: str, frames: int | None) -> None: ...
+    def start(self, name: str, total: int | None, unit: str = "frames") -> None: ...
 
-    def advance(self, frames: int) -> None: ...
+    def advance(self, count: int) -> None: ...
+
+    def status(self, message: str) -> None: ...
 
     def finish(self) -> None: ...
 

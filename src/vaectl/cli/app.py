@@ -19,11 +19,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from vaectl.cli import reconstruct
+from vaectl.cli import reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
 from vaectl.options import ReconstructOptions
+from vaectl.options.train import TrainOptions
 
 
 class Commands(Guide, TyperGroup):
@@ -31,6 +32,7 @@ class Commands(Guide, TyperGroup):
 
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
+add_command(app, train.train, TrainOptions, train.EXAMPLES)
 add_command(app, reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES)
 
 

@@ -7,12 +7,12 @@ not what the frames are.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Timer
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -33,9 +33,9 @@ def say(label: str, message: str, console: Console | None = None) -> None:
     (console or Console(stderr=True)).print(line, soft_wrap=True)
 
 
-def pace(frames_per_second: float) -> str:
-    """A speed above 0 as people like to read it."""
-    return f"{frames_per_second:.1f} frames/s" if frames_per_second >= 1 else f"{1 / frames_per_second:.1f} s/frame"
+def pace(per_second: float, unit: str = "frames") -> str:
+    """A speed above 0 as people like to read it; `unit` is a plural."""
+    return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{1 / per_second:.1f} s/{unit.removesuffix('s')}"
 
 
 @contextmanager
@@ -56,7 +56,7 @@ class _Bar:
         self._console = console
         self._timer: Timer | None = None
 
-    def start(self, name: str, frames: int | None) -> None:
+    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -64,14 +64,17 @@ class _Bar:
             _Rate(),
             TimeRemainingColumn(),
         )
-        self._bar = RichProgress(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task(escape(name), total=frames)
+        self._bar = _WithStatus(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task(escape(name), total=total, unit=unit)
         self._timer = Timer(PATIENCE, self._bar.start)
         self._timer.daemon = True
         self._timer.start()
 
-    def advance(self, frames: int) -> None:
-        self._bar.advance(self._task, frames)
+    def advance(self, count: int) -> None:
+        self._bar.advance(self._task, count)
+
+    def status(self, message: str) -> None:
+        self._bar.message = message
 
     def finish(self) -> None:
         if self._timer:
@@ -89,7 +92,18 @@ class _Bar:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(pace(task.speed) if task.speed else "", style="progress.data.speed")
+        return Text(pace(task.speed, task.fields["unit"]) if task.speed else "", style="progress.data.speed")
+
+
+class _WithStatus(RichProgress):
+    """Bars, and below them how things stand."""
+
+    message = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.message:
+            yield Text(self.message, style="dim", overflow="ellipsis", no_wrap=True)
 
 
 class _Lines:
@@ -99,12 +113,16 @@ class _Lines:
         self._console = console
         self._name: str | None = None
 
-    def start(self, name: str, frames: int | None) -> None:
-        self._name, self._total, self._done, self._spoken = name, frames, 0, False
+    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
+        self._name, self._total, self._unit, self._done, self._spoken = name, total, unit, 0, False
+        self._message = ""
         self._begun = self._last = time.monotonic()
 
-    def advance(self, frames: int) -> None:
-        self._done += frames
+    def status(self, message: str) -> None:
+        self._message = f", {message}"
+
+    def advance(self, count: int) -> None:
+        self._done += count
         if time.monotonic() - self._last >= INTERVAL:
             self._speak()
 
@@ -125,5 +143,5 @@ class _Lines:
         total = "" if self._total is None else f"/{self._total}"
         left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(self._done, 1)
         rest = f", {timedelta(seconds=round(left))} left" if left > 0 else f" in {timedelta(seconds=round(seconds))}"
-        message = f"{self._done}{total} frames, {pace(self._done / seconds)}{rest}"
+        message = f"{self._done}{total} {self._unit}, {pace(self._done / seconds, self._unit)}{rest}{self._message}"
         say(str(self._name), message, self._console)

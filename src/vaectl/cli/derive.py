@@ -66,7 +66,7 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
         if flag:
             names = [f"{name}/--no-{name[2:]}" for name in names]
         required = default is MISSING
-        known = default not in (MISSING, None) and not flag
+        known = default not in (MISSING, None, ()) and not flag
         declared = typer.Option(
             *names,
             help=option.help + (f" (default: {default})" if known else ""),

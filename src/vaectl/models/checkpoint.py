@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -71,18 +72,25 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def save_model(model: AnyVAE, directory: str | Path) -> None:
+def save_model(
+    model: AnyVAE,
+    directory: str | Path,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write the diffusers layout: `config.json` and one safetensors file, in the model's own precision.
 
-    The original code loads it, and so does `load_model`, bit by bit.
+    The original code loads it, and so does `load_model`, bit by bit. `weights` may stand in for the model's own;
+    `metadata` goes into the head of the file.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    config, weights = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
+    state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
+    config, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
     config.write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
-    save_file(state, weights, metadata={"format": "pt"})
-    weights.chmod(config.stat().st_mode)  # safetensors lets nobody else read what it writes
+    save_file(state, file, metadata={"format": "pt", **metadata})
+    file.chmod(config.stat().st_mode)  # safetensors lets nobody else read what it writes
 
 
 def channels_last(weight: Tensor) -> Tensor:

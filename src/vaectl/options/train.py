@@ -52,6 +52,10 @@ def flag(panel: str, help: str) -> Option:
     return Option(panel=panel, help=help)
 
 
+def momentary(help: str) -> Option:
+    return Option(panel=CHECKPOINTS, help=help, in_file=False)
+
+
 def place(panel: str, help: str) -> Option:
     return Option(panel=panel, metavar="PATH", read=read_path, help=help)
 
@@ -79,9 +83,7 @@ class TrainOptions:
     num_frames: Annotated[int, count(DATA, "Frames of a clip: 1 + 4n for models that shorten time by 4.")] = 17
     resolution: Annotated[int, count(DATA, "Shorter side and crop in pixels, a multiple of 8.", least=16)] = 256
     sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
-    dynamic_sample: Annotated[bool, flag(DATA, "Draw the frame interval from 1 to --sample-rate for each clip.")] = (
-        False
-    )
+    dynamic_sample: Annotated[bool, flag(DATA, "Draw the interval from 1 to --sample-rate for each clip.")] = False
     random_crop: Annotated[bool, flag(DATA, "Crop anywhere, not in the centre.")] = False
     flip: Annotated[bool, flag(DATA, "Mirror every other clip, by chance.")] = False
     batch_size: Annotated[int, count(DATA, "Clips of a batch, on each rank.")] = 1
@@ -157,9 +159,7 @@ class TrainOptions:
         int | None, count(OPTIMISER, "How often to go through the data. (default: 10, without --max-steps)")
     ] = None
     max_steps: Annotated[int | None, count(OPTIMISER, "Steps after which to end. (default: by --epochs)")] = None
-    seed: Annotated[
-        int, Option(panel=OPTIMISER, metavar="N", least=0, most=2**63 - 1, help="Of all that is drawn.")
-    ] = 1234
+    seed: Annotated[int, Option(panel=OPTIMISER, metavar="N", least=0, most=2**63 - 1, help="Of all chance.")] = 1234
     find_unused_parameters: Annotated[bool, flag(OPTIMISER, "Accepted; vaectl's models leave none unused.")] = False
 
     eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos to measure on. (default: no validation)")] = None
@@ -193,11 +193,11 @@ class TrainOptions:
             help="Go on from this checkpoint: its path, or `latest` of this run (begins anew if there is none).",
         ),
     ] = None
-    accept_changes: Annotated[
-        bool, flag(CHECKPOINTS, "Resume with other options than the checkpoint's, and name them.")
-    ] = False
-    not_resume_optimizer: Annotated[bool, flag(CHECKPOINTS, "Resume without the state of the optimisers.")] = False
-    not_resume_discriminator: Annotated[bool, flag(CHECKPOINTS, "Resume with a new discriminator.")] = False
+    accept_changes: Annotated[bool, momentary("Resume with other options than the checkpoint's; names them.")] = (
+        False
+    )
+    not_resume_optimizer: Annotated[bool, momentary("Resume without the state of the optimisers.")] = False
+    not_resume_discriminator: Annotated[bool, momentary("Resume with a new discriminator.")] = False
     save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
     save_ckpt_minutes: Annotated[
         float | None, number(CHECKPOINTS, "And minutes, if steps are slow. (default: by steps alone)", least=0.01)

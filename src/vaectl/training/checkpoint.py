@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from vaectl.errors import VaectlError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.training.folder import UNFINISHED, checkpoint_name
 from vaectl.training.resume import FACTS
 
@@ -45,9 +46,7 @@ def write_checkpoint(
         flush_to_disk(run)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        # PyTorch and safetensors hide the system's reason in their texts.
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
-        raise VaectlError(f"{target}: not written ({reason}); free space, or check the disk") from error
+        raise VaectlError(f"{target}: not written ({reason(error)}); free space, or check the disk") from error
     return target
 
 
@@ -61,9 +60,31 @@ def flush_to_disk(path: Path) -> None:
 
 def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
     """What `write_checkpoint` was given as the state, on `device`. Raises VaectlError for a damaged file."""
+    return read_pickle(checkpoint / STATE, device)
+
+
+def read_discriminator(path: Path) -> dict[str, Tensor]:
+    """The discriminator's weights in one of our checkpoints, or in a published training checkpoint (*.ckpt).
+
+    Raises UsageError where there is none, VaectlError for a damaged file.
+    """
+    ours = path / STATE
+    stored = read_pickle(ours if ours.is_file() else path, torch.device("cpu"))
+    weights = stored.get("discriminator") or stored.get("state_dict", {}).get("dics_model")
+    if not weights:
+        raise UsageError(f"{path}: holds no discriminator; leave out --load-disc-from-checkpoint")
+    names = {name: name.removeprefix("module.").removeprefix("discriminator.") for name in weights}
+    return {name: weights[stored_name] for stored_name, name in names.items() if name.startswith("main.")}
+
+
+def read_pickle(file: Path, device: torch.device) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
-        raise VaectlError(f"{checkpoint / STATE}: cannot be read ({reason}); resume from another checkpoint") from None
+        raise VaectlError(f"{file}: cannot be read ({reason(error)}); take another checkpoint") from None
     return state
+
+
+def reason(error: Exception) -> str:
+    """The system's reason, which PyTorch and safetensors hide in their texts."""
+    return getattr(error, "strerror", None) or str(error).strip().splitlines()[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -14,7 +14,7 @@ class Average:
     """average ← decay·average + (1 - decay)·weights, for each parameter; buffers are taken as they are."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._merge = get_ema_multi_avg_fn(decay)
+        self._merge = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # PyTorch gives it no types
         self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self._trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
@@ -24,10 +24,6 @@ class Average:
         parameters = dict(model.named_parameters())
         averages = [self.weights[name] for name in self._trained]
         self._merge(averages, [parameters[name].detach() for name in self._trained], 0)
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        for name, tensor in self.weights.items():
-            tensor.copy_(weights[name])
 
     @contextmanager
     def in_place_of(self, model: nn.Module) -> Iterator[None]:

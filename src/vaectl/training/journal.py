@@ -26,7 +26,7 @@ class Journal:
         self._progress = progress
         self._lines = {name: Lines(run / name, step) for name in ("metrics.jsonl", "validation.jsonl")}
         # TensorBoard itself passes over what earlier files hold from this step on.
-        self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write what a step gave; `speed` goes to TensorBoard alone."""

@@ -6,12 +6,14 @@ One module with one `forward`, because that is what DDP and `torch.compile` wrap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from vaectl.models.causalvae import CausalVAE
 from vaectl.models.config import FamilyConfig
+from vaectl.models.layers import CausalConv3d
 from vaectl.models.piece import Piece
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE
@@ -25,24 +27,28 @@ Output = tuple[Tensor, Posterior, tuple[Coefficients, Coefficients] | None]
 class AutoEncoder(nn.Module):
     """Clips (B, 3, T, H, W) in [-1, 1] with standard normal noise of the latent's shape, to an `Output`."""
 
-    def __init__(self, model: AnyVAE, *, freeze_encoder: bool) -> None:
+    def __init__(self, model: AnyVAE, *, freeze_encoder: bool, recompute: bool) -> None:
+        """`recompute`: keep less of the forward pass, and compute it again for the gradients."""
         super().__init__()
         self.model = model
-        self.freeze_encoder = freeze_encoder
+        self.freeze_encoder, self.recompute = freeze_encoder, recompute
 
     def forward(self, x_BCTHW: Tensor, noise_BCTHW: Tensor) -> Output:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             if isinstance(self.model, WFVAE):
-                moments, bands = self.model.encoder.forward(x_BCTHW, Piece())
+                moments, bands = self.model.encoder.forward(x_BCTHW, self._piece())
             else:
-                moments, bands = self.model.encode_piece(x_BCTHW, Piece()), None
+                moments, bands = self.model.encode_piece(x_BCTHW, self._piece()), None
         posterior = Posterior.from_moments(moments.float())
         z = posterior.mean + torch.exp(0.5 * posterior.logvar) * noise_BCTHW
         z = z.contiguous(memory_format=torch.channels_last_3d)
         if isinstance(self.model, WFVAE) and bands is not None:
-            y, predicted = self.model.decoder.forward(z, Piece())
+            y, predicted = self.model.decoder.forward(z, self._piece())
             return y, posterior, (bands, predicted)
-        return self.model.decode_piece(z, Piece()), posterior, None
+        return self.model.decode_piece(z, self._piece()), posterior, None
+
+    def _piece(self) -> Piece:
+        return Piece(recompute=self.recompute)
 
 
 def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
@@ -56,8 +62,7 @@ def last_layer(model: AnyVAE) -> Tensor:
     """The weight of the decoder's last convolution, which sets the adaptive weight of the adversarial term."""
     if isinstance(model, WFVAE):
         return model.decoder.conv_out.weight
-    assert isinstance(model, CausalVAE)
-    return model.decoder.conv_out.conv.weight
+    return cast(CausalConv3d, cast(CausalVAE, model).decoder.conv_out).conv.weight
 
 
 def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolution: int, seed: int) -> Tensor:

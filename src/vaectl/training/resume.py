@@ -9,27 +9,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vaectl.errors import UsageError
+from vaectl.options.common import RUN
+from vaectl.options.option import Option, cli_name, dump, options_of
+from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
 from vaectl.training.folder import checkpoints
-
-if TYPE_CHECKING:
-    from vaectl.options.train import TrainOptions
 
 FACTS = "training.json"
 LATEST = "latest"
 
-# What a resumed run may do otherwise without a word: it changes nothing of what is computed at a step.
-FREE = frozenset(
-    "device num_workers strict epochs max_steps eval_video_path eval_steps eval_num_frames eval_resolution"
-    " eval_sample_rate eval_batch_size eval_subset_size eval_num_video_log eval_lpips enable_tiling ckpt_dir exp_name"
-    " save_ckpt_step save_ckpt_minutes keep log_steps model_name disc_cls find_unused_parameters recipe".split()
-)
-# What belongs to one start of the command, and is not taken over from the checkpoint.
-MOMENTARY = frozenset(
-    "resume_from_checkpoint accept_changes not_resume_optimizer not_resume_discriminator json config debug".split()
-)
+
+def is_free(name: str, option: Option) -> bool:
+    """Whether a resumed run may have another value without a word: it changes nothing of what a step computes."""
+    return option.panel in (VALIDATION, CHECKPOINTS, RUN) or name in (
+        *("device", "num_workers", "strict", "epochs", "max_steps"),
+        *("lpips_weights", "model_name", "disc_cls", "find_unused_parameters"),
+    )
 
 
 def checkpoint_to_resume(wish: str | None, ckpt_dir: Path, exp_name: str) -> Path | None:
@@ -62,8 +59,6 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     """What holds where nothing is `given`: the options of the checkpoint to resume from, above those of a recipe."""
-    from vaectl.options.train import TrainOptions
-
     default = {field.name: field.default for field in fields(TrainOptions) if field.default is not MISSING}
     values: dict[str, Any] = {}
     if recipe := given.get("recipe"):
@@ -74,31 +69,25 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     checkpoint = checkpoint_to_resume(
         layered["resume_from_checkpoint"], Path(layered["ckpt_dir"]).expanduser(), layered["exp_name"]
     )
-    if checkpoint is not None and checkpoint.is_dir():
+    if checkpoint is not None and (checkpoint / FACTS).is_file():
         recorded = read_facts(checkpoint)["options"]
-        values |= {name: value for name, value in recorded.items() if name not in MOMENTARY and value is not None}
+        lasting = {name for name, option in options_of(TrainOptions).items() if option.in_file}
+        values |= {name: value for name, value in recorded.items() if name in lasting and value is not None}
     return values
 
 
-def contradictions(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[str]:
     """In words, each option that changes what is computed and is not what the checkpoint recorded."""
-    from vaectl.options.option import cli_name
-
+    now = recordable(options)
     return [
-        f"{cli_name(name)} is {shown(now[name])}, not {shown(value)}"
-        for name, value in recorded.items()
-        if name in now and name not in FREE | MOMENTARY and now[name] != value
+        f"{cli_name(name)} is {now[name]}, not {recorded[name]}"
+        for name, option in options_of(type(options)).items()
+        if name in recorded and not is_free(name, option) and now[name] != recorded[name]
     ]
-
-
-def shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def recordable(options: TrainOptions) -> dict[str, Any]:
     """The options as plain JSON values that hold wherever the run is resumed: paths are absolute."""
-    from vaectl.options.option import dump
-
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)

@@ -25,6 +25,7 @@ from vaectl.training.ema import Average
 from vaectl.training.network import AutoEncoder, Output, last_layer, latent_noise, trained_parameters
 from vaectl.training.objective import Objective
 from vaectl.training.schedule import learning_rate
+from vaectl.video.clip import batch_to_video
 
 PATIENCE = 10
 """Steps in a row that may be skipped because something was not finite."""
@@ -59,7 +60,9 @@ class Trainer:
         )
         self.average = Average(model, options.ema_decay) if options.ema else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
-        network: nn.Module = AutoEncoder(model, freeze_encoder=options.freeze_encoder)
+        network: nn.Module = AutoEncoder(
+            model, freeze_encoder=options.freeze_encoder, recompute=options.gradient_checkpointing
+        )
         if options.compile:
             network.compile()
         if ranks.world_size() > 1:
@@ -129,8 +132,7 @@ class Trainer:
             return self.objective.discriminator_loss(x, y)
 
     def _through_network(self, batch: ClipBatch) -> tuple[Tensor, Output]:
-        frames_BTCHW = batch.frames.to(self.device, non_blocking=True)
-        x = (frames_BTCHW.transpose(1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last_3d)
+        x = self.model.prepare(batch_to_video(batch.frames.to(self.device, non_blocking=True)))
         noise = latent_noise(self.model.config, batch.numbers, x.shape[2], x.shape[4], self.options.seed)
         with self._autocast():
             output: Output = self._network(x, noise.to(self.device, non_blocking=True))
@@ -172,13 +174,15 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
         }
 
-    def load(self, state: dict[str, Any], shown: dict[str, Tensor], *, optimiser: bool, discriminator: bool) -> None:
-        """Go on from a `state` and the weights `shown` as the model; the flags leave out what is to begin anew."""
+    def load(self, state: dict[str, Any], *, optimiser: bool, discriminator: bool) -> None:
+        """Go on from a `state`; the flags leave out what is to begin anew.
+
+        The model has the weights that the checkpoint shows: the averages, if there are any, which stay what they are.
+        """
         self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        self.model.load_state_dict(state["model"] or shown)
-        if self.average:
-            self.average.load(shown)
+        if state["model"]:
+            self.model.load_state_dict(state["model"])
         critic = self.objective.discriminator if discriminator and state["discriminator"] else None
         if critic:
             critic.load_state_dict(state["discriminator"])

@@ -82,10 +82,19 @@ class Clip:
 
 def to_video(frames_T3HW: Tensor) -> Tensor:
     """8-bit frames as a video of batch size 1, (1, 3, T, H, W) float32 in [-1, 1]."""
-    return (frames_T3HW.float() / 127.5 - 1).transpose(0, 1).unsqueeze(0)
+    return batch_to_video(frames_T3HW.unsqueeze(0))
 
 
 def to_frames(video_BCTHW: Tensor) -> Tensor:
     """A video of batch size 1, in [-1, 1], as (T, 3, H, W) uint8; what lies outside is clamped."""
-    frames = video_BCTHW.squeeze(0).transpose(0, 1).float()
-    return ((frames + 1) * 127.5).round().clamp(0, 255).byte()
+    return batch_to_frames(video_BCTHW).squeeze(0)
+
+
+def batch_to_video(frames_BT3HW: Tensor) -> Tensor:
+    """8-bit frames of several clips as a model takes them: (B, 3, T, H, W) float32 in [-1, 1]."""
+    return (frames_BT3HW.float() / 127.5 - 1).transpose(1, 2)
+
+
+def batch_to_frames(video_BCTHW: Tensor) -> Tensor:
+    """And back: (B, T, 3, H, W) uint8, rounded to the nearest level; what lies outside of [-1, 1] is clamped."""
+    return ((video_BCTHW.transpose(1, 2).float() + 1) * 127.5).round().clamp(0, 255).byte()

@@ -1,0 +1,56 @@
+"""`vaectl train`: the command around the job of the same name, and how a finished run is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaectl.options.train import TrainOptions
+    from vaectl.training.job import TrainResult
+
+EXAMPLES = """
+Examples:
+  vaectl train --video-path videos/ --recipe tiny
+  vaectl train --video-path videos/ --model-config config.json --ema
+  vaectl train --resume-from-checkpoint results/vae/latest
+  torchrun --nproc-per-node 8 -m vaectl train --config run.toml
+"""
+
+
+def train(options: TrainOptions) -> None:
+    """Train a causal video auto-encoder on a tree of videos.
+
+    Writes checkpoints that every vaectl command and the original code load. A run that was killed goes on where its
+    last checkpoint was, with --resume-from-checkpoint latest; Ctrl-C writes one first.
+    """
+    from vaectl import ranks
+    from vaectl.cli.console import reporter
+    from vaectl.training.job import train as run
+
+    with reporter() as progress:
+        result = run(options, progress)
+    if not ranks.is_main():
+        return
+    if options.json:
+        print(json.dumps(result.as_json(), allow_nan=False))
+    else:
+        show(result)
+
+
+def show(result: TrainResult) -> None:
+    """Print where the run ended, on stdout."""
+    from datetime import timedelta
+
+    print(f"checkpoint  {result.checkpoint}")
+    print(f"step        {result.step}, loss {result.loss:.6g}")
+    if result.best:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if name != "step")
+        print(f"best        step {result.best['step']}: {values}")
+    if result.skipped:
+        print(f"skipped     {result.skipped} steps that were not finite")
+    took = timedelta(seconds=round(result.seconds))
+    print(
+        f"time        {took}, {result.clips_per_second:.2f} clips/s, {result.waiting:.1%} of it waiting for data,"
+        f" peak memory {result.peak_memory / 2**30:.2f} GiB"
+    )

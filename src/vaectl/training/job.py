@@ -1,0 +1,244 @@
+"""The job behind `vaectl train`: from options to a finished run. Joins data, trainer, validation and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaectl
+from vaectl import memory, ranks
+from vaectl.errors import VaectlError
+from vaectl.models.checkpoint import save_model
+from vaectl.options.train import TrainOptions
+from vaectl.progress import Progress, Silent
+from vaectl.training import folder
+from vaectl.training.checkpoint import write_checkpoint
+from vaectl.training.interrupt import Interruption, finishing_the_step
+from vaectl.training.journal import Journal
+from vaectl.training.resume import checkpoint_to_resume, recordable
+from vaectl.training.setup import check_folder, data_of, model_of, resume, steps_of, trainer_of
+from vaectl.training.trainer import ClipBatch, Trainer
+from vaectl.training.validation import Validation, improves
+from vaectl.video.dataset import ClipDataset, ClipLoader
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a run ended."""
+
+    run: Path
+    checkpoint: Path
+    """The last one: a model directory."""
+    step: int
+    loss: float
+    best: dict[str, float] | None
+    """The best validation, with its `step`; None without any."""
+    skipped: int
+    """Steps that taught nothing, because something in them was not finite."""
+    seconds: float
+    clips_per_second: float
+    waiting: float
+    """The share of the time in which the network waited for clips."""
+    peak_memory: int
+    """Bytes: of this process on the CPU, reserved by PyTorch on a GPU."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; null for a loss that is not finite."""
+        values = {**asdict(self), "run": str(self.run), "checkpoint": str(self.checkpoint)}
+        return values | {"loss": self.loss if math.isfinite(self.loss) else None}
+
+
+def train(options: TrainOptions, progress: Progress) -> TrainResult:
+    """Train as `options` say; on Ctrl-C or SIGTERM save a checkpoint first.
+
+    Under torchrun every process calls this. Raises UsageError for requests that cannot work, VaectlError for a run that
+    cannot go on.
+    """
+    if not ranks.is_main():
+        progress = Silent()
+    run = options.ckpt_dir / options.exp_name
+    with ranks.together(), folder.claimed(run) if ranks.is_main() else nullcontext():
+        checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
+        check_folder(run, checkpoint)
+        ranks.wait_for_others()
+        model = model_of(options, checkpoint, progress)
+        data = data_of(options, progress)
+        trainer = trainer_of(model, options, steps_of(options, len(data)))
+        validation = Validation(options, model.device) if options.eval_video_path else None
+        best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
+        return Run(run, options, data, trainer, validation, best, progress).go()
+
+
+class Run:
+    """A run under way: steps, and what is due between them."""
+
+    def __init__(
+        self,
+        run: Path,
+        options: TrainOptions,
+        data: ClipDataset,
+        trainer: Trainer,
+        validation: Validation | None,
+        best: dict[str, float] | None,
+        progress: Progress,
+    ) -> None:
+        self.run, self.options, self.data, self.trainer = run, options, data, trainer
+        self.validation, self.best, self.progress = validation, best, progress
+        self.begun = self.last_save = time.monotonic()
+        self.first_step, self.first_clip = trainer.step, trainer.clips
+        self.saved_step: int | None = None
+        self.loss = float("nan")
+        self.journal = Journal(run, trainer.step, progress) if ranks.is_main() else None
+
+    def go(self) -> TrainResult:
+        """Train up to the last step; when the user wants to stop, write a checkpoint and raise KeyboardInterrupt."""
+        options, trainer = self.options, self.trainer
+        self.progress.start(options.exp_name, trainer.steps - trainer.step, "steps")
+        try:
+            with (
+                ClipLoader(self.data, self.clips_of_batch, first=0, workers=options.num_workers) as loader,
+                finishing_the_step() as interruption,
+            ):
+                batches = self.batches(loader)
+                while trainer.step < trainer.steps:
+                    values = trainer.advance([next(batches) for _ in range(options.gradient_accumulation_steps)])
+                    self.write_down(values, loader)
+                    if not self.between_steps(interruption):
+                        break
+                if self.saved_step != trainer.step:
+                    self.save()
+                return self.result(loader)
+        finally:
+            self.progress.finish()
+            if self.journal:
+                self.journal.close()
+
+    def clips_of_batch(self, number: int) -> range:
+        """The numbers of the clips in this rank's batch `number`, counted from where this process began."""
+        size = self.options.batch_size
+        first = self.first_clip + (number * ranks.world_size() + ranks.rank()) * size
+        return range(first, first + size)
+
+    def batches(self, loader: ClipLoader) -> Iterator[ClipBatch]:
+        for batch in loader:
+            for note in batch.notes:
+                self.progress.warn(note)
+            yield ClipBatch(batch.frames, batch.numbers)
+
+    def write_down(self, values: dict[str, Any], loader: ClipLoader) -> None:
+        """Into the journals at every step, and before the user's eyes every few."""
+        trainer, self.loss = self.trainer, values["loss"]
+        speed = {"clips_per_second": self.clips_per_second(), "waiting": self.waiting(loader)}
+        if self.journal:
+            self.journal.step(trainer.step, values, speed)
+        if values["skipped"]:
+            self.progress.warn(
+                f"step {trainer.step}: the loss or its gradient was not finite; nothing was learnt from it"
+            )
+        if trainer.step % self.options.log_steps == 0:
+            shown = ("rec", "perceptual", "kl", "wavelet", "generator", "discriminator")
+            parts = " ".join(f"{name} {values[name]:.4g}" for name in ("loss", *shown) if name in values)
+            self.progress.status(
+                f"{parts} | {speed['clips_per_second']:.2f} clips/s, {speed['waiting']:.0%} waiting for data"
+            )
+        self.progress.advance(1)
+
+    def between_steps(self, interruption: Interruption) -> bool:
+        """Validate and save where it is time to; False when the run has to stop."""
+        step, options = self.trainer.step, self.options
+        minutes = (time.monotonic() - self.last_save) / 60
+        late = options.save_ckpt_minutes is not None and minutes > options.save_ckpt_minutes
+        stop, late = ranks.any_rank([interruption.signal is not None, late])
+        last = step == self.trainer.steps
+        better = False
+        if self.validation and not stop and (step % options.eval_steps == 0 or last):
+            better = self.validate(self.validation)
+        if better or stop or late or last or step % options.save_ckpt_step == 0:
+            self.save()
+        return not stop
+
+    def validate(self, validation: Validation) -> bool:
+        """Measure the weights, and their averages if there are any; whether the result is the best so far."""
+        model, average = self.trainer.model, self.trainer.average
+        values, picture = validation.measure(model, self.progress)
+        if average:
+            with average.in_place_of(model):
+                averaged, picture = validation.measure(model, self.progress)
+            values |= {f"ema_{name}": value for name, value in averaged.items()}
+        step = self.trainer.step
+        if self.journal:
+            self.journal.validation(step, values, picture)
+        self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        better = improves(values, self.best)
+        if better:
+            self.best = {"step": step, **values}
+        return better
+
+    def save(self) -> None:
+        """Write a checkpoint; where that fails the run goes on and the last one stays, unless it is the end."""
+        if ranks.is_main():
+            assert self.journal is not None
+            self.journal.flush()
+            try:
+                self.write()
+            except VaectlError as error:
+                if self.trainer.step == self.trainer.steps:
+                    raise
+                self.progress.warn(f"{error}; the checkpoints before it are kept")
+        self.last_save, self.saved_step = time.monotonic(), self.trainer.step
+        ranks.wait_for_others()
+
+    def write(self) -> None:
+        trainer, options = self.trainer, self.options
+        average = trainer.average.weights if trainer.average else None
+        metadata = {"weights": "ema" if average else "as trained", "step": str(trainer.step)}
+        facts = {
+            "step": trainer.step,
+            "weights": metadata["weights"],
+            "best": self.best,
+            "data": self.data.fingerprint,
+            "ranks": ranks.world_size(),
+            "threads": torch.get_num_threads(),
+            "vaectl": vaectl.__version__,
+            "torch": torch.__version__,
+            "options": recordable(options),
+        }
+        target = write_checkpoint(
+            self.run,
+            trainer.step,
+            lambda place: save_model(trainer.model, place, weights=average, metadata=metadata),
+            trainer.state(),
+            facts,
+        )
+        folder.point(self.run / "latest", target)
+        best_step = int(self.best["step"]) if self.best else None
+        if best_step == trainer.step:
+            folder.point(self.run / "best", target)
+        folder.prune(self.run, options.keep, best_step)
+
+    def clips_per_second(self) -> float:
+        return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)
+
+    def waiting(self, loader: ClipLoader) -> float:
+        return loader.waited / (time.monotonic() - self.begun)
+
+    def result(self, loader: ClipLoader) -> TrainResult:
+        return TrainResult(
+            run=self.run,
+            checkpoint=self.run / folder.checkpoint_name(self.trainer.step),
+            step=self.trainer.step,
+            loss=self.loss,
+            best=self.best,
+            skipped=self.trainer.skipped,
+            seconds=time.monotonic() - self.begun,
+            clips_per_second=self.clips_per_second(),
+            waiting=self.waiting(loader),
+            peak_memory=memory.peak(self.trainer.device),
+        )

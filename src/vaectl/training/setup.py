@@ -1,0 +1,193 @@
+"""What a run is made of, from its options: the model, the data, the objective; and going on from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vaectl import ranks
+from vaectl.errors import UsageError
+from vaectl.models.checkpoint import (
+    build_model,
+    channels_last,
+    check_fit,
+    first_few,
+    load_model,
+    locate,
+    read_weights,
+)
+from vaectl.models.config import FamilyConfig, read_config
+from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.vae import AnyVAE
+from vaectl.options.train import TrainOptions
+from vaectl.progress import Progress
+from vaectl.training import folder
+from vaectl.training.chance import seed_of
+from vaectl.training.checkpoint import read_discriminator, read_state
+from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.resume import FACTS, contradictions, read_facts
+from vaectl.training.trainer import Trainer
+from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
+
+DISCRIMINATOR = "LPIPSWithDiscriminator3D"
+"""What the published scripts call the objective with the 3D PatchGAN."""
+DEFAULT_EPOCHS = 10
+
+
+def check_folder(run: Path, checkpoint: Path | None) -> None:
+    """Raises UsageError where what lies in the folder of the run is not what this run goes on from."""
+    there = folder.checkpoints(run)
+    if checkpoint is None and there:
+        raise UsageError(
+            f"{run}: holds a run already; go on with --resume-from-checkpoint latest, or give another --exp-name"
+        )
+    if checkpoint is not None and checkpoint in there.values() and checkpoint != (last := there[max(there)]):
+        raise UsageError(
+            f"{checkpoint}: {last.name} came after it; give another --exp-name to go on from here, or remove the later"
+        )
+
+
+def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
+    """The model to train, in float32 on its device: of the checkpoint, else pretrained, else new.
+
+    Raises UsageError where none is named, or where it cannot take clips of the wanted length; and as `load_model` does.
+    """
+    device = choose_device(ranks.device_of_rank(options.device))
+    torch.manual_seed(seed_of(options.seed, "weights"))
+    pretrained = checkpoint or options.pretrained_model_name_or_path
+    if pretrained is not None and not options.ignore_mismatched_sizes:
+        model: AnyVAE = load_model(pretrained, device=device, dtype="float32")
+    elif pretrained is not None:
+        model = placed(fitting(pretrained, progress), device)
+    elif options.model_config is not None:
+        model = placed(build_model(read_config(options.model_config)), device)
+    else:
+        raise UsageError("what to train is missing: give --model-config, --pretrained-model-name-or-path or --recipe")
+    check_names(options, model.config)
+    check_length("--num-frames", options.num_frames, model.config)
+    return model.train()
+
+
+def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
+    """A new model on its device, its weights laid out in memory as those of a loaded one."""
+    weights = {name: channels_last(tensor.to(device)) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def fitting(path: Path, progress: Progress) -> AnyVAE:
+    """A new model of that directory's config, with those of its weights that fit."""
+    directory, file = locate(path)
+    model: AnyVAE = build_model(read_config(directory / "config.json"))
+    given, own = read_weights(file), model.state_dict()
+    fit = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
+    model.load_state_dict(fit, strict=False)
+    if new := [name for name in own if name not in fit]:
+        progress.warn(f"{file}: {len(new)} of {len(own)} tensors do not fit and begin anew: {first_few(new)}")
+    return model
+
+
+def check_names(options: TrainOptions, config: FamilyConfig) -> None:
+    """The published options that name a class must name the one that is used."""
+    if options.model_name and options.model_name.lower().removesuffix("model") not in config.class_name.lower():
+        raise UsageError(
+            f"--model-name {options.model_name}: the config is of a {config.class_name}; leave the option out"
+        )
+    if options.disc_cls and not options.disc_cls.endswith(DISCRIMINATOR):
+        raise UsageError(f"--disc-cls {options.disc_cls}: vaectl trains with {DISCRIMINATOR}; leave the option out")
+
+
+def check_length(option: str, frames: int, config: FamilyConfig) -> None:
+    factor = config.time_compression
+    if (frames - 1) % factor:
+        near = 1 + factor * round((frames - 1) / factor)
+        raise UsageError(f"{option} must be 1 + {factor}n for this model, not {frames}; {near} is the nearest")
+
+
+def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
+    """The clips to train on. Raises as `open_dataset` does."""
+    weights = options.video_weight or [None] * len(options.video_path)
+    sources = [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
+    sampling = Sampling(
+        num_frames=options.num_frames,
+        resolution=options.resolution,
+        sample_rate=options.sample_rate,
+        dynamic_sample=options.dynamic_sample,
+        random_crop=options.random_crop,
+        flip=options.flip,
+        seed=options.seed,
+    )
+    return open_dataset(sources, sampling, strict=options.strict, progress=progress)
+
+
+def steps_of(options: TrainOptions, clips: int) -> int:
+    """How many steps the run has in all, from --epochs and --max-steps: whichever ends first."""
+    epochs = options.epochs or (None if options.max_steps else DEFAULT_EPOCHS)
+    if epochs is None:
+        assert options.max_steps is not None
+        return options.max_steps
+    step = options.batch_size * options.gradient_accumulation_steps * ranks.world_size()
+    steps = max(1, epochs * clips // step)
+    return min(steps, options.max_steps or steps)
+
+
+def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
+    """The model with its objective and optimisers, before the first step."""
+    torch.manual_seed(seed_of(options.seed, "discriminator"))
+    objective = Objective(
+        ObjectiveConfig(
+            loss_type=options.loss_type,
+            logvar_init=options.logvar_init,
+            perceptual_weight=options.perceptual_weight,
+            lpips_net=options.lpips_net,
+            lpips_weights=options.lpips_weights,
+            kl_weight=options.kl_weight,
+            wavelet_loss=options.wavelet_loss,
+            wavelet_weight=options.wavelet_weight,
+            disc_weight=options.disc_weight,
+        )
+    ).to(model.device)
+    if options.load_disc_from_checkpoint and objective.discriminator:
+        weights = read_discriminator(options.load_disc_from_checkpoint)
+        check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
+        objective.discriminator.load_state_dict(weights)
+    precision = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[options.mix_precision]
+    return Trainer(model, objective, options, choose_dtype(precision, model.device), steps)
+
+
+def resume(
+    trainer: Trainer, checkpoint: Path, options: TrainOptions, fingerprint: str, progress: Progress
+) -> dict[str, float] | None:
+    """Let the trainer go on from a checkpoint; gives the best validation so far.
+
+    Raises UsageError where the options contradict it, unless they may. What keeps the losses from going on bit for bit
+    is told.
+    """
+    if not (checkpoint / FACTS).is_file():
+        progress.warn(
+            f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0"
+        )
+        return None
+    facts = read_facts(checkpoint)
+    if different := contradictions(options, facts["options"]):
+        listed = "; ".join(different)
+        if not options.accept_changes:
+            raise UsageError(f"{checkpoint}: was trained with other options: {listed}; pass --accept-changes to go on")
+        progress.warn(f"resumed with other options than {checkpoint}: {listed}")
+    if facts["data"] != fingerprint:
+        progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
+    if facts["ranks"] != ranks.world_size():
+        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts['ranks']}; the losses will differ a little")
+    elif trainer.device.type == "cpu" and facts["threads"] != torch.get_num_threads():
+        progress.warn(
+            f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise"
+        )
+    trainer.load(
+        read_state(checkpoint, trainer.device),
+        optimiser=not options.not_resume_optimizer,
+        discriminator=not options.not_resume_discriminator,
+    )
+    progress.note(f"resumed from {checkpoint} at step {trainer.step}")
+    best: dict[str, float] | None = facts["best"]
+    return best

@@ -1,0 +1,91 @@
+"""How good the model is by now: the shared metrics on clips that it does not train on, and a picture of some.
+
+The ranks share the clips. Nothing here draws by chance, and nothing changes the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from vaectl import ranks
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.protocol import ClipProtocol, read_clip
+from vaectl.metrics import MetricSettings, build
+from vaectl.metrics.metric import FrameMetric
+from vaectl.models.vae import AnyVAE
+from vaectl.options.train import TrainOptions
+from vaectl.progress import Progress
+from vaectl.video import find_videos
+from vaectl.video.clip import batch_to_frames, batch_to_video
+
+FRAMES_SHOWN = 4
+ERROR_GAIN = 4
+
+
+class Validation:
+    """The clips to validate on, and the metrics that do."""
+
+    def __init__(self, options: TrainOptions, device: torch.device) -> None:
+        """Raises UsageError where --eval-video-path holds no videos."""
+        assert options.eval_video_path is not None
+        clips = find_videos(options.eval_video_path)
+        self._clips = clips[: options.eval_subset_size or None]
+        crop = options.eval_resolution
+        self._protocol = ClipProtocol(options.eval_num_frames, options.eval_sample_rate, crop, crop)
+        names = ["psnr", "ssim", *(["lpips"] if options.eval_lpips else [])]
+        self._metrics = cast(dict[str, FrameMetric], build(names, MetricSettings(), device))
+        self._batch_size = options.eval_batch_size
+        self._shown = options.eval_num_video_log
+
+    def measure(self, model: AnyVAE, progress: Progress) -> tuple[dict[str, float], Tensor | None]:
+        """The mean of each metric over frames and clips, and a picture (3, H, W) of the first clips, on rank 0 alone.
+
+        Clips that cannot be read are left out with a warning. Raises VaectlError where none is left.
+        """
+        totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
+        strips: list[Tensor] = []
+        model.eval()
+        mine = self._clips[ranks.rank() :: ranks.world_size()]
+        for first in range(0, len(mine), self._batch_size):
+            clips = list(self._readable(mine[first : first + self._batch_size], progress))
+            if not clips:
+                continue
+            original = torch.stack(clips).to(model.device)
+            result = batch_to_frames(model.reconstruct(batch_to_video(original)))
+            scores = [metric.measure(original, result).mean(dim=1).sum() for metric in self._metrics.values()]
+            totals += torch.stack([*scores, torch.tensor(len(clips), dtype=torch.float64)])
+            for pair in zip(original.cpu(), result.cpu(), strict=True):
+                if len(strips) < self._shown:
+                    strips.append(strip(*pair))
+        model.train()
+        *sums, count = (ranks.mean(totals) * ranks.world_size()).tolist()
+        if not count:
+            raise VaectlError("validation: not one clip of --eval-video-path could be measured; see the warnings above")
+        means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
+        return means, torch.cat(strips, dim=1) if strips else None
+
+    def _readable(self, paths: Sequence[Path], progress: Progress) -> Iterator[Tensor]:
+        for path in paths:
+            try:
+                yield read_clip(path, self._protocol).frames
+            except (UsageError, VaectlError) as error:
+                progress.warn(f"validation leaves out a clip: {error}")
+
+
+def strip(original_T3HW: Tensor, result_T3HW: Tensor) -> Tensor:
+    """A picture (3, 3·H, n·W): some frames as they were, as they came back, and their error, amplified, on grey."""
+    frames = torch.linspace(0, len(original_T3HW) - 1, min(FRAMES_SHOWN, len(original_T3HW))).round().long()
+    original, result = original_T3HW[frames], result_T3HW[frames]
+    error = ((result.int() - original.int()) * ERROR_GAIN + 128).clamp(0, 255).byte()
+    return torch.cat([torch.cat(list(row), dim=2) for row in (original, result, error)], dim=1)
+
+
+def improves(values: dict[str, float], best: dict[str, float] | None) -> bool:
+    """Whether a validation is better than the best so far: by PSNR, of the averaged weights if there are any."""
+    name = "ema_psnr" if "ema_psnr" in values else "psnr"
+    return best is None or values[name] > best.get(name, best["psnr"])
