@@ -5,12 +5,15 @@ Knows iterators and threads, and nothing of what goes through them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _END = object()
@@ -61,3 +64,21 @@ def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[
         room.release()
         if wait:
             thread.join()
+
+
+def in_parallel(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
+    """What `function` gives for each item, in their order, made by that many threads.
+
+    No more than `workers` results wait beside those being made, so memory does not grow with the number of items.
+    """
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

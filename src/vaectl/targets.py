@@ -42,20 +42,31 @@ def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
     A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
     Raises UsageError where this leaves none.
     """
-    sources = find_videos(source)
-    if not source.is_dir():
+    if source.is_dir():
+        sources = find_outside(source, target)
+        names = [file.relative_to(source) for file in sources]
+    else:
+        sources = find_videos(source)
         if target.suffix and not target.is_dir():
             return [(source, target)]
-        return [(source, target / mirror([Path(source.name)], lossless)[0])]
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target}: is a file, but {source} is a folder; name a folder for the results")
-    results = target.resolve()
-    if results.is_relative_to(source.resolve()):
-        sources = [file for file in sources if not file.resolve().is_relative_to(results)]
+        names = [Path(source.name)]
+    endings = [
+        ".png" if file.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for file in sources
+    ]
+    return [(file, target / name) for file, name in zip(sources, mirror(names, endings), strict=True)]
+
+
+def find_outside(source: Path, results: Path) -> list[Path]:
+    """The videos and images of the folder `source` that do not lie in `results`. Raises UsageError for none."""
+    sources = find_videos(source)
+    if results.exists() and not results.is_dir():
+        raise UsageError(f"{results}: is a file, but {source} is a folder; name a folder for the results")
+    inside = results.resolve()
+    if inside.is_relative_to(source.resolve()):
+        sources = [file for file in sources if not file.resolve().is_relative_to(inside)]
     if not sources:
-        raise UsageError(f"{target}: holds all the videos of {source}; name another folder for the results")
-    names = mirror([file.relative_to(source) for file in sources], lossless)
-    return [(file, target / name) for file, name in zip(sources, names, strict=True)]
+        raise UsageError(f"{results}: holds all the videos of {source}; name another folder for the results")
+    return sources
 
 
 def identity(file: Path) -> tuple[int, int]:
@@ -64,14 +75,11 @@ def identity(file: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def mirror(sources: Sequence[Path], lossless: bool) -> list[Path]:
-    """A name for the result of each source, in the format that is written by default.
+def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
+    """A name for the result of each source, with the ending that it is given.
 
     `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`.
     """
-    endings = [
-        ".png" if source.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for source in sources
-    ]
     names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
     while clashes := {name for name, count in Counter(names).items() if count > 1}:
         names = [

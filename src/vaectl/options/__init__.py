@@ -8,4 +8,5 @@ from vaectl.options.option import cli_name as cli_name
 from vaectl.options.option import dump as dump
 from vaectl.options.option import options_of as options_of
 from vaectl.options.option import parse as parse
+from vaectl.options.prepare_eval import PrepareEvalOptions as PrepareEvalOptions
 from vaectl.options.reconstruct import ReconstructOptions as ReconstructOptions

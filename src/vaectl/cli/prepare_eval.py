@@ -1,0 +1,71 @@
+"""`vaectl prepare-eval`: the command around the job of the same name, and how its result is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from vaectl.evaluation.prepare import PrepareResult
+    from vaectl.options import PrepareEvalOptions
+
+EXAMPLES = """
+Examples:
+  vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/
+  vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/ \\
+    --ckpt model/ --num-frames 17 --sample-rate 2 --output-origin
+  torchrun --nproc-per-node 8 -m vaectl prepare-eval --config prepare.toml
+"""
+
+
+def prepare_eval(options: PrepareEvalOptions) -> None:
+    """Send a folder of clips through a video auto-encoder, ready to be measured.
+
+    Each clip is brought to the published protocol: its first frames, the shorter side resized, the middle cut out. What
+    comes back is written without loss, and manifest.json tells how it was made. A run that was stopped goes on where it
+    was.
+    """
+    from vaectl.cli.console import reporter, say
+    from vaectl.evaluation.prepare import prepare
+    from vaectl.ranks import is_main
+
+    with reporter() as progress:
+        result = prepare(options, progress)
+    if is_main():
+        if options.json:
+            print(json.dumps(result.as_json()))
+        else:
+            show(result, options)
+        if result.failed:
+            say("error", f"{result.failed} clips were left out; {options.generated_video_dir}/manifest.json says why")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
+    """Print what was made, and how, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    model, protocol = result.manifest.model, result.manifest.protocol
+    sizes = sorted({(clip.width, clip.height) for clip in result.manifest.clips if clip.status == "ok"})
+    size = "x".join(map(str, sizes[0])) if len(sizes) == 1 else f"{len(sizes)} sizes"
+    every = f", every {protocol.sample_rate}." if protocol.sample_rate > 1 else ""
+    counts = [f"{result.made} made"]
+    counts += [f"{result.kept} kept from before"] * (result.kept > 0) + [f"{result.failed} failed"] * (
+        result.failed > 0
+    )
+    rows = {
+        "clips": ", ".join(counts),
+        "frames": f"{protocol.num_frames}{every} of {size}",
+        "model": f"{model.path or 'built-in model'} on {model.device} in {model.dtype}",
+        "written": str(options.generated_video_dir),
+        "time": f"{result.seconds:.1f} s, peak memory {result.peak_memory / 2**30:.2f} GiB",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console(highlight=False).print(table)

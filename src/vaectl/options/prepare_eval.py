@@ -1,0 +1,113 @@
+"""What `vaectl prepare-eval` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from vaectl.options.clips import (
+    NUM_FRAMES,
+    RESOLUTION,
+    CropSize,
+    NumFrames,
+    NumWorkers,
+    Resolution,
+    SampleRate,
+    SubsetSize,
+    check_crop,
+)
+from vaectl.options.common import (
+    INPUT,
+    MEMORY,
+    MODEL,
+    OUTPUT,
+    Config,
+    Debug,
+    Device,
+    Dtype,
+    EnableTiling,
+    Json,
+    MemoryLimit,
+    ModelPath,
+    Overwrite,
+    SaveMemory,
+    read_frame_rate,
+    read_path,
+)
+from vaectl.options.option import Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareEvalOptions:
+    """What `vaectl prepare-eval` takes. Raises `ValueError` for options that exclude each other."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    real_video_dir: Annotated[
+        Path, Option(panel=INPUT, metavar="PATH", read=read_path, help="A folder that holds videos at any depth.")
+    ]
+    num_frames: NumFrames = NUM_FRAMES
+    sample_rate: SampleRate = 1
+    resolution: Resolution = RESOLUTION
+    crop_size: CropSize = None
+    subset_size: SubsetSize = 0
+
+    generated_video_dir: Annotated[
+        Path,
+        Option(panel=OUTPUT, metavar="PATH", read=read_path, help="Where to write: a folder that mirrors the other."),
+    ]
+    output_origin: Annotated[
+        bool, Option(panel=OUTPUT, help="Also write the clips that went into the network, under origin/.")
+    ] = False
+    format: Annotated[
+        Literal["mkv", "mp4"],
+        Option(
+            panel=OUTPUT,
+            metavar="FORMAT",
+            choices=("mkv", "mp4"),
+            help="mkv keeps every 8-bit value; mp4 is lossy, for viewing.",
+        ),
+    ] = "mkv"
+    sample_fps: Annotated[
+        Fraction | None,
+        Option(
+            panel=OUTPUT,
+            metavar="RATE",
+            read=read_frame_rate,
+            help="Frames per second of what is written. (default: the source's, over --sample-rate)",
+        ),
+    ] = None
+    overwrite: Overwrite = False
+    json: Json = False
+
+    ckpt: ModelPath = None
+    model_name: Annotated[
+        str | None,
+        Option(panel=MODEL, metavar="NAME", help="Refuse a checkpoint of another family: WFVAE or CausalVAE."),
+    ] = None
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+    batch_size: Annotated[
+        int, Option(panel=MODEL, metavar="N", least=1, help="Clips that go through the network at once.")
+    ] = 1
+
+    enable_tiling: EnableTiling = False
+    memory_limit: MemoryLimit = None
+    save_memory: SaveMemory = False
+    tile_overlap_factor: Annotated[
+        float | None,
+        Option(
+            panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."
+        ),
+    ] = None
+
+    num_workers: NumWorkers = 8
+    config: Config = None
+    debug: Debug = False
+
+    def __post_init__(self) -> None:
+        check_crop(self.resolution, self.crop_size)
