@@ -17,9 +17,15 @@ def find_videos(root: Path) -> list[Path]:
     """
     if not root.exists():
         raise UsageError(f"{root}: no such file or folder; check the path")
-    if not root.is_dir():
-        return [root]
-    found: list[Path] = []
+    return [root / name for name in find_names(root)] if root.is_dir() else [root]
+
+
+def find_names(root: Path) -> list[str]:
+    """The same for a folder as text, relative to it and with forward slashes: for trees of millions.
+
+    Raises as `find_videos` does.
+    """
+    found: list[list[str]] = []
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
@@ -33,14 +39,11 @@ def find_videos(root: Path) -> list[Path]:
             continue
         seen.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [Path(folder, name) for name in files if not name.startswith(".") and _is_wanted(name)]
+        parents = Path(folder).relative_to(root).parts
+        found += [[*parents, name] for name in files if not name.startswith(".") and name.lower().endswith(_EXTENSIONS)]
     if not found:
         raise UsageError(f"{root}: no videos or images in this folder; supported are {' '.join(_EXTENSIONS)}")
-    return sorted(found)
+    return ["/".join(parts) for parts in sorted(found)]
 
 
 _EXTENSIONS = VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
-
-
-def _is_wanted(name: str) -> bool:
-    return Path(name).suffix.lower() in _EXTENSIONS

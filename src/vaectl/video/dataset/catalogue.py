@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vaectl.errors import VaectlError
 from vaectl.progress import Progress
-from vaectl.video.find import find_videos
+from vaectl.video.find import find_names, find_videos
 from vaectl.video.index import build_index
 from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
@@ -62,38 +62,36 @@ def catalogue(root: Path, progress: Progress) -> Catalogue:
 
     Raises UsageError as `find_videos` does. A cache that is damaged or cannot be written costs time and a warning.
     """
-    folder = root if root.is_dir() else root.parent
-    files = {path.relative_to(folder).as_posix(): path for path in find_videos(root)}
+    folder, names = (root, find_names(root)) if root.is_dir() else (root.parent, [p.name for p in find_videos(root)])
     cache = _cache_file(root)
     known = _load(cache, progress)
     videos, unreadable, fresh = {}, {}, []
-    for name, path in files.items():
+    for name in names:
         facts = known.get(name)
-        if facts is not None and facts[:2] == _identity(path):
+        if facts is not None and facts[:2] == _identity(f"{folder}/{name}"):
             videos[name] = facts
         else:
             fresh.append(name)
-    if not fresh and len(videos) == len(known):
-        return Catalogue(folder, videos, {})
-
-    progress.start(f"{root}: looking at the videos", len(fresh))
     saved = time.monotonic()
+    problem = None
+    progress.start(f"{root}: looking at the videos", len(fresh))
     try:
-        for name, found in zip(fresh, _look_at(files[name] for name in fresh), strict=True):
+        for name, found in zip(fresh, _look_at(folder / name for name in fresh), strict=True):
             if isinstance(found, str):
                 unreadable[name] = found
             else:
                 videos[name] = found
             progress.advance(1)
             if time.monotonic() - saved > _SAVE_EVERY:
-                _save(cache, root, videos)
+                problem = _save(cache, root, videos)
                 saved = time.monotonic()
     finally:
         progress.finish()
-        problem = _save(cache, root, videos)
+        if videos != known:
+            problem = _save(cache, root, videos)
     if problem:
         progress.warn(f"{problem}; the videos are looked at again next time")
-    return Catalogue(folder, {name: videos[name] for name in files if name in videos}, unreadable)
+    return Catalogue(folder, {name: videos[name] for name in names if name in videos}, unreadable)
 
 
 def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
@@ -110,7 +108,7 @@ def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
 def _facts(path: Path) -> Facts | str:
     try:
         size, modified = _identity(path)
-        info = probe(path)
+        info = probe(path, threads=1)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
         frames = info.frame_count or len(build_index(info).times)
@@ -121,19 +119,19 @@ def _facts(path: Path) -> Facts | str:
         return f"{path}: cannot be read ({type(error).__name__}: {error})"
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path | str) -> tuple[int, int]:
     """Size and modification time; (-1, -1), which no file has, where there is none."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  # a million times, where a Path would cost as much again
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
 
 def _cache_file(root: Path) -> Path:
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    tree = blake2b(os.fsencode(root.resolve()), digest_size=8).hexdigest()
-    return caches / "vaectl" / "videos" / f"{root.resolve().name}-{tree}.json"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # never raises
+    tree = blake2b(os.fsencode(root.resolve()), digest_size=16).hexdigest()
+    return Path(caches, "vaectl", "videos", f"{tree}.json")
 
 
 def _load(cache: Path, progress: Progress) -> dict[str, Facts]:

@@ -197,8 +197,7 @@ def _fingerprint(catalogues: Sequence[Catalogue]) -> str:
     digest = blake2b(digest_size=16)
     for found in catalogues:
         for name, facts in found.videos.items():
-            digest.update(
-                repr((name, *facts._replace(modified=facts.modified // 10**9))).encode(errors="surrogateescape")
-            )
-        digest.update(b"end")
+            line = f"{name}\0{facts.size} {facts.modified // 10**9} {facts[2:]}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+        digest.update(b"\0")
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from vaectl.video.dataset.sampling import Draw, Sampling, place
 from vaectl.video.read import VideoReader
 from vaectl.video.transform import scale_and_crop
 
-_FRAMES_AT_ONCE = 8
+_FRAMES_AT_ONCE = 4
 """Frames in full size that are held at a time."""
 _INDEXED_FRAMES = 500_000
 """Frames of the files whose index is kept for the next sample: about 100 MB."""
@@ -24,6 +24,7 @@ class Cutter:
 
     def __init__(self) -> None:
         self._readers: OrderedDict[tuple[Path, int, int], tuple[VideoReader, int]] = OrderedDict()
+        self._indexed = 0
 
     def cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         """The sample that `draw` names in the video at `path`: (num_frames, 3, resolution, resolution) uint8 RGB.
@@ -54,8 +55,10 @@ class Cutter:
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._readers:
             reader = VideoReader(path, threads=1)  # there are other workers for the other cores
-            self._readers[key] = reader, len(reader.timestamps())
-            while len(self._readers) > 1 and sum(count for _, count in self._readers.values()) > _INDEXED_FRAMES:
-                self._readers.popitem(last=False)
+            frames = len(reader.timestamps())
+            self._readers[key] = reader, frames
+            self._indexed += frames
+            while self._indexed > _INDEXED_FRAMES and len(self._readers) > 1:
+                self._indexed -= self._readers.popitem(last=False)[1][1]
         self._readers.move_to_end(key)
         return self._readers[key]
