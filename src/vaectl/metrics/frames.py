@@ -31,7 +31,7 @@ def per_frame(
     size = max(1, pixels // max(1, real.shape[-2] * real.shape[-1]))
     with torch.inference_mode(), exact_float32():
         numbers = [
-            measure(a.to(device), b.to(device)).double().cpu()
+            measure(a.to(device), b.to(device)).cpu().double()
             for a, b in zip(torch.split(real, size), torch.split(generated, size), strict=True)
             if len(a)
         ]

@@ -62,7 +62,7 @@ class FVD:
                 raise UsageError(
                     f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}"
                 ) from None
-            features = features.double().cpu()
+            features = features.cpu().double()
         if not features.isfinite().all():
             raise VaectlError("fvd: the detector gave NaN or infinity; give another one with --fvd-detector")
         return features

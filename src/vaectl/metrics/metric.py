@@ -6,11 +6,12 @@ and gives one number for all of them. Both take 8-bit frames, so writing clips l
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class FrameMetric(Protocol):
     """Compares pairs of clips frame by frame."""
 
@@ -25,6 +26,7 @@ class FrameMetric(Protocol):
         """
 
 
+@runtime_checkable
 class SetMetric(Protocol):
     """Compares the distribution of generated clips with that of the originals."""
 
