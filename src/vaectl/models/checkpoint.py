@@ -77,19 +77,21 @@ def save_model(
     directory: str | Path,
     *,
     weights: Mapping[str, Tensor] | None = None,
-    metadata: Mapping[str, str] = MappingProxyType({}),
+    metadata: Mapping[str, str | int] = MappingProxyType({}),
 ) -> None:
     """Write the diffusers layout: `config.json` and one safetensors file, in the model's own precision.
 
-    The original code loads it, and so does `load_model`, bit by bit. `weights` may stand in for the model's own;
-    `metadata` goes into the head of the file.
+    The original code loads it, and so does `load_model`, bit by bit. `weights` may stand in for the model's own.
+    `metadata` goes into the config, with names that begin with `_`. (In the head of the weights file its order would be
+    a matter of chance, and equal weights would give files with different hashes.)
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
     config, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
-    config.write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
-    save_file(state, file, metadata={"format": "pt", **metadata})
+    values = {**model.config.to_json(), **{f"_{name}": value for name, value in metadata.items()}}
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    save_file(state, file, metadata={"format": "pt"})
     file.chmod(config.stat().st_mode)  # safetensors lets nobody else read what it writes
 
 

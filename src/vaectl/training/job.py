@@ -198,7 +198,7 @@ class Run:
     def write(self) -> None:
         trainer, options = self.trainer, self.options
         average = trainer.average.weights if trainer.average else None
-        metadata = {"weights": "ema" if average else "as trained", "step": str(trainer.step)}
+        metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
         facts = {
             "step": trainer.step,
             "weights": metadata["weights"],

@@ -9,12 +9,16 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from vaectl.errors import VaectlError
 from vaectl.progress import Progress
+from vaectl.video.clip import Clip
+from vaectl.video.write import write_video
 
 
 class Journal:
@@ -23,7 +27,7 @@ class Journal:
     def __init__(self, run: Path, step: int, progress: Progress) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._progress = progress
+        self._progress, self._pictures = progress, run / "samples"
         self._lines = {name: Lines(run / name, step) for name in ("metrics.jsonl", "validation.jsonl")}
         # TensorBoard itself passes over what earlier files hold from this step on.
         self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
@@ -42,6 +46,11 @@ class Journal:
         self._show(step, {f"validation/{name}": value for name, value in values.items()})
         if picture_3HW is not None:
             self._board.add_image("samples", picture_3HW, step)
+            picture = Clip(picture_3HW.unsqueeze(0), (Fraction(0),), Fraction(1))
+            try:
+                write_video(self._pictures / f"step-{step:08d}.png", picture, overwrite=True)
+            except VaectlError as error:
+                self._progress.warn(str(error))
 
     def flush(self) -> None:
         """Bring all that was written to the disk."""
