@@ -90,7 +90,7 @@ def catalogue(root: Path, progress: Progress) -> Catalogue:
         if videos != known:
             problem = _save(cache, root, videos)
     if problem:
-        progress.warn(f"{problem}; the videos are looked at again next time")
+        progress.warn(f"{problem} with XDG_CACHE_HOME, or all videos are looked at on each start")
     return Catalogue(folder, {name: videos[name] for name in names if name in videos}, unreadable)
 
 
@@ -138,11 +138,8 @@ def _load(cache: Path, progress: Progress) -> dict[str, Facts]:
     """What was saved; nothing, and a warning, where that is not what was written."""
     try:
         check, _, text = cache.read_bytes().partition(b"\n")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        progress.warn(f"{cache}: cannot be read ({error.strerror}); all videos are looked at again")
-        return {}
+    except OSError:
+        return {}  # if it cannot be written either, that is told
     if check != _checksum(text):
         progress.warn(f"{cache}: is damaged; all videos are looked at again")
         return {}
@@ -151,7 +148,7 @@ def _load(cache: Path, progress: Progress) -> dict[str, Facts]:
 
 
 def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
-    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong."""
+    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong, if anything."""
     content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
     text = json.dumps(content, separators=(",", ":")).encode()
     try:
@@ -160,7 +157,7 @@ def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
     except VaectlError as error:
         return str(error)
     except OSError as error:
-        return f"{cache}: cannot be written ({error.strerror})"
+        return f"{cache}: cannot be written ({error.strerror}); choose another folder"
     return None
 
 
