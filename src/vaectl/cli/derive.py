@@ -67,9 +67,10 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
             names = [f"{name}/--no-{name[2:]}" for name in names]
         required = default is MISSING
         known = default not in (MISSING, None, ()) and not flag
+        shown = ",".join(default) if isinstance(default, tuple) else default
         declared = typer.Option(
             *names,
-            help=option.help + (f" (default: {default})" if known else ""),
+            help=option.help + (f" (default: {shown})" if known else ""),
             metavar=option.metavar,
             rich_help_panel=option.panel,
             autocompletion=_offer(option.choices) if option.choices else None,

@@ -74,6 +74,8 @@ class Evaluation:
     """Bytes."""
     stopped_before: int = 0
     """How many more pairs there were when the run was stopped by Ctrl-C; 0 for a run that was not."""
+    failures: tuple[str, ...] = ()
+    """All that makes this a failed run, in one line each: clips that were not to be left out, files not written."""
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """The clips, the one with the worst mean of `metric` first."""
@@ -101,6 +103,7 @@ class Evaluation:
             ],
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
+            "failures": list(self.failures),
             "seconds": self.seconds,
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,

@@ -3,6 +3,7 @@
 No torch is imported here, so that `--help` and completion are instant.
 """
 
+from vaectl.options.eval import EvalOptions as EvalOptions
 from vaectl.options.option import Option as Option
 from vaectl.options.option import cli_name as cli_name
 from vaectl.options.option import dump as dump

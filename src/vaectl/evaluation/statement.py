@@ -1,0 +1,91 @@
+"""What has to be known to repeat the numbers of an evaluation: its whole protocol, as plain JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vaectl.engine import Limits
+from vaectl.evaluation.frames import Reading
+from vaectl.evaluation.manifest import Manifest
+from vaectl.options import EvalOptions
+
+PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
+
+
+def statement(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
+    """How the clips were read, what made the generated ones, and how they were compared, on `device`."""
+    protocol = reading.protocol
+    crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
+    return {
+        "real_video_dir": str(options.real_video_dir),
+        "generated_video_dir": _text(options.generated_video_dir),
+        "clips": {
+            "num_frames": protocol.num_frames,
+            "sample_rate": protocol.sample_rate,
+            "resize": f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits",
+            "crop": crop,
+            "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
+            "generated": _generated(options, reading),
+            "subset_size": options.subset_size,
+        },
+        "model": _model(options, manifest, device),
+        "metrics": {"of": "8-bit RGB", "dtype": "float32", "device": device, **_settings(options)},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+    }
+
+
+def _generated(options: EvalOptions, reading: Reading) -> str:
+    if options.ckpt is not None:
+        return "by the model, in memory"
+    return "as prepared" if reading.generated_is_prepared else "as they are, or resized and cropped as the originals"
+
+
+def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
+    """What made the generated clips; None where nothing tells."""
+    if options.ckpt is not None:
+        return {
+            "path": str(options.ckpt),
+            "device": device,
+            "dtype": options.dtype,
+            "posterior": _posterior(options.sample, options.seed),
+            "tiles": Limits.of(options).tiled,
+        }
+    if manifest is None:
+        return None
+    made = manifest.options
+    return {
+        **asdict(manifest.model),
+        "posterior": _posterior(bool(made.get("sample")), made.get("seed")),
+        "batch_size": made.get("batch_size"),
+        "format": made.get("format"),
+        "versions": manifest.versions,
+    }
+
+
+def _posterior(sample: bool, seed: Any) -> str:
+    return f"sample, seed {seed}" if sample else "mean"
+
+
+def _settings(options: EvalOptions) -> dict[str, Any]:
+    """What some metrics depend on."""
+    settings: dict[str, Any] = {}
+    if "lpips" in options.metric:
+        settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}
+    if "fvd" in options.metric:
+        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector)}
+    return settings
+
+
+def _file(path: Path | None) -> str:
+    if path is None:
+        return "the published ones"
+    return f"{path}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

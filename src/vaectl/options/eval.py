@@ -1,0 +1,187 @@
+"""What `vaectl eval` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from vaectl.errors import UsageError
+from vaectl.metrics import DEFAULT, METRICS, known
+from vaectl.options.clips import NUM_FRAMES, RESOLUTION, NumWorkers, SubsetSize, check_crop
+from vaectl.options.common import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    RUN,
+    Config,
+    Debug,
+    Device,
+    Dtype,
+    EnableTiling,
+    Json,
+    MemoryLimit,
+    Overwrite,
+    SaveMemory,
+    read_path,
+)
+from vaectl.options.option import Option
+
+METRIC = "Metrics"
+"""A panel of the help page."""
+
+BUILTIN = Path("builtin")
+"""What `--ckpt` calls the built-in model."""
+
+
+def read_metrics(value: Any) -> tuple[str, ...]:
+    """Names of metrics, each once: a list of them, each of which may hold several between commas."""
+    given = value if isinstance(value, list | tuple) else [value]
+    names = tuple(dict.fromkeys(name.strip() for each in given for name in str(each).split(",")))
+    try:
+        for name in names:
+            known(name)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return names
+
+
+def read_fvd_method(value: Any) -> Any:
+    if value != "styleganv":
+        raise ValueError(f"only styleganv is there, the one of the published tables, not {value!r}")
+    return value
+
+
+def _from_manifest(metavar: str, about: str, least: int, most: int | None = None) -> Option:
+    return Option(panel=INPUT, metavar=metavar, least=least, most=most, help=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What `vaectl eval` takes. Raises `ValueError` for options that exclude each other."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    real_video_dir: Annotated[
+        Path,
+        Option(panel=INPUT, metavar="PATH", read=read_path, help="The originals: a folder, at any depth, or a file."),
+    ]
+    generated_video_dir: Annotated[
+        Path | None,
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            read=read_path,
+            help="What became of them: a folder that prepare-eval or another tool has written, or a file.",
+        ),
+    ] = None
+    num_frames: Annotated[
+        int | None, _from_manifest("N", f"Frames of each clip. (default: as prepared, else {NUM_FRAMES})", 1)
+    ] = None
+    sample_rate: Annotated[
+        int | None, _from_manifest("N", "Take every N-th frame. (default: as prepared, else 1)", 1)
+    ] = None
+    resolution: Annotated[
+        int | None,
+        _from_manifest(
+            "PIXELS", f"Resize the shorter side to this. (default: as prepared, else {RESOLUTION})", 16, 16384
+        ),
+    ] = None
+    crop_size: Annotated[
+        int | None,
+        _from_manifest(
+            "PIXELS",
+            "Then cut this square from the middle; 0: the whole frame. (default: as prepared, else the resolution)",
+            0,
+            16384,
+        ),
+    ] = None
+    subset_size: SubsetSize = 0
+    allow_missing: Annotated[
+        bool, Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared; say how many.")
+    ] = False
+
+    metric: Annotated[
+        tuple[str, ...],
+        Option(
+            panel=METRIC,
+            metavar="NAMES",
+            choices=tuple(METRICS),
+            many=True,
+            read=read_metrics,
+            help=f"Of {', '.join(METRICS)}; repeat it, or put commas between.",
+        ),
+    ] = DEFAULT
+    lpips_net: Annotated[
+        Literal["alex", "vgg"],
+        Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network under LPIPS: alex or vgg."),
+    ] = "alex"
+    lpips_weights: Annotated[
+        Path | None,
+        Option(
+            panel=METRIC,
+            metavar="FILE",
+            read=read_path,
+            help="Its weights. (default: alex is in the package, vgg is downloaded)",
+        ),
+    ] = None
+    fvd_detector: Annotated[
+        Path | None,
+        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network under FVD. (default: it is downloaded)"),
+    ] = None
+    fvd_method: Annotated[
+        str,
+        Option(
+            panel=METRIC, metavar="NAME", read=read_fvd_method, help="Of published commands; there is only this one."
+        ),
+    ] = "styleganv"
+
+    json: Json = False
+    csv: Annotated[
+        Path | None,
+        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number: a row for each clip and frame."),
+    ] = None
+    report: Annotated[
+        Path | None,
+        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a page to look at: .html, all in one file."),
+    ] = None
+    overwrite: Overwrite = False
+
+    ckpt: Annotated[
+        Path | None,
+        Option(
+            panel=MODEL,
+            metavar="PATH",
+            aliases=("from_pretrained",),
+            read=read_path,
+            help="Instead of --generated-video-dir: a checkpoint, or its folder with config.json, that the originals go"
+            " through in memory; builtin is the built-in model.",
+        ),
+    ] = None
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+
+    enable_tiling: EnableTiling = False
+    memory_limit: MemoryLimit = None
+    save_memory: SaveMemory = False
+
+    batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips that are measured at once.")] = 1
+    num_workers: NumWorkers = 2
+    mp: Annotated[bool, Option(panel=RUN, help="Of published commands; decoding is parallel anyway.")] = False
+    sample_fps: Annotated[
+        float | None,
+        Option(panel=RUN, metavar="RATE", least=0, help="Of published commands; without effect."),
+    ] = None
+    config: Config = None
+    debug: Debug = False
+
+    def __post_init__(self) -> None:
+        check_crop(self.resolution or RESOLUTION, self.crop_size)
+        if self.generated_video_dir is None and self.ckpt is None:
+            raise ValueError(
+                "--generated-video-dir is missing; give it, or --ckpt with a model that the originals go through"
+            )
+        if self.generated_video_dir is not None and self.ckpt is not None:
+            raise ValueError("--ckpt excludes --generated-video-dir; give one or the other")
