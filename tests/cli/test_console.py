@@ -30,6 +30,19 @@ def test_a_warning_is_one_line_on_stderr_and_no_markup(capsys):
     assert err.startswith("warning: a [red].mp4: HDR, shown as it is;")
 
 
+def test_what_holds_for_many_clips_is_said_once(capsys):
+    with reporter() as progress:
+        for _ in range(3):
+            progress.note("tiles of 64 pixels")
+            progress.warn("a.mp4: is HDR")
+        progress.note("tiles of 96 pixels")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: tiles of 64 pixels",
+        "warning: a.mp4: is HDR",
+        "note: tiles of 96 pixels",
+    ]
+
+
 def test_lines_are_sparse_and_tell_rate_and_time_left(monkeypatch):
     now = iter([0.0, 1.0, 6.0, 6.0, 7.0, 9.0, 9.0])
     monkeypatch.setattr(cli_console, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(now))}))

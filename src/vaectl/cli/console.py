@@ -49,11 +49,30 @@ def reporter() -> Iterator[Progress]:
         progress.finish()
 
 
-class _Bar:
-    """One bar for the clip at hand, gone when the clip is finished."""
+class _Remarks:
+    """Notes and warnings: what holds for many clips is said once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._said: set[tuple[str, str]] = set()
+
+    def note(self, message: str) -> None:
+        self._say_once("note", message)
+
+    def warn(self, message: str) -> None:
+        self._say_once("warning", message)
+
+    def _say_once(self, label: str, message: str) -> None:
+        if (label, message) not in self._said:
+            self._said.add((label, message))
+            say(label, message, self._console)
+
+
+class _Bar(_Remarks):
+    """One bar for the clip at hand, gone when the clip is finished."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._timer: Timer | None = None
 
     def start(self, name: str, total: int | None, unit: str = "frames") -> None:
@@ -83,12 +102,6 @@ class _Bar:
             self._bar.stop()
             self._timer = None
 
-    def note(self, message: str) -> None:
-        say("note", message, self._console)
-
-    def warn(self, message: str) -> None:
-        say("warning", message, self._console)
-
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -106,11 +119,11 @@ class _WithStatus(RichProgress):
             yield Text(self.message, style="dim", overflow="ellipsis", no_wrap=True)
 
 
-class _Lines:
+class _Lines(_Remarks):
     """A line when the last one is `INTERVAL` old, and a closing one for a clip that had any."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._name: str | None = None
 
     def start(self, name: str, total: int | None, unit: str = "frames") -> None:
@@ -130,12 +143,6 @@ class _Lines:
         if self._name is not None and self._spoken:
             self._speak()
         self._name = None
-
-    def note(self, message: str) -> None:
-        say("note", message, self._console)
-
-    def warn(self, message: str) -> None:
-        say("warning", message, self._console)
 
     def _speak(self) -> None:
         self._last, self._spoken = time.monotonic(), True

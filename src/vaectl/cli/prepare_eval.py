@@ -68,4 +68,7 @@ def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # as for `reconstruct`
+    console.print(table)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from vaectl.evaluation.manifest import (
     write_manifest,
 )
 from vaectl.evaluation.protocol import FRAMES_AT_ONCE, protocol_of, read_clip_and_facts
+from vaectl.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.pipeline import ahead, in_parallel
@@ -71,24 +73,25 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     """
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
-    with together():
-        progress = progress if is_main() else Silent()
+    progress = progress if is_main() else Silent()
+    with together(), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         model = open_model(options.ckpt, device_of_rank(options.device), options.dtype, limits)
         check_family(model, options)
         if is_main():
+            held.enter_context(locked(folder, "give another --generated-video-dir"))
             write_manifest(folder, begin(options, plan, model))
         wait_for_others()
         waiting = [clip for clip in known_manifest(folder).clips if clip.status == "waiting"]
         make(waiting[rank() :: world_size()], model, limits, options, progress)
         wait_for_others()
-        manifest = known_manifest(folder)
         if is_main():
-            write_manifest(folder, manifest)
+            write_manifest(folder, known_manifest(folder))
         wait_for_others()
+        manifest = known_manifest(folder)
     became = {clip.name: clip.status for clip in manifest.clips}
     ended = [became[clip.name] for clip in waiting]
-    kept = sum(status == "ok" for status in became.values()) - ended.count("ok")
+    kept = len(manifest.clips) - len(ended)
     seconds, peak = time.monotonic() - begun, memory.peak(model.device)
     return PrepareResult(manifest, ended.count("ok"), kept, ended.count("failed"), seconds, peak)
 
