@@ -63,6 +63,8 @@ def find_pairs(
         if manifest.options.get("subset_size"):
             chosen = [file for file in chosen if file in partners or file in reasons]
     pairs = tuple(Pair(names[file], file, partners[file]) for file in chosen if file in partners)
+    if not pairs and reasons:
+        raise UsageError(next(iter(reasons.values())))
     if not pairs:
         example = results[0].relative_to(folder_of(generated))
         raise UsageError(
@@ -74,12 +76,10 @@ def find_pairs(
         for file in chosen
         if file not in partners
     }
-    used = set(partners.values())
-    missing |= {
-        name: f"{file}: has no original in {real}"
-        for file, name in names_of(results, generated).items()
-        if file not in used
-    }
+    if real.is_dir():
+        used = set(partners.values())
+        strays = {file: name for file, name in names_of(results, generated).items() if file not in used}
+        missing |= {name: f"{file}: has no original in {real}" for file, name in strays.items()}
     return Pairing(pairs, missing)
 
 
@@ -131,8 +131,8 @@ def match_by_name(originals: Sequence[Path], real: Path, results: Sequence[Path]
     partners: dict[Path, Path] = {}
     for result in results:
         path = result.relative_to(folder_of(generated))
-        # a.mp4.mkv is the result of a.mp4 where there is one.
-        candidates = [_stem(path)] if _stem(path) in full else [each.as_posix() for each in stems.get(_stem(path), [])]
+        # a.mp4.mkv is the result of a.mp4, and could be that of a.mp4.avi.
+        candidates = [_stem(path)] * (_stem(path) in full) + [each.as_posix() for each in stems.get(_stem(path), [])]
         if len(candidates) > 1:
             if path.as_posix() not in candidates:
                 raise UsageError(
