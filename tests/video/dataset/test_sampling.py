@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def test_permutations_differ_and_mix() -> None:
     first, second = ([permuted(i, size, "epoch", key) for i in range(size)] for key in (0, 1))
     assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
     # Neighbours end up a third of the size apart, on average: the mean distance of two random places.
-    apart = sum(abs(a - b) for a, b in zip(first, first[1:], strict=False)) / size
+    apart = sum(abs(a - b) for a, b in pairwise(first)) / size
     assert abs(apart / (size / 3) - 1) < 0.05
     moved = sum(abs(i - a) for i, a in enumerate(first)) / size
     assert abs(moved / (size / 3) - 1) < 0.05
@@ -35,7 +36,7 @@ def test_no_sample_reaches_beyond_its_video(number: int, frames: int, rate: int,
     sampling = Sampling(frames, 64, rate, dynamic_sample=dynamic, random_crop=True, flip=True)
     length = sampling.frames_needed + spare
     where = place(draw(0, number), sampling, length)
-    assert 0 <= where.start
+    assert where.start >= 0
     assert where.start + span(frames, where.sample_rate) <= length
     assert 1 <= where.sample_rate <= rate
     assert dynamic or where.sample_rate == rate

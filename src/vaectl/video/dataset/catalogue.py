@@ -148,7 +148,7 @@ def _load(cache: Path, progress: Progress) -> dict[str, Facts]:
 
 
 def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
-    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong, if anything."""
+    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong."""
     content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
     text = json.dumps(content, separators=(",", ":")).encode()
     try:

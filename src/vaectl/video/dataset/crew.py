@@ -85,8 +85,9 @@ class Crew:
         Raises VaectlError where nothing can be read any more, or where workers die one after the other.
         """
         while self._tasks and self._idle:
-            worker, task = self._idle.pop(), self._tasks.popleft()
+            task = self._tasks.popleft()
             path = self._dataset.path(task.number, task.failures)
+            worker = self._idle.pop()
             self._busy[worker.connection] = worker, task, path
             worker.give(Order(path, self._dataset.sampling, self._dataset.draw(task.number)))
         for connection in wait([leaving, *self._busy]):

@@ -36,6 +36,8 @@ class Cutter:
             return self._cut(path, sampling, draw)
         except VaectlError:
             raise
+        except OSError as error:
+            raise VaectlError(f"{path}: cannot be read ({error.strerror or error})") from error
         except Exception as error:  # what a damaged file does to its decoder must not end a training of days
             raise VaectlError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
