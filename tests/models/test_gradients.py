@@ -1,21 +1,35 @@
-"""The fast network gives the values and the gradients of the straightforward one."""
+"""Gradients: those of the straightforward network, of numerical differences, and of a clip that is computed twice."""
 
 import pytest
 import torch
 
 from tests import straightforward
+from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.piece import Piece
+from vaectl.models.resample import (
+    Spatial2xTime2x3DDownsample,
+    Spatial2xTime2x3DUpsample,
+    TimeDownsample2x,
+    TimeDownsampleRes2x,
+    TimeUpsample2x,
+    TimeUpsampleRes2x,
+)
+from vaectl.models.vae import AnyVAE
 from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.dry_run import Living
 
 from .reference import CASES, load_reference, synthetic_model
 from .synthetic_weights import synthetic_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # float32 sums in another order, on outputs of order 1.
 TOLERANCE = 1e-4
 # Of a gradient, relative to its largest entry; measured up to 8e-6.
 GRADIENT_TOLERANCE = 5e-5
 
+CAUSALVAE_CASES = [name for name in CASES if name.startswith("causalvae")]
 WFVAE_CASES = [name for name in CASES if name.startswith("wfvae")]
 TIME_IN_L1 = {
     "l1_dowmsample_block": "Spatial2xTime2x3DDownsample",
@@ -120,3 +134,84 @@ def test_the_network_can_be_compiled_as_one_graph():
     for run, x in ((model.encode_piece, video), (model.decode_piece, latent)):
         compiled = torch.compile(lambda x, run=run: run(x, Piece()), backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(x), run(x, Piece()), rtol=0, atol=TOLERANCE)
+
+
+LAYERS = {
+    "res-block, groupnorm of frames": lambda: ResnetBlock2D(32, 64, "groupnorm"),
+    "res-block, groupnorm of the clip": lambda: ResnetBlock3D(32, 64, "groupnorm"),
+    "res-block, layernorm": lambda: ResnetBlock3D(32, 32, "layernorm"),
+    "attention in frames": lambda: Attention("AttnBlock3DFix", 32, "groupnorm"),
+    "attention that mixes frames": lambda: Attention("AttnBlock3D", 32, "groupnorm"),
+    "half the size and frames": lambda: Spatial2xTime2x3DDownsample(32, 32),
+    "twice the size and frames": lambda: Spatial2xTime2x3DUpsample(32, 32),
+    "average of frames": TimeDownsample2x,
+    "average and convolution": lambda: TimeDownsampleRes2x(32),
+    "interpolation of frames": TimeUpsample2x,
+    "interpolation and convolution": lambda: TimeUpsampleRes2x(32),
+}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS.keys())
+def test_gradients_of_a_layer_are_its_differences(make):
+    """In float64, along a random direction of input and parameters."""
+    torch.manual_seed(0)
+    layer = make().double()
+    x = noise(1, 32, 5, 4, 6).double().requires_grad_()
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, Piece()))
+
+    assert torch.autograd.gradcheck(run, (x, *layer.parameters()), fast_mode=True)
+
+
+def gradients_of(model: AnyVAE, x: torch.Tensor, recompute: bool = False) -> tuple[torch.Tensor, ...]:
+    """Of all parameters, for the sum of |y - x| and of the squares of the coefficients that a WF-VAE predicts."""
+    piece = Piece(recompute=recompute)
+    if isinstance(model, WFVAE):
+        moments, _ = model.encoder.forward(model.prepare(x), piece)
+        y, predicted = model.decoder.forward(moments.chunk(2, dim=1)[0], Piece(recompute=recompute))
+    else:
+        moments, predicted = model.encode_piece(model.prepare(x), piece), ()
+        y = model.decode_piece(moments.chunk(2, dim=1)[0], Piece(recompute=recompute))
+    loss = (y - x).abs().sum() + sum(c.square().sum() for c in predicted)
+    return torch.autograd.grad(loss, [*model.parameters()])
+
+
+@pytest.mark.parametrize("name", CAUSALVAE_CASES)
+def test_float32_gives_the_gradients_of_float64(name):
+    """In which no kernel is called by name, so that this holds those of the whole network on the CPU."""
+    case = load_reference(name)
+    model = synthetic_model(case.config).requires_grad_(True)
+    x = case.video[:, :, :5, :32, :32]
+    given = gradients_of(model, x)
+    wanted = gradients_of(model.double(), x.double())
+    scale = max(gradient.abs().max().item() for gradient in wanted)
+    for (parameter, _), a, b in zip(model.named_parameters(), given, wanted, strict=True):
+        # Beside what rounding leaves of gradients that are zero; measured up to 6e-5.
+        allowed = 2e-4 * b.abs().max().item() + 1e-5 * scale
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=allowed, msg=lambda m, n=parameter: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", ["wfvae_4x8x8", "causalvae_res2x"])
+def test_a_clip_computed_twice_gives_the_same_gradients_with_less_memory(name):
+    case = load_reference(name)
+    model = synthetic_model({**case.config, "dropout": 0.1}).requires_grad_(True).train()
+    x = case.video[:1, :, :5].repeat(1, 1, 1, 2, 2)[..., :64, :64]
+    results, peaks = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        with Living() as living:
+            living.watch([*model.parameters()])
+            results.append(gradients_of(model, x, recompute))
+        peaks.append(living.peak)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    weights = 2 * sum(parameter.nbytes for parameter in model.parameters())  # with their gradients
+    assert peaks[1] - weights < 0.5 * (peaks[0] - weights)
+
+
+def test_a_piece_of_a_clip_cannot_be_computed_twice():
+    with pytest.raises(ValueError, match="whole clip"):
+        Piece(last=False, recompute=True)
+    with pytest.raises(ValueError, match="whole clip"):
+        Piece({}, recompute=True)

@@ -76,7 +76,7 @@ def _cost(
     before: TimeState | None = None
     peak = 0
     for _ in range(1 if only else 2):
-        with torch.no_grad(), _FusedAttention(), _Living() as living:
+        with torch.no_grad(), _FusedAttention(), Living() as living:
             living.watch(list((before or {}).values()))
             x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
             piece, before = Piece(before, last=only, inner=region.inner), None
@@ -108,7 +108,7 @@ class _FusedAttention(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class _Living(TorchDispatchMode):
+class Living(TorchDispatchMode):
     """Adds up the memory of the tensors that live, and keeps the most that there was at a time."""
 
     def __init__(self) -> None:
