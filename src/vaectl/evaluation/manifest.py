@@ -79,17 +79,22 @@ def read_manifest(folder: Path) -> Manifest | None:
 
     Raises VaectlError for one that cannot be understood.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     file = folder / MANIFEST
     try:
-        manifest = TypeAdapter(Manifest).validate_json(file.read_bytes())
+        values = json.loads(file.read_bytes())
+        manifest = Manifest(
+            versions=values["versions"],
+            model=ManifestModel(**values["model"]),
+            protocol=ClipProtocol(**values["protocol"]),
+            options=values["options"],
+            real_video_dir=values["real_video_dir"],
+            clips=tuple(map(clip_of, values["clips"])),
+        )
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise VaectlError(
-            f"{file}: not a readable manifest ({reason}); remove it, or prepare with --overwrite"
+            f"{file}: not a readable manifest ({type(error).__name__}: {error}); remove it, or prepare with --overwrite"
         ) from None
     finished = {clip.name: clip for journal in journals(folder) for clip in read_journal(journal)}
     return replace(manifest, clips=tuple(finished.get(clip.name, clip) for clip in manifest.clips))
@@ -109,12 +114,15 @@ def journals(folder: Path) -> list[Path]:
 
 def read_journal(file: Path) -> Iterator[ManifestClip]:
     """The clips in a journal; a last line that was cut off counts for nothing."""
-    from pydantic import TypeAdapter
-
-    clip = TypeAdapter(ManifestClip)
     for line in file.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
-            yield clip.validate_json(line)
+            yield clip_of(json.loads(line))
+
+
+def clip_of(values: dict[str, Any]) -> ManifestClip:
+    """A clip from what JSON holds of it."""
+    size, changed = values["source_stamp"]
+    return ManifestClip(**{**values, "source_stamp": (size, changed)})
 
 
 class Journal:

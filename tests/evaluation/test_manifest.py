@@ -1,0 +1,87 @@
+"""What is recorded of a folder of results, and what of it survives."""
+
+import json
+import os
+from dataclasses import asdict, replace
+
+import pytest
+
+from vaectl.errors import VaectlError
+from vaectl.evaluation.manifest import (
+    MANIFEST,
+    Manifest,
+    ManifestClip,
+    ManifestModel,
+    open_journal,
+    read_manifest,
+    write_manifest,
+)
+from vaectl.evaluation.protocol import ClipProtocol
+
+CLIPS = tuple(ManifestClip(name, f"{name}.mp4", (1, 2), f"{name}.mkv") for name in ("a", "b/c", "d"))
+MANIFEST_OF_THREE = Manifest(
+    {"vaectl": "1"},
+    ManifestModel(None, "WFVAEModel", "ab" * 32, "cpu", "float32"),
+    ClipProtocol(33, 1, 256, None),
+    {"sample": False, "ckpt": None},
+    "/real",
+    CLIPS,
+)
+DONE = replace(CLIPS[1], status="ok", frames=33, width=8, height=9, generated_bytes=10)
+FAILED = replace(CLIPS[0], status="failed", reason="a.mp4: broken")
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_manifest(tmp_path / "new", MANIFEST_OF_THREE)
+    assert read_manifest(tmp_path / "new") == MANIFEST_OF_THREE
+    assert json.loads((tmp_path / "new" / MANIFEST).read_text())["clips"][1]["name"] == "b/c"
+
+
+def test_a_folder_without_manifest_has_none(tmp_path):
+    assert read_manifest(tmp_path) is None
+    assert read_manifest(tmp_path / "missing") is None
+
+
+def test_journals_of_all_ranks_count_at_once_and_are_taken_over_in_the_end(tmp_path):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    with open_journal(tmp_path, 0) as first, open_journal(tmp_path, 1) as second:
+        first.add(FAILED)
+        second.add(DONE)
+        manifest = read_manifest(tmp_path)  # nothing was closed yet: a killed process leaves as much
+    assert manifest.clips == (FAILED, DONE, CLIPS[2])
+    write_manifest(tmp_path, manifest)
+    assert [file.name for file in tmp_path.iterdir()] == [MANIFEST]
+    assert read_manifest(tmp_path) == manifest
+
+
+def test_a_line_that_was_cut_off_counts_for_nothing(tmp_path):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    with open_journal(tmp_path, 0) as journal:
+        journal.add(DONE)
+    (file,) = tmp_path.glob(".manifest-*")
+    line = json.dumps(asdict(FAILED))
+    for length in (0, 1, len(line) // 2, len(line)):
+        with file.open("a") as opened:
+            opened.write(line[:length])
+        assert read_manifest(tmp_path).clips == (CLIPS[0], DONE, CLIPS[2])
+        os.truncate(file, file.stat().st_size - length)
+
+
+def test_names_that_are_no_text_survive(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xff")
+    odd = replace(
+        MANIFEST_OF_THREE, clips=(replace(CLIPS[0], name=name, source=f"{name}.mp4", generated=f"{name}.mkv"),)
+    )
+    write_manifest(tmp_path, odd)
+    assert read_manifest(tmp_path) == odd
+    with open_journal(tmp_path, 0) as journal:
+        journal.add(replace(odd.clips[0], status="ok"))
+    assert read_manifest(tmp_path).clips[0].status == "ok"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"clips": 3}', "\0\xff"])
+def test_a_manifest_that_says_nothing_is_one_line(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(VaectlError, match=r"manifest\.json: not a readable manifest .*; remove it") as error:
+        read_manifest(tmp_path)
+    assert "\n" not in str(error.value)
