@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio
 
-from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+from tests.metrics.reference import CPU, noise
+from vaectl.metrics.psnr import PSNR, mean_psnr, mean_squared_errors
 
 
 @settings(max_examples=25, deadline=None)
@@ -43,3 +40,30 @@ def test_an_exact_frame_is_infinite_and_no_frame_is_nothing():
     frames = noise(2, 3, 8, 8)
     assert mean_psnr(mean_squared_errors(frames, frames)) == math.inf
     assert math.isnan(mean_psnr([]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 3), st.integers(0, 4), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_the_metric_gives_the_psnr_of_each_frame(batch, frames, height, width, seed):
+    real, generated = (noise(batch, frames, 3, height, width, seed=seed + side) for side in (0, 1))
+    result = PSNR(CPU).measure(real, generated)
+    assert result.shape == (batch, frames)
+    assert result.dtype == torch.float64
+    for clip, one, other in zip(result, real, generated, strict=True):
+        assert clip.tolist() == pytest.approx([mean_psnr([e]) for e in mean_squared_errors(one, other)], abs=1e-9)
+    assert torch.equal(result, PSNR(CPU).measure(generated, real))
+    assert torch.equal(PSNR(CPU).measure(real, real), torch.full((batch, frames), math.inf, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("real", "generated"),
+    [
+        (noise(1, 2, 3, 8, 8), noise(1, 1, 3, 8, 8)),
+        (noise(1, 2, 3, 8, 8), noise(1, 2, 3, 8, 9)),
+        (noise(1, 2, 3, 8, 8), noise(1, 2, 3, 8, 8).float()),
+        (noise(2, 3, 8, 8), noise(2, 3, 8, 8)),
+    ],
+)
+def test_what_is_no_pair_of_8_bit_clips_is_refused(real, generated):
+    with pytest.raises(ValueError, match=r"no pair|8-bit"):
+        PSNR(CPU).measure(real, generated)

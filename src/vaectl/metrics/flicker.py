@@ -40,7 +40,7 @@ class Flicker:
 def mean_difference(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Mean of |a - b| of each pair of frames, over C, H and W: (N,) float64, in 8-bit levels. Both uint8."""
     larger = torch.maximum(a_NCHW, b_NCHW) - torch.minimum(a_NCHW, b_NCHW)
-    return larger.sum(dim=(1, 2, 3), dtype=torch.int64).cpu().double() / a_NCHW[0].numel()
+    return larger.sum(dim=(1, 2, 3), dtype=torch.int64).cpu().double() / a_NCHW.shape[1:].numel()
 
 
 def build(settings: MetricSettings, device: torch.device) -> Flicker:

@@ -42,7 +42,9 @@ def at_least(side: int, frames: Tensor, metric: str) -> None:
     """Raises UsageError for frames (..., H, W) with a side of fewer than `side` pixels."""
     height, width = frames.shape[-2:]
     if min(height, width) < side:
-        raise UsageError(f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}; leave it out")
+        raise UsageError(
+            f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}; give larger ones"
+        )
 
 
 @contextmanager

@@ -108,8 +108,9 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 def root(covariance: Tensor) -> Tensor:
     """A with A·Aᵀ = the covariance (D, D), symmetric; eigenvalues below the precision of float64 count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
-    values = values.where(values > values[-1] * len(values) * torch.finfo(values.dtype).eps, 0)
-    return vectors * values.sqrt()
+    values = torch.where(values > values[-1] * len(values) * torch.finfo(values.dtype).eps, values, 0)
+    scaled: Tensor = vectors * values.sqrt()
+    return scaled
 
 
 def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
@@ -119,16 +120,17 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
     """
     height, width = frames_TCHW.shape[-2:]
     height, width = (math.ceil(side * SIDE / min(height, width)) for side in (height, width))
-    scaled = F.interpolate(frames_TCHW / 127.5 - 1, (height, width), mode="bilinear")
+    scaled: Tensor = F.interpolate(frames_TCHW / 127.5 - 1, (height, width), mode="bilinear")
     top, left = (height - SIDE) // 2, (width - SIDE) // 2
     return scaled[..., top : top + SIDE, left : left + SIDE]
 
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
     file = settings.fvd_detector or cached(*DETECTOR)
-    if not file.is_file():
-        raise UsageError(f"{file}: there is no such file; give the TorchScript detector with --fvd-detector")
     try:
+        file.open("rb").close()
         return FVD(torch.jit.load(str(file), map_location=device).eval(), device)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; give a TorchScript detector with --fvd-detector") from None
     except RuntimeError:
-        raise VaectlError(f"{file}: is no TorchScript file; give the detector with --fvd-detector") from None
+        raise VaectlError(f"{file}: is no TorchScript file, or a damaged one; get it again") from None

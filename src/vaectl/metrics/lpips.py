@@ -7,16 +7,19 @@ linear heads are read. Training uses the same module as its perceptual loss.
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.errors import VaectlError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import at_least, per_frame
@@ -32,14 +35,14 @@ VGG16 = (
 )
 SMALLEST = {"alex": 31, "vgg": 16}
 """The side in pixels below which a network has no feature left to give."""
-PIXELS = {"alex": 2**20, "vgg": 2**18}
-"""How many of each side are measured at a time: about 0.5 GiB in either network."""
+PIXELS = {"alex": 2**18, "vgg": 2**16}
+"""How many of each side are measured at a time."""
 
 
 class LPIPS(nn.Module):
     """AlexNet or VGG16 up to its last activation, and one linear head for each of the five depths that are compared.
 
-    Parameters have torchvision's names (`features.0.weight`, ...) and those of the `lpips` package (`lin0`, ...).
+    Convolutions have torchvision's names (`features.0.weight`, ...).
     """
 
     shift: Tensor
@@ -127,34 +130,44 @@ def load_lpips(net: Net, weights: Path | None = None) -> LPIPS:
         weights = ALEXNET if net == "alex" else cached(*VGG16)
     model = LPIPS(net)
     features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
-    heads = {f"heads.{depth}": tensor.flatten() for depth, tensor in enumerate(read(heads_file(net)).values())}
+    heads = read(heads_file(net))
     try:
-        model.load_state_dict(features | heads)
+        model.features.load_state_dict({name.removeprefix("features."): tensor for name, tensor in features.items()})
     except RuntimeError:
         name = {"alex": "AlexNet", "vgg": "VGG16"}[net]
-        raise VaectlError(
-            f"{weights}: does not hold the features of {name}; give torchvision's weights of it"
-        ) from None
+        raise VaectlError(f"{weights}: holds other tensors than the features of {name}; give torchvision's") from None
+    for depth, head in enumerate(model.heads):
+        head.data.copy_(heads[f"lin{depth}.model.1.weight"].flatten())
     return model.eval().requires_grad_(False)
 
 
 def heads_file(net: Net) -> Path:
-    """Where the `lpips` package keeps its heads; found without importing it."""
+    """Where the `lpips` package keeps its heads; found without importing it, for it imports torchvision."""
     spec = find_spec("lpips")
     if spec is None or spec.origin is None:
-        raise VaectlError("the package lpips, which holds the weights of the metric, is missing: pip install lpips")
+        raise VaectlError("the package lpips, which holds weights of the metric, is missing: pip install lpips")
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a pickle, of which nothing else is read."""
+    """The tensors in a safetensors file, or in a pickle of which nothing else is taken."""
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-        return tensors
-    except Exception as error:
-        raise VaectlError(f"{file}: {error}") from None
+        file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
+        stored = load_file(file) if file.suffix == ".safetensors" else load_pickle(file)
+        if all(isinstance(tensor, Tensor) for tensor in stored.values()):
+            return stored
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; give a file of weights that can be read") from None
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, ValueError):
+        pass
+    raise VaectlError(f"{file}: is no file of weights, or a damaged one; get it again")
+
+
+def load_pickle(file: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
+        stored: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return stored
 
 
 class LPIPSMetric:

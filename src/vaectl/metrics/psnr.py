@@ -37,7 +37,7 @@ def squared_errors(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """
     difference = a_NCHW.to(torch.int32) - b_NCHW.to(torch.int32)
     sums = difference.square_().sum(dim=(1, 2, 3), dtype=torch.int64)
-    return sums.cpu().double() / a_NCHW[0].numel()
+    return sums.cpu().double() / a_NCHW.shape[1:].numel()
 
 
 def mean_squared_errors(a_TCHW: Tensor, b_TCHW: Tensor) -> list[float]:
