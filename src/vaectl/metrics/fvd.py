@@ -57,7 +57,9 @@ class FVD:
             video_BCTHW = scale_and_crop(clip_TCHW.to(self.device)).transpose(0, 1)[None].contiguous()
             try:
                 features: Tensor = self.detector(video_BCTHW, rescale=False, resize=False, return_features=True)
-            except RuntimeError as error:
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (RuntimeError, torch.jit.Error) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise UsageError(
                     f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}"
