@@ -110,6 +110,7 @@ class Run:
                 while trainer.step < trainer.steps:
                     values = trainer.advance([next(batches) for _ in range(options.gradient_accumulation_steps)])
                     self.write_down(values, loader)
+                    trainer.check()
                     if not self.between_steps(interruption):
                         break
                 if self.saved_step != trainer.step:

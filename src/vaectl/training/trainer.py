@@ -67,7 +67,7 @@ class Trainer:
             network.compile()
         if ranks.world_size() > 1:
             places = [self.device] if self.device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
+            network = DistributedDataParallel(network, device_ids=places)
         self._network = network
 
     def advance(self, batches: Sequence[ClipBatch]) -> dict[str, float | str | bool]:
@@ -75,7 +75,6 @@ class Trainer:
 
         Generator and discriminator take turns once the adversarial term is on. Gives the mean of the loss and of each
         part over batches and ranks. Where the loss or the gradient is not finite, on whichever rank, nothing is learnt.
-        Raises VaectlError when that happens `PATIENCE` times in a row.
         """
         options, number = self.options, self.step
         torch.manual_seed(seed_of(options.seed, "step", number, ranks.rank()))
@@ -153,6 +152,9 @@ class Trainer:
         self.skipped += 1
         # With float16 a gradient that overflows is part of the method: the scale of the loss is lowered.
         self._skipped_in_a_row += not (self._scaler.is_enabled() and math.isfinite(loss))
+
+    def check(self) -> None:
+        """Raises VaectlError when the last `PATIENCE` steps have taught nothing."""
         if self._skipped_in_a_row >= PATIENCE:
             raise VaectlError(
                 f"step {self.step}: the loss or its gradient was not finite {PATIENCE} times in a row; resume from the"

@@ -1,0 +1,76 @@
+"""What the tests of `vaectl train` share: a very small model, the job with a listener, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from tests.jobs import Listener
+from vaectl.models.checkpoint import WEIGHTS
+from vaectl.options import parse
+from vaectl.options.train import TrainOptions
+from vaectl.training.job import TrainResult, train
+
+NANO = {
+    "_class_name": "WFVAEModel",
+    "latent_dim": 4,
+    "base_channels": 4,
+    "encoder_num_resblocks": 1,
+    "decoder_num_resblocks": 1,
+    "encoder_energy_flow_hidden_size": 4,
+    "decoder_energy_flow_hidden_size": 4,
+    "norm_type": "layernorm",
+    "t_interpolation": "trilinear",
+}
+"""The config of the smallest WF-VAE that has everything."""
+
+PLAIN = {
+    "num_frames": 5,
+    "resolution": 16,
+    "sample_rate": 1,
+    "batch_size": 2,
+    "num_workers": 0,
+    "lr": 1e-3,
+    "wavelet_loss": True,
+    "perceptual_weight": 0,
+    "disc_weight": 0,
+    "device": "cpu",
+    "eval_num_frames": 5,
+    "eval_resolution": 16,
+    "eval_lpips": False,
+}
+"""Options of a step that takes milliseconds."""
+
+
+def options(videos: Path, here: Path, **given: Any) -> TrainOptions:
+    """As the command line would resolve them: a new model in the folder `here`, unless `given` says otherwise."""
+    values: dict[str, Any] = {"video_path": str(videos), "ckpt_dir": str(here / "results"), **given}
+    if not {"pretrained_model_name_or_path", "resume_from_checkpoint", "model_config"} & set(values):
+        values["model_config"] = str(nano(here))
+    values = {name: value for name, value in values.items() if value is not None}
+    return parse(TrainOptions, {**PLAIN, **TrainOptions.beneath(values), **values})
+
+
+def run(videos: Path, here: Path, listener: Listener | None = None, **given: Any) -> TrainResult:
+    return train(options(videos, here, **given), listener or Listener())
+
+
+def nano(here: Path) -> Path:
+    path = here / "nano.json"
+    path.write_text(json.dumps(NANO))
+    return path
+
+
+def lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def weights(directory: Path) -> dict[str, Any]:
+    return load_file(directory / f"{WEIGHTS}.safetensors")
+
+
+def names(run: Path) -> set[str]:
+    return {path.name for path in run.iterdir() if not path.name.startswith(".")}

@@ -1,0 +1,199 @@
+"""A run that goes on: where it stopped, with what it had, and with what it is told now."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from tests.jobs import Listener
+from tests.training.runs import lines, names, options, run, weights
+from vaectl.errors import UsageError, VaectlError
+from vaectl.models.checkpoint import load_model
+from vaectl.training.journal import size_up_to
+
+EVERYTHING = {
+    "ema": True,
+    "disc_weight": 0.5,
+    "disc_start": 1,
+    "perceptual_weight": 0.5,
+    "lpips_net": "alex",
+    "resolution": 32,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "lr_schedule": "cosine",
+    "warmup_steps": 2,
+    "clip_grad_norm": 1.0,
+    "random_crop": True,
+    "flip": True,
+    "dynamic_sample": True,
+    "sample_rate": 2,
+}
+"""Every part of the state of a run."""
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_run_in_two_goes_is_the_run_in_one_bit_for_bit(videos, tmp_path, stop):
+    whole = run(videos, tmp_path, exp_name="whole", max_steps=7, save_ckpt_step=stop, **EVERYTHING)
+    part = whole.run.with_name("part")
+    shutil.copytree(whole.run, part, symlinks=True)
+    for step in (6, 7):
+        shutil.rmtree(part / f"checkpoint-{step:08d}", ignore_errors=True)
+    (part / "metrics.jsonl").open("ab").write(b'{"step": 8, "lo')
+    listener = Listener()
+    resumed = run(videos, tmp_path, listener, exp_name="part", resume_from_checkpoint="latest")
+    assert [note for note in listener.notes if f"at step {stop}" in note]
+    assert listener.warnings == []
+    assert (whole.run / "metrics.jsonl").read_bytes() == (part / "metrics.jsonl").read_bytes()
+    for name in ("diffusion_pytorch_model.safetensors", "training_state.pt"):
+        assert (whole.checkpoint / name).read_bytes() == (resumed.checkpoint / name).read_bytes()
+
+
+def test_latest_begins_anew_where_there_is_nothing(videos, tmp_path):
+    assert run(videos, tmp_path, resume_from_checkpoint="latest", model_config=nano_of(tmp_path), max_steps=2).step == 2
+
+
+def nano_of(folder):
+    from tests.training.runs import nano
+
+    return str(nano(folder))
+
+
+def test_a_checkpoint_brings_its_options_and_a_few_may_change(videos, tmp_path):
+    first = run(videos, tmp_path, max_steps=2, weight_decay=0.5)
+    again = options(videos, tmp_path, resume_from_checkpoint="latest", max_steps=4, keep=1)
+    assert (again.weight_decay, again.max_steps, again.keep) == (0.5, 4, 1)
+    result = run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=4, keep=1)
+    assert result.step == 4
+    assert names(result.run) & {first.checkpoint.name, result.checkpoint.name} == {result.checkpoint.name}
+
+
+def test_options_that_contradict_the_checkpoint_are_named(videos, tmp_path):
+    run(videos, tmp_path, max_steps=2)
+    with pytest.raises(
+        UsageError, match=r"--batch-size is 1, not 2; --kl-weight is 0.5, not 1e-06; pass --accept"
+    ) as e:
+        run(videos, tmp_path, resume_from_checkpoint="latest", kl_weight=0.5, batch_size=1, max_steps=4)
+    assert "\n" not in str(e.value)
+    listener = Listener()
+    more = {"kl_weight": 0.5, "accept_changes": True, "max_steps": 4}
+    assert run(videos, tmp_path, listener, resume_from_checkpoint="latest", **more).step == 4
+    assert ["--kl-weight is 0.5, not 1e-06" in warning for warning in listener.warnings] == [True]
+
+
+def test_other_videos_are_told(videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "copy")
+    run(tmp_path / "copy", tmp_path, max_steps=1)
+    (tmp_path / "copy" / "a.mp4").unlink()
+    listener = Listener()
+    run(tmp_path / "copy", tmp_path, listener, resume_from_checkpoint="latest", max_steps=2)
+    assert any("not those of the checkpoint" in warning for warning in listener.warnings)
+
+
+def test_an_earlier_checkpoint_is_resumed_under_another_name_only(videos, tmp_path):
+    result = run(videos, tmp_path, max_steps=4, save_ckpt_step=2)
+    early = str(result.run / "checkpoint-00000002")
+    with pytest.raises(UsageError, match="checkpoint-00000004 came after it; give another --exp-name"):
+        run(videos, tmp_path, resume_from_checkpoint=early)
+    branch = run(videos, tmp_path, resume_from_checkpoint=early, exp_name="branch")
+    assert lines(branch.run) == lines(result.run)[2:]
+    assert weights(branch.checkpoint).keys() == weights(result.checkpoint).keys()
+
+
+@pytest.mark.parametrize("wish", ["results/vae", "results/vae/latest", "results/vae/checkpoint-00000002"])
+def test_a_checkpoint_goes_by_its_path_its_link_or_its_run(videos, tmp_path, monkeypatch, wish):
+    monkeypatch.chdir(tmp_path)
+    run(videos, tmp_path, max_steps=2)
+    assert run(videos, tmp_path, resume_from_checkpoint=wish, max_steps=3).step == 3
+
+
+def test_the_optimiser_and_the_discriminator_may_begin_anew(videos, tmp_path):
+    given = {"disc_weight": 0.5, "disc_start": 0, "resolution": 32, "batch_size": 1}
+    run(videos, tmp_path, max_steps=2, **given)
+    states = []
+    for name, flags in (("both", {}), ("new", {"not_resume_optimizer": True, "not_resume_discriminator": True})):
+        result = run(
+            videos,
+            tmp_path,
+            exp_name=name,
+            resume_from_checkpoint=str(tmp_path / "results" / "vae"),
+            max_steps=3,
+            **flags,
+        )
+        states.append(torch.load(result.checkpoint / "training_state.pt", weights_only=True))
+    counts = [state["generator_optimizer"]["state"][0]["step"].item() for state in states]
+    assert counts == [2, 1], "generator steps 1 and 3; or 3 alone"
+    weight = [state["discriminator"]["main.0.weight"] for state in states]
+    assert not torch.equal(*weight)
+
+
+def test_a_published_training_checkpoint_gives_its_weights(videos, tmp_path):
+    begun = run(videos, tmp_path, max_steps=1)
+    model = load_model(begun.checkpoint, device="cpu")
+    published = tmp_path / "published"
+    published.mkdir()
+    shutil.copy(begun.checkpoint / "config.json", published)
+    stored = {"gen_model": model.state_dict(), "dics_model": {}}
+    torch.save({"epoch": 1, "state_dict": stored, "ema_state_dict": {}}, published / "checkpoint-100.ckpt")
+    listener = Listener()
+    given = {"resume_from_checkpoint": str(published / "checkpoint-100.ckpt"), "exp_name": "next", "lr": 0}
+    result = run(videos, tmp_path, listener, max_steps=1, **given)
+    assert any("only its weights are taken" in warning for warning in listener.warnings)
+    after = weights(result.checkpoint)
+    assert all(torch.equal(after[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_discriminator_comes_from_our_checkpoint_or_a_published_one(videos, tmp_path):
+    given = {"disc_weight": 0.5, "disc_start": 0, "resolution": 32, "batch_size": 1, "max_steps": 1}
+    begun = run(videos, tmp_path, **given)
+    ours = torch.load(begun.checkpoint / "training_state.pt", weights_only=True)["discriminator"]
+    names_there = {f"module.discriminator.{name}": tensor + 1 for name, tensor in ours.items()}
+    published = {"state_dict": {"gen_model": {}, "dics_model": names_there | {"module.logvar": torch.zeros(())}}}
+    torch.save(published, tmp_path / "published.ckpt")
+    for name, source, shift in (("a", begun.checkpoint, 0), ("b", tmp_path / "published.ckpt", 1)):
+        result = run(videos, tmp_path, exp_name=name, load_disc_from_checkpoint=str(source), **given)
+        loaded = torch.load(result.checkpoint / "training_state.pt", weights_only=True)["discriminator"]
+        torch.testing.assert_close(loaded["main.18.weight"], ours["main.18.weight"] + shift)
+
+
+def test_a_damaged_checkpoint_is_one_line(videos, tmp_path):
+    result = run(videos, tmp_path, max_steps=1)
+    state = result.checkpoint / "training_state.pt"
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    with pytest.raises(VaectlError, match=r"training_state.pt: cannot be read .*; take another checkpoint") as error:
+        run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=2)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_shape_begin_anew_only_on_demand(videos, tmp_path):
+    begun = run(videos, tmp_path, max_steps=1)
+    wide = tmp_path / "wide"
+    shutil.copytree(begun.checkpoint, wide)
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps(config | {"latent_dim": 8}))
+    with pytest.raises(VaectlError, match="does not fit the config"):
+        run(videos, tmp_path, exp_name="b", max_steps=1, pretrained_model_name_or_path=str(wide))
+    listener = Listener()
+    given = {"pretrained_model_name_or_path": str(wide), "ignore_mismatched_sizes": True, "lr": 0}
+    result = run(videos, tmp_path, listener, exp_name="b", max_steps=1, **given)
+    assert any("begin anew: " in warning for warning in listener.warnings)
+    before, after = weights(begun.checkpoint), weights(result.checkpoint)
+    kept = "decoder.conv_out.weight"
+    assert torch.equal(before[kept], after[kept])
+    assert after["decoder.conv_in.conv.weight"].shape[1] == 8
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(videos, tmp_path):
+    left = tmp_path / "results" / "vae" / ".unfinished-checkpoint-00000005-1"
+    left.mkdir(parents=True)
+    run(videos, tmp_path, max_steps=1)
+    assert not left.exists()
+
+
+def test_lines_after_a_step_and_one_cut_short_are_not_counted(tmp_path):
+    file = tmp_path / "lines"
+    file.write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    assert [size_up_to(file, step) for step in (0, 2, 9)] == [0, 24, 36]
+    assert size_up_to(tmp_path / "none", 5) == 0
