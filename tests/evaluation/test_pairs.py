@@ -159,7 +159,7 @@ def test_a_manifest_says_why_there_is_no_result(real, tmp_path):
 def test_a_manifest_of_failures_alone_says_why(real, tmp_path):
     results = tree(tmp_path / "results", "stray.mkv")
     manifest = manifest_of(prepared("a.mp4", status="failed", reason="a.mp4: too short"))
-    with pytest.raises(UsageError, match="could not be prepared: a.mp4: too short"):
+    with pytest.raises(UsageError, match=r"could not be prepared: a\.mp4: too short"):
         find_pairs(real, results, manifest)
 
 

@@ -1,0 +1,424 @@
+"""The job of `vaectl eval` on small clips: what is compared, what is refused, and that both ways give the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from tests.jobs import Listener, files
+from tests.video.media import cut, numbered_picture
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import evaluate as job
+from vaectl.evaluation.evaluate import Interrupted, evaluate
+from vaectl.evaluation.prepare import prepare
+from vaectl.evaluation.results import Evaluation
+from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
+from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.video import Clip, read_video, write_video
+from vaectl.video.transform import scale_and_crop
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def pictures(count: int, width: int = 64, height: int = 48, seed: int = 0) -> Tensor:
+    """(count, 3, height, width) uint8."""
+    frames = np.stack([numbered_picture(number, width, height, seed) for number in range(count)])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+
+
+def disturbed(frames: Tensor, seed: int = 0) -> Tensor:
+    noise = torch.randint(-9, 10, frames.shape, generator=torch.Generator().manual_seed(seed))
+    return (frames + noise).clamp(0, 255).byte()
+
+
+def store(path: Path, frames: Tensor) -> Path:
+    """A lossless clip."""
+    times = tuple(Fraction(number, 25) for number in range(len(frames)))
+    write_video(path, Clip(frames, times, Fraction(25)), lossless=True, overwrite=True)
+    return path
+
+
+def run(real: Path, generated: Path | None = None, listener: Listener | None = None, **options: Any) -> Evaluation:
+    chosen: dict[str, Any] = {"metric": ("psnr",), "num_frames": 4, "resolution": 32, "device": "cpu"}
+    places = {"real_video_dir": real, "generated_video_dir": generated}
+    return evaluate(EvalOptions(**{**chosen, **places, **options}), listener or Listener())
+
+
+def psnr(a: Tensor, b: Tensor) -> list[float]:
+    return [mean_psnr([error]) for error in mean_squared_errors(a, b)]
+
+
+@pytest.fixture
+def clips(tmp_path) -> tuple[Path, Path]:
+    """Three originals, and what became of them in their own size."""
+    for seed, name in enumerate(("a", "b", "deep/c")):
+        frames = pictures(6, seed=seed)
+        store(tmp_path / "real" / f"{name}.mkv", frames)
+        store(tmp_path / "made" / f"{name}.mkv", disturbed(frames, seed))
+    return tmp_path / "real", tmp_path / "made"
+
+
+# What is compared
+
+
+def test_clips_of_their_original_s_size_are_brought_to_the_protocol_as_it_is(clips):
+    evaluation = run(*clips, sample_rate=2, num_frames=3)
+    assert [clip.name for clip in evaluation.clips] == ["a", "b", "deep/c"]
+    for clip in evaluation.clips:
+        real, made = (scale_and_crop(read_video(file).frames[::2], 32, 32) for file in (clip.real, clip.generated))
+        assert clip.values["psnr"] == pytest.approx(psnr(real, made), abs=1e-9)
+        assert (clip.frames, clip.width, clip.height) == (3, 32, 32)
+
+
+def test_clips_of_the_size_of_the_protocol_are_taken_as_they_are(tmp_path):
+    frames = pictures(9)
+    real, made = scale_and_crop(frames[::2], 40, 32), disturbed(scale_and_crop(frames[::2], 40, 32))
+    store(tmp_path / "real" / "a.mkv", frames)
+    store(tmp_path / "made" / "a.mkv", made)
+    (clip,) = run(tmp_path / "real", tmp_path / "made", num_frames=5, sample_rate=2, resolution=40, crop_size=32).clips
+    assert clip.values["psnr"] == pytest.approx(psnr(real, made), abs=1e-9)
+
+
+def test_the_whole_frame_is_compared_without_a_crop(clips):
+    assert {(clip.width, clip.height) for clip in run(*clips, crop_size=0).clips} == {(43, 32)}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (pictures(6, 60, 40), r"its frames are 60x40; they have to be 32x32, or 64x48 as the original is$"),
+        (pictures(3), r"too short: gives 3 of the 4 frames"),
+    ],
+)
+def test_a_clip_that_does_not_fit_its_original_is_named(clips, made, said):
+    real, results = clips
+    store(results / "b.mkv", made)
+    evaluation = run(real, results)
+    (reason,) = evaluation.failures
+    assert re.search(rf"{re.escape(str(results / 'b.mkv'))}: {said}", reason)
+    assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
+    allowed = run(real, results, allow_missing=True)
+    assert (allowed.left_out, allowed.failures) == ({"b": reason}, ())
+
+
+def test_a_corrupt_clip_is_named_and_the_others_are_measured(clips):
+    real, results = clips
+    (results / "b.mkv").unlink()
+    cut(results / "a.mkv", 0.3).rename(results / "b.mkv")
+    evaluation = run(real, results)
+    assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
+    assert str(results / "b.mkv") in evaluation.left_out["b"]
+    assert evaluation.failures == (evaluation.left_out["b"],)
+
+
+def test_where_nothing_can_be_compared_there_is_no_result(clips):
+    real, results = clips
+    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .* \(and 2 more could not be compared"):
+        run(real, results, num_frames=7)
+
+
+def test_missing_partners_are_refused_before_anything_is_read(clips):
+    real, results = clips
+    (results / "b.mkv").unlink()
+    with pytest.raises(UsageError, match=r"real/b\.mkv: has no partner in .*made; pass --allow-missing"):
+        run(real, results)
+    evaluation = run(real, results, allow_missing=True)
+    assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
+    assert list(evaluation.left_out) == ["b"]
+    assert evaluation.failures == ()
+
+
+def test_frames_too_small_for_a_metric_are_refused_in_one_line(clips):
+    with pytest.raises(VaectlError, match=r"a\.mkv: ssim needs frames of at least 11x11 pixels, not 8x8"):
+        run(*clips, metric=("psnr", "ssim"), crop_size=8)
+
+
+# Both ways
+
+
+MODEL = {"num_frames": 5, "resolution": 32, "device": "cpu"}
+
+
+@pytest.mark.parametrize("options", [{}, {"sample": True, "seed": 3}, {"enable_tiling": True}], ids=str)
+def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, options):
+    real, _ = clips
+    prepare(
+        PrepareEvalOptions(
+            real_video_dir=real, generated_video_dir=tmp_path / "out", output_origin=True, **MODEL, **options
+        ),
+        Listener(),
+    )
+    two = run(real, tmp_path / "out", num_frames=None, resolution=None, metric=("psnr", "ssim"))
+    one = run(real, ckpt=Path("builtin"), metric=("psnr", "ssim"), **{**MODEL, **options})
+    of_origin = run(tmp_path / "out" / "origin", tmp_path / "out", metric=("psnr", "ssim"), num_frames=5)
+    assert len(one.clips) == 3
+    assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
+    assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
+    assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+
+
+def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):
+    real, _ = clips
+    prepare(PrepareEvalOptions(real_video_dir=real, generated_video_dir=tmp_path / "out", **MODEL), Listener())
+    listener = Listener()
+    evaluation = run(real, tmp_path / "out", listener, num_frames=4, resolution=32, crop_size=0)
+    assert [re.sub(r"^.*out: ", "", warning) for warning in listener.warnings] == [
+        "its clips were prepared with --num-frames 5, not 4; they are compared as they were prepared",
+        "its clips were prepared with --crop-size 32, not 0; they are compared as they were prepared",
+    ]
+    assert {(clip.frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
+    assert evaluation.protocol["clips"]["num_frames"] == 5
+
+
+def test_a_prepared_folder_needs_no_options_and_no_originals_of_the_same_name(clips, tmp_path):
+    real, _ = clips
+    prepare(PrepareEvalOptions(real_video_dir=real, generated_video_dir=tmp_path / "out", **MODEL), Listener())
+    listener = Listener()
+    evaluation = run(real.rename(tmp_path / "moved"), tmp_path / "out", listener, num_frames=None, resolution=None)
+    assert (len(evaluation.clips), listener.warnings) == (3, [])
+
+
+def test_lossy_results_are_told(clips, tmp_path):
+    real, _ = clips
+    chosen = PrepareEvalOptions(real_video_dir=real, generated_video_dir=tmp_path / "out", format="mp4", **MODEL)
+    prepare(chosen, Listener())
+    listener = Listener()
+    run(real, tmp_path / "out", listener, num_frames=None, resolution=None)
+    assert ["--format mp4" in warning for warning in listener.warnings] == [True]
+
+
+# How it is measured
+
+
+def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
+    read = []
+
+    def counted(pair, reading):
+        read.append(pair.name)
+        return read_pair(pair, reading)
+
+    read_pair = job.read_pair
+    monkeypatch.setattr(job, "read_pair", counted)
+    evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
+    assert sorted(read) == ["a", "b", "deep/c"]
+    assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
+    assert {len(clip.values["flicker"]) for clip in evaluation.clips} == {3}
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (2, 1), (8, 5)])
+def test_how_many_at_once_changes_no_number(clips, batch_size, num_workers):
+    expected = run(*clips, metric=("psnr", "ssim"))
+    found = run(*clips, metric=("psnr", "ssim"), batch_size=batch_size, num_workers=num_workers)
+    assert [clip.name for clip in found.clips] == [clip.name for clip in expected.clips]
+    for clip, other in zip(found.clips, expected.clips, strict=True):
+        assert clip.values["psnr"] == other.values["psnr"]
+        assert clip.values["ssim"] == pytest.approx(other.values["ssim"], abs=1e-6)
+
+
+def test_clips_of_several_sizes_can_be_measured_in_batches(tmp_path):
+    for name, width in (("a", 64), ("b", 64), ("c", 96), ("d", 64)):
+        frames = pictures(4, width)
+        store(tmp_path / "real" / f"{name}.mkv", frames)
+        store(tmp_path / "made" / f"{name}.mkv", disturbed(frames))
+    evaluation = run(tmp_path / "real", tmp_path / "made", crop_size=0, batch_size=3)
+    assert [(clip.name, clip.width) for clip in evaluation.clips] == [("a", 43), ("b", 43), ("c", 64), ("d", 43)]
+
+
+def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
+    frames = pictures(4)
+    for number in range(24):
+        store(tmp_path / "real" / f"{number:02}.mkv", frames)
+    made = store(tmp_path / "made.mkv", disturbed(frames))
+    for number in range(24):
+        (tmp_path / "made").mkdir(exist_ok=True)
+        (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
+    lock, begun, most = threading.Lock(), [0], [0]
+    read_pair, compare = job.read_pair, job.compare
+
+    def reading(pair, how):
+        with lock:
+            begun[0] += 1
+            most[0] = max(most[0], begun[0])
+        return read_pair(pair, how)
+
+    def comparing(*arguments):
+        with lock:
+            begun[0] -= 1
+        return compare(*arguments)
+
+    monkeypatch.setattr(job, "read_pair", reading)
+    monkeypatch.setattr(job, "compare", comparing)
+    assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
+    assert most[0] <= 5
+
+
+def test_progress_counts_the_frames_of_the_originals(clips):
+    listener = Listener()
+    run(*clips, listener)
+    assert listener.clips == [("3 clips", 12, 12)]
+
+
+# What is told
+
+
+def test_the_interval_is_that_of_student_over_clips(clips):
+    evaluation = run(*clips)
+    means = [clip.mean("psnr") for clip in evaluation.clips]
+    low, high = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+    summary = evaluation.summary("psnr")
+    assert (summary.mean, summary.low, summary.high) == pytest.approx((np.mean(means), low, high))
+    assert summary.worst == min(evaluation.clips, key=lambda clip: clip.mean("psnr")).name
+
+
+def test_one_clip_has_no_interval_and_exact_clips_are_infinite(clips):
+    real, _ = clips
+    one = run(real / "a.mkv", clips[1] / "a.mkv").summary("psnr")
+    assert (one.low, one.high) == (None, None)
+    exact = run(real, real)
+    assert exact.summary("psnr").mean == math.inf
+    assert (exact.summary("psnr").low, exact.summary("psnr").high) == (None, None)
+    plain = exact.as_json()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["summary"]["psnr"]["mean"] == "inf"
+    assert plain["clips"][0]["values"]["psnr"] == ["inf"] * 4
+
+
+def test_the_csv_holds_every_number(clips, tmp_path):
+    evaluation = run(*clips, metric=("psnr", "flicker"), csv=tmp_path / "deep" / "numbers.csv")
+    with (tmp_path / "deep" / "numbers.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["clip", "frame", "psnr", "flicker"]
+    assert [row[:2] for row in rows] == [[name, str(f)] for name in ("a", "b", "deep/c") for f in range(4)]
+    values = evaluation.clips[1].values
+    assert [float(row[2]) for row in rows[4:8]] == list(values["psnr"])
+    assert [row[3] for row in rows[4:8]] == ["", *map(str, values["flicker"])]
+
+
+def test_the_report_is_written(clips, tmp_path):
+    run(*clips, report=tmp_path / "report.html")
+    assert "deep/c" in (tmp_path / "report.html").read_text()
+
+
+def test_the_protocol_says_all_that_has_to_be_known(clips, tmp_path):
+    detector = tmp_path / "detector.pt"
+    torch.jit.script(Detector()).save(str(detector))
+    evaluation = run(*clips, metric=("lpips", "fvd"), resolution=64, sample_rate=1, fvd_detector=detector)
+    protocol = evaluation.protocol
+    assert protocol["clips"]["num_frames"] == 4
+    assert "64" in protocol["clips"]["resize"]
+    assert protocol["clips"]["crop"] == "64x64 from the middle"
+    assert protocol["metrics"]["lpips"]["net"] == "alex"
+    assert "SHA-256" in protocol["metrics"]["fvd"]["detector"]
+    assert protocol["versions"]["torch"] == torch.__version__
+    assert math.isfinite(evaluation.set_values["fvd"])
+    assert json.loads(json.dumps(protocol)) == protocol
+
+
+class Detector(torch.nn.Module):
+    """Takes what the published detector takes: (B, 3, T, 224, 224)."""
+
+    def forward(self, x: Tensor, rescale: bool, resize: bool, return_features: bool) -> Tensor:
+        return x.mean(dim=(2, 3, 4))
+
+
+def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
+    torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
+    chosen = {"metric": ("fvd",), "fvd_detector": tmp_path / "detector.pt"}
+    with pytest.raises(UsageError, match="fvd needs at least 2 clips, and there is 1"):
+        run(*clips, subset_size=1, **chosen)
+
+
+def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(clips, tmp_path):
+    real, results = clips
+    torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
+    for name in ("a", "b"):
+        store(results / f"{name}.mkv", pictures(2))
+    chosen = {"metric": ("psnr", "fvd"), "fvd_detector": tmp_path / "detector.pt"}
+    evaluation = run(real, results, allow_missing=True, **chosen)
+    assert ([clip.name for clip in evaluation.clips], evaluation.set_values) == (["deep/c"], {})
+    assert evaluation.failures == ("fvd needs at least 2 clips, not 1; leave it out",)
+
+
+# What is never lost
+
+
+@pytest.mark.parametrize("option", ["csv", "report"])
+def test_files_are_replaced_only_where_that_is_asked_for(clips, tmp_path, option):
+    target = tmp_path / "there"
+    target.write_text("precious")
+    with pytest.raises(UsageError, match="exists already; pass --overwrite"):
+        run(*clips, **{option: target})
+    assert target.read_text() == "precious"
+    run(*clips, **{option: target}, overwrite=True)
+    assert target.read_text() != "precious"
+
+
+@pytest.mark.parametrize("option", ["csv", "report"])
+def test_nothing_that_is_read_is_replaced(clips, option):
+    real, results = clips
+    before = files(real)
+    with pytest.raises(UsageError, match="is what this run reads"):
+        run(real, results, **{option: real / "a.mkv"}, overwrite=True)
+    assert files(real) == before
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "read_pair", lambda *_: pytest.fail("was read"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write there"):
+        run(*clips, csv=tmp_path / "file" / "numbers.csv")
+    with pytest.raises(UsageError, match="--csv and --report name the same file"):
+        run(*clips, csv=tmp_path / "out", report=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_cannot_be_written_costs_no_numbers(clips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "write_csv", full)
+    evaluation = run(*clips, csv=tmp_path / "numbers.csv")
+    assert len(evaluation.clips) == 3
+    (failure,) = evaluation.failures
+    assert "numbers.csv" in failure
+    assert "No space left" in failure
+
+
+def test_ctrl_c_keeps_what_was_measured(clips, tmp_path, monkeypatch):
+    class Impatient(Listener):
+        def advance(self, frames: int) -> None:
+            super().advance(frames)
+            if self._clip and self._clip[2] == 8:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        run(*clips, Impatient(), csv=tmp_path / "numbers.csv", report=tmp_path / "report.html")
+    evaluation = caught.value.evaluation
+    assert [clip.name for clip in evaluation.clips] == ["a", "b"]
+    assert evaluation.stopped_before == 1
+    assert evaluation.as_json()["stopped_before"] == 1
+    assert len((tmp_path / "numbers.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "compare", stop)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(*clips, csv=tmp_path / "numbers.csv")
+    assert not isinstance(caught.value, Interrupted)
+    assert not (tmp_path / "numbers.csv").exists()
