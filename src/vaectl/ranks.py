@@ -7,16 +7,18 @@ there is more than one.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from vaectl.errors import UsageError, VaectlError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -66,8 +68,12 @@ def together() -> Iterator[None]:
         ) from None
     try:
         yield
-    finally:
+    except KeyboardInterrupt:
+        raise  # to end the group would be to wait for the others; they see that this process has ended
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def wait_for_others() -> None:
@@ -76,13 +82,31 @@ def wait_for_others() -> None:
         return
     import torch.distributed as dist
 
-    try:
-        work = dist.barrier(async_op=True)
-        while not work.is_completed():  # waiting inside it, a process would be deaf to signals
-            time.sleep(0.02)
-        work.wait()
-    except RuntimeError:
-        raise VaectlError(f"rank {rank()}: another process has stopped; see its message, and start all again") from None
+    failures: list[RuntimeError] = []
+
+    def wait() -> None:
+        try:
+            dist.barrier()
+        except RuntimeError as error:
+            failures.append(error)
+
+    waiting = Thread(target=wait, daemon=True)  # inside the barrier, a thread is deaf to signals
+    waiting.start()
+    waiting.join()
+    if failures:
+        raise VaectlError(f"rank {rank()}: another process has stopped; see its message, and start all again")
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, in the order of their ranks, for rank 0; for the others none. Waits for all."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    wait_for_others()
+    values: list[T] | None = [value] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 PATIENCE = timedelta(weeks=4)

@@ -21,6 +21,7 @@ from tests.jobs import Listener, files
 from tests.video.media import cut, numbered_picture
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
+from vaectl.evaluation import stages
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
@@ -125,7 +126,7 @@ def test_a_corrupt_clip_is_named_and_the_others_are_measured(clips):
 
 def test_where_nothing_can_be_compared_there_is_no_result(clips):
     real, results = clips
-    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .* \(and 2 more could not be compared"):
+    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also concerned: b, deep/c$"):
         run(real, results, num_frames=7)
 
 
@@ -209,8 +210,8 @@ def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
         read.append(pair.name)
         return read_pair(pair, reading)
 
-    read_pair = job.read_pair
-    monkeypatch.setattr(job, "read_pair", counted)
+    read_pair = stages.read_pair
+    monkeypatch.setattr(stages, "read_pair", counted)
     evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
     assert sorted(read) == ["a", "b", "deep/c"]
     assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
@@ -245,7 +246,7 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
     lock, begun, most = threading.Lock(), [0], [0]
-    read_pair, compare = job.read_pair, job.compare
+    read_pair, compare = stages.read_pair, stages.compare
 
     def reading(pair, how):
         with lock:
@@ -258,8 +259,8 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
             begun[0] -= 1
         return compare(*arguments)
 
-    monkeypatch.setattr(job, "read_pair", reading)
-    monkeypatch.setattr(job, "compare", comparing)
+    monkeypatch.setattr(stages, "read_pair", reading)
+    monkeypatch.setattr(stages, "compare", comparing)
     assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
     assert most[0] <= 5
 
@@ -336,7 +337,7 @@ class Detector(torch.nn.Module):
 def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
     chosen = {"metric": ("fvd",), "fvd_detector": tmp_path / "detector.pt"}
-    with pytest.raises(UsageError, match="fvd needs at least 2 clips, and there is 1"):
+    with pytest.raises(UsageError, match="fvd needs at least 2 clips, and there is 1; give more"):
         run(*clips, subset_size=1, **chosen)
 
 
@@ -375,7 +376,7 @@ def test_nothing_that_is_read_is_replaced(clips, option):
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(stages, "read_pair", lambda *_: pytest.fail("was read"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
@@ -417,7 +418,7 @@ def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "compare", stop)
+    monkeypatch.setattr(stages, "compare", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         run(*clips, csv=tmp_path / "numbers.csv")
     assert not isinstance(caught.value, Interrupted)

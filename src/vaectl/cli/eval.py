@@ -39,6 +39,7 @@ def eval(options: EvalOptions) -> None:
     """
     from vaectl.cli.console import reporter, say
     from vaectl.evaluation.evaluate import Interrupted, evaluate
+    from vaectl.ranks import is_main
 
     with reporter() as progress:
         if options.mp:
@@ -49,6 +50,8 @@ def eval(options: EvalOptions) -> None:
             evaluation, stop = evaluate(options, progress), None
         except Interrupted as error:
             evaluation, stop = error.evaluation, error
+    if not is_main():
+        return
     if options.json:
         print(json.dumps(evaluation.as_json(), allow_nan=False))
     else:

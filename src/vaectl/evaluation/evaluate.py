@@ -8,36 +8,30 @@ read for `frames`, and how the numbers are shown for whoever called.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
-
-import torch
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 from vaectl import memory
-from vaectl.engine import Beside, Limits, generator_for, open_model, reconstruct_frames
+from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation.frames import DecodedPair, Reading, how_to_read, read_pair
+from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import read_manifest
-from vaectl.evaluation.pairs import Pair, Pairing, find_pairs
-from vaectl.evaluation.protocol import FRAMES_AT_ONCE
+from vaectl.evaluation.pairs import Pairing, find_pairs
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
 from vaectl.metrics import MetricSettings, build
-from vaectl.metrics.metric import FrameMetric, SetMetric
+from vaectl.metrics.metric import SetMetric
 from vaectl.models.placement import choose_device
-from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
-from vaectl.pipeline import in_parallel
-from vaectl.progress import Progress
+from vaectl.progress import Progress, Silent
+from vaectl.ranks import device_of_rank, gather, is_main, rank, together, wait_for_others, world_size
 from vaectl.targets import identity
 from vaectl.video.replace import replacing
-
-Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,78 +42,68 @@ class Interrupted(KeyboardInterrupt):
         self.evaluation = evaluation
 
 
-@dataclass
-class Found:
-    """What is known so far."""
-
-    left_out: dict[str, str]
-    clips: list[ClipScores] = field(default_factory=list)
-    decode_seconds: float = 0.0
-
-
 def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     """Compare originals with what became of them, as `options` say; write the CSV file and the report if asked for.
 
-    What went wrong on the way is told in the result. Raises UsageError for requests that cannot work, VaectlError where
-    nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
+    What went wrong on the way is told in the result. Several processes, as `torchrun` starts them, share the pairs: in
+    the end the first has all numbers, the others theirs. Raises UsageError for requests that cannot work, VaectlError
+    where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
     """
-    begun = time.monotonic()
-    manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
-    reading = how_to_read(options, manifest, progress)
-    stills = reading.protocol.num_frames == 1
-    pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
-    refuse_missing(pairing, options)
-    refuse_losses(pairing, options)
+    begun, stopped = time.monotonic(), False
+    with together():
+        progress = progress if is_main() else Silent()
+        manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
+        reading = how_to_read(options, manifest, progress)
+        stills = reading.protocol.num_frames == 1
+        pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
+        refuse_missing(pairing, options)
+        if is_main():
+            refuse_losses(pairing, options)
 
-    device = choose_device(options.device)
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector)
-    metrics = build(options.metric, settings, device)
-    facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
-    sets = [metric.name for metric in facts if metric.of_set]
-    if sets and len(pairing.pairs) < 2:
-        raise UsageError(
-            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, and there is 1; leave it out"
-        )
-    model = None
-    if options.ckpt:
-        path = None if options.ckpt == BUILTIN else options.ckpt
-        model = open_model(path, str(device), options.dtype, Limits.of(options))
+        device = choose_device(device_of_rank(options.device))
+        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector)
+        metrics = build(options.metric, settings, device)
+        facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+        refuse_few(pairing, facts, options)
+        model = None
+        if options.ckpt:
+            path = None if options.ckpt == BUILTIN else options.ckpt
+            model = open_model(path, str(device), options.dtype, Limits.of(options))
+        wait_for_others()
 
-    found, stopped = Found(pairing.missing.copy()), False
-    with ReportBuilder(facts) if options.report else nullcontext() as report:
-        progress.start(f"{len(pairing.pairs)} clips", len(pairing.pairs) * reading.protocol.num_frames)
-        try:
-            with closing(decode(pairing.pairs, reading, options)) as attempts:
-                clips = succeeded(attempts, found)
-                if model:
-                    clips = succeeded(through_model(clips, model, options, progress), found)
-                for batch in batches(clips, options.batch_size):
-                    compare(batch, metrics, report, found)
-                    progress.advance(sum(len(clip.real) for clip in batch))
-        except KeyboardInterrupt:
-            if not found.clips:
-                raise
-            stopped = True
-        finally:
-            progress.finish()
-        reasons = list(found.left_out.values())
-        if not found.clips:
-            more = f" (and {len(reasons) - 1} more could not be compared)" if len(reasons) > 1 else ""
-            raise VaectlError(f"{reasons[0]}{more}")
-        set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
-        evaluation = Evaluation(
-            metrics=facts,
-            clips=tuple(found.clips),
-            set_values=set_values,
-            protocol=statement(options, reading, manifest, str(device)),
-            left_out=found.left_out,
-            seconds=time.monotonic() - begun,
-            decode_seconds=found.decode_seconds,
-            peak_memory=memory.peak(device),
-            stopped_before=len(pairing.pairs) + len(pairing.missing) - len(found.clips) - len(reasons),
-            failures=(*([] if options.allow_missing else reasons), *failures),
-        )
-        evaluation = replace(evaluation, failures=(*evaluation.failures, *write(evaluation, report, options)))
+        mine, found = pairing.pairs[rank() :: world_size()], Found()
+        with ReportBuilder(facts) if options.report and is_main() else nullcontext() as report:
+            progress.start(f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
+            try:
+                compare_all(mine, reading, model, metrics, report, options, found, progress)
+                found = all_of(found, pairing, metrics)
+            except KeyboardInterrupt:
+                if not found.clips or not is_main():
+                    raise
+                stopped = True
+            finally:
+                progress.finish()
+
+            compared = len(found.clips) + len(found.left_out)
+            left_out = pairing.missing | found.left_out
+            if not found.clips and is_main():
+                raise VaectlError(few(left_out))
+            set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
+            evaluation = Evaluation(
+                metrics=facts,
+                clips=tuple(found.clips),
+                set_values=set_values,
+                protocol=statement(options, reading, manifest, str(device)),
+                left_out=left_out,
+                seconds=time.monotonic() - begun,
+                decode_seconds=found.decode_seconds,
+                peak_memory=memory.peak(device),
+                stopped_before=len(pairing.pairs) - compared if stopped else 0,
+                failures=(*(() if options.allow_missing else left_out.values()), *failures),
+            )
+            if is_main():
+                failures = write(evaluation, report, options)
+                evaluation = replace(evaluation, failures=(*evaluation.failures, *failures))
     if stopped:
         raise Interrupted(evaluation)
     return evaluation
@@ -131,9 +115,25 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 def refuse_missing(pairing: Pairing, options: EvalOptions) -> None:
     """Clips without partner are an error, unless they are to be left out."""
     if pairing.missing and not options.allow_missing:
-        first, *others = pairing.missing.values()
-        more = f", and so have {len(others)} more ({', '.join(list(pairing.missing)[1:4])}…)" if others else ""
-        raise UsageError(f"{first}{more}; pass --allow-missing to leave them out")
+        raise UsageError(f"{few(pairing.missing)}; pass --allow-missing to leave them out")
+
+
+def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
+    """What compares sets needs sets."""
+    sets = [metric.name for metric in facts if metric.of_set]
+    if sets and len(pairing.pairs) < 2:
+        raise UsageError(
+            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, and there is 1; give more, or leave it out"
+        )
+
+
+def few(reasons: Mapping[str, str]) -> str:
+    """Why clips cannot be compared, in one line that names the first few."""
+    first, *others = reasons
+    if not others:
+        return reasons[first]
+    more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
+    return f"{reasons[first]}; also concerned: {', '.join(others[:3])}{more}"
 
 
 def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
@@ -152,104 +152,27 @@ class _Enough(Exception):  # noqa: N818  # it is no error
     """Ends a block early."""
 
 
-# The stages, one after the other
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A pair that cannot be compared."""
-
-    pair: Pair
-    reason: str
-
-
-def decode(
-    pairs: Sequence[Pair], reading: Reading, options: EvalOptions
-) -> Generator[DecodedPair | Failed, None, None]:
-    """The pairs with their frames, in order, some of them decoded ahead."""
-
-    def attempt(pair: Pair) -> DecodedPair | Failed:
-        try:
-            return read_pair(pair, reading)
-        except VaectlError as error:
-            return Failed(pair, str(error))
-
-    # Tiles are there to save memory, which clips that wait would take.
-    workers = 1 if Limits.of(options).tiled else max(1, options.num_workers)
-    return in_parallel(attempt, pairs, workers)
-
-
-def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:
-    """Those that did not fail; of the others the reason is kept."""
-    for attempt in attempts:
-        if isinstance(attempt, Failed):
-            found.left_out[attempt.pair.name] = attempt.reason
-        else:
-            yield attempt
-
-
-def through_model(
-    clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
-) -> Iterator[DecodedPair | Failed]:
-    """The clips with what the model makes of them: each alone, so that its frames are always the same ones."""
-    limits = Limits.of(options)
-    for clip in clips:
-        frames, pair = clip.real.frames, clip.pair
-        pixels = frames.shape[2] * frames.shape[3]
-        reading = Beside.of(stored=clip.stored, frame=0, shown=0)
-        held = reading.fixed + FRAMES_AT_ONCE * reading.per_frame + 8 * frames.numel()
-        beside = Beside(held, Beside.of(stored=0, frame=pixels, shown=0).per_frame)
-        generator = generator_for(options.seed, pair.name) if options.sample else None
-        try:
-            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, progress, generator)
-        except UsageError:
-            raise
-        except VaectlError as error:
-            yield Failed(pair, str(error))
-        else:
-            yield replace(clip, generated=replace(clip.real, frames=made))
-
-
-def batches(clips: Iterable[DecodedPair], size: int) -> Iterator[list[DecodedPair]]:
-    """Neighbours whose frames have one shape, at most `size` of them together."""
-    batch: list[DecodedPair] = []
-    for clip in clips:
-        if batch and (len(batch) == size or clip.real.frames.shape != batch[0].real.frames.shape):
-            yield batch
-            batch = []
-        batch.append(clip)
-    if batch:
-        yield batch
-
-
-def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, found: Found) -> None:
-    """Measure clips of one shape, and keep what was found."""
-    real_BTCHW = torch.stack([clip.real.frames for clip in batch])
-    generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
-    try:
-        numbers = {
-            name: metric.measure(real_BTCHW, generated_BTCHW).tolist()
-            for name, metric in metrics.items()
-            if isinstance(metric, FrameMetric)
-        }
-    except VaectlError as error:
-        found.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
-        return
-    for metric in metrics.values():
-        if isinstance(metric, SetMetric):
-            metric.add(real_BTCHW, generated_BTCHW)
-    for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
-        values = {name: tuple(rows[index]) for name, rows in numbers.items()}
-        frames, _, height, width = real.shape
-        pair = clip.pair
-        scores = ClipScores(pair.name, pair.real, pair.generated, frames, width, height, values)
-        if report:
-            report.add(scores, real, generated, clip.real.frame_rate)
-        found.clips.append(scores)
-        found.decode_seconds += clip.seconds
-
-
 # At the end
+
+
+def all_of(found: Found, pairing: Pairing, metrics: Metrics) -> Found:
+    """What all processes have found, in the order of the pairs, for the first of them; the others keep their own.
+
+    Metrics of sets take in what those of the other processes have.
+    """
+    sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
+    shares = gather((found, {name: metric.state() for name, metric in sets.items()}))
+    for _, states in shares[1:]:
+        for name, metric in sets.items():
+            metric.merge(states[name])
+    if len(shares) < 2:
+        return found
+    order = {pair.name: place for place, pair in enumerate(pairing.pairs)}
+    return Found(
+        sorted((clip for share, _ in shares for clip in share.clips), key=lambda clip: order[clip.name]),
+        {name: reason for share, _ in shares for name, reason in share.left_out.items()},
+        sum(share.decode_seconds for share, _ in shares),
+    )
 
 
 def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:

@@ -51,6 +51,14 @@ class FVD:
             self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
         )
 
+    def state(self) -> tuple[Moments, Moments]:
+        return self.real, self.generated
+
+    def merge(self, state: tuple[Moments, Moments]) -> None:
+        real, generated = state
+        self.real.merge(real)
+        self.generated.merge(generated)
+
     def _features(self, clip_TCHW: Tensor) -> Tensor:
         """(1, D) float64, on the CPU."""
         with torch.inference_mode(), exact_float32():
@@ -83,12 +91,20 @@ class Moments:
         """The sum of the outer products of what deviates from the mean."""
 
     def add(self, vectors_ND: Tensor) -> None:
-        count = self.count + len(vectors_ND)
         mean = vectors_ND.mean(dim=0)
-        rest, shift = vectors_ND - mean, mean - self.mean
-        self.scatter = self.scatter + rest.T @ rest + torch.outer(shift, shift) * self.count * len(vectors_ND) / count
-        self.mean = self.mean + shift * len(vectors_ND) / count
-        self.count = count
+        rest = vectors_ND - mean
+        self._join(len(vectors_ND), mean, rest.T @ rest)
+
+    def merge(self, other: Moments) -> None:
+        """Take in all that `other` has taken in."""
+        if other.count:
+            self._join(other.count, other.mean, other.scatter)
+
+    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        total, shift = self.count + count, mean - self.mean
+        self.scatter = self.scatter + scatter + torch.outer(shift, shift) * self.count * count / total
+        self.mean = self.mean + shift * count / total
+        self.count = total
 
     def covariance(self) -> Tensor:
         """(D, D), of a sample: divided by the count less 1."""

@@ -6,7 +6,7 @@ and gives one number for all of them. Both take 8-bit frames, so writing clips l
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -38,3 +38,9 @@ class SetMetric(Protocol):
 
     def value(self) -> float:
         """The number for all pairs so far. Raises UsageError for too few."""
+
+    def state(self) -> Any:
+        """What was taken in so far, as a value that another process can be sent."""
+
+    def merge(self, state: Any) -> None:
+        """Take in what the metric of another process had taken in when it gave its `state`."""

@@ -1,0 +1,154 @@
+"""The stages of an evaluation: clips are decoded, go through a model where there is one, and are measured.
+
+Each stage takes what the one before gives; a clip is forgotten once it is measured. A pair that fails is told with its
+reason, and the others go on. Knows neither which clips there are nor how numbers are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import torch
+
+from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
+from vaectl.evaluation.pairs import Pair
+from vaectl.evaluation.protocol import FRAMES_AT_ONCE
+from vaectl.evaluation.report import ReportBuilder
+from vaectl.evaluation.results import ClipScores
+from vaectl.metrics.metric import FrameMetric, SetMetric
+from vaectl.models.vae import AnyVAE
+from vaectl.options import EvalOptions
+from vaectl.pipeline import in_parallel
+from vaectl.progress import Progress, Silent
+
+Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
+
+
+@dataclass
+class Found:
+    """What is known so far."""
+
+    clips: list[ClipScores] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """By name, with the reason."""
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A pair that cannot be compared."""
+
+    pair: Pair
+    reason: str
+
+
+def compare_all(
+    pairs: Sequence[Pair],
+    reading: Reading,
+    model: AnyVAE | None,
+    metrics: Metrics,
+    report: ReportBuilder | None,
+    options: EvalOptions,
+    found: Found,
+    progress: Progress,
+) -> None:
+    """All pairs through all metrics. What is found stands in `found` at once, so that it outlives Ctrl-C."""
+    with closing(decode(pairs, reading, options)) as attempts:
+        clips = succeeded(attempts, found)
+        if model:
+            clips = succeeded(through_model(clips, model, options, progress), found)
+        for batch in batches(clips, options.batch_size):
+            compare(batch, metrics, report, found)
+            progress.advance(sum(len(clip.real) for clip in batch))
+
+
+def decode(
+    pairs: Sequence[Pair], reading: Reading, options: EvalOptions
+) -> Generator[DecodedPair | Failed, None, None]:
+    """The pairs with their frames, in order, some of them decoded ahead."""
+
+    def attempt(pair: Pair) -> DecodedPair | Failed:
+        try:
+            return read_pair(pair, reading)
+        except VaectlError as error:
+            return Failed(pair, str(error))
+
+    # Tiles are there to save memory, which clips that wait would take.
+    workers = 1 if Limits.of(options).tiled else max(1, options.num_workers)
+    return in_parallel(attempt, pairs, workers)
+
+
+def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:
+    """Those that did not fail; of the others the reason is kept."""
+    for attempt in attempts:
+        if isinstance(attempt, Failed):
+            found.left_out[attempt.pair.name] = attempt.reason
+        else:
+            yield attempt
+
+
+def through_model(
+    clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
+) -> Iterator[DecodedPair | Failed]:
+    """The clips with what the model makes of them: each alone, so that its frames are always the same ones."""
+    limits, told = Limits.of(options), progress
+    for clip in clips:
+        frames, pair = clip.real.frames, clip.pair
+        pixels = frames.shape[2] * frames.shape[3]
+        reading = Beside.of(stored=clip.stored, frame=0, shown=0)
+        held = reading.fixed + FRAMES_AT_ONCE * reading.per_frame + 8 * frames.numel()
+        beside = Beside(held, Beside.of(stored=0, frame=pixels, shown=0).per_frame)
+        generator = generator_for(options.seed, pair.name) if options.sample else None
+        try:
+            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, told, generator)
+        except UsageError:
+            raise
+        except VaectlError as error:
+            yield Failed(pair, str(error))
+        else:
+            told = Silent()  # how the first one is run is how they all are
+            yield replace(clip, generated=replace(clip.real, frames=made))
+
+
+def batches(clips: Iterable[DecodedPair], size: int) -> Iterator[list[DecodedPair]]:
+    """Neighbours whose frames have one shape, at most `size` of them together."""
+    batch: list[DecodedPair] = []
+    for clip in clips:
+        if batch and (len(batch) == size or clip.real.frames.shape != batch[0].real.frames.shape):
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, found: Found) -> None:
+    """Measure clips of one shape, and keep what was found."""
+    real_BTCHW = torch.stack([clip.real.frames for clip in batch])
+    generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
+    try:
+        numbers = {
+            name: metric.measure(real_BTCHW, generated_BTCHW).tolist()
+            for name, metric in metrics.items()
+            if isinstance(metric, FrameMetric)
+        }
+    except VaectlError as error:
+        found.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
+        return
+    for metric in metrics.values():
+        if isinstance(metric, SetMetric):
+            metric.add(real_BTCHW, generated_BTCHW)
+    for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
+        values = {name: tuple(rows[index]) for name, rows in numbers.items()}
+        frames, _, height, width = real.shape
+        pair = clip.pair
+        scores = ClipScores(pair.name, pair.real, pair.generated, frames, width, height, values)
+        if report:
+            report.add(scores, real, generated, clip.real.frame_rate)
+        found.clips.append(scores)
+        found.decode_seconds += clip.seconds
