@@ -55,7 +55,7 @@ class ManifestModel:
     """None for the built-in model."""
     family: str
     fingerprint: str
-    """SHA-256 over config and weights."""
+    """SHA-256 over config and weights, as they are in `dtype`."""
     device: str
     dtype: str
 

@@ -184,7 +184,7 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
 
 
 def fingerprint(model: AnyVAE) -> str:
-    """SHA-256 over the config and the weights as they are loaded, whatever files they came in."""
+    """SHA-256 over the config and the weights as they are loaded, in their type, whatever files they came in."""
     digest = hashlib.sha256(json.dumps(model.config.to_json(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -213,10 +213,9 @@ def deciding(manifest: Manifest) -> dict[str, str]:
         "--resolution": str(protocol.resolution),
         "--crop-size": str(protocol.crop_size or 0),
         "--format": str(options.get("format")),
-        "--sample-fps": str(options.get("sample_fps")),
-        "--ckpt": f"{model.path or 'built-in'} with SHA-256 {model.fingerprint[:8]}…",
+        "--sample-fps": str(options.get("sample_fps") or "of the source"),
         "--device": model.device,
-        "--dtype": model.dtype,
+        "--ckpt and --dtype": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
         "--sample": f"with --seed {options.get('seed')}" if options.get("sample") else "off",
     }
 

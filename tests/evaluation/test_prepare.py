@@ -1,0 +1,468 @@
+"""What `vaectl prepare-eval` makes of a folder of clips, and what it leaves alone."""
+
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.jobs import Listener, files
+from tests.models.reference import load_reference, synthetic_model
+from tests.video.media import cut, encode
+from vaectl import engine
+from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import prepare as job
+from vaectl.evaluation.manifest import read_manifest
+from vaectl.evaluation.prepare import PrepareResult, prepare
+from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
+from vaectl.models import load_model, save_model
+from vaectl.options import PrepareEvalOptions
+from vaectl.progress import Silent
+from vaectl.video import read_video
+from vaectl.video.clip import to_frames, to_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BESIDE = Beside.of(stored=64 * 48, frame=24 * 24, shown=24 * 24)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Three clips of 9 frames, two of them with one stem, and things that are no clips."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "deep" / "er").mkdir(parents=True)
+    encode(folder / "a.mp4", 9)
+    encode(folder / "a.avi", 9, codec="mpeg4", options={"qscale": "2"})
+    encode(folder / "deep" / "er" / "b c.mov", 9, size=(48, 64))
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+@pytest.fixture
+def here(clips, tmp_path, monkeypatch) -> Path:
+    """The current folder, with a copy of the clips in `in`."""
+    shutil.copytree(clips, tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(**given) -> PrepareEvalOptions:
+    small = {"num_frames": 5, "resolution": 24, "device": "cpu", "num_workers": 2}
+    paths = {"real_video_dir": Path("in"), "generated_video_dir": Path("out")}
+    return PrepareEvalOptions(**{**paths, **small, **given})
+
+
+def run(listener: Listener | None = None, **given) -> PrepareResult:
+    return prepare(options(**given), listener or Listener())
+
+
+def counts(result: PrepareResult) -> tuple[int, int, int]:
+    return result.made, result.kept, result.failed
+
+
+def frames_of(name: str) -> torch.Tensor:
+    return read_video(Path(name)).frames
+
+
+# What is written
+
+
+def test_the_tree_is_mirrored_without_collisions(here):
+    listener = Listener()
+    result = run(listener, output_origin=True)
+    assert counts(result) == (3, 0, 0)
+    expected = ["a.avi.mkv", "a.mp4.mkv", "deep/er/b c.mkv"]
+    got = [name for name in files(Path("out")) if name.endswith(".mkv")]
+    assert sorted(got) == sorted([*expected, *(f"origin/{name}" for name in expected)])
+    assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c"]
+    assert [clip.generated for clip in result.manifest.clips] == expected
+    assert listener.clips == [("3 clips", 15, 15)]
+    assert listener.warnings == listener.notes == []
+
+
+def test_what_is_written_is_exactly_what_went_in_and_came_out(here):
+    run(output_origin=True, sample_rate=2)
+    model = load_model(device="cpu", dtype="float32")
+    for source, name in (("a.mp4", "a.mp4"), ("deep/er/b c.mov", "deep/er/b c")):
+        clip = read_clip(Path("in", source), ClipProtocol(5, 2, 24, 24))
+        assert torch.equal(frames_of(f"out/origin/{name}.mkv"), clip.frames)
+        got = frames_of(f"out/{name}.mkv")
+        assert torch.equal(got, to_frames(model.reconstruct(to_video(clip.frames))))
+        beside = reconstruct_frames(model, clip.frames[None], Path(source), Limits(), BESIDE, Silent())
+        assert torch.equal(got, beside[0])
+
+
+def test_the_manifest_tells_how_it_was_made(here):
+    run(output_origin=True, crop_size=16, seed=7)
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
+    assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
+    assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
+    assert (manifest["options"]["real_video_dir"], manifest["options"]["seed"]) == ("in", 7)
+    assert manifest["real_video_dir"] == str(here / "in")
+    assert set(manifest["versions"]) == {"vaectl", "torch", "av"}
+    clip = manifest["clips"][2]
+    assert (clip["source"], clip["generated"]) == ("deep/er/b c.mov", "deep/er/b c.mkv")
+    assert (clip["frames"], clip["width"], clip["height"], clip["status"]) == (5, 16, 16, "ok")
+    for key in ("generated", "origin"):
+        assert clip[f"{key}_bytes"] == Path("out", clip[key]).stat().st_size
+
+
+def test_the_frame_rate_is_the_sources_over_the_interval_or_the_one_asked_for(here):
+    run(sample_rate=2)
+    got = read_video(Path("out/a.mp4.mkv"))
+    assert (got.frame_rate, got.timestamps[1]) == (Fraction(25, 2), Fraction(2, 25))
+    run(sample_rate=2, sample_fps=Fraction(30000, 1001), overwrite=True)
+    got = read_video(Path("out/a.mp4.mkv"))
+    assert (got.frame_rate, got.timestamps[4]) == (Fraction(30000, 1001), Fraction(4 * 1001, 30000))
+
+
+def test_whole_frames_are_kept_on_request(here):
+    result = run(crop_size=0)
+    assert [(clip.width, clip.height) for clip in result.manifest.clips] == [(32, 24), (32, 24), (24, 32)]
+
+
+def test_mp4_is_written_with_a_warning(here):
+    listener = Listener()
+    run(listener, format="mp4", output_origin=True)
+    assert Path("out/deep/er/b c.mp4").is_file()
+    assert Path("out/origin/a.avi.mp4").is_file()
+    (warning,) = listener.warnings
+    assert "lossy" in warning
+
+
+def test_the_first_clips_by_name_are_a_subset_that_can_grow(here):
+    assert [clip.name for clip in run(subset_size=2).manifest.clips] == ["a.avi", "a.mp4"]
+    before = files(Path("out"))
+    result = run()
+    assert counts(result) == (1, 2, 0)
+    after = files(Path("out"))
+    assert {name: after[name] for name in before if name.endswith("mkv")}.items() <= before.items()
+    assert counts(run(subset_size=1)) == (0, 3, 0)  # the others are still there, and still listed
+
+
+def test_images_are_clips_of_one_frame(here):
+    encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
+    listener = Listener()
+    assert counts(run(listener)) == (3, 0, 0)
+    assert listener.notes == ["1 images are passed over; --num-frames 1 takes them"]
+    result = run(num_frames=1, overwrite=True)
+    assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
+    assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
+
+
+def test_batches_differ_by_rounding_at_most(here):
+    run(crop_size=0)
+    run(generated_video_dir=Path("batched"), crop_size=0, batch_size=3)
+    names = ("a.avi.mkv", "a.mp4.mkv", "deep/er/b c.mkv")
+    for name in names:
+        difference = (frames_of(f"out/{name}").int() - frames_of(f"batched/{name}").int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 1e-3
+
+
+def test_tiles_differ_by_rounding_at_most(here):
+    run()
+    listener = Listener()
+    run(listener, generated_video_dir=Path("tiled"), enable_tiling=True, batch_size=4, tile_overlap_factor=0.25)
+    difference = (frames_of("out/a.mp4.mkv").int() - frames_of("tiled/a.mp4.mkv").int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
+    assert listener.notes[0] == "--tile-overlap-factor has no effect: tiles give exactly what whole frames give"
+    assert len([note for note in listener.notes if note.startswith("tiles of ")]) == 3
+
+
+def test_a_sample_depends_on_seed_and_name_alone(here):
+    run(sample=True, seed=3)
+    run(generated_video_dir=Path("again"), sample=True, seed=3, batch_size=3)
+    run(generated_video_dir=Path("other"), sample=True, seed=4)
+    drawn = frames_of("out/a.mp4.mkv")
+    assert torch.equal(drawn, frames_of("again/a.mp4.mkv"))
+    assert not torch.equal(drawn, frames_of("other/a.mp4.mkv"))
+    first, second = (torch.rand(4, generator=generator_for(3, name)) for name in ("a.avi", "a.mp4"))
+    assert not torch.equal(first, second)
+
+
+# Clips that fail
+
+
+def test_a_clip_that_fails_is_told_listed_and_left_out(here):
+    cut(Path("in/a.mp4"), 0.5)
+    encode(Path("in/short.mp4"), 4)
+    Path("in/text.mp4").write_text("no video")
+    listener = Listener()
+    result = run(listener, output_origin=True)
+    assert counts(result) == (3, 0, 3)
+    failed = {clip.name: clip.reason for clip in result.manifest.clips if clip.status == "failed"}
+    assert sorted(failed) == ["cut0.5_a", "short", "text"]
+    assert failed["short"].startswith("in/short.mp4: too short: gives 4 of the 5 frames of the protocol")
+    assert sorted(listener.warnings) == sorted(failed.values())
+    assert not [name for name in files(Path("out")) if "short" in name or "text" in name]
+    assert listener.clips == [("6 clips", 30, 30)]
+    encode(Path("in/short.mp4"), 5)
+    assert counts(run(output_origin=True)) == (1, 3, 2)
+
+
+def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):
+    encode(Path("in/b.mp4"), 9, size=(48, 64))
+    original = engine.reconstruct_pieces
+
+    def spoil(model, pieces, runner, **how):
+        held = list(pieces)
+        for video in original(model, iter(held), runner, **how):
+            bad = held[0].flatten(1).mean(1) == bad_mean
+            video[bad] = math.nan
+            yield video
+
+    bad_mean = to_video(read_clip(Path("in/a.mp4"), protocol_of(options())).frames).flatten(1).mean(1)
+    monkeypatch.setattr(engine, "reconstruct_pieces", spoil)
+    result = run(batch_size=4)
+    assert counts(result) == (3, 0, 1)
+    (failed,) = (clip for clip in result.manifest.clips if clip.status == "failed")
+    assert failed.reason.startswith("in/a.mp4: the model gave NaN or infinity; use --dtype float32")
+
+
+def test_a_lack_of_memory_with_tiles_is_tried_once_more(here, monkeypatch):
+    calls = []
+
+    def encode_piece(self, x, *, last):
+        calls.append(x)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return original(self, x, last=last)
+
+    original = engine.Tiles.encode
+    monkeypatch.setattr(engine.Tiles, "encode", encode_piece)
+    listener = Listener()
+    assert counts(run(listener, memory_limit=4 * 2**30)) == (3, 0, 0)
+    assert listener.warnings[0].endswith("tried once more within 2.00 GiB")
+
+
+# Going on
+
+
+def test_finished_clips_are_not_made_again(here):
+    run(output_origin=True)
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.mkv")}
+    listener = Listener()
+    assert counts(run(listener, output_origin=True)) == (0, 3, 0)
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.mkv")} == before
+
+
+@pytest.mark.parametrize("file", ["out/a.mp4.mkv", "out/origin/a.mp4.mkv"])
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_result_that_is_not_as_it_was_left_is_made_again(here, file, how):
+    run(output_origin=True)
+    whole = Path(file).read_bytes()
+    if how == "gone":
+        Path(file).unlink()
+    else:
+        os.truncate(file, len(whole) // 2)
+    assert counts(run(output_origin=True)) == (1, 2, 0)
+    assert torch.equal(frames_of(file), frames_of(file))
+    assert Path(file).stat().st_size == len(whole)
+
+
+def test_a_source_that_changed_is_made_again(here):
+    run()
+    before = frames_of("out/a.mp4.mkv")
+    shutil.copy("in/deep/er/b c.mov", "in/a.mp4")
+    assert counts(run()) == (1, 2, 0)
+    assert not torch.equal(frames_of("out/a.mp4.mkv"), before)
+
+
+def test_originals_that_are_wanted_later_are_made_then(here):
+    run()
+    assert counts(run(output_origin=True)) == (3, 0, 0)
+    assert counts(run()) == (0, 3, 0)
+
+
+def test_a_run_that_was_stopped_keeps_what_is_finished(here, monkeypatch):
+    written = []
+
+    def stop(file, *arguments, **how):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(file)
+        return original(file, *arguments, **how)
+
+    original = job.write_video
+    monkeypatch.setattr(job, "write_video", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [clip.status for clip in read_manifest(Path("out")).clips] == ["ok", "ok", "waiting"]
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert counts(run()) == (1, 2, 0)
+    assert not list(Path("out").glob(".manifest*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_frames": 4}, "--num-frames 5 (now 4)"),
+        ({"crop_size": 0}, "--crop-size 24 (now 0)"),
+        ({"sample": True, "seed": 2}, "--sample off (now with --seed 2)"),
+        ({"sample_rate": 2, "resolution": 32}, "--sample-rate 1 (now 2), --resolution 24 (now 32)"),
+        ({"dtype": "bfloat16"}, "was prepared with --ckpt and --dtype built-in in float32 with"),
+        ({"format": "mp4"}, "--format mkv (now mp4)"),
+        ({"sample_fps": Fraction(30)}, "--sample-fps of the source (now 30)"),
+        ({"real_video_dir": Path("in/deep")}, "--real-video-dir"),
+    ],
+)
+def test_other_options_are_refused_and_named(here, given, said):
+    run()
+    kept = files(Path("out"))
+    with pytest.raises(UsageError, match="was prepared with") as error:
+        run(**given)
+    assert said in str(error.value)
+    assert str(error.value).endswith("pass --overwrite to begin anew, or change --generated-video-dir")
+    assert files(Path("out")) == kept
+    assert run(**given, overwrite=True).made > 0
+
+
+def test_what_changes_nothing_may_change(here):
+    run(crop_size=24)
+    assert counts(run(batch_size=3, num_workers=1, seed=9, crop_size=None)) == (0, 3, 0)
+
+
+def test_another_model_is_refused(here):
+    run()
+    model = load_model(device="cpu", dtype="float32")
+    save_model(model, "copy")
+    with pytest.raises(UsageError, match=r"built-in in float32 with SHA-256 (\w{8})… \(now copy in .* \1…\)"):
+        run(ckpt=Path("copy"))
+    next(model.parameters())[0] += 1
+    save_model(model, "copy")
+    assert job.fingerprint(load_model("copy", device="cpu")) != read_manifest(Path("out")).model.fingerprint
+
+
+def test_overwrite_makes_everything_anew(here):
+    run()
+    assert counts(run(overwrite=True)) == (3, 0, 0)
+
+
+# What is left alone
+
+
+def test_a_file_that_no_manifest_lists_is_somebody_elses(here):
+    Path("out").mkdir()
+    Path("out/a.mp4.mkv").write_text("precious")
+    kept = files(Path("out"))
+    with pytest.raises(
+        UsageError, match=r"out/a\.mp4\.mkv: exists already, and no manifest lists it; pass --overwrite"
+    ):
+        run()
+    assert {name: content for name, content in files(Path("out")).items() if name != ".lock"} == kept
+    run(subset_size=1)
+    assert Path("out/a.mp4.mkv").read_text() == "precious"
+    assert counts(run(overwrite=True)) == (3, 0, 0)
+
+
+def test_originals_are_never_written_over(here):
+    run(output_origin=True)
+    kept = files(Path("out"))
+    with pytest.raises(UsageError, match="is what this run reads; give another --generated-video-dir"):
+        run(real_video_dir=Path("out/origin"), output_origin=True, overwrite=True)
+    os.link("in/a.mp4", "out/link.mkv")
+    shutil.copy("in/a.avi", "in/link.avi")
+    with pytest.raises(UsageError, match=r"out/link\.mkv: is what this run reads"):
+        run(overwrite=True)
+    assert {name: content for name, content in files(Path("out")).items() if name != "link.mkv"} == kept
+
+
+def test_the_results_are_no_originals(here):
+    run(generated_video_dir=Path("in/out"), output_origin=True)
+    assert counts(run(generated_video_dir=Path("in/out"), output_origin=True)) == (0, 3, 0)
+    with pytest.raises(UsageError, match="in: holds all the videos of in; name another folder"):
+        run(generated_video_dir=Path("in"))
+
+
+def test_results_can_be_originals_of_another_run_without_what_they_came_from(here):
+    run(output_origin=True)
+    again = run(real_video_dir=Path("out"), generated_video_dir=Path("twice"))
+    assert [clip.source for clip in again.manifest.clips] == ["a.avi.mkv", "a.mp4.mkv", "deep/er/b c.mkv"]
+
+
+def test_a_folder_named_origin_cannot_be_mirrored(here):
+    Path("in/deep").rename("in/origin")
+    with pytest.raises(UsageError, match=r"in/origin/er/b c\.mov: the results have a folder origin of their own"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"real_video_dir": Path("missing")}, "missing: no such file or folder"),
+        ({"real_video_dir": Path("empty")}, "empty: no videos or images in this folder"),
+        ({"real_video_dir": Path("in/a.mp4")}, r"in/a\.mp4: is a file; name the folder that holds it"),
+        ({"real_video_dir": Path("pictures")}, "pictures: holds no videos of more than one frame; pass --num-frames 1"),
+        ({"generated_video_dir": Path("in/notes.txt")}, r"in/notes\.txt: is a file, but in is a folder"),
+        ({"generated_video_dir": Path("in/notes.txt/out")}, r"in/notes\.txt/out: cannot write there"),
+        ({"ckpt": Path("nowhere")}, "nowhere: no such file or directory"),
+        (
+            {"model_name": "CausalVAE"},
+            "--model-name CausalVAE: the built-in model is a WFVAEModel; leave the option out",
+        ),
+        ({"memory_limit": 2**20}, "--memory-limit 1 MiB is too small"),
+        ({"device": "cuda:77"}, "device cuda:77"),
+    ],
+)
+def test_requests_that_cannot_work_are_one_line(here, given, said):
+    Path("empty").mkdir()
+    encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
+    shutil.copytree("in", "pictures", ignore=shutil.ignore_patterns("*.mp4", "*.avi", "deep"))
+    with pytest.raises(UsageError, match=said) as error:
+        run(**given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["WFVAE", "wf-vae", "WFVAEModel"])
+def test_the_published_name_of_the_family_is_checked(here, name):
+    assert run(model_name=name, subset_size=1).made == 1
+
+
+def test_a_model_that_looks_at_the_whole_clip_gives_what_it_gives_in_one_go(here):
+    model = synthetic_model(load_reference("causalvae_class_defaults_narrow").config)
+    save_model(model, "model")
+    run(ckpt=Path("model"), model_name="CausalVAE", subset_size=2)
+    clip = read_clip(Path("in/a.mp4"), protocol_of(options()))
+    assert torch.equal(frames_of("out/a.mp4.mkv"), to_frames(model.reconstruct(clip.video())))
+    with pytest.raises(UsageError, match="model: this model looks at the whole clip"):
+        run(ckpt=Path("model"), enable_tiling=True)
+
+
+def test_two_runs_do_not_share_a_folder(here, monkeypatch):
+    def while_it_runs(*arguments):
+        with pytest.raises(UsageError, match="out: another process is at work there; wait for it, or give another"):
+            run()
+        return original(*arguments)
+
+    original = job.write
+    monkeypatch.setattr(job, "write", while_it_runs)
+    assert counts(run(subset_size=1)) == (1, 0, 0)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(here, monkeypatch):
+    def full(file, clip, **how):
+        if "b c" in file.name:
+            raise VaectlError(f"{file}: writing failed (No space left on device); free space or choose another place")
+        return original(file, clip, **how)
+
+    original = job.write_video
+    monkeypatch.setattr(job, "write_video", full)
+    with pytest.raises(VaectlError, match="No space left"):
+        run()
+    assert [clip.status for clip in read_manifest(Path("out")).clips] == ["ok", "ok", "waiting"]
+
+
+def test_the_result_is_plain_json(here):
+    result = run()
+    assert json.loads(json.dumps(result.as_json(), allow_nan=False))["made"] == 3
+    assert replace(result, made=4).as_json()["made"] == 4
