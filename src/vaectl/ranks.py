@@ -51,9 +51,15 @@ def device_of_rank(device: str) -> str:
     return f"cuda:{local_rank() % count}" if count else device
 
 
+STOPPED = "rank {}: another process has stopped; see its message, and start all again"
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """The processes can wait for each other within this block; whoever leaves it by an exception stops the others."""
+    """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
+
+    These get a VaectlError, wherever they were about to exchange something.
+    """
     if world_size() == 1:
         yield
         return
@@ -70,8 +76,10 @@ def together() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise  # to end the group would be to wait for the others; they see that this process has ended
-    except BaseException:
+    except BaseException as error:
         dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl")):
+            raise VaectlError(STOPPED.format(rank())) from error
         raise
     dist.destroy_process_group()
 
@@ -94,7 +102,7 @@ def wait_for_others() -> None:
     waiting.start()
     waiting.join()
     if failures:
-        raise VaectlError(f"rank {rank()}: another process has stopped; see its message, and start all again")
+        raise VaectlError(STOPPED.format(rank()))
 
 
 def gather(value: T) -> list[T]:
