@@ -58,6 +58,17 @@ def test_lines_are_sparse_and_tell_rate_and_time_left(monkeypatch):
     ]
 
 
+def test_the_last_line_is_not_said_twice(monkeypatch):
+    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    lines = _Lines(console)
+    lines.start("clip.mp4", 2)
+    time.sleep(0.01)
+    lines.advance(2)
+    lines.finish()
+    assert console.file.getvalue().count("2/2 frames") == 1
+
+
 def test_lines_of_a_clip_of_unknown_length_tell_what_is_done(monkeypatch):
     monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
     console = Console(file=io.StringIO(), width=200)

@@ -82,7 +82,7 @@ def test_the_tree_is_mirrored_without_collisions(here):
     assert sorted(got) == sorted([*expected, *(f"origin/{name}" for name in expected)])
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c"]
     assert [clip.generated for clip in result.manifest.clips] == expected
-    assert listener.clips == [("3 clips", 15, 15)]
+    assert listener.clips == [("clips", 15, 15)]
     assert listener.warnings == listener.notes == []
 
 
@@ -151,7 +151,7 @@ def test_images_are_clips_of_one_frame(here):
     encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
     listener = Listener()
     assert counts(run(listener)) == (3, 0, 0)
-    assert listener.notes == ["1 images are passed over; --num-frames 1 takes them"]
+    assert listener.notes == ["images passed over: 1; --num-frames 1 takes them"]
     result = run(num_frames=1, overwrite=True)
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
@@ -204,7 +204,7 @@ def test_a_clip_that_fails_is_told_listed_and_left_out(here):
     assert failed["short"].startswith("in/short.mp4: too short: gives 4 of the 5 frames of the protocol")
     assert sorted(listener.warnings) == sorted(failed.values())
     assert not [name for name in files(Path("out")) if "short" in name or "text" in name]
-    assert listener.clips == [("6 clips", 30, 30)]
+    assert listener.clips == [("clips", 30, 30)]
     encode(Path("in/short.mp4"), 5)
     assert counts(run(output_origin=True)) == (1, 3, 2)
 

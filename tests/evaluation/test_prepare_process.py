@@ -83,7 +83,7 @@ def test_processes_under_torchrun_share_the_clips_and_give_the_frames_of_one(her
     assert finish(alone)[0] == shared.returncode == 1  # a clip failed
     result = json.loads(shared.stdout)  # one process speaks for both
     assert (result["made"], result["failed"]) == (4, 1)
-    assert shared.stderr.count("error: 1 clips were left out; out/manifest.json says why") == 1
+    assert shared.stderr.count("error: clips left out: 1; out/manifest.json says why") == 1
     for file in Path("alone").rglob("*.mkv"):
         shared_file = Path("out") / file.relative_to("alone")
         assert torch.equal(read_video(file).frames, read_video(shared_file).frames)

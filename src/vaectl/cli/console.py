@@ -127,7 +127,7 @@ class _Lines(_Remarks):
         self._name: str | None = None
 
     def start(self, name: str, total: int | None, unit: str = "frames") -> None:
-        self._name, self._total, self._unit, self._done, self._spoken = name, total, unit, 0, False
+        self._name, self._total, self._unit, self._done, self._spoken = name, total, unit, 0, 0
         self._message = ""
         self._begun = self._last = time.monotonic()
 
@@ -140,12 +140,12 @@ class _Lines(_Remarks):
             self._speak()
 
     def finish(self) -> None:
-        if self._name is not None and self._spoken:
+        if self._name is not None and 0 < self._spoken < self._done:
             self._speak()
         self._name = None
 
     def _speak(self) -> None:
-        self._last, self._spoken = time.monotonic(), True
+        self._last, self._spoken = time.monotonic(), self._done
         seconds = self._last - self._begun
         total = "" if self._total is None else f"/{self._total}"
         left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(self._done, 1)

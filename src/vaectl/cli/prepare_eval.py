@@ -39,7 +39,7 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
         else:
             show(result, options)
         if result.failed:
-            say("error", f"{result.failed} clips were left out; {options.generated_video_dir}/manifest.json says why")
+            say("error", f"clips left out: {result.failed}; {options.generated_video_dir}/manifest.json says why")
     if result.failed:
         raise typer.Exit(1)
 
@@ -53,14 +53,14 @@ def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     model, protocol = result.manifest.model, result.manifest.protocol
     sizes = sorted({(clip.width, clip.height) for clip in result.manifest.clips if clip.status == "ok"})
     size = "x".join(map(str, sizes[0])) if len(sizes) == 1 else f"{len(sizes)} sizes"
-    every = f", every {protocol.sample_rate}." if protocol.sample_rate > 1 else ""
+    interval = f", one in {protocol.sample_rate}" if protocol.sample_rate > 1 else ""
     counts = [f"{result.made} made"]
     counts += [f"{result.kept} kept from before"] * (result.kept > 0) + [f"{result.failed} failed"] * (
         result.failed > 0
     )
     rows = {
         "clips": ", ".join(counts),
-        "frames": f"{protocol.num_frames}{every} of {size}",
+        "frames": f"{protocol.num_frames} of each clip{interval}, {size}",
         "model": f"{model.path or 'built-in model'} on {model.device} in {model.dtype}",
         "written": str(options.generated_video_dir),
         "time": f"{result.seconds:.1f} s, peak memory {result.peak_memory / 2**30:.2f} GiB",

@@ -114,7 +114,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if options.num_frames > 1:
         images = [file for file in sources if file.suffix.lower() in IMAGE_EXTENSIONS]
         if images:
-            progress.note(f"{len(images)} images are passed over; --num-frames 1 takes them")
+            progress.note(f"images passed over: {len(images)}; --num-frames 1 takes them")
         sources = [file for file in sources if file not in set(images)]
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame; pass --num-frames 1 for images")
@@ -288,7 +288,7 @@ def make(
 ) -> None:
     """Read, reconstruct, write and record clips, one after the other, each stage ahead of the next."""
     folder, frames = options.generated_video_dir, options.num_frames
-    progress.start(f"{len(entries)} clips", frames * len(entries))
+    progress.start("clips", frames * len(entries))
     try:
         with (
             open_journal(folder, rank()) as journal,
@@ -354,7 +354,7 @@ def reconstruct_batch(
             frames_BT3HW,
             options.real_video_dir / first.entry.source,
             limits,
-            memory_beside(frames_BT3HW, first.stored, options),
+            memory_beside(frames_BT3HW, first.stored),
             progress,
             generator,
         )
@@ -371,10 +371,10 @@ def reconstruct_batch(
         yield replace(made, frames=frames)
 
 
-def memory_beside(frames_BT3HW: torch.Tensor, stored: int, options: PrepareEvalOptions) -> Beside:
-    """What a run with tiles holds beside the network: one clip being decoded, eight held, one or two being written."""
+def memory_beside(frames_BT3HW: torch.Tensor, stored: int) -> Beside:
+    """What a run with tiles holds beside the network: a clip being decoded, one being written, eight in memory."""
     height, width = frames_BT3HW.shape[3:]
-    reading = Beside.of(stored=stored, frame=0, shown=height * width * (2 if options.output_origin else 1))
+    reading = Beside.of(stored=stored, frame=0, shown=height * width)
     held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
     return Beside(reading.fixed + held, Beside.of(stored=0, frame=height * width, shown=0).per_frame)
 
