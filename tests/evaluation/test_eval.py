@@ -337,7 +337,7 @@ class Detector(torch.nn.Module):
 def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
     chosen = {"metric": ("fvd",), "fvd_detector": tmp_path / "detector.pt"}
-    with pytest.raises(UsageError, match="fvd needs at least 2 clips, and there is 1; give more"):
+    with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 1; give more"):
         run(*clips, subset_size=1, **chosen)
 
 

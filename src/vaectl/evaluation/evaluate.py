@@ -123,7 +123,7 @@ def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOpti
     sets = [metric.name for metric in facts if metric.of_set]
     if sets and len(pairing.pairs) < 2:
         raise UsageError(
-            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, and there is 1; give more, or leave it out"
+            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1; give more, or leave it out"
         )
 
 

@@ -1,0 +1,124 @@
+"""`vaectl eval` as real processes: several that share the pairs, and what a signal leaves."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.evaluation.test_eval import Detector, disturbed, pictures, store
+from tests.test_process import finish, wait_for
+
+SMALL = "eval --real-video-dir real --generated-video-dir made --num-frames 3 --resolution 32 --device cpu".split()
+SLOW = """
+import time
+from vaectl.evaluation import stages
+original = stages.compare
+def compare(*arguments):
+    original(*arguments)
+    with open("measured", "a") as file:
+        file.write("one\\n")
+    for _ in range(1000):  # a signal that comes just before a long sleep would wait for its end
+        time.sleep(0.1)
+stages.compare = compare
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, one_thread) -> Path:
+    """The current folder, with four originals in `real` and what became of them in `made`."""
+    for seed, name in enumerate("abcd"):
+        frames = pictures(3, seed=seed)
+        store(tmp_path / "real" / f"{name}.mkv", frames)
+        store(tmp_path / "made" / f"{name}.mkv", disturbed(frames, seed))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(*arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    program = f"{code}\nimport sys\nfrom vaectl.cli.app import main\nsys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *SMALL, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"} | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def two_ranks(*arguments: str, code: str = "") -> list[subprocess.Popen[str]]:
+    """Two processes that share the work, with nobody to look after them; `code` goes before the second."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start(*arguments, code=(code if rank else ""), RANK=str(rank), **shared) for rank in (0, 1)]
+
+
+def measured() -> int:
+    return len(Path("measured").read_text().splitlines()) if Path("measured").exists() else 0
+
+
+def test_processes_that_share_the_pairs_give_the_numbers_of_one(here):
+    torch.jit.script(Detector()).save("detector.pt")
+    (here / "made" / "b.mkv").write_text("no video")
+    chosen = ("--metric", "psnr,fvd", "--fvd-detector", "detector.pt", "--allow-missing", "--json", "--csv")
+    (first, second), alone = two_ranks(*chosen, "shared.csv"), start(*chosen, "alone.csv")
+    (status, out, _), (expected_status, expected, _) = finish(first), finish(alone)
+    assert finish(second)[:2] == (0, "")
+    assert status == expected_status == 0
+    shared, one = json.loads(out), json.loads(expected)
+    assert [clip["name"] for clip in shared["clips"]] == ["a", "c", "d"]
+    assert shared["clips"] == one["clips"]
+    assert shared["left_out"] == one["left_out"]
+    assert shared["summary"]["fvd"]["mean"] == pytest.approx(one["summary"]["fvd"]["mean"], rel=1e-9)
+    assert Path("shared.csv").read_bytes() == Path("alone.csv").read_bytes()
+
+
+def test_a_rank_that_is_killed_stops_the_other_with_a_message(here):
+    first, second = two_ranks("--metric", "psnr", code=SLOW)
+    wait_for(lambda: measured() == 1, second)
+    second.kill()
+    begun = time.monotonic()
+    status, out, err = finish(first)
+    assert time.monotonic() - begun < 10
+    assert (status, out) == (1, "")
+    assert err == "error: rank 0: another process has stopped; see its message, and start all again\n"
+    finish(second)
+
+
+def test_a_request_that_cannot_work_ends_all_ranks(here):
+    Path("numbers.csv").write_text("precious")
+    (first, _, said), (second, _, _) = map(finish, two_ranks("--csv", "numbers.csv"))
+    assert (first, second) == (2, 1)
+    assert said == "error: numbers.csv: exists already; pass --overwrite to replace it, or name another file\n"
+    assert Path("numbers.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_shows_what_it_has(here, number, status):
+    process = start("--metric", "psnr", "--csv", "numbers.csv", code=SLOW)
+    wait_for(lambda: measured() == 1, process)
+    process.send_signal(number)
+    ended, out, err = finish(process)
+    assert ended == status
+    assert err == "error: interrupted\n"
+    assert "psnr (dB) ↑" in out
+    assert "stopped: 3 more clips were not compared" in out
+    with Path("numbers.csv").open() as file:
+        assert {row["clip"] for row in csv.DictReader(file)} == {"a"}
+
+
+def test_a_run_that_is_killed_leaves_nothing_behind(here):
+    process = start("--metric", "psnr", "--csv", "numbers.csv", "--report", "report.html", code=SLOW)
+    wait_for(lambda: measured() == 1, process)
+    process.kill()
+    finish(process)
+    assert sorted(path.name for path in here.iterdir()) == ["made", "measured", "real"]
