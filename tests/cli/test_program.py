@@ -36,7 +36,9 @@ def imported(code: str, **extra: str) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["reconstruct", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--version"], ["reconstruct", "--help"], ["prepare-eval", "--help"]]
+)
 def test_help_starts_without_the_heavy_libraries(arguments):
     assert imported(f"from vaectl.cli.app import main; main({arguments})") == set()
 
@@ -65,7 +67,7 @@ def test_the_check_for_heavy_libraries_sees_them():
     assert "pydantic.main" in imported("from pydantic import BaseModel")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"], ["prepare-eval", "--help"]])
 @pytest.mark.parametrize("columns", [80, 132])
 def test_help_fits_the_terminal(vaectl, arguments, columns):
     lines = vaectl(*arguments, COLUMNS=str(columns)).stdout.splitlines()
@@ -133,7 +135,7 @@ def test_published_names_mean_the_same(run_options):
         ([*PATHS, "--strict=1"], "Option '--strict' does not take a value"),
         ([*PATHS, "--config", "no.toml"], "no.toml: cannot read the configuration: No such file or directory"),
         (["reconstuct"], "No such command 'reconstuct'. Did you mean 'reconstruct'?"),
-        (["train"], "No such command 'train'"),
+        (["tune"], "No such command 'tune'"),
         (["--nope"], "No such option: --nope (see vaectl --help)"),
     ],
 )
