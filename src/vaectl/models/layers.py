@@ -138,7 +138,7 @@ class Conv3d(nn.Conv3d):
             )
             return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
         plain = window_BCTHW.device.type == "cpu" and window_BCTHW.dtype == self.weight.dtype == torch.float32
-        if plain and not torch.compiler.is_compiling():
+        if plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
             # Called by name, because F.conv3d takes a far slower kernel than this one where batch, channels, frames and
             # height multiply to 20480 or less, as they do in the pieces of a clip. `torch.compile` cannot trace it.
             return torch.mkldnn_convolution(
