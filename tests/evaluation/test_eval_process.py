@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from tests.evaluation.test_eval import Detector, disturbed, pictures, store
 from tests.test_process import finish, wait_for
 
-SMALL = "eval --real-video-dir real --generated-video-dir made --num-frames 3 --resolution 32 --device cpu".split()
+SMALL = shlex.split("eval --real-video-dir real --generated-video-dir made --num-frames 3 --resolution 32 --device cpu")
 SLOW = """
 import time
 from vaectl.evaluation import stages
