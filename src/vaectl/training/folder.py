@@ -13,7 +13,6 @@ Knows names, and nothing of what is in the files.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vaectl.errors import UsageError
+from vaectl.lock import locked
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 UNFINISHED = ".unfinished-"
@@ -59,22 +58,8 @@ def prune(run: Path, keep: int, best: int | None) -> None:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Hold the folder for this process, and clear away what a killed one left half written.
-
-    Made where it is missing. Raises UsageError where another process holds it, or nothing can be written there.
-    """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
-    except OSError as error:
-        raise UsageError(f"{run}: cannot write there ({error.strerror}); choose another --ckpt-dir") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{run}: another process trains there; wait for it, or give another --exp-name") from None
+    """Hold the folder for this process, and clear away what a killed one left half written. Raises as `locked` does."""
+    with locked(run, "give another --ckpt-dir or --exp-name"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
         yield
-    finally:
-        os.close(descriptor)
