@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vaectl.pipeline import ahead
+from vaectl.pipeline import ahead, in_parallel
 
 PATIENCE = 10
 """Seconds after which a test calls it a deadlock."""
@@ -163,3 +163,52 @@ def test_ctrl_c_does_not_wait_for_the_item_at_hand():
     assert time.monotonic() - start < PATIENCE / 2
     hold.set()
     assert eventually(source.closed.is_set)
+
+
+# In parallel
+
+
+def test_results_come_in_order_however_long_each_takes():
+    def slowly(number: int) -> int:
+        time.sleep(0.02 * (number % 3 == 0))
+        return -number
+
+    assert list(in_parallel(slowly, range(20), 4)) == [-number for number in range(20)]
+
+
+def test_as_many_are_made_at_once_as_there_are_workers():
+    together = threading.Barrier(3, timeout=PATIENCE)
+    assert list(in_parallel(lambda number: together.wait() * 0 + number, range(6), 3)) == list(range(6))
+
+
+def test_no_more_than_the_workers_and_as_many_are_ahead():
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    for given, _ in enumerate(in_parallel(lambda number: number, items(), 3), 1):
+        assert len(taken) <= given + 3
+
+
+def test_a_failure_comes_in_its_place_and_ends_it():
+    results = in_parallel(lambda number: 1 // (3 - number), range(10), 2)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+
+
+def test_who_leaves_early_starts_nothing_more():
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        return number
+
+    results = in_parallel(work, range(1000), 2)
+    next(results)
+    results.close()
+    assert len(begun) <= 5

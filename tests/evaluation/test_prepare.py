@@ -196,17 +196,18 @@ def test_a_clip_that_fails_is_told_listed_and_left_out(here):
     cut(Path("in/a.mp4"), 0.5)
     encode(Path("in/short.mp4"), 4)
     Path("in/text.mp4").write_text("no video")
+    Path("in/link.mp4").symlink_to("nowhere")
     listener = Listener()
     result = run(listener, output_origin=True)
-    assert counts(result) == (3, 0, 3)
+    assert counts(result) == (3, 0, 4)
     failed = {clip.name: clip.reason for clip in result.manifest.clips if clip.status == "failed"}
-    assert sorted(failed) == ["cut0.5_a", "short", "text"]
+    assert sorted(failed) == ["cut0.5_a", "link", "short", "text"]
     assert failed["short"].startswith("in/short.mp4: too short: gives 4 of the 5 frames of the protocol")
     assert sorted(listener.warnings) == sorted(failed.values())
     assert not [name for name in files(Path("out")) if "short" in name or "text" in name]
-    assert listener.clips == [("clips", 30, 30)]
+    assert listener.clips == [("clips", 35, 35)]
     encode(Path("in/short.mp4"), 5)
-    assert counts(run(output_origin=True)) == (1, 3, 2)
+    assert counts(run(output_origin=True)) == (1, 3, 3)
 
 
 def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):

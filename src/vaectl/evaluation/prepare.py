@@ -124,17 +124,25 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     for source, name, target in list(zip(sources, names, targets, strict=True))[: options.subset_size or None]:
         if target.parts[0] == ORIGIN:
             raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own; rename this one")
-        status = source.stat()
         planned.append(
             ManifestClip(
                 name=target.with_suffix("").as_posix(),
                 source=name.as_posix(),
-                source_stamp=(status.st_size, status.st_mtime_ns),
+                source_stamp=stamp(source),
                 generated=target.as_posix(),
                 origin=f"{ORIGIN}/{target.as_posix()}" if options.output_origin else None,
             )
         )
     return tuple(planned)
+
+
+def stamp(source: Path) -> tuple[int, int]:
+    """Bytes and time of change (ns); of a link that leads nowhere (0, 0): to read it will fail, and be told."""
+    try:
+        status = source.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def check_family(model: AnyVAE, options: PrepareEvalOptions) -> None:
@@ -224,7 +232,7 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
     """No target may be a source, nor be there already unless an earlier run has listed it."""
     folder, real = options.generated_video_dir, options.real_video_dir
     ours = {place for clip in listed for place in (clip.generated, clip.origin)}
-    read = {identity(real / clip.source) for clip in plan}
+    read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
     for clip in plan:
         for place in filter(None, (clip.generated, clip.origin)):
             target = folder / place
