@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from network import WF_VAE_S
 from rich.console import Console
 from rich.table import Table
 
+from network import WF_VAE_S
 from vaectl.memory import peak
 from vaectl.models import build_model
 from vaectl.models.checkpoint import save_model
@@ -86,7 +86,7 @@ def main() -> None:
     for attempt in range(ROUNDS + 1):
         for case, options in CASES.items():
             trainer = trainer_for(options, device)
-            step(trainer)  # the optimiser's state is made
+            step(trainer)  # the optimizer's state is made
             times[case] += [step(trainer)] * bool(attempt)
             del trainer
             gc.collect()

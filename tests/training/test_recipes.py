@@ -10,7 +10,7 @@ from tests.models.reference import load_reference
 from vaectl.errors import UsageError
 from vaectl.models import build_model
 from vaectl.options import parse
-from vaectl.options.train import TrainOptions
+from vaectl.options.train import RECIPES, TrainOptions
 from vaectl.training.recipes import FOLDER, list_recipes, model_config, read_recipe
 
 # Millions of parameters: published of WF-VAE (rounded down) and of OD-VAE.
@@ -66,3 +66,7 @@ def test_recipes_are_read_without_torch():
         "[recipes.read_recipe(name) for name in recipes.list_recipes()]; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_line_offers_every_recipe():
+    assert set(RECIPES) == set(list_recipes())

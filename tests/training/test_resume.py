@@ -120,7 +120,7 @@ def test_a_checkpoint_goes_by_its_path_its_link_or_its_run(videos, tmp_path, mon
     assert run(videos, tmp_path, resume_from_checkpoint=wish, max_steps=3).step == 3
 
 
-def test_the_optimiser_and_the_discriminator_may_begin_anew(videos, tmp_path):
+def test_the_optimizer_and_the_discriminator_may_begin_anew(videos, tmp_path):
     given = {"disc_weight": 0.5, "disc_start": 0, "resolution": 32, "batch_size": 1}
     run(videos, tmp_path, max_steps=2, **given)
     states = []

@@ -18,13 +18,15 @@ from vaectl.options.common import (
 )
 from vaectl.options.option import Option
 
-DATA, OBJECTIVE, OPTIMISER, VALIDATION, CHECKPOINTS = (
+DATA, OBJECTIVE, OPTIMIZER, VALIDATION, CHECKPOINTS = (
     "Data",
     "Objective",
-    "Optimiser",
+    "Optimizer",
     "Validation",
     "Run and checkpoints",
 )
+
+RECIPES = ("tiny", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2", "stage3")
 
 
 def read_paths(value: Any) -> Any:
@@ -142,25 +144,25 @@ class TrainOptions:
         str | None, Option(panel=OBJECTIVE, metavar="NAME", help="Checked: the 3D PatchGAN of the published models.")
     ] = None
 
-    lr: Annotated[float, number(OPTIMISER, "Learning rate of AdamW.")] = 1e-5
-    weight_decay: Annotated[float, number(OPTIMISER, "Weight decay of AdamW.")] = 1e-4
+    lr: Annotated[float, number(OPTIMIZER, "Learning rate of AdamW.")] = 1e-5
+    weight_decay: Annotated[float, number(OPTIMIZER, "Weight decay of AdamW.")] = 1e-4
     lr_schedule: Annotated[
         Literal["constant", "cosine"],
-        Option(panel=OPTIMISER, metavar="NAME", choices=("constant", "cosine"), help="constant, or cosine down to 0."),
+        Option(panel=OPTIMIZER, metavar="NAME", choices=("constant", "cosine"), help="constant, or cosine down to 0."),
     ] = "constant"
-    warmup_steps: Annotated[int, count(OPTIMISER, "Steps in which the learning rate rises from 0.", least=0)] = 0
+    warmup_steps: Annotated[int, count(OPTIMIZER, "Steps in which the learning rate rises from 0.", least=0)] = 0
     clip_grad_norm: Annotated[
-        float | None, number(OPTIMISER, "Largest norm of the gradient. (default: not limited)")
+        float | None, number(OPTIMIZER, "Largest norm of the gradient. (default: not limited)")
     ] = None
-    gradient_accumulation_steps: Annotated[int, count(OPTIMISER, "Batches of a step.")] = 1
-    ema: Annotated[bool, flag(OPTIMISER, "Keep a moving average of the weights.")] = False
-    ema_decay: Annotated[float, number(OPTIMISER, "Its decay at each step.", most=1)] = 0.999
+    gradient_accumulation_steps: Annotated[int, count(OPTIMIZER, "Batches of a step.")] = 1
+    ema: Annotated[bool, flag(OPTIMIZER, "Keep a moving average of the weights.")] = False
+    ema_decay: Annotated[float, number(OPTIMIZER, "Its decay at each step.", most=1)] = 0.999
     epochs: Annotated[
-        int | None, count(OPTIMISER, "How often to go through the data. (default: 10, without --max-steps)")
+        int | None, count(OPTIMIZER, "How often to go through the data. (default: 10, without --max-steps)")
     ] = None
-    max_steps: Annotated[int | None, count(OPTIMISER, "Steps after which to end. (default: by --epochs)")] = None
-    seed: Annotated[int, Option(panel=OPTIMISER, metavar="N", least=0, most=2**63 - 1, help="Of all chance.")] = 1234
-    find_unused_parameters: Annotated[bool, flag(OPTIMISER, "Accepted; vaectl's models leave none unused.")] = False
+    max_steps: Annotated[int | None, count(OPTIMIZER, "Steps after which to end. (default: by --epochs)")] = None
+    seed: Annotated[int, Option(panel=OPTIMIZER, metavar="N", least=0, most=2**63 - 1, help="Of all chance.")] = 1234
+    find_unused_parameters: Annotated[bool, flag(OPTIMIZER, "Accepted; vaectl's models leave none unused.")] = False
 
     eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos to measure on. (default: no validation)")] = None
     eval_steps: Annotated[int, count(VALIDATION, "Steps from one validation to the next.")] = 1000
@@ -193,10 +195,8 @@ class TrainOptions:
             help="Go on from this checkpoint: its path, or `latest` of this run (begins anew if there is none).",
         ),
     ] = None
-    accept_changes: Annotated[bool, momentary("Resume with other options than the checkpoint's; names them.")] = (
-        False
-    )
-    not_resume_optimizer: Annotated[bool, momentary("Resume without the state of the optimisers.")] = False
+    accept_changes: Annotated[bool, momentary("Resume with other options than the checkpoint's; names them.")] = False
+    not_resume_optimizer: Annotated[bool, momentary("Resume without the state of the optimizers.")] = False
     not_resume_discriminator: Annotated[bool, momentary("Resume with a new discriminator.")] = False
     save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
     save_ckpt_minutes: Annotated[
@@ -205,11 +205,14 @@ class TrainOptions:
     keep: Annotated[int, count(CHECKPOINTS, "Checkpoints to keep: the last N, and the best one.")] = 3
     log_steps: Annotated[int, count(CHECKPOINTS, "Steps from one line about the losses to the next.")] = 5
 
+    json: Json = False
+
     recipe: Annotated[
         str | None,
-        Option(panel=RUN, metavar="NAME", help="Named options, beneath all others: tiny, wfvae-s, od-vae, stage1, …"),
+        Option(
+            panel=RUN, metavar="NAME", choices=RECIPES, help=f"Named options, beneath all others: {', '.join(RECIPES)}."
+        ),
     ] = None
-    json: Json = False
     config: Config = None
     debug: Debug = False
 

@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on, in a directory that is also a model.
 
     config.json, diffusion_pytorch_model.safetensors   the model, with its averaged weights if there are any
-    training_state.pt                                  the rest: weights as trained, optimisers, discriminator, position
+    training_state.pt                                  the rest: weights as trained, optimizers, discriminator, position
     training.json                                      the options, and what the run looked like
 
 Written under another name and renamed, so that one with this name is complete. No file is called *.ckpt: the original

@@ -1,6 +1,6 @@
 """The auto-encoder as training calls it: a batch of clips to all that the objective asks for, in one forward pass.
 
-One module with one `forward`, because that is what DDP and `torch.compile` wrap. Knows no loss and no optimiser.
+One module with one `forward`, because that is what DDP and `torch.compile` wrap. Knows no loss and no optimizer.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
 
 
 def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
-    """The model with its objective and optimisers, before the first step."""
+    """The model with its objective and optimizers, before the first step."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
         ObjectiveConfig(
@@ -165,9 +165,7 @@ def resume(
     is told.
     """
     if not (checkpoint / FACTS).is_file():
-        progress.warn(
-            f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0"
-        )
+        progress.warn(f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0")
         return None
     facts = read_facts(checkpoint)
     if different := contradictions(options, facts["options"]):
@@ -180,12 +178,10 @@ def resume(
     if facts["ranks"] != ranks.world_size():
         progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts['ranks']}; the losses will differ a little")
     elif trainer.device.type == "cpu" and facts["threads"] != torch.get_num_threads():
-        progress.warn(
-            f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise"
-        )
+        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise")
     trainer.load(
         read_state(checkpoint, trainer.device),
-        optimiser=not options.not_resume_optimizer,
+        optimizer=not options.not_resume_optimizer,
         discriminator=not options.not_resume_discriminator,
     )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")

@@ -1,4 +1,4 @@
-"""The story of a training step: clips in, one optimiser forward, numbers out.
+"""The story of a training step: clips in, one optimizer forward, numbers out.
 
 Knows tensors, the objective and the ranks that train together; files, data and the console are the job's.
 """
@@ -42,7 +42,7 @@ class ClipBatch:
 
 
 class Trainer:
-    """A model in training: its weights, its objective and its optimisers, and how far it has come."""
+    """A model in training: its weights, its objective and its optimizers, and how far it has come."""
 
     def __init__(
         self, model: AnyVAE, objective: Objective, options: TrainOptions, precision: torch.dtype, steps: int
@@ -80,9 +80,9 @@ class Trainer:
         torch.manual_seed(seed_of(options.seed, "step", number, ranks.rank()))
         adversarial = self.critic is not None and number >= options.disc_start
         criticising = adversarial and number % 2 == 1
-        optimiser: Optimizer = self.critic if self.critic is not None and criticising else self.generator
+        optimizer: Optimizer = self.critic if self.critic is not None and criticising else self.generator
         rate = learning_rate(number + 1, options.lr, options.lr_schedule, options.warmup_steps, self.steps)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = rate
         statistics = [buffer.clone() for buffer in self.objective.buffers()]
 
@@ -95,14 +95,14 @@ class Trainer:
         means = ranks.mean(torch.stack(gathered).mean(dim=0))
         values = dict(zip(["loss", *parts], means.tolist(), strict=True))
 
-        learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if criticising:
             average_gradients(learning)
-        self._scaler.unscale_(optimiser)
+        self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(learning, options.clip_grad_norm or math.inf).item()
         finite = math.isfinite(values["loss"]) and math.isfinite(norm)
         if finite:
-            self._scaler.step(optimiser)
+            self._scaler.step(optimizer)
             if self.average and not criticising:
                 self.average.update(self.model)
         else:
@@ -110,7 +110,7 @@ class Trainer:
         if adversarial:
             ranks.share(self.objective.buffers())
         self._scaler.update()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.clips += ranks.world_size() * sum(len(batch.numbers) for batch in batches)
         self._count_skipped(finite, values["loss"])
@@ -176,7 +176,7 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
         }
 
-    def load(self, state: dict[str, Any], *, optimiser: bool, discriminator: bool) -> None:
+    def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool) -> None:
         """Go on from a `state`; the flags leave out what is to begin anew.
 
         The model has the weights that the checkpoint shows: the averages, if there are any, which stay what they are.
@@ -188,7 +188,7 @@ class Trainer:
         critic = self.objective.discriminator if discriminator and state["discriminator"] else None
         if critic:
             critic.load_state_dict(state["discriminator"])
-        if optimiser:
+        if optimizer:
             self.generator.load_state_dict(state["generator_optimizer"])
             self._scaler.load_state_dict(state["scaler"])
             if critic and self.critic:
