@@ -68,14 +68,15 @@ class LPIPS(nn.Module):
         """
         at_least(SMALLEST[self.net], x_BCHW, f"lpips ({self.net})")
         height, width = x_BCHW.shape[-2:]
-        h = (torch.cat([x_BCHW, y_BCHW]) - self.shift) / self.scale
-        h = h.contiguous(memory_format=torch.channels_last)
+        # Each side by itself, so that one that asks for no gradient keeps nothing for it.
+        sides = [(side - self.shift) / self.scale for side in (x_BCHW, y_BCHW)]
+        sides = [side.contiguous(memory_format=torch.channels_last) for side in sides]
         total = x_BCHW.new_zeros(len(x_BCHW))
         heads = iter(self.heads)
         for index, layer in enumerate(self.features):
-            h = layer(h)
+            sides = [layer(h) for h in sides]
             if index in self.depths:
-                x, y = (h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10)).chunk(2)
+                x, y = (h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10) for h in sides)
                 map_BHW = torch.einsum("bchw,c->bhw", (x - y).square(), next(heads))
                 total = total + (map_BHW if not spatial else weigh(map_BHW, height, width)).mean(dim=(1, 2))
         return total

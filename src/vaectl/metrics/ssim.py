@@ -30,8 +30,8 @@ class SSIM:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # On a CPU, what is at hand should stay in its cache: three channels of 256x256 pixels.
-        self.pixels = 3 * 2**16 if device.type == "cpu" else 2**22
+        # On a CPU, what is at hand should stay in its cache, and memory that was just freed be taken again.
+        self.pixels = 2**16 if device.type == "cpu" else 2**22
         offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
         window = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
         self.window = (window / window.sum()).float().to(device)
