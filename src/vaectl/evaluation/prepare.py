@@ -112,10 +112,10 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
-        images = [file for file in sources if file.suffix.lower() in IMAGE_EXTENSIONS]
-        if images:
-            progress.note(f"images passed over: {len(images)}; --num-frames 1 takes them")
-        sources = [file for file in sources if file not in set(images)]
+        videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
+        if len(videos) < len(sources):
+            progress.note(f"images passed over: {len(sources) - len(videos)}; --num-frames 1 takes them")
+        sources = videos
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame; pass --num-frames 1 for images")
     names = [file.relative_to(real) for file in sources]
