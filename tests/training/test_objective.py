@@ -219,6 +219,20 @@ def test_each_frame_gets_its_own_perceptual_distance():
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_perceptual_network_keeps_activations_of_the_reconstruction_alone():
+    lpips, x, y = load_lpips("alex"), noise(1, 3, 64, 64), noise(1, 3, 64, 64, seed=1).requires_grad_()
+    kept = []
+    for original in (x, x.clone().requires_grad_()):
+        storages = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=storages: s.setdefault(t.untyped_storage()._cdata, t), lambda t: t
+        ):
+            lpips(original, y)
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
+    weights = sum(parameter.nbytes for parameter in lpips.parameters())
+    assert kept[0] - weights < 0.7 * (kept[1] - weights)
+
+
 def test_a_black_clip_gives_finite_gradients():
     x = torch.full((1, 3, 5, 32, 32), -1.0)
     last_layer = torch.ones((), requires_grad=True)

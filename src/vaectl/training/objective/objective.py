@@ -73,7 +73,7 @@ class Objective(nn.Module):
         last term is on.
 
         Parts: `rec` (mean pixel error), `perceptual` (mean LPIPS), `nll`, `kl`, `wavelet`, and if adversarial
-        `generator`, `adaptive_weight` and `fake_logits` (their mean).
+        `generator` and `adaptive_weight`.
         """
         config = self.config
         errors = pixel_errors(x, y, config.loss_type)
@@ -90,9 +90,7 @@ class Objective(nn.Module):
             total = total + config.wavelet_weight * parts["wavelet"]
         if adversarial and self.discriminator is not None:
             with without_gradients(self.discriminator):
-                fake_logits = self.discriminator(y).float()
-            parts["fake_logits"] = fake_logits.mean()
-            parts["generator"] = generator_loss(fake_logits)
+                parts["generator"] = generator_loss(self.discriminator(y).float())
             parts["adaptive_weight"] = adaptive_weight(parts["nll"], parts["generator"], last_layer)
             total = total + config.disc_weight * parts["adaptive_weight"] * parts["generator"]
         return total, {name: part.detach() for name, part in parts.items()}
