@@ -72,11 +72,13 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         wait_for_others()
 
         mine, found = pairing.pairs[rank() :: world_size()], Found()
-        with ReportBuilder(facts) if options.report and is_main() else nullcontext() as report:
+        with ReportBuilder(facts) if options.report else nullcontext() as report:
             progress.start(f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
             try:
                 compare_all(mine, reading, model, metrics, report, options, found, progress)
                 found = all_of(found, pairing, metrics)
+                if report:
+                    report.gather()
             except KeyboardInterrupt:
                 if not found.clips or not is_main():
                     raise

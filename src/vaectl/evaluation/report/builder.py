@@ -7,7 +7,6 @@ with the number of clips; their numbers come with the finished `Evaluation`.
 from __future__ import annotations
 
 import math
-from bisect import insort
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +15,11 @@ from types import TracebackType
 
 from torch import Tensor
 
+from vaectl.errors import VaectlError
 from vaectl.evaluation.report.document import document
 from vaectl.evaluation.report.media import Media, picture
 from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.ranks import gather
 from vaectl.video.replace import replacing
 
 MEDIA_BYTES = 10 * 2**20
@@ -39,7 +40,8 @@ class ReportBuilder:
         self._room = clips_with_media
         self._seen = 0
         self._kept: list[tuple[float, int, Media]] = []  # the worst first; the number keeps ties in order
-        self._bar: tuple[float, int] | None = None
+        self._bar: tuple[float, int] | None = None  # what is not worse than this is not kept
+        self._failures: list[str] = []
         self._folder = TemporaryDirectory(prefix="vaectl-report-")
 
     def __enter__(self) -> ReportBuilder:
@@ -53,26 +55,46 @@ class ReportBuilder:
     def add(self, scores: ClipScores, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction) -> None:
         """Looks at a pair of clips, (T, 3, H, W) uint8 RGB each, shown at `frame_rate` frames per second.
 
-        Raises VaectlError where the temporary folder is full.
+        Where the temporary folder is full the clip goes without pictures, and `write` says so in the end: numbers that
+        took hours are not lost for a video.
         """
         place = self._rank(scores), self._seen
         self._seen += 1
-        if self._room < 1 or (self._bar is not None and place >= self._bar):
+        if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
             return
         series = scores.values[self._ranking.name] if self._ranking else ()
         worst = worst_frame(series, scores.frames, self._ranking) if self._ranking else None
-        media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst, Path(self._folder.name))
-        insort(self._kept, (*place, media), key=lambda kept: kept[:2])
+        try:
+            media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst, Path(self._folder.name))
+        except VaectlError as error:
+            self._failures.append(str(error))
+            return
+        self._kept.append((*place, media))
+        self._tidy()
+
+    def gather(self) -> None:
+        """Brings together what several processes kept, as `torchrun` starts them; each has to call it."""
+        builders = gather((self._kept, self._failures))
+        self._kept = [kept for others, _ in builders for kept in others]
+        self._failures = [failure for _, failures in builders for failure in failures]
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Keeps the worst clips in order, as many as there is room for."""
+        self._kept.sort(key=lambda kept: kept[:2])
         while len(self._kept) > self._room or (len(self._kept) > 1 and self._size() > MEDIA_BYTES):
             self._bar = self._kept.pop()[:2]
 
     def write(self, path: Path, evaluation: Evaluation) -> None:
         """Writes the page to `path`, in place of what is there, whole or not at all.
 
-        Raises UsageError where nothing can be written there, VaectlError where the disk is full.
+        Raises UsageError where nothing can be written there, VaectlError where the disk is full, or was full before, so
+        that the page, which is written all the same, lacks pictures.
         """
         with replacing(path, overwrite=True) as temporary:
             temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
+        if self._failures:
+            raise VaectlError(f"{path}: written, but lacks pictures: {self._failures[0]}, or set TMPDIR to one")
 
     def _rank(self, scores: ClipScores) -> float:
         """The lower, the worse."""

@@ -44,7 +44,7 @@ def document(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFact
         facts=escape(_facts(evaluation)),
         summary="".join(_card(evaluation, metric) for metric in _known(evaluation)),
         protocol="".join(_rows(evaluation.protocol)),
-        left_out=_left_out(evaluation),
+        missing=_missing(evaluation),
         version=escape(version("vaectl")),
         style=style,
         data=json.dumps(data).replace("<", "\\u003c"),
@@ -83,16 +83,16 @@ def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts
 
 
 def digits(values: Iterable[float]) -> int:
-    """How many decimals numbers of this size are shown with: 2 for decibels, 4 for what lies below 1."""
+    """How many decimals numbers of this size are shown with: as in the table of `vaectl eval`."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 2 if largest >= 10 else 3 if largest >= 1 else 4
+    return 2 if largest >= 10 else 4
 
 
 def written(value: float, decimals: int) -> str:
     """A number as the page shows it; the scripts do the same."""
     if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    return f"{value:.{decimals}f}".replace("-", "−")
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    return f"{value:.{decimals}f}"
 
 
 def _digest(text: str) -> str:
@@ -127,8 +127,8 @@ def _facts(evaluation: Evaluation) -> str:
     facts = [_count(sum(clip.frames for clip in clips), "frame") + " in all"]
     if len(shapes) == 1:
         frames, width, height = shapes.pop()
-        facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width} × {height}"]
-    facts.append(f"{evaluation.seconds:.1f} s, of which decoding {evaluation.decode_seconds:.1f} s over all threads")
+        facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
+    facts.append(f"{evaluation.seconds:.1f} s")
     facts.append(format_size(evaluation.peak_memory) + " at most")
     return " · ".join(facts)
 
@@ -193,16 +193,21 @@ def _rows(values: dict[str, Any], above: str = "") -> Iterable[str]:
         if isinstance(value, dict):
             yield from _rows(value, f"{name} · ")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = (
+                value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False)
+            )
             yield f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{escape(text)}</td></tr>'
 
 
-def _left_out(evaluation: Evaluation) -> str:
+def _missing(evaluation: Evaluation) -> str:
+    """What is missing from the numbers, and why; nothing where nothing is."""
     parts = []
     if evaluation.stopped_before:
         parts.append(
             f'<p class="warning">Stopped early: {_count(evaluation.stopped_before, "pair")} of clips not compared.</p>'
         )
+    reasons = set(evaluation.left_out.values())
+    parts += [f'<p class="warning">{escape(line)}</p>' for line in evaluation.failures if line not in reasons]
     if evaluation.left_out:
         rows = "".join(
             f'<tr><th scope="row">{escape(name)}</th><td>{escape(reason)}</td></tr>'

@@ -22,7 +22,7 @@ LONGEST_SIDE = 512
 """Pixels of a picture, at most."""
 VIDEO_PIXELS = 12_000_000
 """Of all frames of one side together: long clips are shown smaller."""
-TOPS = (8, 16, 32, 64, 128, 255)
+TOPS = (4, 8, 16, 32, 64, 128, 255)
 """Where the scale of a heat map may end, in 8-bit levels."""
 _COLORS = ((8, 8, 18), (38, 26, 94), (118, 35, 129), (205, 66, 92), (247, 150, 76), (253, 243, 184))
 
@@ -88,11 +88,11 @@ def picture(
 def heat_map(real_3HW: Tensor, generated_3HW: Tensor) -> tuple[Tensor, int, bool]:
     """Absolute errors in colour, (3, H, W) uint8; the error at the end of the scale; whether some are larger.
 
-    Of the three channels the largest error counts. The scale ends where all but one in 200 pixels lie below.
+    Of the three channels the largest error counts. The scale ends where all but one in 50 pixels lie.
     """
     error_HW = (real_3HW.int() - generated_3HW.int()).abs().amax(dim=0)
     below = error_HW.flatten().bincount(minlength=256).cumsum(0)
-    top = next(top for top in TOPS if int(below[top]) * 200 >= error_HW.numel() * 199)
+    top = next(top for top in TOPS if int(below[top]) * 50 >= error_HW.numel() * 49)
     colors = color_scale()[(error_HW.clamp(max=top) * 255 // top).long()]
     return colors.permute(2, 0, 1), top, int(error_HW.max()) > top
 
@@ -113,9 +113,7 @@ def image(frame_3HW: Tensor, folder: Path) -> str:
     return _data_uri(path, "image/png")
 
 
-def _video(
-    real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int], folder: Path
-) -> str:
+def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int], folder: Path) -> str:
     width, height = size
     even = (0, width % 2, 0, height % 2)  # browsers play 4:2:0 only
     path = folder / "preview.mp4"

@@ -35,7 +35,7 @@ function choose(clip, first) {
   table.mark();
   $("name").textContent = clip.name || "(no name)";
   const rate = media ? [`shown at ${Number(media.frame_rate.toFixed(3))} frames per second`] : [];
-  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width} × ${clip.height}`, ...rate].join(" · ");
+  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width}x${clip.height}`, ...rate].join(" · ");
   $("about").title = [clip.real, clip.generated].filter(Boolean).join("\n");
   for (const id of ["player", "transport", "options", "worst"]) $(id).hidden = !media;
   $("no-media").hidden = Boolean(media);
@@ -50,7 +50,7 @@ function choose(clip, first) {
 function showWorst(clip, media) {
   const by = data.ranking ? ` by ${data.ranking}` : "";
   $("worst-title").textContent = `Worst frame${by}: ${media.frame}`;
-  $("reduced").textContent = media.width < clip.width ? ` and reduced to ${media.width} × ${media.height}` : "";
+  $("reduced").textContent = media.width < clip.width ? ` and reduced to ${media.width}x${media.height}` : "";
   $("worst-reduced").textContent = Math.max(clip.width, clip.height) > 512 ? " Pictures are reduced." : "";
   for (const side of ["real", "generated", "error"]) {
     const name = { real: "original", generated: "generated", error: "absolute error" }[side];

@@ -62,7 +62,7 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
   });
 
   if (finite.length) {
-    const scale = ticks(low, high, 3);
+    const scale = ticks(low, high, 4);
     for (const mark of scale.marks) {
       add(drawing, "line", { class: "grid", x1: GUTTER, x2: width, y1: y(mark), y2: y(mark) });
       add(drawing, "text", { class: "tick", x: GUTTER - 8, y: y(mark) + 4, "text-anchor": "end" }, written(mark, scale.digits));

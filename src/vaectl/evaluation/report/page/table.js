@@ -27,9 +27,8 @@ const table = {
       const row = document.createElement("tr");
       const head = add(row, "th", { scope: "row" });
       const link = add(head, "a", { href: `#clip=${clip.number}`, title: clip.name }, clip.name || "(no name)");
-      if (data.media[clip.number]) {
-        add(add(head, "span", { class: "with-media", title: "with video" }), "span", { class: "unseen" }, "with video");
-      }
+      if (data.media[clip.number]) add(link, "span", { class: "unseen" }, ", with video");
+      head.classList.toggle("with-media", clip.number in data.media);
       data.metrics.forEach((metric, column) => add(row, "td", {}, written(clip.means[column], metric.digits)));
       clip.link = link;
       row.classList.toggle("chosen", clip === chosen);

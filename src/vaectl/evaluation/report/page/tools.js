@@ -7,7 +7,7 @@ function add(parent, name, attributes = {}, text = "") {
   const inside = name === "svg" || parent.namespaceURI?.endsWith("svg");
   const child = inside ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) child.setAttribute(key, value);
-  if (text) child.textContent = text;
+  if (text !== "") child.textContent = text;
   parent.append(child);
   return child;
 }
@@ -19,8 +19,8 @@ function unpack(text, kind) {
 
 function written(value, digits) {
   if (Number.isNaN(value)) return "NaN";
-  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  return value.toFixed(digits).replace("-", "−");
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "-∞";
+  return value.toFixed(digits);
 }
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
