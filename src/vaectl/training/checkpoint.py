@@ -38,7 +38,8 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_model(temporary)
-        torch.save(dict(state), temporary / STATE)
+        with (temporary / STATE).open("wb") as file:  # PyTorch would not tell why a file of its own fails
+            torch.save(dict(state), file)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for file in (*temporary.iterdir(), temporary):
             flush_to_disk(file)
@@ -85,6 +86,9 @@ def read_pickle(file: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def reason(error: Exception) -> str:
-    """The system's reason, which PyTorch and safetensors hide in their texts."""
-    return getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+def reason(error: BaseException) -> str:
+    """The system's reason, which PyTorch and safetensors hide behind errors and texts of their own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return getattr(cause, "strerror", None) or str(error).strip().splitlines()[0]

@@ -93,7 +93,6 @@ class Run:
         self.validation, self.best, self.progress = validation, best, progress
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
-        self.saved_step: int | None = None
         self.loss = float("nan")
         self.journal = Journal(run, trainer.step, progress) if ranks.is_main() else None
 
@@ -113,8 +112,6 @@ class Run:
                     trainer.check()
                     if not self.between_steps(interruption):
                         break
-                if self.saved_step != trainer.step:
-                    self.save()
                 return self.result(loader)
         finally:
             self.progress.finish()
@@ -162,7 +159,9 @@ class Run:
         if self.validation and not stop and (step % options.eval_steps == 0 or last):
             better = self.validate(self.validation)
         if better or stop or late or last or step % options.save_ckpt_step == 0:
-            self.save()
+            self.save(final=stop or last)
+        if stop:
+            self.progress.note(f"stopped at step {step}; go on with --resume-from-checkpoint {self.run / 'latest'}")
         return not stop
 
     def validate(self, validation: Validation) -> bool:
@@ -182,18 +181,17 @@ class Run:
             self.best = {"step": step, **values}
         return better
 
-    def save(self) -> None:
-        """Write a checkpoint; where that fails the run goes on and the last one stays, unless it is the end."""
-        if ranks.is_main():
-            assert self.journal is not None
-            self.journal.flush()
+    def save(self, *, final: bool) -> None:
+        """Write a checkpoint; where that fails the last one stays, and the run goes on unless this was `final`."""
+        if self.journal:
             try:
+                self.journal.flush()
                 self.write()
             except VaectlError as error:
-                if self.trainer.step == self.trainer.steps:
+                if final:
                     raise
                 self.progress.warn(f"{error}; the checkpoints before it are kept")
-        self.last_save, self.saved_step = time.monotonic(), self.trainer.step
+        self.last_save = time.monotonic()
         ranks.wait_for_others()
 
     def write(self) -> None:

@@ -45,7 +45,7 @@ class Journal:
         self._write("validation.jsonl", step, values)
         self._show(step, {f"validation/{name}": value for name, value in values.items()})
         if picture_3HW is not None:
-            self._board.add_image("samples", picture_3HW, step)
+            self._to_board("add_image", "samples", picture_3HW, step)
             picture = Clip(picture_3HW.unsqueeze(0), (Fraction(0),), Fraction(1))
             try:
                 write_video(self._pictures / f"step-{step:08d}.png", picture, overwrite=True)
@@ -53,14 +53,14 @@ class Journal:
                 self._progress.warn(str(error))
 
     def flush(self) -> None:
-        """Bring all that was written to the disk."""
+        """Bring all that was written to the disk. Raises VaectlError where that fails."""
         for lines in self._lines.values():
             lines.flush()
-        self._board.flush()
+        self._to_board("flush")
 
     def close(self) -> None:
-        self.flush()
-        self._board.close()
+        """Nothing is written after this. What cannot be written any more is given up."""
+        self._to_board("close")
 
     def _write(self, name: str, step: int, values: Mapping[str, Any]) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
@@ -69,7 +69,19 @@ class Journal:
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._to_board("add_scalar", name, value, step)
+
+    def _to_board(self, what: str, *arguments: Any) -> None:
+        """TensorBoard's writer never recovers from a write that failed."""
+        if self._board is None:
+            return
+        try:
+            getattr(self._board, what)(*arguments)
+        except OSError as error:
+            self._board = None
+            self._progress.warn(
+                f"TensorBoard gets nothing more in this run ({error.strerror}); metrics.jsonl has it all"
+            )
 
 
 class Lines:
@@ -103,11 +115,14 @@ class Lines:
         return None
 
     def flush(self) -> None:
-        descriptor = os.open(self._path, os.O_RDONLY)
+        """Bring the file to the disk. Raises VaectlError where lines wait, or the disk takes no more."""
+        if self._waiting:
+            raise VaectlError(f"{self._path}: cannot be written; free space")
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise VaectlError(f"{self._path}: cannot be written ({error.strerror}); free space") from None
 
 
 def size_up_to(path: Path, step: int) -> int:
