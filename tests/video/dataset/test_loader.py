@@ -188,6 +188,7 @@ from vaectl.video.dataset import *
 if __name__ == "__main__":
     dataset = open_dataset([Source(Path(sys.argv[1]))], Sampling(5, 48), strict=False, progress=Silent())
     try:
+        print("starting", flush=True)
         with ClipLoader(dataset, lambda k: [k], first=0, workers=2) as loader:
             for batch in loader:
                 print(batch.numbers, flush=True)
@@ -197,8 +198,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C", "kill -9"])
-def test_workers_end_with_their_parent_and_in_silence(videos: Path, tmp_path: Path, group: bool) -> None:
+@pytest.mark.parametrize(
+    ("group", "after"),
+    [(True, "[0]\n"), (True, "starting\n"), (False, "[0]\n")],
+    ids=["Ctrl-C", "Ctrl-C while they start", "kill -9"],
+)
+def test_workers_end_with_their_parent_and_in_silence(videos: Path, tmp_path: Path, group: bool, after: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     parent = subprocess.Popen(
@@ -209,7 +214,9 @@ def test_workers_end_with_their_parent_and_in_silence(videos: Path, tmp_path: Pa
         start_new_session=True,
     )
     assert parent.stdout
-    assert parent.stdout.readline() == "[0]\n"
+    while parent.stdout.readline() != after:
+        assert parent.poll() is None
+    time.sleep(0.3)
     if group:
         os.killpg(parent.pid, signal.SIGINT)
     else:

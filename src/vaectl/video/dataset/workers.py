@@ -12,6 +12,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -54,7 +55,9 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
-        # Ctrl-C in a terminal goes to all processes, but is for us to answer. What is started here inherits the mask.
+        # Ctrl-C in a terminal goes to all processes, but is for us to answer. What is started here inherits the mask;
+        # multiprocessing's own helper lifts it as it starts, so that comes first.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)

@@ -1,0 +1,110 @@
+"""Training samples out of a real 720p clip, beside plain PyAV; and how long a training step waits for them.
+
+    python benchmarks/loading.py [VIDEO]
+
+A sample is 17 frames at 256x256 from a random place. Plain PyAV seeks to the keyframe before that place, decodes up to
+the same frames and converts them with `to_ndarray("rgb24")`, in full size. Both sides run in this process, on one
+thread. Then two workers feed a WF-VAE-S with clips of 9x128x128, forward and backward with the L1 loss, in float32.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import av
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vaectl.models.checkpoint import build_model
+from vaectl.progress import Silent
+from vaectl.training.network import AutoEncoder
+from vaectl.training.recipes import model_config
+from vaectl.video import VideoReader
+from vaectl.video.clip import batch_to_video
+from vaectl.video.dataset import ClipLoader, Sampling, Source, open_dataset
+from vaectl.video.dataset.sampling import place
+
+SAMPLES = 12
+STEPS = 2
+
+
+def plain(path: Path, start: float, frames: int, *, convert: bool) -> None:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        assert stream.time_base is not None
+        container.seek(int(start / stream.time_base), stream=stream)
+        wanted = (frame for frame in container.decode(stream) if (frame.time or 0) >= start - 1e-6)
+        for frame in islice(wanted, frames):
+            if convert:
+                frame.to_ndarray(format="rgb24")
+
+
+def take_turns(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Samples per second of each, the best of three runs."""
+    best = dict.fromkeys(works, 0.0)
+    for _ in range(3):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work()
+            best[name] = max(best[name], SAMPLES / (time.perf_counter() - begun))
+    return best
+
+
+def compare(path: Path, console: Console) -> None:
+    dataset = open_dataset([Source(path)], Sampling(17, 256), strict=True, progress=Silent())
+    times = VideoReader(path).timestamps()
+    starts = [float(times[place(dataset.draw(k), dataset.sampling, len(times)).start]) for k in range(SAMPLES)]
+    rates = take_turns(
+        {
+            "plain PyAV, decoding alone": lambda: [plain(path, start, 17, convert=False) for start in starts],
+            "plain PyAV, to RGB in full size": lambda: [plain(path, start, 17, convert=True) for start in starts],
+            "vaectl, to 256x256": lambda: [dataset.clip(k) for k in range(SAMPLES)],
+        }
+    )
+    with ClipLoader(dataset, lambda k: [k % SAMPLES], first=0, workers=2) as loader:
+        batches = iter(loader)
+        list(islice(batches, SAMPLES))  # the workers have started, and nothing is ready in advance
+        rates |= take_turns({"vaectl, by two workers": lambda: list(islice(batches, SAMPLES))})
+    table = Table("17 frames from anywhere", title=path.name)
+    table.add_column("samples/s", justify="right")
+    table.add_column("beside decoding alone", justify="right")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:.1f}", f"{rate / rates['plain PyAV, decoding alone']:.2f}")
+    console.print(table)
+
+
+def wait_for_data(path: Path, console: Console) -> None:
+    dataset = open_dataset([Source(path)], Sampling(9, 128), strict=True, progress=Silent())
+    config = model_config("wfvae-s")
+    assert config is not None
+    network = AutoEncoder(build_model(config).train(), freeze_encoder=False, recompute=False)
+    noise = torch.randn(1, config.latent_channels, 1 + 8 // config.time_compression, 16, 16)
+    with ClipLoader(dataset, lambda k: [k], first=0, workers=2) as loader:
+        batches = iter(loader)
+        for step in range(STEPS + 1):
+            if step == 1:  # the first was for warming up
+                begun, before = time.perf_counter(), loader.waited
+            x = batch_to_video(next(batches).frames)
+            (network(x, noise)[0] - x).abs().mean().backward()
+            network.zero_grad()
+        step_seconds, waited = (time.perf_counter() - begun) / STEPS, (loader.waited - before) / STEPS
+    console.print(
+        f"WF-VAE-S at 9x128x128, 2 workers: {step_seconds:.2f} s a step, of which {waited * 1000:.1f} ms is waiting"
+        f" ({waited / step_seconds:.2%})"
+    )
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / ".samples" / "bigbuckbunny.mp4"
+    compare(path, Console())
+    wait_for_data(path, Console())
+
+
+if __name__ == "__main__":
+    main()
