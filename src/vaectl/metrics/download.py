@@ -25,6 +25,6 @@ def cached(name: str, url: str, sha256: str, option: str) -> Path:
     except (OSError, RuntimeError) as error:  # a wrong checksum is a RuntimeError
         reason = " ".join(str(error).split())
         raise VaectlError(
-            f"{url} cannot be fetched ({reason}); put the file at {file}, or give another place with {option}"
+            f"{url} cannot be fetched ({reason}); put the file at {file}, or say where it is with {option}"
         ) from None
     return file
