@@ -130,10 +130,10 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared, so these numbers are not of all"
     if evaluation.left_out:
-        yield f"left out: {len(evaluation.left_out)} clips that could not be compared"
+        yield f"left out: {len(evaluation.left_out)} of {len(evaluation.left_out) + len(clips)} clips"
         if not evaluation.failures:
             yield from (f"  {reason}" for reason in list(evaluation.left_out.values())[:REASONS])
-    every = f", every {read['sample_rate']}." if read["sample_rate"] > 1 else ""
+    every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
     yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
     if model:
         name = "built-in model" if model["path"] in (None, "builtin") else model["path"]

@@ -6,6 +6,7 @@ reason, and the others go on. Knows neither which clips there are nor how number
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -78,9 +79,9 @@ def decode(
         except VaectlError as error:
             return Failed(pair, str(error))
 
+    workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
     # Tiles are there to save memory, which clips that wait would take.
-    workers = 1 if Limits.of(options).tiled else max(1, options.num_workers)
-    return in_parallel(attempt, pairs, workers)
+    return in_parallel(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
 def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from vaectl.errors import UsageError
 from vaectl.metrics import DEFAULT, METRICS, known
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION, NumWorkers, SubsetSize, check_crop
+from vaectl.options.clips import NUM_FRAMES, RESOLUTION, SubsetSize, check_crop
 from vaectl.options.common import (
     INPUT,
     MODEL,
@@ -168,7 +168,15 @@ class EvalOptions:
     save_memory: SaveMemory = False
 
     batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips that are measured at once.")] = 1
-    num_workers: NumWorkers = 2
+    num_workers: Annotated[
+        int | None,
+        Option(
+            panel=RUN,
+            metavar="N",
+            least=0,
+            help="Clips that are decoded at once. (default: one for each core, 8 at most)",
+        ),
+    ] = None
     mp: Annotated[bool, Option(panel=RUN, help="Of published commands; decoding is parallel anyway.")] = False
     sample_fps: Annotated[
         float | None,
