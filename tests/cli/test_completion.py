@@ -36,7 +36,8 @@ def complete(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ([""], ["reconstruct"]),
+        ([""], ["eval", "prepare-eval", "reconstruct", "train"]),
+        (["eval", "--metric", "f"], ["fvd", "flicker"]),
         (["rec"], ["reconstruct"]),
         (["reconstruct", "--vid"], ["--video-path"]),
         (
