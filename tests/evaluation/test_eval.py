@@ -124,6 +124,15 @@ def test_a_corrupt_clip_is_named_and_the_others_are_measured(clips):
     assert evaluation.failures == (evaluation.left_out["b"],)
 
 
+def test_a_link_that_leads_nowhere_is_a_clip_that_fails(clips, tmp_path):
+    real, results = clips
+    (real / "b.mkv").unlink()
+    (real / "b.mkv").symlink_to("nowhere")
+    evaluation = run(real, results, csv=tmp_path / "numbers.csv")
+    assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
+    assert str(real / "b.mkv") in evaluation.left_out["b"]
+
+
 def test_where_nothing_can_be_compared_there_is_no_result(clips):
     real, results = clips
     with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also concerned: b, deep/c$"):

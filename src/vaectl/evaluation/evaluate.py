@@ -140,7 +140,8 @@ def few(reasons: Mapping[str, str]) -> str:
 
 def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
     """What is to be written must not be what is read, nor be there without `overwrite`, and there must be a place."""
-    read = {identity(file) for pair in pairing.pairs for file in (pair.real, pair.generated) if file}
+    paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
+    read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is what this run reads; name another file")
