@@ -19,6 +19,7 @@ from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.manifest import read_manifest
+from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
 from vaectl.models import load_model, save_model
@@ -341,7 +342,7 @@ def test_another_model_is_refused(here):
         run(ckpt=Path("copy"))
     next(model.parameters())[0] += 1
     save_model(model, "copy")
-    assert job.fingerprint(load_model("copy", device="cpu")) != read_manifest(Path("out")).model.fingerprint
+    assert fingerprint(load_model("copy", device="cpu")) != read_manifest(Path("out")).model.fingerprint
 
 
 def test_overwrite_makes_everything_anew(here):

@@ -66,6 +66,11 @@ class FamilyConfig(BaseModel, ABC):
         """By how much the latent is lower and narrower than the video."""
         return 8
 
+    def is_called(self, name: str) -> bool:
+        """Whether a published script means this family by its `--model_name`: WFVAE, WF-VAE, WFVAEModel, …"""
+        plain, own = (each.lower().replace("-", "").replace("_", "") for each in (name, self.class_name))
+        return plain.removesuffix("model") == own.removesuffix("model")
+
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`, with the family's name."""
         return {"_class_name": self.class_name, **self.model_dump(mode="json")}

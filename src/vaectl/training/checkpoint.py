@@ -38,8 +38,8 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_model(temporary)
-        with (temporary / STATE).open("wb") as file:  # PyTorch would not tell why a file of its own fails
-            torch.save(dict(state), file)
+        with (temporary / STATE).open("wb") as state_file:  # PyTorch would not tell why a file of its own fails
+            torch.save(dict(state), state_file)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for file in (*temporary.iterdir(), temporary):
             flush_to_disk(file)

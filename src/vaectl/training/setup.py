@@ -90,7 +90,7 @@ def fitting(path: Path, progress: Progress) -> AnyVAE:
 
 def check_names(options: TrainOptions, config: FamilyConfig) -> None:
     """The published options that name a class must name the one that is used."""
-    if options.model_name and options.model_name.lower().removesuffix("model") not in config.class_name.lower():
+    if options.model_name is not None and not config.is_called(options.model_name):
         raise UsageError(
             f"--model-name {options.model_name}: the config is of a {config.class_name}; leave the option out"
         )
