@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.jobs import Listener
 from tests.training.runs import PLAIN, lines, names, nano, run
 
 ROOT = Path(__file__).parents[2]
@@ -176,3 +178,25 @@ def test_when_a_rank_dies_the_others_end_with_a_message(videos, tmp_path):
     assert process.returncode != 0
     assert "error: rank 0: another process has stopped; see its message" in err
     assert "this is a bug" not in err
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_says_so(videos, tmp_path):
+    process = program(*arguments(videos, tmp_path, max_steps=2, batch_size=1), torchrun=2)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    listener = Listener()
+    assert run(videos, tmp_path, listener, resume_from_checkpoint="latest", max_steps=3).step == 3
+    assert any("resumed on 1 ranks, not 2" in warning for warning in listener.warnings)
+
+
+def test_a_port_that_is_in_use_is_one_line(videos, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        command = [sys.executable, "-m", "vaectl", "train", *arguments(videos, tmp_path, max_steps=1)]
+        told = subprocess.run(command, env=ENVIRONMENT | ranks, text=True, capture_output=True, timeout=60)
+    assert told.returncode == 2
+    last = told.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: rank 0: the other processes are out of reach (")
+    assert "in use" in last.lower()
