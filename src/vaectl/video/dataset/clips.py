@@ -106,11 +106,8 @@ class ClipDataset:
         if failures.count > min(videos, _MOST_ATTEMPTS):
             raise VaectlError(f"{failures.count} videos in a row cannot be read any more; the first: {failures.first}")
         index = permuted(failures.count - 1, videos, "instead", self.sampling.seed, number)
-        for tree in self._trees:
-            if index < len(tree.names):
-                return tree.folder / tree.names[index]
-            index -= len(tree.names)
-        raise AssertionError("no tree holds the index")
+        i, index = _locate(index, [len(tree.names) for tree in self._trees])
+        return self._trees[i].folder / self._trees[i].names[index]
 
     def draw(self, number: int) -> Draw:
         """Where in its video sample `number` lies."""
@@ -121,12 +118,18 @@ class ClipDataset:
         seed = self.sampling.seed
         epoch, index = divmod(number, len(self))
         index = permuted(index, len(self), "epoch", seed, epoch)
-        for i, tree in enumerate(self._trees):
-            if index < tree.share:
-                turn, index = divmod(epoch * tree.share + index, len(tree.names))
-                return tree.folder / tree.names[permuted(index, len(tree.names), "tree", seed, i, turn)]
-            index -= tree.share
-        raise AssertionError("no tree holds the index")
+        i, index = _locate(index, [tree.share for tree in self._trees])
+        tree = self._trees[i]
+        turn, index = divmod(epoch * tree.share + index, len(tree.names))
+        return tree.folder / tree.names[permuted(index, len(tree.names), "tree", seed, i, turn)]
+
+
+def _locate(index: int, sizes: Sequence[int]) -> tuple[int, int]:
+    """The row that holds item `index`, and its place there, where rows of these sizes are laid end to end."""
+    row = 0
+    while index >= sizes[row]:
+        index, row = index - sizes[row], row + 1
+    return row, index
 
 
 def replaced(failures: Failures, path: Path) -> str | None:
