@@ -1,0 +1,78 @@
+"""`vaectl train` on the command line: help that is true, options beneath options, what is printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaectl.cli.derive import resolve
+from vaectl.cli.train import show
+from vaectl.errors import UsageError
+from vaectl.options.train import TrainOptions
+from vaectl.training.job import TrainResult
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documented_help_is_the_real_one():
+    command = [sys.executable, "-m", "vaectl", "train", "--help"]
+    told = subprocess.run(command, env=os.environ | {"COLUMNS": "80"}, capture_output=True, text=True, check=True)
+    page = "\n".join(line.rstrip() for line in told.stdout.strip().splitlines())
+    assert page in (ROOT / "docs" / "train.md").read_text()
+
+
+def test_the_command_line_goes_before_a_file_and_that_before_a_recipe(tmp_path):
+    (tmp_path / "run.toml").write_text('recipe = "tiny"\nlr = 0.5\nbatch_size = 7\nvideo_path = ["a", "b"]\n')
+    options = resolve(TrainOptions, {"config": str(tmp_path / "run.toml"), "batch_size": "3"})
+    assert (options.batch_size, options.lr, options.ema_decay) == (3, 0.5, 0.999)
+    assert options.video_path == (Path("a"), Path("b"))
+
+
+def test_paths_and_weights_may_be_repeated():
+    typed = {"video_path": ["a", "b"], "video_weight": ["3", "1"]}
+    options = resolve(TrainOptions, typed)
+    assert options.video_weight == (3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({}, "--video-path is missing"),
+        ({"video_path": ["a"], "lr": "fast"}, "--lr: must be a valid number, not 'fast'"),
+        ({"video_path": ["a"], "lr": "-1"}, "--lr: must be at least 0"),
+        ({"video_path": ["a"], "mix_precision": "bf8"}, "--mix-precision: must be 'auto', 'bf16', 'fp16' or 'fp32'"),
+        ({"video_path": ["a"], "video_weight": ["0"]}, "--video-weight must be above 0"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_option(typed, message):
+    with pytest.raises(UsageError) as error:
+        resolve(TrainOptions, typed)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
+    result = TrainResult(
+        run=Path("results/vae"),
+        checkpoint=Path("results/vae/checkpoint-00000008"),
+        step=8,
+        loss=1234.5678,
+        best={"step": 4, "psnr": 31.25, "ssim": 0.9},
+        skipped=2,
+        seconds=3725.0,
+        clips_per_second=4.321,
+        waiting=0.0312,
+        peak_memory=3 << 29,
+    )
+    show(result)
+    assert capsys.readouterr().out.splitlines() == [
+        "checkpoint  results/vae/checkpoint-00000008",
+        "step        8, loss 1234.57",
+        "best        step 4: psnr 31.2500, ssim 0.9000",
+        "skipped     2 steps that were not finite",
+        "time        1:02:05, 4.32 clips/s, 3.1% of it waiting for data, peak memory 1.50 GiB",
+    ]
