@@ -68,7 +68,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; promises are awaited."""
-        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True)
+        result = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
@@ -136,8 +138,10 @@ def chromium(profile: Path) -> Iterator[Browser]:
     assert program, "no Chromium: install the Debian package chromium, or another Chromium or Chrome on PATH"
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
+    # The plain shell cannot name a file descriptor above 9.
+    plumbing = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash"]
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", program, *OPTIONS, f"--user-data-dir={profile}"],
+        [*plumbing, program, *OPTIONS, f"--user-data-dir={profile}"],
         pass_fds=(theirs_in, theirs_out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -63,7 +63,7 @@ function showWorst(clip, media) {
 
 function follow() {
   const wanted = new URLSearchParams(location.hash.slice(1));
-  const clip = wanted.has("clip") ? data.clips[wanted.get("clip")] : null;
+  const clip = data.clips[Number.parseInt(wanted.get("clip"), 10)];
   const next = clip ?? chosen ?? table.order()[0];
   const at = wanted.has("frame") && clip ? Number.parseInt(wanted.get("frame"), 10) || 0 : undefined;
   if (next !== chosen) choose(next, at);

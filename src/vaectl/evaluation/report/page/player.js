@@ -45,7 +45,8 @@ const player = {
       return;
     }
     const edge = Math.round($("wipe").value * width);
-    if (edge < width) brush.drawImage(this.video, right + edge, 0, width - edge, height, edge, 0, width - edge, height);
+    if (edge === width) return;
+    brush.drawImage(this.video, right + edge, 0, width - edge, height, edge, 0, width - edge, height);
     brush.fillStyle = "#fff";
     brush.fillRect(edge - 1, 0, 2, height);
   },

@@ -54,7 +54,7 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
   const head = add(box, "div", { class: "plot-head" });
   add(head, "h3", {}, metric.name);
   const readout = add(head, "p", { class: "readout" });
-  const mean = series.length ? show(clip.means[data.metrics.indexOf(metric)]) : "–";
+  const mean = series.length ? show(clip.means[data.metrics.indexOf(metric)]) : "none";
   const range = finite.length ? `, from ${show(Math.min(...finite))} to ${show(Math.max(...finite))}` : "";
   const drawing = add(box, "svg", {
     role: "img", width, height: PLOT_HEIGHT + (last ? 18 : 0),
@@ -105,7 +105,7 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
     }
     readout.replaceChildren();
     add(readout, "span", {}, `frame ${frame}`);
-    add(readout, "b", {}, value === undefined ? "–" : show(value) + (metric.unit && ` ${metric.unit}`));
+    add(readout, "b", {}, value === undefined ? "none" : show(value) + (metric.unit && ` ${metric.unit}`));
     add(readout, "span", {}, `mean ${mean}`);
   };
 }
