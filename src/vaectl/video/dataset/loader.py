@@ -38,7 +38,7 @@ class ClipLoader:
     """
 
     waited = 0.0
-    """Seconds that were spent in waiting for batches."""
+    """Seconds that were spent in waiting for batches; not for the first one, when the workers have to start."""
     decoded_frames = 0
     decode_seconds = 0.0
     """Frames read so far, and the seconds that reading and resizing them took, added up over the workers."""
@@ -79,6 +79,7 @@ class ClipLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises VaectlError where nothing can be read any more, or where workers die one after the other."""
+        yield next(self._batches)
         while True:
             begun = time.perf_counter()
             batch = next(self._batches)
