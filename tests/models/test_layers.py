@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from vaectl.models import haar
-from vaectl.models.blocks import attend_in_frames, attend_reshaped
+from vaectl.models.blocks import attend, attend_in_frames
 from vaectl.models.layers import CausalConv3d, ChannelNorm, FrameGroupNorm
 from vaectl.models.piece import Piece
 from vaectl.models.resample import TimeDownsample2x, TimeDownsampleRes2x, TimeUpsample2x
@@ -118,15 +118,15 @@ def test_old_attention_reshapes_without_permuting():
     q, k, v = (noise(2, 8, 3, 4, 5 + i)[..., :5].contiguous() for i in range(3))
     flat = (x.view(6, 8, 20).mT for x in (q, k, v))
     expected = softmax_attention(*flat).mT.reshape(2, 8, 3, 4, 5)
-    torch.testing.assert_close(attend_reshaped(q, k, v), expected, **TOLERANCE)
+    torch.testing.assert_close(Piece().reshaped(attend, q, k, v), expected, **TOLERANCE)
 
 
 def test_norms_are_over_channels_and_over_frames():
     x = noise(2, 64, 3, 4, 5)
     expected = F.layer_norm(x.movedim(1, -1), (64,), eps=1e-6).movedim(-1, 1)
-    torch.testing.assert_close(ChannelNorm(64)(x), expected, **TOLERANCE)
+    torch.testing.assert_close(ChannelNorm(64)(x, Piece()), expected, **TOLERANCE)
     frame = F.group_norm(x[:, :, 1], 32, eps=1e-6)
-    torch.testing.assert_close(FrameGroupNorm(64)(x)[:, :, 1], frame, **TOLERANCE)
+    torch.testing.assert_close(FrameGroupNorm(64)(x, Piece())[:, :, 1], frame, **TOLERANCE)
 
 
 def test_convolutions_are_as_pytorch_computes_them_with_gradients():

@@ -50,18 +50,29 @@ class ResnetBlock3D(Layer):
 
 def residual(block: ResnetBlock2D | ResnetBlock3D, x: Tensor, piece: Piece) -> Tensor:
     """What both kinds of block compute."""
-    h = block.conv1.forward(silu(block.norm1(x)), piece)
-    h = block.conv2.forward(block.dropout(silu(block.norm2(h))), piece)
-    x = piece.match(x, h)
-    return h + (x if block.nin_shortcut is None else block.nin_shortcut.forward(x, piece))
+
+    def first(x: Tensor, piece: Piece) -> Tensor:
+        return block.conv1.forward(silu(block.norm1(x, piece)), piece)
+
+    def second(h: Tensor, x: Tensor, piece: Piece) -> Tensor:
+        h = block.conv2.forward(block.dropout(silu(block.norm2(h, piece))), piece)
+        x = piece.match(x, h)
+        return h + (x if block.nin_shortcut is None else block.nin_shortcut.forward(x, piece))
+
+    h = piece.stage(first, x, margin=block.conv1.margin_before(0))
+    return piece.stage(second, h, x, margin=block.conv2.margin_before(0))
 
 
 class Attention(nn.Module):
-    """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions."""
+    """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions.
+
+    `AttnBlock3DFix`: over the H·W positions of each frame. `AttnBlock3D`, of old checkpoints: over those of
+    (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back. For T > 1 this mixes channels and frames. It is what
+    those checkpoints were trained with.
+    """
 
     def __init__(self, kind: str, channels: int, norm_type: str) -> None:
         super().__init__()
-        self.attend = ATTENTION[kind]
         self.whole_clip = kind == "AttnBlock3D"
         self.norm = clip_norm(norm_type, channels)
         self.q = CausalConv3d(channels, channels, 1)
@@ -70,31 +81,37 @@ class Attention(nn.Module):
         self.proj_out = CausalConv3d(channels, channels, 1)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        h = self.norm(x)
-        h = self.attend(self.q(h, piece), self.k(h, piece), self.v(h, piece))
+        if not self.whole_clip:
+            return piece.stage(self.in_frames, x, whole_frames=True)
+        q, k, v = piece.stage(self.projections, x)
+        return piece.stage(self.added, piece.reshaped(attend, q, k, v), x)
+
+    def in_frames(self, x: Tensor, piece: Piece) -> Tensor:
+        return self.added(attend_in_frames(*self.projections(x, piece)), x, piece)
+
+    def projections(self, x: Tensor, piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.norm(x, piece)
+        return self.q.forward(h, piece), self.k.forward(h, piece), self.v.forward(h, piece)
+
+    def added(self, h: Tensor, x: Tensor, piece: Piece) -> Tensor:
         return x + self.proj_out.forward(h, piece)
 
 
-def attend_in_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`AttnBlock3DFix`: attention over the H·W positions of each frame."""
-    b, _, t, h, w = q.shape
+def attend_in_frames(q_BCTHW: Tensor, k_BCTHW: Tensor, v_BCTHW: Tensor) -> Tensor:
+    """Attention over the positions of each frame."""
+    b, _, t, h, w = q_BCTHW.shape
     # The head is a dimension of its own: PyTorch's fused kernels take no 3-D input, and without them the scores of all
     # pairs of positions stand in memory.
-    q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q, k, v))
+    q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q_BCTHW, k_BCTHW, v_BCTHW))
     return rearrange(F.scaled_dot_product_attention(q, k, v), "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
 
 
-def attend_reshaped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`AttnBlock3D`, of old checkpoints: (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back.
-
-    For T > 1 this mixes channels and frames. It is what those checkpoints were trained with.
-    """
-    b, c, t, h, w = q.shape
-    q, k, v = (x.reshape(b * t, 1, c, h * w).transpose(2, 3) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(b, c, t, h, w)
+def attend(q_BCN: Tensor, k_BCN: Tensor, v_BCN: Tensor) -> Tensor:
+    """Attention over N positions."""
+    q, k, v = (x[:, None].transpose(2, 3) for x in (q_BCN, k_BCN, v_BCN))
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)[:, 0]
 
 
-ATTENTION = {"AttnBlock3DFix": attend_in_frames, "AttnBlock3D": attend_reshaped}
 RESNET_BLOCKS: dict[str, type[ResnetBlock2D] | type[ResnetBlock3D]] = {
     "ResnetBlock2D": ResnetBlock2D,
     "ResnetBlock3D": ResnetBlock3D,

@@ -97,12 +97,14 @@ class Encoder(nn.Module):
         self.conv_out = convolution(config.encoder_conv_out, channels, 2 * config.z_channels)
 
     def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        h = self.conv_in(x, piece)
+        h = piece.stage(self.conv_in, x, margin=self.conv_in.margin_before(0))
         for level in self.down:
             h = level(h, piece)
         h = self.mid(h, piece)
-        moments: Tensor = self.conv_out(silu(self.norm_out(h)), piece)
-        return moments
+        return piece.stage(self.moments, h, margin=self.conv_out.margin_before(0))
+
+    def moments(self, h: Tensor, piece: Piece) -> Tensor:
+        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
 
 
 class Decoder(nn.Module):
@@ -133,11 +135,13 @@ class Decoder(nn.Module):
         self.conv_out = convolution(config.decoder_conv_out, channels, 3)
 
     def forward(self, z: Tensor, piece: Piece) -> Tensor:
-        h = self.mid(self.conv_in(z, piece), piece)
+        h = self.mid(piece.stage(self.conv_in, z, margin=self.conv_in.margin_before(0)), piece)
         for level in reversed(self.up):
             h = level(h, piece)
-        video: Tensor = self.conv_out(silu(self.norm_out(h)), piece)
-        return video
+        return piece.stage(self.video, h, margin=self.conv_out.margin_before(0))
+
+    def video(self, h: Tensor, piece: Piece) -> Tensor:
+        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
 
 
 class CausalVAE(VideoVAE[CausalVAEConfig]):
@@ -145,8 +149,8 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
         super().__init__(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quant_conv: nn.Module | None = None
-        self.post_quant_conv: nn.Module | None = None
+        self.quant_conv: Layer | None = None
+        self.post_quant_conv: Layer | None = None
         if config.use_quant_layer:
             moments = (2 * config.z_channels, 2 * config.embed_dim)
             self.quant_conv = convolution(config.q_conv, *moments, kernel=1, padding=0)
@@ -154,8 +158,8 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
 
     def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         moments = self.encoder.forward(x_BCTHW, piece)
-        return moments if self.quant_conv is None else self.quant_conv(moments, piece)
+        return moments if self.quant_conv is None else piece.stage(self.quant_conv, moments)
 
     def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
-        z = z_BCTHW if self.post_quant_conv is None else self.post_quant_conv(z_BCTHW, piece)
+        z = z_BCTHW if self.post_quant_conv is None else piece.stage(self.post_quant_conv, z_BCTHW)
         return self.decoder.forward(z, piece)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models.piece import Piece, outputs
+from vaectl.models.statistics import Statistics, at_least_float32
 
 EPS = 1e-6
 
@@ -80,28 +81,52 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=EPS)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
         normed: Tensor = self.norm(x_BCTHW.permute(0, 2, 3, 4, 1))
         return normed.permute(0, 4, 1, 2, 3)
 
 
-class ClipGroupNorm(nn.GroupNorm):
-    """ "groupnorm": 32 groups, statistics over the whole clip; so no piece of it can be computed alone."""
+class GroupNorm(nn.Module):
+    """32 groups. From statistics that are known beforehand (`piece.statistics`) a piece alone can be computed."""
+
+    groups = 32
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def direct(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.groups, self.weight, self.bias, EPS)
+
+    def from_statistics(self, x_BCTHW: Tensor, statistics: Statistics, *, each_frame: bool) -> Tensor:
+        mean, variance = statistics.of_groups(self.groups, each_frame=each_frame)
+        times = self.weight.shape[0] // self.groups
+        scale, mean = (x.repeat_interleave(times, 1) for x in (torch.rsqrt(variance + EPS), mean))
+        scale = self.weight.double()[:, None] * scale
+        shift = self.bias.double()[:, None] - mean * scale
+        scale, shift = (x.to(at_least_float32(x_BCTHW))[..., None, None] for x in (scale, shift))
+        return torch.addcmul(shift, x_BCTHW, scale).to(x_BCTHW.dtype)
+
+
+class ClipGroupNorm(GroupNorm):
+    """ "groupnorm": statistics over the whole clip; so no piece of it can be computed alone."""
 
     whole_clip = True
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(32, channels, eps=EPS)
+    def forward(self, x: Tensor, piece: Piece) -> Tensor:
+        if piece.statistics is None:
+            return self.direct(x)
+        return self.from_statistics(x, piece.statistics, each_frame=False)
 
 
-class FrameGroupNorm(nn.GroupNorm):
+class FrameGroupNorm(GroupNorm):
     """ "groupnorm" inside `ResnetBlock2D`: statistics over each frame."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(32, channels, eps=EPS)
-
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return per_frame(super().forward, x_BCTHW)
+    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+        if piece.statistics is None:
+            return per_frame(self.direct, x_BCTHW)
+        frames = piece.statistics.frames(piece.position, piece.position + x_BCTHW.shape[2])
+        return self.from_statistics(x_BCTHW, frames, each_frame=True)
 
 
 def clip_norm(kind: str, channels: int) -> nn.Module:

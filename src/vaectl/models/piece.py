@@ -6,16 +6,23 @@ serves training, direct execution, streaming and tiling, and one model object ca
 
 In space a tile comes with a margin of its neighbours' pixels on its inner sides. Layers that look around use it up:
 they cut from their output what they could not know. At the border of the frame there is no margin and nothing is cut.
+
+A network is written as stages (`Piece.stage`): what lies between one norm that looks at the whole clip and the next.
+Here they simply follow each other. `tiling/stages.py` runs each over all pieces before it begins the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from vaectl.models.statistics import Statistics
+
+Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 
 
 class Sides(NamedTuple):
@@ -48,11 +55,14 @@ class Piece:
         last: bool = True,
         inner: Sides = WHOLE_FRAME,
         recompute: bool = False,
+        statistics: Statistics | None = None,
+        position: int = 0,
     ) -> None:
         """`before` is the `after` of the previous piece, None for the first; `last` says that no piece follows.
 
         `inner` are the sides on which the frames go on beyond this tile. `recompute`, for the gradients of a whole
-        clip: keep what goes into each block, and compute what is inside again on the way back.
+        clip: keep what goes into each block, and compute what is inside again on the way back. `statistics`, for one
+        stage: those of the clip that goes into it, of which this piece begins at the frame `position`.
         """
         self.first = before is None
         self.last = last
@@ -60,6 +70,8 @@ class Piece:
         if recompute and not (self.first and last):
             raise ValueError("only a whole clip can be computed again: the state of a piece is gone when it was used")
         self.recompute = recompute
+        self.statistics = statistics
+        self.position = position
         self._before = dict(before or {})
         self.after: dict[nn.Module, Tensor] = {}
 
@@ -70,6 +82,22 @@ class Piece:
         else:
             result = block(x, self)
         return result
+
+    def stage(
+        self, function: Callable[..., Result], *inputs: Tensor, margin: int = 0, whole_frames: bool = False
+    ) -> Result:
+        """`function` on `inputs` and this piece: a part of the network that may be run over all pieces on its own.
+
+        The inputs have the same frames, heights and widths. The first thing that may happen in the function is the
+        group norm of the first input; no other may. `margin`: what the inputs of a tile need around it.
+        `whole_frames`: the function looks at all positions.
+        """
+        return function(*inputs, self)
+
+    def reshaped(self, function: Callable[..., Tensor], *inputs_BCTHW: Tensor) -> Tensor:
+        """`function` on (B·T, C, N), the inputs' values in their order, not permuted; the result shaped as they are."""
+        b, c, t, h, w = inputs_BCTHW[0].shape
+        return function(*(x.reshape(b * t, c, h * w) for x in inputs_BCTHW)).reshape(b, c, t, h, w)
 
     def recall(self, layer: nn.Module) -> Tensor | None:
         """What `layer` kept from the piece before, once, so that it is gone when it has been used; None if nothing."""

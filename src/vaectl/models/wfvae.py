@@ -100,17 +100,31 @@ class Encoder(nn.Module):
         A tile comes with `margin` pixels on its inner sides and gives its features without any. Both branches halve
         time at the same frames, so none waits for the other.
         """
+        bands, bands_l1, bands_l2 = piece.stage(self.wavelets, x, margin=self.margin)
+        h = self.down1(bands, piece)
+        h = piece.stage(self.join_l1, h, bands_l1, margin=self.connect_l1.margin_before(0))
+        h = self.down2(h, piece)
+        h = piece.stage(self.join_l2, h, bands_l2, margin=self.connect_l2.margin_before(0))
+        return h, (bands_l1, bands_l2)
+
+    def wavelets(self, x: Tensor, piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
         bands = self.wavelet_transform_in(x, piece)
         bands_l1 = self.wavelet_transform_l1(piece.trim(bands[:, :3], self.spare_in), piece)
         bands_l2 = self.wavelet_transform_l2(piece.trim(bands_l1[:, :3], self.spare_l1), piece)
-        h = self.down1(bands, piece)
-        h = self.down2(join(h, self.connect_l1(bands_l1, piece)), piece)
-        return join(h, self.connect_l2(bands_l2, piece)), (bands_l1, bands_l2)
+        return bands, bands_l1, bands_l2
+
+    def join_l1(self, h: Tensor, bands_l1: Tensor, piece: Piece) -> Tensor:
+        return join(h, self.connect_l1(bands_l1, piece), piece)
+
+    def join_l2(self, h: Tensor, bands_l2: Tensor, piece: Piece) -> Tensor:
+        return join(h, self.connect_l2(bands_l2, piece), piece)
 
     def moments(self, features: Tensor, piece: Piece) -> Tensor:
         """From features to moments, over whole frames: attention looks at all positions."""
-        h = self.mid(features, piece)
-        return self.conv_out.forward(silu(self.norm_out(h)), piece)
+        return piece.stage(self.out, self.mid(features, piece), margin=self.conv_out.margin_before(0))
+
+    def out(self, h: Tensor, piece: Piece) -> Tensor:
+        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
 
 
 class Decoder(nn.Module):
@@ -162,32 +176,41 @@ class Decoder(nn.Module):
 
     def features(self, z: Tensor, piece: Piece) -> Tensor:
         """From the latent to features at 1/8, over whole frames: attention looks at all positions."""
-        return self.mid(self.conv_in(z, piece), piece)
+        return self.mid(piece.stage(self.conv_in, z, margin=self.conv_in.margin_before(0)), piece)
 
     def video(self, features: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
         """What looks at neighbours only, and may be a tile: from features to the image and its coefficients.
 
         A tile comes with `margin` positions on its inner sides and gives its pixels, perhaps with some margin left.
         """
-        h, flow = features[:, : -self.flow], features[:, -self.flow :]
+        h, flow = piece.stage(self.split, features)
         bands_l2 = self.connect_l2(flow, piece)
-        low_l2 = self.inverse_wavelet_transform_l2(bands_l2, piece)
+        low_l2 = piece.stage(self.inverse_wavelet_transform_l2, bands_l2)
 
-        h = self.up2(h, piece)
-        h, flow = h[:, : -self.flow], h[:, -self.flow :]
-        bands_l1 = self.connect_l1(flow, piece)
-        # Up-sampling lags a frame behind the inverse wavelets, which therefore wait for it.
-        bands_l1 = add_low(bands_l1, piece.align(self.connect_l1, low_l2, bands_l1), piece)
-        low_l1 = self.inverse_wavelet_transform_l1(bands_l1, piece)
+        h, flow = piece.stage(self.split, self.up2(h, piece))
+        bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
+        low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
         h = self.layer(self.up1(h, piece), piece)
-        bands = self.conv_out.forward(silu(self.norm_out(h)), piece)
+        video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
+        return video, (bands_l1, bands_l2)
+
+    def split(self, h: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
+        """Features and energy flow."""
+        return h[:, : -self.flow], h[:, -self.flow :]
+
+    def with_low_l1(self, bands_l1: Tensor, low_l2: Tensor, piece: Piece) -> Tensor:
+        # Up-sampling lags a frame behind the inverse wavelets, which therefore wait for it.
+        return add_low(bands_l1, piece.align(self.connect_l1, low_l2, bands_l1), piece)
+
+    def out(self, h: Tensor, low_l1: Tensor, piece: Piece) -> Tensor:
+        bands = self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
         bands = add_low(bands, piece.align(self.conv_out, low_l1, bands), piece)
-        return self.inverse_wavelet_transform_out(bands, piece), (bands_l1, bands_l2)
+        return self.inverse_wavelet_transform_out(bands, piece)
 
 
-def join(h: Tensor, flow: Tensor) -> Tensor:
-    return torch.cat([h, flow], dim=1)
+def join(h: Tensor, flow: Tensor, piece: Piece) -> Tensor:
+    return torch.cat([piece.match(h, flow), flow], dim=1)
 
 
 def add_low(bands: Tensor, low: Tensor, piece: Piece) -> Tensor:
