@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vaectl.pipeline import ahead, in_parallel
+from vaectl.pipeline import ahead, batches_of_alike, in_parallel
 
 PATIENCE = 10
 """Seconds after which a test calls it a deadlock."""
@@ -212,3 +212,14 @@ def test_who_leaves_early_starts_nothing_more():
     next(results)
     results.close()
     assert len(begun) <= 5
+
+
+def test_neighbours_of_one_kind_come_together_up_to_a_size():
+    words = ["a", "b", "cc", "d", "e", "f", "g", "hh", "ii"]
+    assert list(batches_of_alike(words, len, 3)) == [["a", "b"], ["cc"], ["d", "e", "f"], ["g"], ["hh", "ii"]]
+
+
+def test_a_batch_is_given_before_the_next_is_read():
+    source = iter(range(100))
+    assert next(batches_of_alike(source, lambda _: 0, 4)) == [0, 1, 2, 3]
+    assert next(source) == 4

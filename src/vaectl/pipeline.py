@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import groupby, islice
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import TypeVar
@@ -82,3 +83,10 @@ def in_parallel(function: Callable[[S], T], items: Iterable[S], workers: int) ->
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def batches_of_alike(items: Iterable[T], kind: Callable[[T], object], size: int) -> Iterator[list[T]]:
+    """Neighbours of one `kind`, at most `size` of them together."""
+    for _, alike in groupby(items, kind):
+        while batch := list(islice(alike, size)):
+            yield batch

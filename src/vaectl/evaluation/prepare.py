@@ -7,25 +7,24 @@ What is measured on the results is not known here.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import torch
 
 from vaectl import memory
-from vaectl.engine import Beside, Limits, generator_for, open_model, reconstruct_frames
+from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, check_family, known_manifest, plan_clips
-from vaectl.evaluation.protocol import FRAMES_AT_ONCE, protocol_of, read_clip_and_facts
+from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
 from vaectl.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
-from vaectl.pipeline import ahead, in_parallel
+from vaectl.pipeline import ahead, batches_of_alike, in_parallel
 from vaectl.progress import Progress, Silent
 from vaectl.ranks import device_of_rank, is_main, rank, together, wait_for_others, world_size
 from vaectl.video.clip import Clip
@@ -124,7 +123,7 @@ def through_network(
     # Tiles are there to save memory, which clips that wait would take.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
     readings = in_parallel(partial(read, options), entries, workers)
-    for batch in batches(readings, 1 if options.sample else at_once):
+    for batch in batches_of_alike(readings, shape_of, 1 if options.sample else at_once):
         yield from reconstruct_batch(batch, model, limits, options, progress)
 
 
@@ -137,17 +136,8 @@ def read(options: PrepareEvalOptions, entry: ManifestClip) -> Made:
     return Made(entry, clip, info.width * info.height)
 
 
-def batches(readings: Iterable[Made], size: int) -> Iterator[list[Made]]:
-    """Neighbours whose frames have one size, at most `size` of them together."""
-    for _, alike in groupby(readings, lambda made: made.original and made.original.frames.shape):
-        batch: list[Made] = []
-        for made in alike:
-            batch.append(made)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+def shape_of(made: Made) -> torch.Size | None:
+    return made.original.frames.shape if made.original else None
 
 
 def reconstruct_batch(
@@ -181,14 +171,6 @@ def reconstruct_batch(
         return
     for made, frames in zip(batch, results, strict=True):
         yield replace(made, frames=frames)
-
-
-def memory_beside(frames_BT3HW: torch.Tensor, stored: int) -> Beside:
-    """What a run with tiles holds beside the network: a clip being decoded, one being written, eight in memory."""
-    height, width = frames_BT3HW.shape[3:]
-    reading = Beside.of(stored=stored, frame=0, shown=height * width)
-    held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
-    return Beside(reading.fixed + held, Beside.of(stored=0, frame=height * width, shown=0).per_frame)
 
 
 def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from vaectl.engine import Beside
 from vaectl.errors import VaectlError
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.read import VideoReader
@@ -72,3 +73,14 @@ def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, Video
 
 FRAMES_AT_ONCE = 4
 """Frames that are held in the size of the file."""
+
+
+def memory_beside(frames_BT3HW: torch.Tensor, stored: int) -> Beside:
+    """What a run with tiles holds beside the network for such clips, decoded from frames of `stored` pixels.
+
+    One being decoded, one being written, eight in memory.
+    """
+    height, width = frames_BT3HW.shape[3:]
+    reading = Beside.of(stored=stored, frame=0, shown=height * width)
+    held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
+    return Beside(reading.fixed + held, Beside.of(stored=0, frame=height * width, shown=0).per_frame)

@@ -14,17 +14,17 @@ from typing import TypeAlias
 
 import torch
 
-from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
+from vaectl.engine import Limits, generator_for, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
 from vaectl.evaluation.pairs import Pair
-from vaectl.evaluation.protocol import FRAMES_AT_ONCE
+from vaectl.evaluation.protocol import memory_beside
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import ClipScores
 from vaectl.metrics.metric import FrameMetric, SetMetric
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
-from vaectl.pipeline import in_parallel
+from vaectl.pipeline import batches_of_alike, in_parallel
 from vaectl.progress import Progress, Silent
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
@@ -63,7 +63,7 @@ def compare_all(
         clips = succeeded(attempts, found)
         if model:
             clips = succeeded(through_model(clips, model, options, progress), found)
-        for batch in batches(clips, options.batch_size):
+        for batch in batches_of_alike(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             compare(batch, metrics, report, found)
             progress.advance(sum(len(clip.real) for clip in batch))
 
@@ -100,10 +100,7 @@ def through_model(
     limits, told = Limits.of(options), progress
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair
-        pixels = frames.shape[2] * frames.shape[3]
-        reading = Beside.of(stored=clip.stored, frame=0, shown=0)
-        held = reading.fixed + FRAMES_AT_ONCE * reading.per_frame + 8 * frames.numel()
-        beside = Beside(held, Beside.of(stored=0, frame=pixels, shown=0).per_frame)
+        beside = memory_beside(frames[None], clip.stored)
         generator = generator_for(options.seed, pair.name) if options.sample else None
         try:
             (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, told, generator)
@@ -114,18 +111,6 @@ def through_model(
         else:
             told = Silent()  # how the first one is run is how they all are
             yield replace(clip, generated=replace(clip.real, frames=made))
-
-
-def batches(clips: Iterable[DecodedPair], size: int) -> Iterator[list[DecodedPair]]:
-    """Neighbours whose frames have one shape, at most `size` of them together."""
-    batch: list[DecodedPair] = []
-    for clip in clips:
-        if batch and (len(batch) == size or clip.real.frames.shape != batch[0].real.frames.shape):
-            yield batch
-            batch = []
-        batch.append(clip)
-    if batch:
-        yield batch
 
 
 def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, found: Found) -> None:

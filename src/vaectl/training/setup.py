@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vaectl import ranks
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.models.checkpoint import (
     build_model,
     channels_last,
@@ -118,7 +118,13 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
         flip=options.flip,
         seed=options.seed,
     )
-    return open_dataset(sources, sampling, strict=options.strict, progress=progress)
+    for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found
+        if first == (ranks.local_rank() == 0):
+            data = open_dataset(sources, sampling, strict=options.strict, progress=progress)
+        ranks.wait_for_others()
+    if len(set(ranks.gather(data.fingerprint))) > 1:
+        raise VaectlError("the ranks do not find the same videos below --video-path; give all of them the same tree")
+    return data
 
 
 def steps_of(options: TrainOptions, clips: int) -> int:

@@ -74,7 +74,7 @@ def catalogue(root: Path, progress: Progress) -> Catalogue:
             fresh.append(name)
     saved = time.monotonic()
     problem = None
-    progress.start(f"{root}: looking at the videos", len(fresh))
+    progress.start(f"{root}: looking at the videos", len(fresh), "files")
     try:
         for name, found in zip(fresh, _look_at(folder / name for name in fresh), strict=True):
             if isinstance(found, str):
