@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from tests.jobs import Listener
+from tests.models.reference import CASES, load_reference
 from tests.training.runs import lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import load_model
@@ -52,6 +54,19 @@ def test_a_checkpoint_is_a_model_with_the_averaged_weights_and_says_so(videos, t
     assert any(not torch.equal(shown[name], trained[name]) for name in shown)
     assert '"_weights": "ema"' in (result.checkpoint / "config.json").read_text()
     assert model.reconstruct(torch.zeros(1, 3, 5, 16, 16)).isfinite().all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_checkpoint_has_the_names_shapes_and_config_of_the_original_code(videos, tmp_path, case):
+    """Both families, with and without whole-clip layers: what is trained is what the original loads."""
+    reference = load_reference(case)
+    (tmp_path / "config.json").write_text(json.dumps(reference.config))
+    frames = 9 if "8x8x8" in case else 5
+    given = {"model_config": str(tmp_path / "config.json"), "num_frames": frames, "batch_size": 1, "resolution": 32}
+    result = run(videos, tmp_path, max_steps=1, **given)
+    assert {name: list(tensor.shape) for name, tensor in weights(result.checkpoint).items()} == reference.shapes
+    written = json.loads((result.checkpoint / "config.json").read_text())
+    assert {key: written[key] for key in reference.config} == reference.config
 
 
 def test_the_average_follows_its_formula(videos, tmp_path):
