@@ -28,7 +28,7 @@ def test_the_documented_help_is_the_real_one():
 def test_the_command_line_goes_before_a_file_and_that_before_a_recipe(tmp_path):
     (tmp_path / "run.toml").write_text('recipe = "tiny"\nlr = 0.5\nbatch_size = 7\nvideo_path = ["a", "b"]\n')
     options = resolve(TrainOptions, {"config": str(tmp_path / "run.toml"), "batch_size": "3"})
-    assert (options.batch_size, options.lr, options.ema_decay) == (3, 0.5, 0.999)
+    assert (options.batch_size, options.lr, options.ema_decay) == (3, 0.5, 0.995)
     assert options.video_path == (Path("a"), Path("b"))
 
 

@@ -310,7 +310,7 @@ def test_options_may_come_from_a_recipe_and_the_command_line_wins(videos, tmp_pa
     chosen = options(videos, tmp_path, recipe="tiny", lr="1e-4")
     assert chosen.ema is True
     assert chosen.lr == 1e-4
-    assert chosen.ema_decay == 0.999
+    assert chosen.ema_decay == 0.995
 
 
 def test_a_job_from_python_needs_no_command_line(videos, tmp_path):
