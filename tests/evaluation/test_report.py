@@ -288,6 +288,13 @@ def test_nothing_sticks_out_of_the_window(browser, page, width):
     browser.look(1280, 900)
 
 
+@pytest.mark.parametrize("height", [600, 900, 1000, 1100, 1200, 2000])
+def test_plots_are_as_wide_as_their_place_whether_the_page_scrolls_or_not(browser, page, height):
+    browser.look(1280, height)
+    browser.open(page[0])
+    browser.wait("document.querySelector('.plot svg').clientWidth === document.querySelector('#plots').clientWidth")
+
+
 def luminance(color: str) -> float:
     """Relative luminance, WCAG 2.2."""
     levels = [int(part) / 255 for part in color.removeprefix("rgb(").removesuffix(")").split(",")]

@@ -129,7 +129,7 @@ def _facts(evaluation: Evaluation) -> str:
         frames, width, height = shapes.pop()
         facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
     facts.append(f"{evaluation.seconds:.1f} s")
-    facts.append(format_size(evaluation.peak_memory) + " at most")
+    facts.append(f"peak memory {format_size(evaluation.peak_memory)}")
     return " · ".join(facts)
 
 

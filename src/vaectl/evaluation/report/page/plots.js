@@ -19,8 +19,9 @@ function ticks(low, high, most) {
 // Draws the plots of a clip into `parent`. `choose` is called with a frame that was clicked, `look` with the one under
 // the pointer, null when it leaves. Returns a function that moves the cursor to a frame.
 function drawPlots(parent, clip, series, choose, look) {
-  parent.replaceChildren();
+  // Measured first: without the plots the page may be short enough to lose its scroll bar, and be wider.
   const width = Math.max(parent.clientWidth, 160);
+  parent.replaceChildren();
   const x = (frame) => GUTTER + (clip.frames > 1 ? frame / (clip.frames - 1) : 0.5) * (width - GUTTER - RIM);
   const frameAt = (event) => {
     const across = (event.clientX - parent.getBoundingClientRect().left - GUTTER) / (width - GUTTER - RIM);
