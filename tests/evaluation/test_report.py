@@ -48,11 +48,11 @@ def write(
 ) -> Evaluation:
     """The report of `clips`, all with frames of rising and falling grey."""
     found = evaluation(metrics, clips, **more)
-    with ReportBuilder(metrics, media) as report:
-        for one in clips:
-            size = one.width, one.height, one.frames
-            report.add(one, greys(LEFT, 20, *size), greys(RIGHT, -20, *size), RATE)
-        report.write(path, found)
+    report = ReportBuilder(metrics, media)
+    for one in clips:
+        size = one.width, one.height, one.frames
+        report.add(one, greys(LEFT, 20, *size), greys(RIGHT, -20, *size), RATE)
+    report.write(path, found)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from base64 import b64decode
 from fractions import Fraction
 from pathlib import Path
@@ -39,35 +40,35 @@ def kept(report: ReportBuilder) -> list[str]:
 
 @pytest.mark.parametrize("order", [range(9), range(8, -1, -1), (4, 8, 0, 2, 6, 1, 7, 3, 5)])
 def test_the_worst_clips_are_shown_in_whatever_order_they_come(order):
-    with ReportBuilder([PSNR], clips_with_media=3) as report:
-        for number in order:
-            report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-        assert kept(report) == ["0", "1", "2"]
+    report = ReportBuilder([PSNR], clips_with_media=3)
+    for number in order:
+        report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+    assert kept(report) == ["0", "1", "2"]
 
 
 def test_the_worst_are_the_largest_where_less_is_better():
     lpips = MetricFacts("lpips", "", "lower", of_set=False)
-    with ReportBuilder([MetricFacts("fvd", "", "lower", of_set=True), lpips], clips_with_media=1) as report:
-        for number in range(3):
-            report.add(clip(str(number), lpips=[number / 10] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-        assert kept(report) == ["2"]
+    report = ReportBuilder([MetricFacts("fvd", "", "lower", of_set=True), lpips], clips_with_media=1)
+    for number in range(3):
+        report.add(clip(str(number), lpips=[number / 10] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+    assert kept(report) == ["2"]
 
 
-def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch, tmp_path):
-    one = picture("one", noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25), 0, tmp_path).size
+def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch):
+    one = picture("one", noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25), 0).size
     monkeypatch.setattr(builder, "MEDIA_BYTES", one * 5 // 2)
     seen = []
     monkeypatch.setattr(builder, "picture", lambda name, *others: (seen.append(name), picture(name, *others))[1])
-    with ReportBuilder([PSNR]) as report:
-        for number in range(9):
-            scores = clip(str(number), psnr=[20.0 + number] * 2, frames=2)
-            report.add(scores, noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25))
-        assert kept(report) == ["0", "1"]
+    report = ReportBuilder([PSNR])
+    for number in range(9):
+        scores = clip(str(number), psnr=[20.0 + number] * 2, frames=2)
+        report.add(scores, noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25))
+    assert kept(report) == ["0", "1"]
     assert seen == ["0", "1", "2"]  # the others were not even encoded
     monkeypatch.setattr(builder, "MEDIA_BYTES", 1)
-    with ReportBuilder([PSNR]) as report:
-        report.add(clip("only", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-        assert kept(report) == ["only"]
+    report = ReportBuilder([PSNR])
+    report.add(clip("only", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+    assert kept(report) == ["only"]
 
 
 @pytest.mark.parametrize(("values", "frames", "better", "worst"), [
@@ -86,7 +87,7 @@ def test_the_worst_frame_is_that_of_the_worst_number(values, frames, better, wor
 def test_pictures_are_exact_and_the_video_is_close(tmp_path, samples):
     real = read_video(samples / "bigbuckbunny.mp4", num_frames=3).frames[..., 200:345, 300:541]  # odd: 241x145
     generated = (real.int() - 40).clamp(0).byte()
-    shown = picture("bunny", real, generated, Fraction(25), 1, tmp_path)
+    shown = picture("bunny", real, generated, Fraction(25), 1)
     assert decoded(shown.real, tmp_path, ".png").equal(real[1:2])
     assert decoded(shown.generated, tmp_path, ".png").equal(generated[1:2])
     assert (shown.width, shown.height) == (241, 145)
@@ -96,19 +97,19 @@ def test_pictures_are_exact_and_the_video_is_close(tmp_path, samples):
         assert float((side.float() - exact.float()).square().mean()) < 255**2 / 10**3.5  # above 35 dB
 
 
-def test_without_a_number_the_frame_with_most_error_is_shown(tmp_path):
+def test_without_a_number_the_frame_with_most_error_is_shown():
     real = torch.full((5, 3, 8, 8), 90, dtype=torch.uint8)
     generated = real.clone()
     generated[3] += 9
-    assert picture("name", real, generated, Fraction(25), None, tmp_path).frame == 3
+    assert picture("name", real, generated, Fraction(25), None).frame == 3
 
 
 def test_large_and_long_clips_are_shown_smaller(tmp_path, monkeypatch):
-    shown = picture("large", noise(1, 40, 1024), noise(1, 40, 1024, seed=1), Fraction(25), 0, tmp_path)
+    shown = picture("large", noise(1, 40, 1024), noise(1, 40, 1024, seed=1), Fraction(25), 0)
     assert (shown.width, shown.height) == (LONGEST_SIDE, 20)
     assert decoded(shown.error, tmp_path, ".png").shape == (1, 3, 20, LONGEST_SIDE)
     monkeypatch.setattr(media, "VIDEO_PIXELS", 50 * 32 * 32)
-    shown = picture("long", noise(50, 64, 64), noise(50, 64, 64, seed=1), Fraction(25), 0, tmp_path)
+    shown = picture("long", noise(50, 64, 64), noise(50, 64, 64, seed=1), Fraction(25), 0)
     assert (shown.width, shown.height) == (32, 32)
     assert decoded(shown.real, tmp_path, ".png").shape == (1, 3, 64, 64)
 
@@ -143,41 +144,41 @@ def failing(*_: object) -> Media:
 def test_a_full_disk_costs_pictures_and_no_numbers(tmp_path, monkeypatch):
     page = tmp_path / "report.html"
     scores = [clip(name, psnr=[20.0] * 2, frames=2) for name in ("first", "second", "third")]
-    with ReportBuilder([PSNR]) as report:
-        for one in scores:
-            report.add(one, noise(), noise(seed=1), Fraction(25))
-            monkeypatch.setattr(builder, "picture", failing)
-        with pytest.raises(VaectlError, match=r"report.html: written, but lacks pictures: /full/preview.mp4: .*TMPDIR"):
-            report.write(page, evaluation([PSNR], scores))
+    report = ReportBuilder([PSNR])
+    for one in scores:
+        report.add(one, noise(), noise(seed=1), Fraction(25))
+        monkeypatch.setattr(builder, "picture", failing)
+    with pytest.raises(VaectlError, match=r"report.html: written, but lacks pictures: /full/preview.mp4: .*TMPDIR"):
+        report.write(page, evaluation([PSNR], scores))
     assert page.read_text().count("data:video/mp4") == 1
     assert '"name": "third"' in page.read_text()
 
 
 def test_a_page_replaces_the_last_one_whole_or_not_at_all(tmp_path, monkeypatch):
     page = tmp_path / "new" / "report.html"
-    with ReportBuilder([PSNR]) as report:
-        folder = Path(report._folder.name)
-        report.add(clip("a", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-        assert list(folder.iterdir()) == []
-        report.write(page, evaluation([PSNR], [clip("a", psnr=[20.0] * 2, frames=2)]))
-        before = page.read_bytes()
-        monkeypatch.setattr(builder, "document", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            report.write(page, evaluation([PSNR], []))
-        with pytest.raises(UsageError, match="is a folder"):
-            report.write(page.parent, evaluation([PSNR], []))
+    report = ReportBuilder([PSNR])
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    report.add(clip("a", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+    report.write(page, evaluation([PSNR], [clip("a", psnr=[20.0] * 2, frames=2)]))
+    before = page.read_bytes()
+    monkeypatch.setattr(builder, "document", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write(page, evaluation([PSNR], []))
+    with pytest.raises(UsageError, match="is a folder"):
+        report.write(page.parent, evaluation([PSNR], []))
     assert page.read_bytes() == before
     assert [file.name for file in page.parent.iterdir()] == ["report.html"]
-    assert not folder.exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_what_several_processes_kept_comes_together(monkeypatch):
     reports = []
     for rank in range(2):
-        with ReportBuilder([PSNR], clips_with_media=3) as report:
-            for number in range(rank, 8, 2):
-                report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-            reports.append(report)
+        report = ReportBuilder([PSNR], clips_with_media=3)
+        for number in range(rank, 8, 2):
+            report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+        reports.append(report)
     monkeypatch.setattr(builder, "gather", lambda own: [own, (reports[1]._kept, reports[1]._failures)])
     reports[0].gather()
     assert kept(reports[0]) == ["0", "1", "2"]
@@ -185,4 +186,4 @@ def test_what_several_processes_kept_comes_together(monkeypatch):
 
 def test_an_image_is_kept_as_it_is(tmp_path):
     frame = noise()[0]
-    assert decoded(image(frame, tmp_path), tmp_path, ".png")[0].equal(frame)
+    assert decoded(image(frame), tmp_path, ".png")[0].equal(frame)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 from vaectl import memory
@@ -72,40 +72,40 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         wait_for_others()
 
         mine, found = pairing.pairs[rank() :: world_size()], Found()
-        with ReportBuilder(facts) if options.report else nullcontext() as report:
-            progress.start(f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
-            try:
-                compare_all(mine, reading, model, metrics, report, options, found, progress)
-                found = all_of(found, pairing, metrics)
-                if report:
-                    report.gather()
-            except KeyboardInterrupt:
-                if not found.clips or not is_main():
-                    raise
-                stopped = True
-            finally:
-                progress.finish()
+        report = ReportBuilder(facts) if options.report else None
+        progress.start(f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
+        try:
+            compare_all(mine, reading, model, metrics, report, options, found, progress)
+            found = all_of(found, pairing, metrics)
+            if report:
+                report.gather()
+        except KeyboardInterrupt:
+            if not found.clips or not is_main():
+                raise
+            stopped = True
+        finally:
+            progress.finish()
 
-            compared = len(found.clips) + len(found.left_out)
-            left_out = pairing.missing | found.left_out
-            if not found.clips and is_main():
-                raise VaectlError(few(left_out))
-            set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
-            evaluation = Evaluation(
-                metrics=facts,
-                clips=tuple(found.clips),
-                set_values=set_values,
-                protocol=statement(options, reading, manifest, str(device)),
-                left_out=left_out,
-                seconds=time.monotonic() - begun,
-                decode_seconds=found.decode_seconds,
-                peak_memory=memory.peak(device),
-                stopped_before=len(pairing.pairs) - compared if stopped else 0,
-                failures=(*(() if options.allow_missing else left_out.values()), *failures),
-            )
-            if is_main():
-                failures = write(evaluation, report, options)
-                evaluation = replace(evaluation, failures=(*evaluation.failures, *failures))
+        compared = len(found.clips) + len(found.left_out)
+        left_out = pairing.missing | found.left_out
+        if not found.clips and is_main():
+            raise VaectlError(few(left_out))
+        set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
+        evaluation = Evaluation(
+            metrics=facts,
+            clips=tuple(found.clips),
+            set_values=set_values,
+            protocol=statement(options, reading, manifest, str(device)),
+            left_out=left_out,
+            seconds=time.monotonic() - begun,
+            decode_seconds=found.decode_seconds,
+            peak_memory=memory.peak(device),
+            stopped_before=len(pairing.pairs) - compared if stopped else 0,
+            failures=(*(() if options.allow_missing else left_out.values()), *failures),
+        )
+        if is_main():
+            failures = write(evaluation, report, options)
+            evaluation = replace(evaluation, failures=(*evaluation.failures, *failures))
     if stopped:
         raise Interrupted(evaluation)
     return evaluation

@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import TracebackType
 
 from torch import Tensor
 
@@ -27,7 +25,7 @@ MEDIA_BYTES = 10 * 2**20
 
 
 class ReportBuilder:
-    """Makes the report of one evaluation; a context manager, which holds a temporary folder.
+    """Makes the report of one evaluation.
 
     Args:
         metrics: of the evaluation. The worst clips are those that the first metric of frames calls so; without one,
@@ -42,21 +40,12 @@ class ReportBuilder:
         self._kept: list[tuple[float, int, Media]] = []  # the worst first; the number keeps ties in order
         self._bar: tuple[float, int] | None = None  # what is not worse than this is not kept
         self._failures: list[str] = []
-        self._folder = TemporaryDirectory(prefix="vaectl-report-")
-
-    def __enter__(self) -> ReportBuilder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.cleanup()
 
     def add(self, scores: ClipScores, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction) -> None:
         """Looks at a pair of clips, (T, 3, H, W) uint8 RGB each, shown at `frame_rate` frames per second.
 
-        Where the temporary folder is full the clip goes without pictures, and `write` says so in the end: numbers that
-        took hours are not lost for a video.
+        Where the folder for temporary files is full the clip goes without pictures, and `write` says so in the end:
+        numbers that took hours are not lost for a video.
         """
         place = self._rank(scores), self._seen
         self._seen += 1
@@ -65,8 +54,8 @@ class ReportBuilder:
         series = scores.values[self._ranking.name] if self._ranking else ()
         worst = worst_frame(series, scores.frames, self._ranking) if self._ranking else None
         try:
-            media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst, Path(self._folder.name))
-        except VaectlError as error:
+            media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst)
+        except (VaectlError, OSError) as error:
             self._failures.append(str(error))
             return
         self._kept.append((*place, media))

@@ -15,9 +15,7 @@ from hashlib import sha256
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 from string import Template
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -78,7 +76,7 @@ def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts
             for clip in evaluation.clips
         ],
         "media": {places[one.name]: asdict(one) for one in media if one.name in places},
-        "scale": _scale_image() if media else "",
+        "scale": image(color_scale().T[:, None, :]) if media else "",
     }
 
 
@@ -101,11 +99,6 @@ def _digest(text: str) -> str:
 
 def _packed(kind: str, values: Iterable[float]) -> str:
     return b64encode(np.fromiter(values, f"<{kind}").tobytes()).decode()
-
-
-def _scale_image() -> str:
-    with TemporaryDirectory(prefix="vaectl-report-") as folder:
-        return image(color_scale().T[:, None, :], Path(folder))
 
 
 def _known(evaluation: Evaluation) -> list[MetricFacts]:

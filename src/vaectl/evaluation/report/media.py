@@ -10,6 +10,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -54,13 +55,11 @@ class Media:
         return len(self.video) + len(self.real) + len(self.generated) + len(self.error)
 
 
-def picture(
-    name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, frame: int | None, folder: Path
-) -> Media:
+def picture(name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, frame: int | None) -> Media:
     """The pictures of a pair of clips, both (T, 3, H, W) uint8 RGB on any device.
 
-    `frame` is the one that is shown beside its errors; None for the one with the largest sum of errors. Files are made
-    in `folder` and removed. Raises VaectlError where it is full.
+    `frame` is the one that is shown beside its errors; None for the one with the largest sum of errors. Raises
+    VaectlError or OSError where temporary files cannot be written.
     """
     frames, _, height, width = real_T3HW.shape
     if frame is None:
@@ -72,14 +71,14 @@ def picture(
     error, top, beyond = heat_map(real, generated)
     return Media(
         name=name,
-        video=_video(real_T3HW, generated_T3HW, frame_rate, size, folder),
+        video=_video(real_T3HW, generated_T3HW, frame_rate, size),
         width=size[0],
         height=size[1],
         frame_rate=float(frame_rate),
         frame=frame,
-        real=image(real, folder),
-        generated=image(generated, folder),
-        error=image(error, folder),
+        real=image(real),
+        generated=image(generated),
+        error=image(error),
         top=top,
         beyond=beyond,
     )
@@ -103,35 +102,26 @@ def color_scale() -> Tensor:
     return F.interpolate(anchors_CN[None], 256, mode="linear", align_corners=True)[0].T.round().byte()
 
 
-def image(frame_3HW: Tensor, folder: Path) -> str:
+def image(frame_3HW: Tensor) -> str:
     """A frame (uint8 RGB) as the data URI of a PNG: exact, unless it is larger than `LONGEST_SIDE`."""
     height, width = frame_3HW.shape[1:]
     shrink = min(1.0, LONGEST_SIDE / max(width, height))
     small = resize_exactly(frame_3HW[None], max(1, round(width * shrink)), max(1, round(height * shrink)))
-    path = folder / "frame.png"
-    write_video(path, Clip(small, (Fraction(0),), Fraction(1)), overwrite=True)
-    return _data_uri(path, "image/png")
+    with TemporaryDirectory(prefix="vaectl-report-") as folder:
+        path = Path(folder) / "frame.png"
+        write_video(path, Clip(small, (Fraction(0),), Fraction(1)))
+        return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
-def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int], folder: Path) -> str:
+def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int]) -> str:
     width, height = size
     even = (0, width % 2, 0, height % 2)  # browsers play 4:2:0 only
-    path = folder / "preview.mp4"
-    with VideoWriter(
-        path,
-        width=2 * (width + width % 2),
-        height=height + height % 2,
-        frame_rate=frame_rate,
-        overwrite=True,
-    ) as writer:
-        for number, pair in enumerate(zip(real_T3HW, generated_T3HW, strict=True)):
-            sides = [F.pad(resize_exactly(side[None], width, height).float(), even, "replicate") for side in pair]
-            both = torch.cat(sides, dim=3).byte()
-            writer.write(Clip(both, (number / frame_rate,), frame_rate))
-    return _data_uri(path, "video/mp4")
-
-
-def _data_uri(path: Path, kind: str) -> str:
-    data = path.read_bytes()
-    path.unlink()
-    return f"data:{kind};base64,{b64encode(data).decode()}"
+    with TemporaryDirectory(prefix="vaectl-report-") as folder:
+        path = Path(folder) / "preview.mp4"
+        both_width, even_height = 2 * (width + width % 2), height + height % 2
+        with VideoWriter(path, width=both_width, height=even_height, frame_rate=frame_rate) as writer:
+            for number, pair in enumerate(zip(real_T3HW, generated_T3HW, strict=True)):
+                sides = [F.pad(resize_exactly(side[None], width, height).float(), even, "replicate") for side in pair]
+                both = torch.cat(sides, dim=3).byte()
+                writer.write(Clip(both, (number / frame_rate,), frame_rate))
+        return f"data:video/mp4;base64,{b64encode(path.read_bytes()).decode()}"
