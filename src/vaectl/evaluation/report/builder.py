@@ -77,8 +77,8 @@ class ReportBuilder:
     def write(self, path: Path, evaluation: Evaluation) -> None:
         """Writes the page to `path`, in place of what is there, whole or not at all.
 
-        Raises UsageError where nothing can be written there, VaectlError where the disk is full, or was full before, so
-        that the page, which is written all the same, lacks pictures.
+        Raises UsageError where nothing can be written there, OSError where the disk is full, and VaectlError where the
+        page is written but lacks pictures, because there was no room for temporary files.
         """
         with replacing(path, overwrite=True) as temporary:
             temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
