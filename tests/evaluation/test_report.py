@@ -386,7 +386,7 @@ def test_there_is_no_dead_end(browser, tmp_path, metrics, clips, more):
     assert "undefined" not in page
     assert "NaN" not in page
     assert ("Stopped early: 3 pairs" in page) == ("stopped_before" in more)
-    assert ("kept of the" in page) == (more.get("media") == 0)
+    assert ("No video and no pictures were kept." in page) == (more.get("media") == 0)
     assert browser.problems == []
 
 

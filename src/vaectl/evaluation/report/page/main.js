@@ -81,8 +81,9 @@ $("theme").addEventListener("change", () => { document.documentElement.dataset.t
 
 if (data.clips.length) {
   $("clips").hidden = false;
-  $("no-media").textContent = `Video and pictures are kept of the ${Object.keys(data.media).length} worst clips only`
-    + (data.ranking ? `, by ${data.ranking}.` : ".");
+  const kept = Object.keys(data.media).length;
+  const which = data.ranking ? `${kept} worst clips only, by ${data.ranking}` : `first ${kept} clips only`;
+  $("no-media").textContent = kept ? `Video and pictures are kept of the ${which}.` : "No video and no pictures were kept.";
   table.draw();
   follow();
   addEventListener("hashchange", () => {

@@ -25,7 +25,7 @@ const player = {
     const { width, height } = this.media;
     screen.width = this.wiping ? width : 2 * width + GAP;
     screen.height = height;
-    $("stage").style.maxWidth = `${Math.max(2 * screen.width, 240)}px`;
+    $("player").style.maxWidth = `${Math.max(2 * screen.width, 240)}px`;
     this.draw();
   },
 
