@@ -1,7 +1,9 @@
 """`vaectl reconstruct` tile by tile: the same frames, within a limit, and what is said when that cannot be."""
 
 import re
+import shutil
 import tempfile
+from collections import namedtuple
 
 import pytest
 import torch
@@ -31,9 +33,9 @@ def frames(source, target, listener=None, **options):
     return read_video(target).frames.int()
 
 
-def least(clip, tmp_path):
+def least(clip, tmp_path, **options):
     with pytest.raises(UsageError, match="too small") as error:
-        run(clip, tmp_path / "least.mkv", memory_limit=2**20)
+        run(clip, tmp_path / "least.mkv", memory_limit=2**20, **options)
     return parse_size(str(error.value).rpartition("give at least ")[2]) + 2**20
 
 
@@ -66,10 +68,42 @@ def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
     assert re.fullmatch(r"--memory-limit is 1048576\.00 GiB, but cpu has .* to give", warning)
 
 
-def test_a_model_that_looks_at_the_whole_clip_is_refused(clip, tmp_path):
-    save_model(synthetic_model(load_reference("causalvae_v1_2").config), tmp_path / "model")
-    with pytest.raises(UsageError, match=r"looks at the whole clip.*leave out --enable-tiling"):
-        run(clip, tmp_path / "a.mp4", ae_path=tmp_path / "model", enable_tiling=True)
+@pytest.fixture(scope="module")
+def whole_clip_model(tmp_path_factory):
+    """One that looks at the whole clip."""
+    folder = tmp_path_factory.mktemp("model")
+    save_model(synthetic_model(load_reference("causalvae_v1_2").config), folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{"enable_tiling": True}, {"save_memory": True}, {"memory_limit": "least"}])
+def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip, tmp_path, whole_clip_model, options):
+    model = {"ae_path": whole_clip_model, "num_frames": 6, "width": 64}
+    if "memory_limit" in options:
+        options = {"memory_limit": least(clip, tmp_path, **model)}
+    listener = Listener()
+    whole, staged = (
+        frames(clip, tmp_path / "a.mkv", **model),
+        frames(clip, tmp_path / "b.mkv", listener, **model, **options),
+    )
+    difference = (whole - staged).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 2e-3
+    (note,) = listener.notes
+    place = "in memory" if "enable_tiling" in options else "on disk"
+    assert re.fullmatch(
+        rf"this model looks at the whole clip: 62 stages, the clip between them {place}, .* on cpu", note
+    )
+    assert listener.warnings == []
+    assert listener.clips == [(str(clip), 6, 6)]
+
+
+def test_a_disk_without_room_for_the_stages_is_told_before_they_begin(clip, tmp_path, whole_clip_model, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 2**20))
+    with pytest.raises(VaectlError, match=r"has 1 MiB free, and the clip takes .* set TMPDIR to another folder"):
+        run(clip, tmp_path / "a.mp4", ae_path=whole_clip_model, num_frames=5, save_memory=True)
+    assert files(tmp_path) == {}
 
 
 def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatch):

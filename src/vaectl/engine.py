@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import VaectlError
 from vaectl.memory import format_size, obtainable, return_what_is_freed
 from vaectl.models import load_model
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
@@ -25,7 +25,8 @@ from vaectl.models.wfvae import WFVAE
 from vaectl.progress import Progress
 from vaectl.tiling.plan import Budget, make_plan
 from vaectl.tiling.run import Tiles
-from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.tiling.store import InMemory, OnDisk, Spool
+from vaectl.tiling.whole_clip import WholeClip, plan_stages
 from vaectl.video.clip import to_frames, to_video
 
 T = TypeVar("T")
@@ -81,16 +82,10 @@ WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on
 
 
 def open_model(path: Path | None, device: str, dtype: str, limits: Limits) -> AnyVAE:
-    """The model at `path`, None for the built-in one, checked to be one that can be run within limits."""
+    """The model at `path`, None for the built-in one."""
     if limits.tiled:
         return_what_is_freed()
-    model = load_model(path, device=device, dtype=dtype)
-    if limits.tiled and not (isinstance(model, WFVAE) and model.streams):
-        raise UsageError(
-            f"{path}: this model looks at the whole clip (GroupNorm or AttnBlock3D), so it cannot be run"
-            " tile by tile; leave out --enable-tiling, --memory-limit and --save-memory"
-        )
-    return model
+    return load_model(path, device=device, dtype=dtype)
 
 
 def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
@@ -113,42 +108,75 @@ def how_to_run(
     """What runs the model on one clip, and how many frames to give it at a time."""
     if not limits.tiled:
         return WholeFrames(model), piece_frames(model.config, height, width)
-    assert isinstance(model, WFVAE)  # as `open_model` checked
     scale = model.config.space_compression
     height, width = -(-height // scale) * scale, -(-width // scale) * scale
     there = obtainable(model.device)
     limit = limits.memory_limit or there
     if limit > there:
         progress.warn(f"--memory-limit is {format_size(limit)}, but {model.device} has {format_size(there)} to give")
-    budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"))
     if model.device.type == "cpu":
         budget = Budget(limit, beside.fixed, beside.per_frame, places=("device", "disk"))
-    plan = make_plan(model, frames, height, width, budget, sparing=limits.sparing)
+    else:
+        host = obtainable(torch.device("cpu"))
+        budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
+    if isinstance(model, WFVAE) and model.streams:
+        plan = make_plan(model, frames, height, width, budget, sparing=limits.sparing)
+        progress.note(
+            f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
+            f" about {format_size(plan.peak)} on {model.device}"
+        )
+        store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
+        return Tiles(model, plan.tile, store), plan.window
+    stages = plan_stages(model, frames, height, width, budget, sparing=limits.sparing)
     progress.note(
-        f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
-        f" about {format_size(plan.peak)} on {model.device}"
+        f"this model looks at the whole clip: {stages.rehearsed.stages} stages, the clip between them"
+        f" {WHERE[stages.place]}, about {format_size(stages.peak)} on {model.device}"
     )
-    store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
-    return Tiles(model, plan.tile, store), plan.window
+    return WholeClip(model, stages), stages.window
 
 
 def through_model(
     model: AnyVAE, runner: Runner, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Batches of 8-bit frames (T, 3, H, W) with what became of them; the batches may be cut anew."""
-    waiting: deque[Tensor] = deque()
+    waiting = Waiting(on_disk=isinstance(runner, WholeClip) and runner.plan.place == "disk")
 
     def inputs() -> Iterator[Tensor]:
         for frames in originals:
-            waiting.append(frames)
+            waiting.put(frames)
             yield frames[None]
 
     for result in _pieces(model, runner, inputs(), generator, source):
-        known = torch.cat(list(waiting))
-        waiting.clear()
-        if len(known) > result.shape[1]:
-            waiting.append(known[result.shape[1] :])
-        yield known[: result.shape[1]], result[0]
+        yield waiting.take(result.shape[1]), result[0]
+
+
+class Waiting:
+    """8-bit frames (T, 3, H, W) that wait for what becomes of them, in order; in memory or in a temporary file."""
+
+    def __init__(self, *, on_disk: bool) -> None:
+        self._spool = Spool() if on_disk else None
+        self._frames: deque[Tensor] = deque()
+        """Those in memory."""
+        self._put = self._taken = 0
+        """Bytes of the file."""
+        self._shape = torch.Size()
+
+    def put(self, frames: Tensor) -> None:
+        if self._spool is None:
+            self._frames.extend(frames)
+        else:
+            self._spool.write(self._put, frames.contiguous())
+            self._put += frames.nbytes
+            self._shape = frames.shape[1:]
+
+    def take(self, count: int) -> Tensor:
+        """The next `count` of them."""
+        if self._spool is None:
+            return torch.stack([self._frames.popleft() for _ in range(count)])
+        frames = torch.empty((count, *self._shape), dtype=torch.uint8)
+        self._spool.read(self._taken, frames)
+        self._taken += frames.nbytes
+        return frames
 
 
 def reconstruct_frames(
@@ -211,9 +239,10 @@ class OutOfMemoryError(VaectlError):
     """The model's device has no room for what it was given."""
 
     def __init__(self, source: Path, model: AnyVAE) -> None:
-        tiles = isinstance(model, WFVAE) and model.streams
-        remedy = "--enable-tiling with a smaller --memory-limit" if tiles else "fewer --num-frames"
-        super().__init__(f"{source}: out of memory on {model.device}; use {remedy}, or smaller frames")
+        super().__init__(
+            f"{source}: out of memory on {model.device};"
+            " use --enable-tiling with a smaller --memory-limit, or smaller frames"
+        )
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:

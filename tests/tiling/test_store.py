@@ -77,7 +77,7 @@ def test_the_file_grows_with_the_largest_states_and_not_with_the_number_of_windo
         for key in "ab":
             store.get(key)
             store.put(key, state(window))
-    assert store._file.seek(0, 2) == 2 * sum(frames.nbytes for frames in state(0).values())
+    assert store._file.size() == 2 * sum(frames.nbytes for frames in state(0).values())
 
 
 def test_nothing_is_left_in_the_folder_even_while_the_store_lives(folder):
@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
     )
     assert run.stderr == ""
     assert run.stdout.count("\n") == 1
-    assert run.stdout.startswith(f"{tmp_path}: no room for the state of the tiles")
+    assert run.stdout.startswith(f"{tmp_path}: no room for what does not fit into memory")
     assert "TMPDIR" in run.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -142,6 +142,6 @@ def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
             return self.file.readinto(data[:100])
 
     store = OnDisk()
-    store._file = Halting(store._file)
+    store._file._file = Halting(store._file._file)
     store.put("a", state(1))
     assert_same(store.get("a"), state(1))

@@ -66,8 +66,6 @@ def test_encoding_in_tiles_and_windows_gives_the_moments_of_the_whole(kind, cutt
     lengths[-1] += (1 - sum(lengths)) % stride
     clip = video(sum(lengths), 8 * height, 8 * width)
     made = by_windows(Tiles(model, tile, STORES[store]()).encode, clip, lengths)
-    e = (made.clamp(-30, 20) - moments(model, clip)).abs().max()
-    print("E", e.item())
     torch.testing.assert_close(made, moments(model, clip), rtol=0, atol=TOLERANCE)
 
 
@@ -79,9 +77,8 @@ def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cuttin
     model = make_model(**kind)
     lengths = lengths[:3]  # a latent frame is 4 or 8 of the video
     latent = torch.randn((1, 2, sum(lengths), height, width), generator=torch.Generator().manual_seed(0))
-    made = by_windows(Tiles(model, tile, STORES[store]()).decode, latent, lengths)
-    e = (made - model.decode(latent)).abs().max()
-    print("D", e.item())
+    tiles = Tiles(model, tile, STORES[store]())
+    made = by_windows(lambda z, last: torch.cat([*tiles.decode(z, last=last)], dim=2), latent, lengths)
     torch.testing.assert_close(made, model.decode(latent), rtol=0, atol=TOLERANCE)
 
 

@@ -66,8 +66,8 @@ def residual(block: ResnetBlock2D | ResnetBlock3D, x: Tensor, piece: Piece) -> T
 class Attention(nn.Module):
     """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions.
 
-    `AttnBlock3DFix`: over the H·W positions of each frame. `AttnBlock3D`, of old checkpoints: over those of
-    (B, C, T, H, W) reshaped, not permuted, to (B·T, C, N) and back. For T > 1 this mixes channels and frames. It is what
+    `AttnBlock3DFix`: over the H·W positions of each frame. `AttnBlock3D`, of old checkpoints: the same after
+    (B, C, T, H, W) was reshaped, not permuted, to (B·T, C, N). For T > 1 this mixes channels and frames. It is what
     those checkpoints were trained with.
     """
 

@@ -100,12 +100,13 @@ class GroupNorm(nn.Module):
 
     def from_statistics(self, x_BCTHW: Tensor, statistics: Statistics, *, each_frame: bool) -> Tensor:
         mean, variance = statistics.of_groups(self.groups, each_frame=each_frame)
-        times = self.weight.shape[0] // self.groups
-        scale, mean = (x.repeat_interleave(times, 1) for x in (torch.rsqrt(variance + EPS), mean))
-        scale = self.weight.double()[:, None] * scale
-        shift = self.bias.double()[:, None] - mean * scale
-        scale, shift = (x.to(at_least_float32(x_BCTHW))[..., None, None] for x in (scale, shift))
-        return torch.addcmul(shift, x_BCTHW, scale).to(x_BCTHW.dtype)
+        times, exact = len(self.weight) // self.groups, at_least_float32(x_BCTHW)
+        mean_CT, scale_CT = (
+            y.repeat_interleave(times, dim=1).to(x_BCTHW.device, exact) for y in (mean, torch.rsqrt(variance + EPS))
+        )
+        scale_CT = scale_CT * self.weight[:, None]
+        shift_CT = self.bias[:, None] - mean_CT * scale_CT
+        return torch.addcmul(shift_CT[..., None, None], x_BCTHW, scale_CT[..., None, None]).to(x_BCTHW.dtype)
 
 
 class ClipGroupNorm(GroupNorm):

@@ -14,7 +14,7 @@ Here they simply follow each other. `tiling/stages.py` runs each over all pieces
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn

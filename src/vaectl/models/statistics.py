@@ -6,6 +6,7 @@ Gathered part by part, kept for each channel of each frame, merged by means and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,43 +15,43 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of each channel of each frame, over its positions."""
+    """Of each channel of each frame, over its positions: (B, C, T), in host memory."""
 
     count: int
     """Positions of a frame that went in."""
-    mean_BCT: Tensor
-    squares_BCT: Tensor
+    mean: Tensor
+    squares: Tensor
     """Sum of squared deviations from the mean."""
 
     @classmethod
-    def of(cls, x_BCTHW: Tensor) -> Statistics:
-        count = x_BCTHW.shape[3] * x_BCTHW.shape[4]
-        variance, mean = torch.var_mean(x_BCTHW.to(at_least_float32(x_BCTHW)), dim=(3, 4), correction=0)
-        return cls(count, mean.double(), variance.double() * count)
+    def of(cls, x_BTHWC: Tensor) -> Statistics:
+        """Of full frames or of some of their positions."""
+        count = x_BTHWC.shape[2] * x_BTHWC.shape[3]
+        variance, mean = torch.var_mean(x_BTHWC.to(at_least_float32(x_BTHWC)), dim=(2, 3), correction=0)
+        mean, variance = (y.mT.cpu().double() for y in (mean, variance))
+        return cls(count, mean, variance * count)
+
+    @classmethod
+    def of_frames(cls, parts: Sequence[Statistics]) -> Statistics:
+        """Of frames that follow each other."""
+        mean, squares = torch.cat([part.mean for part in parts], 2), torch.cat([part.squares for part in parts], 2)
+        return cls(parts[0].count, mean, squares)
 
     def with_rows(self, other: Statistics) -> Statistics:
         """Together with other positions of the same frames."""
         count = self.count + other.count
-        apart = other.mean_BCT - self.mean_BCT
-        mean = self.mean_BCT + apart * (other.count / count)
-        squares = self.squares_BCT + other.squares_BCT + apart**2 * (self.count * other.count / count)
+        apart = other.mean - self.mean
+        mean = self.mean + apart * (other.count / count)
+        squares = self.squares + other.squares + apart**2 * (self.count * other.count / count)
         return Statistics(count, mean, squares)
 
-    def with_frames(self, other: Statistics) -> Statistics:
-        """Together with the frames that follow."""
-        return Statistics(
-            self.count,
-            torch.cat([self.mean_BCT, other.mean_BCT], dim=2),
-            torch.cat([self.squares_BCT, other.squares_BCT], dim=2),
-        )
-
     def frames(self, start: int, stop: int) -> Statistics:
-        return Statistics(self.count, self.mean_BCT[:, :, start:stop], self.squares_BCT[:, :, start:stop])
+        return Statistics(self.count, self.mean[:, :, start:stop], self.squares[:, :, start:stop])
 
     def of_groups(self, groups: int, *, each_frame: bool) -> tuple[Tensor, Tensor]:
         """Mean and variance, (B, groups, T), of consecutive channels; over all frames, T = 1, or of each frame."""
-        b, c, t = self.mean_BCT.shape
-        mean, squares = (x.reshape(b, groups, c // groups, t) for x in (self.mean_BCT, self.squares_BCT))
+        b, c, t = self.mean.shape
+        mean, squares = (x.reshape(b, groups, c // groups, t) for x in (self.mean, self.squares))
         over = (2,) if each_frame else (2, 3)
         pooled = mean.mean(over, keepdim=True)
         variance = (squares / self.count + (mean - pooled) ** 2).mean(over, keepdim=True)

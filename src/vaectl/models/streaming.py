@@ -1,7 +1,7 @@
 """A clip through a model in pieces: the same numbers as in one go, with memory that does not grow with its length.
 
 Time state is a value that goes in and out, so clips may be interleaved through one model. Models whose layers look at
-the whole clip (`VideoVAE.streams` is false) are given it as one piece.
+the whole clip (`VideoVAE.streams` is false) are given it as one piece, unless their runner knows better.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Runner(Protocol):
     def encode(self, x_BCTHW: Tensor, *, last: bool) -> Tensor:
         """Moments of the latent frames that this piece of the clip completes."""
 
-    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
-        """The frames that can be given once these latent frames are known."""
+    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Iterable[Tensor]:
+        """The frames that can be given once these latent frames are known, in parts."""
 
 
 class WholeFrames:
@@ -42,11 +42,11 @@ class WholeFrames:
         self.encoder = piece.after
         return moments
 
-    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
+    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Iterable[Tensor]:
         piece, self.decoder = Piece(self.decoder, last=last), None
         video = self.model.decode_piece(self.model.prepare(z_BCTHW), piece)
         self.decoder = piece.after
-        return video
+        return [video]
 
 
 def reconstruct_pieces(
@@ -62,8 +62,9 @@ def reconstruct_pieces(
     The pieces may have any lengths of at least one frame, and so have the ones that come back; together they have
     exactly the frames of the input, of the same size. `runner`: how the model is run, whole frames if left out.
     """
-    pieces = pieces_BCTHW if model.streams else whole(pieces_BCTHW)
     runner = runner or WholeFrames(model)
+    at_once = isinstance(runner, WholeFrames) and not model.streams
+    pieces = whole(pieces_BCTHW) if at_once else pieces_BCTHW
     frames_in = frames_out = 0
     for piece, last in mark_last(pieces):
         height, width = piece.shape[3:]
@@ -73,11 +74,12 @@ def reconstruct_pieces(
         with torch.no_grad():
             moments = runner.encode(pad_to_fit(piece, model.config, missing), last=last)
             posterior = Posterior.from_moments(moments)
-            video = runner.decode(posterior.sample(generator) if sample else posterior.mode(), last=last)
-        video = video[:, :, : video.shape[2] - missing, :height, :width]
-        frames_out += video.shape[2]
-        if video.shape[2]:
-            yield video
+            videos = runner.decode(posterior.sample(generator) if sample else posterior.mode(), last=last)
+        for padded in videos:
+            video = padded[:, :, : frames_in - frames_out, :height, :width]
+            frames_out += video.shape[2]
+            if video.shape[2]:
+                yield video
     if frames_out != frames_in:
         raise AssertionError(f"{frames_in} frames went into the model and {frames_out} came out")
 

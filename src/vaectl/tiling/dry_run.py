@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vaectl.models.checkpoint import build_model
-from vaectl.models.config import WFVAEConfig
+from vaectl.models.config import CausalVAEConfig, WFVAEConfig
 from vaectl.models.piece import WHOLE_FRAME, Piece, Sides, TimeState
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.vae import AnyVAE
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def _cost(
     config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, frames: int, only: bool, region: Region
 ) -> Cost:
     """Of one piece alone, or of the second of several: the first makes fewer frames than those after it."""
-    network = getattr(_twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
+    network = getattr(twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
     before: TimeState | None = None
     peak = 0
     for _ in range(1 if only else 2):
-        with torch.no_grad(), _FusedAttention(), Living() as living:
+        with torch.no_grad(), FusedAttention(), Living() as living:
             living.watch(list((before or {}).values()))
             x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
             piece, before = Piece(before, last=only, inner=region.inner), None
@@ -87,19 +87,18 @@ def _cost(
 
 
 @lru_cache(maxsize=4)
-def _twin(config: WFVAEConfig, dtype: torch.dtype) -> WFVAE:
+def twin(config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype) -> AnyVAE:
     """The model without weights."""
     with torch.device("meta"):
         model = build_model(config)
-    assert isinstance(model, WFVAE)
-    return model.to(dtype).eval()
+    return model.to(dtype).eval().requires_grad_(False)
 
 
-def weight_bytes(config: WFVAEConfig, dtype: torch.dtype) -> int:
-    return sum(tensor.nbytes for tensor in _twin(config, dtype).state_dict().values())
+def weight_bytes(config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype) -> int:
+    return sum(tensor.nbytes for tensor in twin(config, dtype).state_dict().values())
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Attention as its fused kernels allocate: the result, and no scores of all pairs."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -51,6 +51,8 @@ class Budget:
     """For each frame of a window."""
     places: tuple[Place, ...]
     """Where state may wait, the fastest first."""
+    host: int = 0
+    """Of the host's memory, if that is one of the places."""
 
 
 def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget, *, sparing: bool = False) -> Plan:

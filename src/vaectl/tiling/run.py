@@ -6,7 +6,7 @@ that of whole frames, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Tiles:
         self.encoder = piece.after
         return moments
 
-    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Tensor:
+    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Iterable[Tensor]:
         """The frames that can be given once these latent frames are known, in host memory."""
         decoder, scale = self.model.decoder, self.model.config.space_compression
         piece, self.decoder = Piece(self.decoder, last=last), None
@@ -64,7 +64,7 @@ class Tiles:
             return tile.cut(made, inner, scale), piece.after
 
         height, width = z_BCTHW.shape[3:]
-        return self._over_tiles("decoder", pixels, height, width, scale, torch.device("cpu"))
+        return [self._over_tiles("decoder", pixels, height, width, scale, torch.device("cpu"))]
 
     def _over_tiles(
         self,

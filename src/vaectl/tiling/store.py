@@ -1,4 +1,4 @@
-"""Where the time state of tiles waits for the next window: in memory, or in a temporary file.
+"""Where the time state of tiles waits for the next window, in memory or on disk; and the file that serves for that.
 
 The file has no name in the file system, so nothing is left of it however the process ends.
 """
@@ -49,13 +49,10 @@ def moved(state: TimeState, device: torch.device) -> TimeState:
 
 
 class OnDisk:
-    """State in one file of the system's folder for temporary files. Raises VaectlError when there is no room in it."""
+    """State in a temporary file. Raises VaectlError when there is no room in it."""
 
     def __init__(self) -> None:
-        try:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
-        except OSError as error:
-            raise VaectlError(f"no temporary file for the state of the tiles ({error.strerror}); set TMPDIR") from None
+        self._file = Spool()
         self._end = 0
         self._places: dict[Hashable, tuple[int, int]] = {}
         self._states: dict[Hashable, list[tuple[nn.Module, torch.Size, torch.dtype, torch.device]]] = {}
@@ -68,27 +65,51 @@ class OnDisk:
         if size > room:
             start, self._end = self._end, self._end + size
             self._places[key] = (start, size)
-        self._file.seek(start)
-        try:
-            for frames in state.values():
-                transfer(self._file.write, as_bytes(frames.permute(0, 2, 3, 4, 1).contiguous().cpu()))
-        except OSError as error:
-            raise VaectlError(
-                f"{tempfile.gettempdir()}: no room for the state of the tiles ({error.strerror}); free some,"
-                " set TMPDIR to another folder, or raise --memory-limit"
-            ) from None
+        for frames in state.values():
+            self._file.write(start, frames.permute(0, 2, 3, 4, 1).contiguous().cpu())
+            start += frames.nbytes
         self._states[key] = [(layer, frames.shape, frames.dtype, frames.device) for layer, frames in state.items()]
 
     def get(self, key: Hashable) -> TimeState | None:
         if key not in self._states:
             return None
-        self._file.seek(self._places[key][0])
+        start = self._places[key][0]
         state: dict[nn.Module, Tensor] = {}
         for layer, (b, c, t, h, w), dtype, device in self._states.pop(key):
             frames = torch.empty((b, t, h, w, c), dtype=dtype)
-            transfer(self._file.readinto, as_bytes(frames))
+            self._file.read(start, frames)
+            start += frames.nbytes
             state[layer] = frames.to(device).permute(0, 4, 1, 2, 3)
         return state
+
+
+class Spool:
+    """A file in the system's folder for temporary files. Raises VaectlError when there is no room in it."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
+        except OSError as error:
+            raise VaectlError(f"no temporary file to save memory with ({error.strerror}); set TMPDIR") from None
+
+    def write(self, start: int, dense: Tensor) -> None:
+        """The values of a contiguous tensor in host memory, from the byte `start` on."""
+        self._file.seek(start)
+        try:
+            transfer(self._file.write, as_bytes(dense))
+        except OSError as error:
+            raise VaectlError(
+                f"{tempfile.gettempdir()}: no room for what does not fit into memory ({error.strerror}); free some,"
+                " set TMPDIR to another folder, or raise --memory-limit"
+            ) from None
+
+    def read(self, start: int, dense: Tensor) -> None:
+        """The same back, into a contiguous tensor."""
+        self._file.seek(start)
+        transfer(self._file.readinto, as_bytes(dense))
+
+    def size(self) -> int:
+        return self._file.seek(0, 2)
 
 
 def as_bytes(dense: Tensor) -> memoryview:
