@@ -122,6 +122,12 @@ def test_training_checkpoint_without_ema_loads_the_generator(directory, model):
         load_model(directory)
 
 
+def test_networks_of_the_objective_beside_the_weights_are_passed_over(directory, model):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state | {"loss.discriminator.main.0.weight": torch.ones(2)}, directory / f"{LAYERS}.safetensors")
+    assert_same(load_model(directory), model)
+
+
 def test_half_precision_weights_are_read_into_the_asked_type(directory, model):
     state = {name: tensor.bfloat16().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, directory / f"{LAYERS}.safetensors")

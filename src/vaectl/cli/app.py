@@ -19,11 +19,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from vaectl.cli import eval, prepare_eval, reconstruct, train
+from vaectl.cli import eval, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
+from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 
 
@@ -36,6 +37,7 @@ add_command(app, train.train, TrainOptions, train.EXAMPLES)
 add_command(app, reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES)
 add_command(app, prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES)
 add_command(app, eval.eval, EvalOptions, eval.EXAMPLES)
+add_command(app, models.models, ModelsOptions, models.EXAMPLES)
 
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -68,8 +69,8 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
         required = default is MISSING
         known = default not in (MISSING, None, ()) and not flag
         shown = ",".join(default) if isinstance(default, tuple) else default
-        declared = typer.Option(
-            *names,
+        declare = typer.Argument if option.positional else partial(typer.Option, *names)
+        declared = declare(
             help=option.help + (f" (default: {shown})" if known else ""),
             metavar=option.metavar,
             rich_help_panel=option.panel,
@@ -98,7 +99,9 @@ def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
     configured = read_config(Path(file).expanduser(), model) if file else {}
 
     def name(field: str) -> str:
-        return f"{field} in {file}" if field in configured and field not in typed else cli_name(field)
+        option = options_of(model).get(field)
+        spelt = option.metavar if option and option.positional else cli_name(field)
+        return f"{field} in {file}" if field in configured and field not in typed else spelt
 
     given = {**configured, **typed}
     beneath = getattr(model, "beneath", None)

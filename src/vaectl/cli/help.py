@@ -59,10 +59,14 @@ def _page(command: Any, context: Any) -> str:
         panel = getattr(parameter, "rich_help_panel", None) or next(reversed(panels), "Options")
         if panel == "Commands":
             panel = "Options"
-        name = Text.assemble((parameter.opts[0], "bold cyan"), (f" {parameter.metavar or ''}".rstrip(), "yellow"))
+        positional = parameter.param_type_name == "argument"
+        option = "" if positional else parameter.opts[0]
+        name = Text.assemble((option, "bold cyan"), (f" {parameter.metavar or ''}"[positional:].rstrip(), "yellow"))
         panels.setdefault(panel, []).append((name, parameter.help or ""))
         if parameter.required:
             usage.append(" ").append(name)
+        elif positional:
+            usage.append(f" [{parameter.metavar}]")
     usage.append(" [OPTIONS]" + " COMMAND" * ("Commands" in panels))
 
     console = Console(highlight=False)

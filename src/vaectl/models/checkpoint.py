@@ -31,6 +31,7 @@ from vaectl.models.wfvae import WFVAE
 
 WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"
+NEITHER = "holds neither a state dict nor a training checkpoint of a video VAE"
 
 
 def build_model(config: WFVAEConfig | CausalVAEConfig) -> WFVAE | CausalVAE:
@@ -128,17 +129,25 @@ def locate(path: Path) -> tuple[Path, Path]:
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The state dict in a weights file or in the shards that an index names."""
+    return state_dict(read_container(file), file)
+
+
+def read_container(file: Path, device: str = "cpu") -> dict[str, Any]:
+    """All that a weights file holds, or the shards that an index names.
+
+    Files are mapped into memory where that is possible: what is not used is not read. On the device "meta", what a
+    pickle holds has names, shapes and types and no values.
+    """
     try:
         if file.name.endswith(".index.json"):
-            shards = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
-            parts = [read_weights(file.parent / Path(shard).name) for shard in sorted(set(shards))]
+            parts = [read_container(shard, device) for shard in shards(file)]
             return {name: tensor for part in parts for name, tensor in part.items()}
         file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
         if file.suffix == ".safetensors":
             return load_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
-            stored = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            stored = torch.load(file, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(file))
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file; the checkpoint's index names it, download it again") from None
     except PermissionError:
@@ -150,18 +159,27 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, AttributeError, ValueError) as error:
         raise VaectlError(f"{file}: cannot be read as weights, download it again ({one_line(error)})") from None
-    return state_dict(stored, file)
+    if not isinstance(stored, dict):
+        raise VaectlError(f"{file}: {NEITHER}")
+    return stored
 
 
-def state_dict(stored: Any, file: Path) -> dict[str, Tensor]:
-    """The generator's tensors in what `torch.load` gave: a state dict, or a training checkpoint around it."""
-    if isinstance(stored, dict) and stored.get("ema_state_dict"):
+def shards(index: Path) -> list[Path]:
+    """The files that an index names."""
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [index.parent / Path(name).name for name in sorted(set(names))]
+
+
+def state_dict(stored: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+    """The generator's tensors in what a file holds: a state dict, or a training checkpoint around it."""
+    if stored.get("ema_state_dict"):
         stored = {name.removeprefix("module."): tensor for name, tensor in stored["ema_state_dict"].items()}
-    elif isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
+    elif isinstance(stored.get("state_dict"), dict):
         stored = stored["state_dict"].get("gen_model", stored["state_dict"])
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise VaectlError(f"{file}: holds neither a state dict nor a training checkpoint of a video VAE")
-    return stored
+        raise VaectlError(f"{file}: {NEITHER}")
+    # The first CausalVAEs were saved with the networks of their training objective.
+    return {name: tensor for name, tensor in stored.items() if not name.startswith("loss.")}
 
 
 def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], file: Path) -> None:

@@ -38,6 +38,8 @@ class Option:
     in_file: bool = True
     """Whether a configuration file may set it."""
 
+    positional: bool = False
+    """Whether the value stands on the command line by itself, without the option's name."""
     many: bool = False
     """Whether the option may be given several times; `read` gets the list of its values, or what a file holds."""
     least: float | None = None

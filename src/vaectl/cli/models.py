@@ -1,0 +1,118 @@
+"""`vaectl models`: the command around `vaectl.inventory`, and how models are shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaectl.inventory import ModelFacts, Published
+    from vaectl.options.models import ModelsOptions
+
+EXAMPLES = """
+Examples:
+  vaectl models
+  vaectl models results/vae/best
+  vaectl models WF-VAE-L-16Chn --json
+"""
+
+
+def models(options: ModelsOptions) -> None:
+    """Say what a model directory holds, or which models there are.
+
+    With a PATH: what is in that checkpoint, told from its head in an instant, however large it is. Without: the model
+    in the box, and the published checkpoints.
+    """
+    from vaectl.inventory import PUBLISHED, describe
+
+    facts = describe(options.path)
+    if options.path is not None and not options.json:
+        show(facts)
+    elif options.path is not None:
+        print(json.dumps(asdict(facts)))
+    elif not options.json:
+        show_all(facts, PUBLISHED)
+    else:
+        print(json.dumps({"builtin": asdict(facts), "published": [asdict(each) for each in PUBLISHED]}))
+
+
+def show(facts: ModelFacts) -> None:
+    """Print what is known about one model on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = {
+        "weights": f"{facts.path} ({size(facts.bytes)}, {facts.dtype})",
+        "family": facts.family,
+        "parameters": count(facts.parameters),
+        "compression": f"{facts.compression}, {facts.latent_channels} latent channels",
+        "shift": channels(facts.shift),
+        "scale": channels(facts.scale),
+        "long clips": in_pieces(facts.streams),
+    }
+    if facts.weights is not None:
+        rows["averaged"] = {"ema": "yes (EMA)"}.get(facts.weights, "no")
+    if facts.step is not None:
+        rows["step"] = str(facts.step)
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # as for `reconstruct`
+    console.print(table)
+
+
+def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
+    """Print the models that there are on stdout."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("model", "family"):
+        table.add_column(title, no_wrap=True)
+    for title in ("parameters", "float32", "compression", "latent"):
+        table.add_column(title, justify="right", no_wrap=True)
+    rows: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
+    for name, model in rows + [(each.name, each) for each in published]:
+        table.add_row(
+            name,
+            model.family,
+            count(model.parameters),
+            size(4 * model.parameters),
+            model.compression,
+            str(model.latent_channels),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    print("The built-in model runs where no other is given. Hugging Face has the others:\n")
+    width = max(len(each.name) for each in published)
+    for each in published:
+        print(f"  {each.name:{width}}  {each.hub}" + f", folder {each.folder}/" * bool(each.folder))
+    print(
+        "\nDownload one and give its folder: reconstruct takes it as --ae-path,"
+        "\nprepare-eval and eval as --ckpt, train as --pretrained-model-name-or-path."
+    )
+
+
+def count(parameters: int) -> str:
+    return f"{parameters / 1e6:.{1 if parameters < 1e8 else 0}f}M"
+
+
+def size(number: int) -> str:
+    """Bytes as disks and downloads count them."""
+    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.{1 if number < 1e8 else 0}f} MB"
+
+
+def channels(values: tuple[float, ...]) -> str:
+    """Of each channel; one value that holds for all stands alone."""
+    return " ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
+
+
+def in_pieces(streams: bool) -> str:
+    if streams:
+        return "piece by piece, with the numbers of the whole clip"
+    return "as a whole: GroupNorm or AttnBlock3D looks at all frames"

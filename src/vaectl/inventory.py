@@ -1,0 +1,111 @@
+"""The job behind `vaectl models`: what a model directory holds, and which checkpoints are published.
+
+Files are told by their heads: a checkpoint of gigabytes costs no memory. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vaectl.errors import UsageError
+from vaectl.models.checkpoint import BUILTIN, build_model, check_fit, locate, read_container, shards, state_dict
+from vaectl.models.config import read_config
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is in a model directory."""
+
+    path: str
+    """The weights file, or the index of several."""
+    family: str
+    """As `--model-name` takes it: WFVAE or CausalVAE."""
+    parameters: int
+    compression: str
+    """Of time, height and width: 4x8x8."""
+    latent_channels: int
+    dtype: str
+    """Of the stored values; where there are several, the most frequent first."""
+    bytes: int
+    """On disk."""
+    weights: str | None
+    """"ema" for a moving average over the training, "as trained" for none, None where the files do not tell."""
+    step: int | None
+    """Of the training that wrote it."""
+    streams: bool
+    """Whether clips run in pieces, so that memory does not grow with their length."""
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    """For whoever trains on the latents: (z - shift)·scale."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint that its authors offer for download."""
+
+    name: str
+    family: str
+    parameters: int
+    compression: str
+    latent_channels: int
+    hub: str
+    """owner/name of the repository on the Hugging Face hub."""
+    folder: str
+    """Where in the repository it lies; empty where the authors do not say, or where it is the whole."""
+    streams: bool
+
+
+PUBLISHED = (
+    Published("WF-VAE-L-16Chn", "WFVAE", 317_081_244, "4x8x8", 16, "chestnutlzj/WF-VAE-L-16Chn", "", True),
+    Published("Open-Sora Plan v1.5", "WFVAE", 227_035_624, "8x8x8", 32, "LanguageBind/Open-Sora-Plan-v1.5.0", "", True),
+    Published(
+        "Open-Sora Plan v1.3", "WFVAE", 147_347_660, "4x8x8", 8, "LanguageBind/Open-Sora-Plan-v1.3.0", "vae", True
+    ),
+    Published(
+        "Open-Sora Plan v1.2", "CausalVAE", 239_189_991, "4x8x8", 4, "LanguageBind/Open-Sora-Plan-v1.2.0", "vae", False
+    ),
+    Published(
+        "Open-Sora Plan v1.1", "CausalVAE", 246_859_499, "4x8x8", 4, "LanguageBind/Open-Sora-Plan-v1.1.0", "vae", False
+    ),
+)
+"""Their configurations, as published, give these numbers of parameters."""
+
+
+def describe(path: Path | None = None) -> ModelFacts:
+    """The facts of the model at `path`: its directory or one weights file in it; None is the built-in model.
+
+    Raises UsageError or VaectlError as `load_model` does, but does not look for values that are not finite.
+    """
+    try:
+        directory, file = locate(BUILTIN if path is None else path)
+        config = read_config(directory / "config.json")
+        notes = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        stored = read_container(file, "meta")
+    except PermissionError as error:
+        raise UsageError(f"{error.filename}: no permission to read it; change its permissions or its owner") from None
+    with torch.device("meta"):
+        model = build_model(config)
+    tensors = state_dict(stored, file)
+    check_fit(model.state_dict(), tensors, file)
+    dtypes = Counter[str]()
+    for tensor in tensors.values():
+        dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return ModelFacts(
+        path=str(file),
+        family=config.class_name.removesuffix("Model"),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        compression=f"{config.time_compression}x{config.space_compression}x{config.space_compression}",
+        latent_channels=config.latent_channels,
+        dtype=", ".join(name for name, _ in dtypes.most_common()),
+        bytes=sum(part.stat().st_size for part in (shards(file) if file.name.endswith(".index.json") else [file])),
+        weights="ema" if stored.get("ema_state_dict") else notes.get("_weights"),
+        step=stored["current_step"] if "current_step" in stored else notes.get("_step"),
+        streams=model.streams,
+        shift=config.shift,
+        scale=config.scale,
+    )
