@@ -10,7 +10,6 @@ FLOPs are those of the network's convolutions and products, a multiplication and
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from vaectl.memory import peak
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
 from vaectl.models.config import WFVAEConfig
@@ -102,11 +102,7 @@ def main() -> None:
             )
     console = Console()
     console.print(table)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_reserved(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    console.print(f"peak memory {peak / 2**30:.2f} GiB, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    console.print(f"peak memory {peak(device) / 2**30:.2f} GiB, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
 
 
 if __name__ == "__main__":

@@ -60,3 +60,11 @@ print(before - _kilobytes("/proc/self/status", "VmRSS"))
 """
     freed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(freed) > 100 * 2**20  # of 128 MiB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system tells no better")
+def test_the_peak_is_not_that_of_whoever_started_the_process():
+    small = "import torch; from vaectl.memory import peak; print(peak(torch.device('cpu')))"
+    large = f"held = b'x' * (1 << 30); import subprocess, sys; subprocess.run([sys.executable, '-c', {small!r}])"
+    told = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 1 << 30

@@ -35,6 +35,10 @@ def peak(device: torch.device) -> int:
 
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "linux":
+        # getrusage counts what the process was before it became this program, such as a fork of a large one.
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
