@@ -102,7 +102,8 @@ def main() -> None:
             )
     console = Console()
     console.print(table)
-    console.print(f"peak memory {peak(device) / 2**30:.2f} GiB, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    memory = f"peak memory {peak(device) / 2**30:.2f} GiB"
+    console.print(f"{memory}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
 
 
 if __name__ == "__main__":
