@@ -88,6 +88,7 @@ class TrainOptions:
     dynamic_sample: Annotated[bool, flag(DATA, "Draw the interval from 1 to --sample-rate for each clip.")] = False
     random_crop: Annotated[bool, flag(DATA, "Crop anywhere, not in the centre.")] = False
     flip: Annotated[bool, flag(DATA, "Mirror every other clip, by chance.")] = False
+    animate_images: Annotated[bool, flag(DATA, "Let a camera move over images, and so make clips of them.")] = False
     batch_size: Annotated[int, count(DATA, "Clips of a batch, on each rank.")] = 1
     num_workers: Annotated[
         int,

@@ -116,6 +116,7 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
         dynamic_sample=options.dynamic_sample,
         random_crop=options.random_crop,
         flip=options.flip,
+        animate_images=options.animate_images,
         seed=options.seed,
     )
     for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found

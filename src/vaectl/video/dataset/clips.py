@@ -182,17 +182,22 @@ def _report_unreadable(root: Path, found: Catalogue, strict: bool, progress: Pro
 
 def _long_enough(root: Path, found: Catalogue, sampling: Sampling, progress: Progress) -> Catalogue:
     need = sampling.frames_needed
-    videos = {name: facts for name, facts in found.videos.items() if facts.frames >= need}
+    videos = {name: facts for name, facts in found.videos.items() if sampling.suits(facts.frames)}
     what = f"shorter than the {need} frames that {sampling.num_frames} at a sample rate of {sampling.sample_rate} need"
     if not videos:
         longest = max(facts.frames for facts in found.videos.values())
         raise UsageError(
             f"{root}: all {len(found.videos)} videos are {what} (the longest has {longest});"
-            " lower --num-frames or --sample-rate"
+            f" lower --num-frames or --sample-rate{_for_images(found)}"
         )
     if short := len(found.videos) - len(videos):
-        progress.warn(f"{root}: {short} of {len(found.videos)} videos are {what}, and are left out")
+        progress.warn(f"{root}: {short} of {len(found.videos)} videos are {what}, and are left out{_for_images(found)}")
     return found._replace(videos=videos)
+
+
+def _for_images(found: Catalogue) -> str:
+    """What to say where images are among the videos that are too short."""
+    return "; --animate-images takes images" * any(facts.frames == 1 for facts in found.videos.values())
 
 
 def _fingerprint(catalogues: Sequence[Catalogue]) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.sampling import Draw, Sampling, place
+from vaectl.video.dataset.camera import film
+from vaectl.video.dataset.sampling import Draw, Sampling, place, span
 from vaectl.video.read import VideoReader
 from vaectl.video.transform import scale_and_crop
 
@@ -43,12 +44,17 @@ class Cutter:
 
     def _cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         reader, frames = self._open(path)
-        if frames < sampling.frames_needed:
+        if not sampling.suits(frames):
             raise VaectlError(f"{path}: has {frames} frames, and {sampling.frames_needed} are needed")
-        where = place(draw, sampling, frames)
-        clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=_FRAMES_AT_ONCE)
         size = sampling.resolution
-        cut = torch.cat([scale_and_crop(clip.frames, size, size, where.at, exact=False) for clip in clips])
+        if frames == 1 and sampling.animate_images:
+            where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
+            times = range(0, span(sampling.num_frames, where.sample_rate), where.sample_rate)
+            cut = film(reader.read().frames[0], times, size, draw.camera)
+        else:
+            where = place(draw, sampling, frames)
+            clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=_FRAMES_AT_ONCE)
+            cut = torch.cat([scale_and_crop(clip.frames, size, size, where.at, exact=False) for clip in clips])
         return cut.flip(-1) if where.flip else cut
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:

@@ -25,12 +25,18 @@ class Sampling:
     """Draw where the square lies instead of taking the centre."""
     flip: bool = False
     """Mirror every second sample, drawn, left to right."""
+    animate_images: bool = False
+    """Let a camera move over videos of one frame, so that they are long enough for every sample."""
     seed: int = 0
 
     @property
     def frames_needed(self) -> int:
         """How many frames a video has to have."""
         return span(self.num_frames, 1 if self.dynamic_sample else self.sample_rate)
+
+    def suits(self, frames: int) -> bool:
+        """Whether a sample can be cut from a video of so many frames."""
+        return frames >= self.frames_needed or (frames == 1 and self.animate_images)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Draw:
     top: float
     left: float
     flip: float
+    camera: int = 0
+    """The seed of its path, where it moves over an image."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,13 @@ def span(num_frames: int, sample_rate: int) -> int:
 
 def draw(*key: int | str) -> Draw:
     """The draw that belongs to `key`."""
-    rate, start, top, left, flip = (
-        (_hash(name, *key) >> 11) / 2**53 for name in ("rate", "start", "top", "left", "flip")
-    )
-    return Draw(rate, start, top, left, flip)
+    rate, start, top, left, flip = (uniform(name, *key) for name in ("rate", "start", "top", "left", "flip"))
+    return Draw(rate, start, top, left, flip, _hash("camera", *key))
+
+
+def uniform(*key: int | str) -> float:
+    """The number in [0, 1) that belongs to `key`."""
+    return (_hash(*key) >> 11) / 2**53
 
 
 def place(draw: Draw, sampling: Sampling, frames: int) -> Place:
