@@ -66,6 +66,7 @@ def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
         seconds=3725.0,
         clips_per_second=4.321,
         waiting=0.0312,
+        decoding=123.4,
         peak_memory=3 << 29,
     )
     show(result)

@@ -26,7 +26,7 @@ def test_a_run_leaves_checkpoints_journals_and_pictures(videos, tmp_path):
     )
     assert names(result.run) == {
         *("checkpoint-00000006", "checkpoint-00000008", "latest", "best"),
-        *("metrics.jsonl", "validation.jsonl", "tensorboard", "samples"),
+        *("options.json", "metrics.jsonl", "validation.jsonl", "tensorboard", "samples"),
     } | ({"checkpoint-00000004"} if result.best["step"] == 4 else set())
     assert (result.run / "latest").resolve() == result.checkpoint.resolve()
     assert (result.run / "best").resolve().name == f"checkpoint-{result.best['step']:08d}"
@@ -36,6 +36,7 @@ def test_a_run_leaves_checkpoints_journals_and_pictures(videos, tmp_path):
     pictures = sorted((result.run / "samples").iterdir())
     assert [path.name for path in pictures] == ["step-00000004.png", "step-00000008.png"]
     assert read_video(pictures[0]).frames.shape == (1, 3, 2 * 3 * 16, 4 * 16)
+    assert json.loads((result.run / "options.json").read_text())["max_steps"] == 8
     assert result.step == 8
     assert listener.clips[-1] == ("vae", 8, 8)
     assert listener.warnings == []

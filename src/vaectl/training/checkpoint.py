@@ -25,6 +25,7 @@ from torch import Tensor
 from vaectl.errors import UsageError, VaectlError
 from vaectl.training.folder import UNFINISHED, checkpoint_name
 from vaectl.training.resume import FACTS
+from vaectl.video.replace import replacing
 
 STATE = "training_state.pt"
 
@@ -49,6 +50,12 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise VaectlError(f"{target}: not written ({reason(error)}); free space, or check the disk") from error
     return target
+
+
+def write_options(run: Path, options: Mapping[str, Any]) -> None:
+    """Record what this start of the run was told. Raises as `replacing` does."""
+    with replacing(run / "options.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
 def flush_to_disk(path: Path) -> None:

@@ -19,7 +19,7 @@ from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.training import folder
-from vaectl.training.checkpoint import write_checkpoint
+from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.journal import Journal
 from vaectl.training.resume import checkpoint_to_resume, recordable
@@ -46,6 +46,8 @@ class TrainResult:
     clips_per_second: float
     waiting: float
     """The share of the time in which the network waited for clips."""
+    decoding: float
+    """Frames per second that one data worker decodes, crops and resizes."""
     peak_memory: int
     """Bytes: of this process on the CPU, reserved by PyTorch on a GPU."""
 
@@ -61,8 +63,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     Under torchrun every process calls this. Raises UsageError for requests that cannot work, VaectlError for a run that
     cannot go on.
     """
-    if not ranks.is_main():
-        progress = Silent()
+    everybody, progress = progress, progress if ranks.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
     with ranks.together(), folder.claimed(run) if ranks.is_main() else nullcontext():
         checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
@@ -73,7 +74,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         trainer = trainer_of(model, options, steps_of(options, len(data)))
         validation = Validation(options, model.device) if options.eval_video_path else None
         best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
-        return Run(run, options, data, trainer, validation, best, progress).go()
+        return Run(run, options, data, trainer, validation, best, progress, everybody).go()
 
 
 class Run:
@@ -88,9 +89,12 @@ class Run:
         validation: Validation | None,
         best: dict[str, float] | None,
         progress: Progress,
+        everybody: Progress,
     ) -> None:
+        """`progress` hears the main rank alone; `everybody` hears what only one rank can know."""
         self.run, self.options, self.data, self.trainer = run, options, data, trainer
-        self.validation, self.best, self.progress = validation, best, progress
+        self.validation, self.best = validation, best
+        self.progress, self.everybody = progress, everybody
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
         self.loss = float("nan")
@@ -99,6 +103,8 @@ class Run:
     def go(self) -> TrainResult:
         """Train up to the last step; when the user wants to stop, write a checkpoint and raise KeyboardInterrupt."""
         options, trainer = self.options, self.trainer
+        if ranks.is_main():
+            write_options(self.run, recordable(options))
         self.progress.start(options.exp_name, trainer.steps - trainer.step, "steps")
         try:
             with (
@@ -127,13 +133,17 @@ class Run:
     def batches(self, loader: ClipLoader) -> Iterator[ClipBatch]:
         for batch in loader:
             for note in batch.notes:
-                self.progress.warn(note)
+                self.everybody.warn(note if ranks.world_size() == 1 else f"rank {ranks.rank()}: {note}")
             yield ClipBatch(batch.frames, batch.numbers)
 
     def write_down(self, values: dict[str, Any], loader: ClipLoader) -> None:
         """Into the journals at every step, and before the user's eyes every few."""
         trainer, self.loss = self.trainer, values["loss"]
-        speed = {"clips_per_second": self.clips_per_second(), "waiting": self.waiting(loader)}
+        speed = {
+            "clips_per_second": self.clips_per_second(),
+            "waiting": self.waiting(loader),
+            "decoding": decoding(loader),
+        }
         if self.journal:
             self.journal.step(trainer.step, values, speed)
         if values["skipped"]:
@@ -239,5 +249,11 @@ class Run:
             seconds=time.monotonic() - self.begun,
             clips_per_second=self.clips_per_second(),
             waiting=self.waiting(loader),
+            decoding=decoding(loader),
             peak_memory=memory.peak(self.trainer.device),
         )
+
+
+def decoding(loader: ClipLoader) -> float:
+    """Frames per second of one data worker; 0 before the first."""
+    return loader.decoded_frames / loader.decode_seconds if loader.decode_seconds else 0.0
