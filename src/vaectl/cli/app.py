@@ -44,7 +44,7 @@ add_command(app, models.models, ModelsOptions, models.EXAMPLES)
 def vaectl(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """Run causal video auto-encoders (WF-VAE, CausalVAE) on real videos."""
+    """Train, run and measure causal video auto-encoders (WF-VAE, CausalVAE)."""
     if version:
         from vaectl import __version__
 

@@ -73,7 +73,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 
         mine, found = pairing.pairs[rank() :: world_size()], Found()
         report = ReportBuilder(facts) if options.report else None
-        progress.start(f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
+        progress.start("1 clip" if len(mine) == 1 else f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
         try:
             compare_all(mine, reading, model, metrics, report, options, found, progress)
             found = all_of(found, pairing, metrics)
