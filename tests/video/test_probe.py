@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from tests.video.media import cut, encode, number_of, numbered_picture, set_display_matrix
 
 from vaectl.errors import UsageError, VaectlError
@@ -175,6 +177,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, extension
     shown = read_video(path).frames[0].permute(1, 2, 0).numpy()
     assert shown.shape == expected.shape
     assert np.abs(shown - expected).max() <= 3
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_a_colour_profile_does_not_crash_the_process(tmp_path: Path, extension: str) -> None:
+    """PyAV 18.1 frees the name of the profile twice, as soon as the frame goes: the process dies, nothing is raised."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (64, 48), (10, 200, 30)).save(tmp_path / f"a.{extension}", icc_profile=profile)
+    code = "import gc, sys; from vaectl.video import read_video; read_video(sys.argv[1]); gc.collect()"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / f"a.{extension}"], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "bmp", "tiff", "gif"])

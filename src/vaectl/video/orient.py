@@ -5,10 +5,13 @@ Knows arrays and nine numbers; not where they come from.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import struct
 from typing import Any, NamedTuple
 
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -45,11 +48,23 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
     The matrix sends the stored point (x, y), y pointing down, to (a x + c y, b x + d y).
     """
+    for each in frame.side_data:
+        _keep_metadata(each)
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(side_data, SideData):
         return Orientation()
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data)[:36])
     return orientation(a, b, c, d)
+
+
+def _keep_metadata(side_data: object) -> None:
+    """Let PyAV's wrapper of the metadata live for ever: a few bytes, where there is any, as in a colour profile.
+
+    When the wrapper goes it frees what belongs to the frame, which frees it too: the process crashes.
+    """
+    for held in gc.get_referents(side_data):
+        if isinstance(held, Dictionary) and len(held):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 def orientation(a: float, b: float, c: float, d: float) -> Orientation:
