@@ -101,12 +101,14 @@ class GroupNorm(nn.Module):
     def from_statistics(self, x_BCTHW: Tensor, statistics: Statistics, *, each_frame: bool) -> Tensor:
         mean, variance = statistics.of_groups(self.groups, each_frame=each_frame)
         times, exact = len(self.weight) // self.groups, at_least_float32(x_BCTHW)
-        mean_CT, scale_CT = (
-            y.repeat_interleave(times, dim=1).to(x_BCTHW.device, exact) for y in (mean, torch.rsqrt(variance + EPS))
+        mean, scale = (
+            y.mT.repeat_interleave(times, dim=2)[:, :, None, None].to(x_BCTHW.device, exact)
+            for y in (mean, torch.rsqrt(variance + EPS))
         )
-        scale_CT = scale_CT * self.weight[:, None]
-        shift_CT = self.bias[:, None] - mean_CT * scale_CT
-        return torch.addcmul(shift_CT[..., None, None], x_BCTHW, scale_CT[..., None, None]).to(x_BCTHW.dtype)
+        scale = scale * self.weight
+        shift = self.bias - mean * scale
+        normed = torch.addcmul(shift, x_BCTHW.permute(0, 2, 3, 4, 1), scale)
+        return normed.permute(0, 4, 1, 2, 3).to(x_BCTHW.dtype)
 
 
 class ClipGroupNorm(GroupNorm):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaectl.models.piece import Piece
-from vaectl.models.statistics import Statistics, at_least_float32
+from vaectl.models.statistics import Statistics, mean_and_variance
 from vaectl.tiling.dry_run import FusedAttention, Living
 from vaectl.tiling.grid import spans
 from vaectl.tiling.stages import Cut, StageByStage, Step, read_rows, run_piece, windows
@@ -117,7 +117,8 @@ def piece_peak(
                 for y in inputs
             ]
             for made in run_piece(function, parts, piece, strip, scales):
-                torch.var_mean(made.to(at_least_float32(made)), dim=(2, 3))
+                if made.shape[1]:
+                    mean_and_variance(made[:, :1])  # goes frame by frame
             del parts, made
         peak, before = max(peak, living.peak), piece.after
     return peak

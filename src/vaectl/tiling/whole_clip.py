@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import format_size
+from vaectl.models.config import CausalVAEConfig, WFVAEConfig
 from vaectl.models.streaming import PIECE_PIXELS
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.dry_run import twin, weight_bytes
@@ -41,7 +43,13 @@ class Rehearsed:
 
 def rehearse(model: AnyVAE, frames: int, height: int, width: int, most: int) -> Rehearsed:
     """A clip of sizes that the model takes, in pieces of at most `most` bytes where that can be."""
-    config, dtype = model.config, model.dtype
+    return _rehearse(model.config, model.dtype, frames, height, width, most)
+
+
+@lru_cache(maxsize=64)  # clips of one folder often have one size
+def _rehearse(
+    config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype, frames: int, height: int, width: int, most: int
+) -> Rehearsed:
     without_weights = twin(config, dtype)
     rows, columns = height // config.space_compression, width // config.space_compression
     latents = 1 + (frames - 1) // config.time_compression
@@ -87,7 +95,9 @@ def plan_stages(
     stride = model.config.time_compression
     shape = (1 + -(-(frames - 1) // stride) * stride, height, width)
     window = min(frames, max(1, PIECE_PIXELS // (height * width)))
-    fixed = budget.fixed + window * budget.per_frame + weight_bytes(model.config, model.dtype)
+    # Kernels may want the weights of a layer in an order of their own.
+    weights = weight_bytes(model.config, model.dtype) + max(weight.nbytes for weight in model.parameters())
+    fixed = budget.fixed + window * budget.per_frame + weights
     least = rehearse(model, *shape, 0)
     # Beside what is kept between stages, the 8-bit frames wait for what becomes of them.
     kept = {"device": least.kept + 3 * math.prod(shape), "host": 0, "disk": 0}

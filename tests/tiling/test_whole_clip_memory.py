@@ -1,0 +1,155 @@
+"""The memory that models that look at the whole clip take: planned before they run, and kept to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.models.reference import load_reference, synthetic_model
+from tests.video.media import encode
+from vaectl.errors import UsageError, VaectlError
+from vaectl.memory import parse_size
+from vaectl.models import save_model
+from vaectl.models.vae import AnyVAE
+from vaectl.tiling import whole_clip
+from vaectl.tiling.plan import SLACK, Budget, Place
+from vaectl.tiling.whole_clip import StagePlan, plan_stages
+
+ROOT = Path(__file__).parents[2]
+MiB = 2**20
+CLIP = (33, 128, 128)
+"""Frames, height, width."""
+
+
+@pytest.fixture(scope="module")
+def model() -> AnyVAE:
+    return synthetic_model(load_reference("causalvae_class_defaults_narrow").config)
+
+
+def plan(model: AnyVAE, limit: int, places: tuple[Place, ...] = ("device", "disk"), **options: object) -> StagePlan:
+    sparing = bool(options.pop("sparing", False))
+    return plan_stages(model, *CLIP, Budget(limit, 0, 0, places, **options), sparing=sparing)  # type: ignore[arg-type]
+
+
+def least(model: AnyVAE) -> int:
+    with pytest.raises(
+        UsageError, match=r"--memory-limit 1 MiB is too small for 128x128 pixels: give at least"
+    ) as error:
+        plan(model, MiB)
+    return parse_size(str(error.value).rpartition(" at least ")[2])
+
+
+def test_the_least_limit_that_is_named_does(model):
+    named = least(model)
+    assert plan(model, named + MiB).place == "disk"  # a MiB, because sizes are rounded where they are told
+    with pytest.raises(UsageError, match="too small"):
+        plan(model, named - MiB)
+
+
+def test_the_least_limit_does_not_depend_on_the_length(model):
+    def at(frames: int) -> str:
+        with pytest.raises(UsageError) as error:
+            plan_stages(model, frames, 128, 128, Budget(MiB, 0, 0, ("device", "disk")))
+        return str(error.value)
+
+    assert at(33) == at(257)
+
+
+@pytest.mark.parametrize("limit", [100 * MiB, 200 * MiB, 2**30, 2**32])
+def test_plans_stay_within_the_limit_and_say_what_they_take(model, limit):
+    made = plan(model, limit)
+    assert made.peak <= limit
+    assert made.rehearsed.peak <= whole_clip.PIECE_BYTES
+    assert made.place == ("device" if limit >= 2**30 else "disk")
+    assert plan(model, limit) == made
+
+
+def test_on_a_gpu_clips_wait_on_the_host_if_it_has_room(model):
+    gpu: tuple[Place, ...] = ("device", "host", "disk")
+    assert plan(model, 2**32, gpu, host=2**32).place == "device"
+    assert plan(model, 100 * MiB, gpu, host=2**32).place == "host"
+    assert plan(model, 100 * MiB, gpu, host=MiB).place == "disk"
+    assert plan(model, 2**32, gpu, host=2**32, sparing=True).place == "host"
+
+
+def test_to_be_sparing_takes_less(model):
+    sparing, generous = plan(model, 2**32, sparing=True), plan(model, 2**32)
+    assert sparing.place == "disk"
+    assert sparing.peak < generous.peak / 2
+    assert sparing.rehearsed.peak <= whole_clip.SMALL_PIECE_BYTES
+
+
+def test_a_disk_without_room_is_told_before_the_clip_is_read(model, monkeypatch):
+    monkeypatch.setattr(whole_clip.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MiB))
+    with pytest.raises(
+        VaectlError, match=r"has 10 MiB free, and the clip takes .* set TMPDIR .* or raise --memory-limit"
+    ):
+        plan(model, 100 * MiB)
+
+
+PEAK = """
+import sys, torch
+from tests.models.reference import load_reference, synthetic_model
+from tests.tiling.models import video
+from tests.tiling.test_whole_clip import plan_for
+from vaectl.memory import peak, return_what_is_freed
+from vaectl.models.streaming import reconstruct_pieces
+from vaectl.tiling.whole_clip import WholeClip
+
+torch.set_num_threads(1)
+return_what_is_freed()
+name, place, most = sys.argv[1:]
+model = synthetic_model(load_reference(name).config)
+clip = video(5, 256, 192)
+plan = plan_for(model, clip, place, most=int(most))
+model.reconstruct(clip[:, :, :1, :32, :32])
+before = peak(model.device)
+for _ in reconstruct_pieces(model, clip.split(3, dim=2), WholeClip(model, plan)):
+    pass
+print(peak(model.device) - before, plan.rehearsed.peak, plan.rehearsed.kept)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "most"),
+    [("causalvae_v1_2", "disk", 32 * MiB), ("wfvae_class_defaults_narrow", "device", 12 * MiB)],
+)
+def test_a_process_takes_what_was_planned(name, place, most):
+    """Beside the weights of one layer, and of the clip; both are some MiB here."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAK, name, place, str(most)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    taken, pieces, kept = map(int, ran.stdout.split())
+    planned = SLACK * pieces + (kept if place == "device" else 0)
+    assert pieces <= most
+    assert 0.5 * planned < taken < 1.1 * planned + 12 * MiB
+
+
+@pytest.mark.parametrize("spare", [0, 150 * MiB])
+def test_a_run_stays_within_its_limit(model, tmp_path, spare):
+    clip = encode(tmp_path / "clip.mp4", 5, size=(96, 96))
+    save_model(model, tmp_path / "model")
+    line = f"-m vaectl reconstruct --video-path {clip} --rec-path out.mp4 --ae-path model --device cpu --json"
+
+    def vaectl(limit: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *line.split(), "--memory-limit", str(limit)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    refused = vaectl(MiB)
+    assert refused.returncode == 2
+    limit = parse_size(refused.stderr.strip().rpartition(" at least ")[2]) + MiB + spare
+    ran = vaectl(limit)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["peak_memory"] <= 1.1 * limit
