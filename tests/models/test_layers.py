@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaectl.models import haar
 from vaectl.models.blocks import attend, attend_in_frames
@@ -119,6 +120,14 @@ def test_old_attention_reshapes_without_permuting():
     flat = (x.view(6, 8, 20).mT for x in (q, k, v))
     expected = softmax_attention(*flat).mT.reshape(2, 8, 3, 4, 5)
     torch.testing.assert_close(Piece().reshaped(attend, q, k, v), expected, **TOLERANCE)
+
+
+def test_attention_takes_a_fused_kernel():
+    """The others keep the scores of all pairs of positions in memory: 350 MiB for 80x80."""
+    q, k, v = (noise(1, 3, 8, 8, 32).permute(0, 4, 1, 2, 3) for _ in range(3))  # channels-last, as the networks have it
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+        attend_in_frames(q, k, v)
+        Piece().reshaped(attend, q, k, v)
 
 
 def test_norms_are_over_channels_and_over_frames():

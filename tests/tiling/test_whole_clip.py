@@ -91,7 +91,7 @@ def through(model: AnyVAE, clip: Tensor, lengths: list[int], plan: StagePlan) ->
     return torch.cat([*reconstruct_pieces(model, clip.split(lengths, dim=2), WholeClip(model, plan))], dim=2)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     kind=st.sampled_from(sorted(SMALL)),
     rows=st.integers(1, 7),

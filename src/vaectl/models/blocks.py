@@ -108,8 +108,9 @@ def attend_in_frames(q_BCTHW: Tensor, k_BCTHW: Tensor, v_BCTHW: Tensor) -> Tenso
 
 def attend(q_BCN: Tensor, k_BCN: Tensor, v_BCN: Tensor) -> Tensor:
     """Attention over N positions."""
-    q, k, v = (x[:, None].transpose(2, 3) for x in (q_BCN, k_BCN, v_BCN))
-    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)[:, 0]
+    # Contiguous, again for the fused kernels.
+    q, k, v = (x[:, None].mT.contiguous() for x in (q_BCN, k_BCN, v_BCN))
+    return F.scaled_dot_product_attention(q, k, v)[:, 0].mT
 
 
 RESNET_BLOCKS: dict[str, type[ResnetBlock2D] | type[ResnetBlock3D]] = {
