@@ -10,10 +10,10 @@ SOURCES := $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup samples demo test lint bench clean
+.PHONY: help setup samples demo test lint bench train-data clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks the interpreter)
 
@@ -34,8 +34,11 @@ lint: $(READY)  ## check style, format and types
 bench: $(READY) $(CLIP)  ## run all benchmarks
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+train-data: $(READY)  ## fetch what the built-in model is trained on into .train-data/ (needs Debian)
+	PYTHON=$(CURDIR)/$(BIN)/python src/vaectl/models/builtin/training/fetch-data.sh .train-data
+
 clean:  ## remove all that the other targets made
-	rm -rf .venv .samples build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .samples .train-data build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
