@@ -208,3 +208,14 @@ def test_lines_after_a_step_and_one_cut_short_are_not_counted(tmp_path):
     file.write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     assert [size_up_to(file, step) for step in (0, 2, 9)] == [0, 24, 36]
     assert size_up_to(tmp_path / "none", 5) == 0
+
+
+def test_tensorboard_shows_each_step_once(videos, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = run(videos, tmp_path, max_steps=5, save_ckpt_step=2)
+    shutil.rmtree(first.run / "checkpoint-00000005")  # as if it had been killed after step 5
+    run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=7)
+    board = EventAccumulator(str(first.run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 8))
