@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -32,12 +32,18 @@ class Commands(Guide, TyperGroup):
     """The commands."""
 
 
+COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
+    (train.train, TrainOptions, train.EXAMPLES),
+    (reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES),
+    (prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES),
+    (eval.eval, EvalOptions, eval.EXAMPLES),
+    (models.models, ModelsOptions, models.EXAMPLES),
+)
+"""Each with the options it takes, and the examples that stand below its help."""
+
 app = typer.Typer(cls=Commands, invoke_without_command=True)
-add_command(app, train.train, TrainOptions, train.EXAMPLES)
-add_command(app, reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES)
-add_command(app, prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES)
-add_command(app, eval.eval, EvalOptions, eval.EXAMPLES)
-add_command(app, models.models, ModelsOptions, models.EXAMPLES)
+for _command in COMMANDS:
+    add_command(app, *_command)
 
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})

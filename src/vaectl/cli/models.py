@@ -114,5 +114,5 @@ def channels(values: tuple[float, ...]) -> str:
 
 def in_pieces(streams: bool) -> str:
     if streams:
-        return "piece by piece, with the numbers of the whole clip"
-    return "as a whole: GroupNorm or AttnBlock3D looks at all frames"
+        return "piece by piece; memory does not grow with their length"
+    return "need --enable-tiling, because GroupNorm or AttnBlock3D looks at all frames"
