@@ -37,7 +37,7 @@ def command(function: Any, model: type[Any], examples: str) -> Iterator[str]:
     """The lines about one command."""
     name = function.__name__.replace("_", "-")
     yield from (f"## vaectl {name}", "", inspect.cleandoc(function.__doc__), "", "```")
-    yield textwrap.dedent(examples.replace("\nExamples:\n", ""))
+    yield textwrap.dedent(examples.replace("\nExamples:\n", "")).rstrip()
     yield from ("```", "")
     panels: dict[str, list[str]] = {}
     defaults = {field.name: field.default for field in fields(model)}
