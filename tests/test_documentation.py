@@ -7,9 +7,31 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from vaectl.cli.app import COMMANDS
+from vaectl.options import options_of
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md")])
 HEADINGS = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
+
+
+PUBLISHED = {
+    "train": """--num_frames --resolution --batch_size --sample_rate --dynamic_sample --video_path --model_name
+        --model_config --pretrained_model_name_or_path --ignore_mismatched_sizes --resume_from_checkpoint
+        --not_resume_optimizer --not_resume_discriminator --exp_name --seed --epochs --max_steps --save_ckpt_step
+        --ckpt_dir --lr --weight_decay --log_steps --freeze_encoder --clip_grad_norm --enable_tiling --mix_precision
+        --wavelet_loss --wavelet_weight --disc_start --disc_weight --kl_weight --perceptual_weight --loss_type
+        --logvar_init --disc_cls --load_disc_from_checkpoint --find_unused_parameters --eval_video_path --eval_steps
+        --eval_num_frames --eval_resolution --eval_sample_rate --eval_batch_size --eval_subset_size
+        --eval_num_video_log --eval_lpips --dataset_num_worker --ema --ema_decay""",
+    "reconstruct": """--video_path --rec_path --ae_path --from_pretrained --num_frames --height --width --sample_rate
+        --fps --device --enable_tiling --enable_tilintg --save_memory --image_path --short_size""",
+    "prepare-eval": """--real_video_dir --generated_video_dir --ckpt --from_pretrained --num_frames --resolution
+        --sample_rate --sample_fps --crop_size --batch_size --num_workers --subset_size --tile_overlap_factor
+        --enable_tiling --output_origin --model_name --device""",
+    "eval": """--metric --real_video_dir --generated_video_dir --batch_size --num_frames --resolution --crop_size
+        --sample_rate --sample_fps --subset_size --num_workers --device --fvd_method --mp""",
+}
+"""Every flag of the published scripts, by the command that takes it."""
 
 
 def messages() -> list[str]:
@@ -56,3 +78,15 @@ def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links, as GitHub makes it of them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("command", PUBLISHED)
+def test_every_published_flag_is_taken_and_told(command):
+    page = (ROOT / "docs" / "published-scripts.md").read_text()
+    (section,) = (part for part in page.split("\n## ") if f"`vaectl {command}`\n" in part)
+    first_cells = "".join(line.split(" | ")[0] for line in section.splitlines() if line.startswith("|"))
+    published = set(PUBLISHED[command].split())
+    assert set(re.findall(r"`(--\w+)`", first_cells)) == published
+    (model,) = (model for function, model, _ in COMMANDS if function.__name__.replace("_", "-") == command)
+    known = {f"--{name}" for field, option in options_of(model).items() for name in (field, *option.aliases)}
+    assert published <= known
