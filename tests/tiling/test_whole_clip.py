@@ -22,6 +22,7 @@ from vaectl.models.streaming import reconstruct_pieces
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.plan import Place
 from vaectl.tiling.stages import Cut, Step
+from vaectl.tiling.stored import OnDisk, Stored
 from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
 
 # float32 rounding on outputs of order 1; measured up to 6e-5.
@@ -148,8 +149,9 @@ def test_values_far_from_zero_keep_their_variance():
     torch.testing.assert_close(one, frames.double()(x.double(), Piece()).float()[:, :, 1:2], rtol=0, atol=2e-3)
 
 
-def test_a_batch_a_sample_and_half_precision():
-    model = make_model("attention in levels")
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_batch_a_sample_and_half_precision(kind):
+    model = make_model(kind)
     clip = torch.cat([video(5, 16, 16, seed=1), video(5, 16, 16, seed=2)])
     plan = plan_for(model, clip, "disk")
     made = through(model, clip, [2, 3], plan)
@@ -168,3 +170,11 @@ def test_a_batch_a_sample_and_half_precision():
     exact = model.reconstruct(clip)
     loss = (half.reconstruct(clip).float() - exact).square().mean()
     assert (made - exact).square().mean() < 2 * loss
+
+
+def test_a_stored_clip_is_no_tensor_to_compute_on():
+    """Or else a layer outside a stage would go unnoticed."""
+    clip = Stored((1, 3, 2, 8, 8), torch.float32, OnDisk)
+    assert clip.shape == (1, 3, 2, 8, 8)
+    with pytest.raises(TypeError, match="only be computed on in a stage"):
+        torch.relu(clip)
