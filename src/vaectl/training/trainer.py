@@ -90,7 +90,7 @@ class Trainer:
         for i, batch in enumerate(batches):
             with self._exchanging_gradients(last=i == len(batches) - 1):
                 total, parts = self._criticise(batch) if criticising else self._reconstruct(batch, adversarial)
-                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]
+                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # PyTorch gives it none
             gathered.append(torch.stack([total.detach(), *parts.values()]).double())
         means = ranks.mean(torch.stack(gathered).mean(dim=0))
         values = dict(zip(["loss", *parts], means.tolist(), strict=True))
