@@ -242,6 +242,8 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
     ("given", "message"),
     [
         ({"num_frames": 6}, "--num-frames must be 1 .* 4n .* not 6; 5 is the nearest"),
+        ({"resolution": 100, "crop_size": 20}, "--crop-size must be a multiple of 8, not 20; 16 is|24 is"),
+        ({"resolution": 64, "crop_size": 72}, "--crop-size 72 does not fit into a --resolution of 64"),
         ({"resolution": 20}, "--resolution must be a multiple of 8, not 20; 16 is|24 is"),
         ({"model_name": "CausalVAE"}, "--model-name CausalVAE: the config is of a WFVAEModel"),
         ({"disc_cls": "Other"}, "--disc-cls Other"),

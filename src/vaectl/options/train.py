@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from vaectl.options.clips import check_crop
 from vaectl.options.common import (
     MODEL,
     RUN,
@@ -83,7 +84,11 @@ class TrainOptions:
         ),
     ] = ()
     num_frames: Annotated[int, count(DATA, "Frames of a clip: 1 + 4n for models that shorten time by 4.")] = 17
-    resolution: Annotated[int, count(DATA, "Shorter side and crop in pixels, a multiple of 8.", least=16)] = 256
+    resolution: Annotated[int, count(DATA, "Shorter side of a frame in pixels.", least=16)] = 256
+    crop_size: Annotated[
+        int | None,
+        count(DATA, "Side of the square cut out of it, a multiple of 8. (default: --resolution)", least=16),
+    ] = None
     sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
     dynamic_sample: Annotated[bool, flag(DATA, "Draw the interval from 1 to --sample-rate for each clip.")] = False
     random_crop: Annotated[bool, flag(DATA, "Crop anywhere, not in the centre.")] = False
@@ -227,9 +232,11 @@ class TrainOptions:
             )
         if any(weight <= 0 for weight in self.video_weight):
             raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
-        if self.resolution % 8 or self.eval_resolution % 8:
-            option, pixels = ("", self.resolution) if self.resolution % 8 else ("eval-", self.eval_resolution)
-            raise ValueError(f"--{option}resolution must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
+        check_crop(self.resolution, self.crop_size)
+        crop = ("crop-size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
+        for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
+            if pixels % 8:
+                raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or self.exp_name in (".", ".."):
             raise ValueError(f"--exp-name is a name, not a path: {self.exp_name!r}; --ckpt-dir says where")
 

@@ -112,6 +112,7 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
     sampling = Sampling(
         num_frames=options.num_frames,
         resolution=options.resolution,
+        crop_size=options.crop_size,
         sample_rate=options.sample_rate,
         dynamic_sample=options.dynamic_sample,
         random_crop=options.random_crop,

@@ -26,18 +26,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = st.integers(0, 2**64 - 1)
 
 
-@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(16, 512), SEEDS, st.integers(0, 10**6))
-def test_the_view_lies_within_the_picture_at_any_time(width, height, resolution, seed, time):
-    view = drawn_path(width, height, resolution, seed).at(time)
+@given(
+    st.integers(1, 4000), st.integers(1, 4000), st.integers(16, 512), st.integers(1, 4), SEEDS, st.integers(0, 10**6)
+)
+def test_the_view_lies_within_the_picture_at_any_time(width, height, resolution, part, seed, time):
+    view = drawn_path(width, height, resolution, resolution // part, seed).at(time)
     assert view.reach - 1e-6 <= view.x <= width - view.reach + 1e-6
     assert view.reach - 1e-6 <= view.y <= height - view.reach + 1e-6
     assert abs(view.turn) <= MOST_TURN
-    assert view.side >= min(resolution, min(width, height) / (math.sqrt(2) * MOST_ZOOM))
+    assert view.side >= resolution // part / resolution * min(
+        resolution, min(width, height) / (math.sqrt(2) * MOST_ZOOM)
+    )
 
 
 @given(SEEDS, st.integers(0, 1000))
 def test_the_camera_moves_smoothly(seed, start):
-    path = drawn_path(1600, 1200, 256, seed)
+    path = drawn_path(1600, 1200, 256, 256, seed)
     views = [path.at(start + time) for time in range(4)]
     widest = math.exp(path.zoom.centre + path.zoom.extent)
     steps = [(b.x - a.x, b.y - a.y, math.log(b.side / a.side), b.turn - a.turn) for a, b in pairwise(views)]
@@ -49,7 +53,7 @@ def test_the_camera_moves_smoothly(seed, start):
 
 
 def test_paths_differ_and_some_are_fast():
-    paths = [drawn_path(1600, 1200, 256, seed) for seed in range(300)]
+    paths = [drawn_path(1600, 1200, 256, 256, seed) for seed in range(300)]
     speeds = [math.dist((a.x, a.y), (b.x, b.y)) / a.side for a, b in ((path.at(0), path.at(1)) for path in paths)]
     assert sum(speed > 1 / 128 for speed in speeds) > 30
     assert sum(speed < 1 / 1024 for speed in speeds) > 30
@@ -80,8 +84,8 @@ def photograph(samples: Path) -> Tensor:
 @pytest.mark.parametrize("seed", range(4))
 def test_frames_show_what_the_camera_sees(samples, seed):
     picture = photograph(samples)
-    path, times = drawn_path(1280, 720, 96, seed), [0, 7, 40]
-    frames = film(picture, times, 96, seed)
+    path, times = drawn_path(1280, 720, 96, 96, seed), [0, 7, 40]
+    frames = film(picture, times, 96, 96, seed)
     for frame, view in zip(frames, map(path.at, times), strict=True):
         there, beside = (
             mean_squared_errors(seen_exactly(picture, replace(view, x=x), 96)[None], frame[None])[0]
@@ -94,14 +98,24 @@ def test_frames_show_what_the_camera_sees(samples, seed):
 def test_a_fine_pattern_is_averaged_and_does_not_flicker():
     checks = (torch.arange(1000)[:, None] + torch.arange(1500)).remainder(2).mul(255).byte().expand(3, -1, -1)
     for seed in range(5):
-        path = drawn_path(1500, 1000, 32, seed)
+        path = drawn_path(1500, 1000, 32, 32, seed)
         if path.at(0).side > 4 * 32:
-            frames = film(checks, range(9), 32, seed).float()
+            frames = film(checks, range(9), 32, 32, seed).float()
             assert (frames - 127.5).abs().max() < 8
 
 
+def test_a_crop_shows_its_part_of_a_frame_in_the_same_size(samples):
+    """Half the frame has half its view, and moves as many pixels."""
+    whole, part = drawn_path(1280, 720, 96, 96, 5), drawn_path(1280, 720, 96, 48, 5)
+    assert part.at(3).side == pytest.approx(whole.at(3).side / 2)
+    assert part.x.speed == pytest.approx(whole.x.speed)
+    frames = film(photograph(samples), [0, 9], 96, 48, 5)
+    seen = seen_exactly(photograph(samples), part.at(9), 48)
+    assert mean_squared_errors(seen[None], frames[1:])[0] < 12
+
+
 def test_a_picture_smaller_than_the_frames_is_enlarged():
-    frames = film(torch.full((3, 5, 9), 77, dtype=torch.uint8), range(5), 48, 3)
+    frames = film(torch.full((3, 5, 9), 77, dtype=torch.uint8), range(5), 48, 48, 3)
     assert frames.shape == (5, 3, 48, 48)
     assert (frames == 77).all()
 
@@ -117,7 +131,7 @@ def album(tmp_path: Path) -> Path:
 
 
 def test_images_are_clips_if_they_are_animated(album):
-    sampling = Sampling(9, 48, 3, dynamic_sample=True, animate_images=True, seed=5)
+    sampling = Sampling(9, 48, sample_rate=3, dynamic_sample=True, animate_images=True, seed=5)
     dataset = open_dataset([Source(album)], sampling, strict=True, progress=Listener())
     assert len(dataset) == 2
     first, second = dataset.clip(0), dataset.clip(2)
@@ -131,7 +145,7 @@ def test_images_are_clips_if_they_are_animated(album):
 def test_a_faster_sample_rate_shows_later_views(album):
     slow, fast = (
         open_dataset(
-            [Source(album)], Sampling(5, 48, rate, animate_images=True), strict=True, progress=Listener()
+            [Source(album)], Sampling(5, 48, sample_rate=rate, animate_images=True), strict=True, progress=Listener()
         ).clip(0)
         for rate in (1, 4)
     )

@@ -61,6 +61,19 @@ def test_a_sample_is_what_reading_in_order_gives(videos: Path) -> None:
     assert seen == {(rate, flip) for rate in (1, 2, 3) for flip in (False, True)}
 
 
+def test_a_smaller_crop_is_cut_out_of_the_same_frames(videos: Path) -> None:
+    given: dict[str, Any] = {"sample_rate": 2, "random_crop": True, "resolution": 64}
+    whole, part = opened(videos, **given), opened(videos, **given, crop_size=24)
+    for number in range(10):
+        sample = part.clip(number)
+        frames = read_video(Path(sample.source)).frames
+        where = place(part.draw(number), part.sampling, len(frames))
+        expected = scale_and_crop(frames[where.start :: where.sample_rate][:5], 64, 24, where.at)
+        assert sample.frames.shape == (5, 3, 24, 24)
+        assert (sample.frames.int() - expected.int()).abs().max() <= 1
+        assert sample.source == whole.clip(number).source
+
+
 def test_a_sample_in_the_size_of_its_video_is_exact(tmp_path: Path) -> None:
     encode(tmp_path / "a.mkv", 30, codec="ffv1", pix_fmt="bgr0", size=(48, 48))
     dataset = opened(tmp_path, sample_rate=2)

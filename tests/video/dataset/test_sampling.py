@@ -33,7 +33,7 @@ def test_permutations_differ_and_mix() -> None:
 
 @given(st.integers(0, 2**40), st.integers(1, 9), st.integers(1, 5), st.booleans(), st.integers(0, 60))
 def test_no_sample_reaches_beyond_its_video(number: int, frames: int, rate: int, dynamic: bool, spare: int) -> None:
-    sampling = Sampling(frames, 64, rate, dynamic_sample=dynamic, random_crop=True, flip=True)
+    sampling = Sampling(frames, 64, sample_rate=rate, dynamic_sample=dynamic, random_crop=True, flip=True)
     length = sampling.frames_needed + spare
     where = place(draw(0, number), sampling, length)
     assert where.start >= 0
@@ -44,7 +44,7 @@ def test_no_sample_reaches_beyond_its_video(number: int, frames: int, rate: int,
 
 @given(st.integers(1, 9), st.integers(1, 5), st.booleans())
 def test_the_last_frame_can_be_drawn_and_the_shortest_video_be_used(frames: int, rate: int, dynamic: bool) -> None:
-    sampling = Sampling(frames, 64, rate, dynamic_sample=dynamic)
+    sampling = Sampling(frames, 64, sample_rate=rate, dynamic_sample=dynamic)
     most = 1 - 2**-53
     last = place(Draw(most, most, 0, 0, 0), sampling, 100)
     assert last.start + span(frames, last.sample_rate) == 100
@@ -53,8 +53,8 @@ def test_the_last_frame_can_be_drawn_and_the_shortest_video_be_used(frames: int,
 
 def test_what_is_not_asked_for_is_left_alone() -> None:
     at_will = Draw(0.9, 0.5, 0.1, 0.2, 0.3)
-    assert place(at_will, Sampling(5, 64, 2), 109) == Place(50, 2, (0.5, 0.5), False)
-    asked = Sampling(5, 64, 2, dynamic_sample=True, random_crop=True, flip=True)
+    assert place(at_will, Sampling(5, 64, sample_rate=2), 109) == Place(50, 2, (0.5, 0.5), False)
+    asked = Sampling(5, 64, sample_rate=2, dynamic_sample=True, random_crop=True, flip=True)
     assert place(at_will, asked, 109) == Place(50, 2, (0.1, 0.2), True)
     assert place(at_will, asked, 8) == Place(2, 1, (0.1, 0.2), True)  # for rate 2 it is too short
 

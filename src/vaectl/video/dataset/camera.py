@@ -76,9 +76,10 @@ class Path:
         return View(self.x.at(time), self.y.at(time), math.exp(self.zoom.at(time)), self.turn.at(time))
 
 
-def drawn_path(width: int, height: int, resolution: int, seed: int) -> Path:
+def drawn_path(width: int, height: int, resolution: int, crop_size: int, seed: int) -> Path:
     """The path that belongs to `seed`, over a picture of that size, for frames of `resolution` pixels.
 
+    Its view is the part of such a frame that a crop of `crop_size` shows; it moves as the frame would.
     A pixel of the frame is never smaller than one of the picture, unless the picture is smaller than the frame.
     """
     largest_turn = MOST_TURN * uniform("turn", seed) ** 2
@@ -86,14 +87,15 @@ def drawn_path(width: int, height: int, resolution: int, seed: int) -> Path:
     most = min(width, height) / bounds
     least = min(most, resolution * MOST_ZOOM)
     widest = least + (most - least) * uniform("side", seed)
+    shown = widest * crop_size / resolution
     zoom = math.log(MOST_ZOOM) / 2 * uniform("zoom", seed)
     across, down = (
-        _pan(size, widest * bounds, FASTEST * widest, axis, seed) for size, axis in ((width, "x"), (height, "y"))
+        _pan(size, shown * bounds, FASTEST * widest, axis, seed) for size, axis in ((width, "x"), (height, "y"))
     )
     return Path(
         across,
         down,
-        Sway.drawn(math.log(widest) - zoom, zoom, FASTEST / 2, "zoom", seed),
+        Sway.drawn(math.log(shown) - zoom, zoom, FASTEST / 2, "zoom", seed),
         Sway.drawn(0.0, largest_turn, FASTEST / 2, "turn", seed),
     )
 
@@ -106,19 +108,19 @@ def _pan(size: int, view: float, fastest: float, axis: str, seed: int) -> Sway:
     return Sway.drawn(centre, extent, fastest, axis, seed)
 
 
-def film(picture: Tensor, times: Sequence[int], resolution: int, seed: int) -> Tensor:
-    """What the camera sees of `picture`, (3, H, W) uint8, at these times: (T, 3, resolution, resolution) uint8.
+def film(picture: Tensor, times: Sequence[int], resolution: int, crop_size: int, seed: int) -> Tensor:
+    """What the camera sees of `picture`, (3, H, W) uint8, at these times: (T, 3, crop_size, crop_size) uint8.
 
-    The picture is first scaled down, antialiased, to about the resolution of the frames; then each frame is sampled
-    with four points for each pixel, bilinear, and averaged.
+    That is a crop of frames of `resolution` pixels. The picture is first scaled down, antialiased, to about their size;
+    then each frame is sampled with four points for each pixel, bilinear, and averaged.
     """
     _, height, width = picture.shape
-    path = drawn_path(width, height, resolution, seed)
+    path = drawn_path(width, height, resolution, crop_size, seed)
     views = [path.at(time) for time in times]
     left, right = (_beyond(sign, [view.x + sign * view.reach for view in views], width) for sign in (-1, 1))
     top, bottom = (_beyond(sign, [view.y + sign * view.reach for view in views], height) for sign in (-1, 1))
     seen = picture[None, :, top:bottom, left:right]
-    scale = min(1.0, 1.5 * resolution / min(view.side for view in views))
+    scale = min(1.0, 1.5 * crop_size / min(view.side for view in views))
     size = tuple(max(1, math.ceil(scale * side)) for side in seen.shape[2:])
     if size != seen.shape[2:]:
         seen = F.interpolate(seen, size, mode="bilinear", antialias=True)
@@ -128,7 +130,7 @@ def film(picture: Tensor, times: Sequence[int], resolution: int, seed: int) -> T
         some = [
             _transform(view, left, top, right - left, bottom - top) for view in views[first : first + _FRAMES_AT_ONCE]
         ]
-        grid = F.affine_grid(torch.tensor(some), [len(some), 3, 2 * resolution, 2 * resolution], align_corners=False)
+        grid = F.affine_grid(torch.tensor(some), [len(some), 3, 2 * crop_size, 2 * crop_size], align_corners=False)
         fine = F.grid_sample(seen.expand(len(some), -1, -1, -1), grid, padding_mode="border", align_corners=False)
         frames.append(F.avg_pool2d(fine, 2).round_().clamp_(0, 255).byte())
     return torch.cat(frames)

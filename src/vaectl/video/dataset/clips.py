@@ -39,7 +39,7 @@ class Sample:
     """A clip as the training takes it."""
 
     frames: Tensor
-    """(T, 3, resolution, resolution) uint8 RGB."""
+    """(T, 3, side, side) uint8 RGB."""
     number: int
     source: str
     """The file that it was cut from."""

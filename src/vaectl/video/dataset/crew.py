@@ -28,9 +28,9 @@ _PATIENCE = 10
 class Unfinished:
     """A batch that is being filled."""
 
-    def __init__(self, numbers: Sequence[int], num_frames: int, resolution: int) -> None:
+    def __init__(self, numbers: Sequence[int], num_frames: int, side: int) -> None:
         self.numbers = numbers
-        self.frames = torch.empty((len(numbers), num_frames, 3, resolution, resolution), dtype=torch.uint8)
+        self.frames = torch.empty((len(numbers), num_frames, 3, side, side), dtype=torch.uint8)
         self.missing = len(numbers)
         self.notes: list[str] = []
 

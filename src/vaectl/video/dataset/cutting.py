@@ -28,7 +28,7 @@ class Cutter:
         self._indexed = 0
 
     def cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
-        """The sample that `draw` names in the video at `path`: (num_frames, 3, resolution, resolution) uint8 RGB.
+        """The sample that `draw` names in the video at `path`: (num_frames, 3, side, side) uint8 RGB.
 
         Resized in 8-bit arithmetic: within one level of `scale_and_crop` as metrics use it. Depends on the arguments
         and the file alone. Raises VaectlError, in one line, whatever is wrong with the file.
@@ -46,15 +46,15 @@ class Cutter:
         reader, frames = self._open(path)
         if not sampling.suits(frames):
             raise VaectlError(f"{path}: has {frames} frames, and {sampling.frames_needed} are needed")
-        size = sampling.resolution
+        size, side = sampling.resolution, sampling.side
         if frames == 1 and sampling.animate_images:
             where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
             times = range(0, span(sampling.num_frames, where.sample_rate), where.sample_rate)
-            cut = film(reader.read().frames[0], times, size, draw.camera)
+            cut = film(reader.read().frames[0], times, size, side, draw.camera)
         else:
             where = place(draw, sampling, frames)
             clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=_FRAMES_AT_ONCE)
-            cut = torch.cat([scale_and_crop(clip.frames, size, size, where.at, exact=False) for clip in clips])
+            cut = torch.cat([scale_and_crop(clip.frames, size, side, where.at, exact=False) for clip in clips])
         return cut.flip(-1) if where.flip else cut
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:

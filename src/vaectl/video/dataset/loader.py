@@ -104,7 +104,7 @@ class ClipLoader:
         with Crew(self._dataset, self._workers) as crew:
             while True:
                 while crew.has_time and len(unfinished) <= self._workers:
-                    unfinished.append(Unfinished(next(upcoming), sampling.num_frames, sampling.resolution))
+                    unfinished.append(Unfinished(next(upcoming), sampling.num_frames, sampling.side))
                     crew.fill(unfinished[-1])
                 if not crew.work(leaving):
                     return

@@ -16,7 +16,9 @@ class Sampling:
 
     num_frames: int
     resolution: int
-    """Pixels: the shorter side of a frame is brought to it, and a square of that size is cut out."""
+    """Pixels: the shorter side of a frame is brought to it."""
+    crop_size: int | None = None
+    """Pixels: the side of the square that is cut out of the frame; None: that of its shorter side."""
     sample_rate: int = 1
     """Distance in frames from one frame of the sample to the next."""
     dynamic_sample: bool = False
@@ -28,6 +30,11 @@ class Sampling:
     animate_images: bool = False
     """Let a camera move over videos of one frame, so that they are long enough for every sample."""
     seed: int = 0
+
+    @property
+    def side(self) -> int:
+        """Of the sample's frames, in pixels."""
+        return self.crop_size or self.resolution
 
     @property
     def frames_needed(self) -> int:
