@@ -19,6 +19,7 @@ from torch import Tensor
 from vaectl.errors import VaectlError
 from vaectl.memory import format_size, obtainable, return_what_is_freed
 from vaectl.models import load_model
+from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
 from vaectl.models.wfvae import WFVAE
@@ -85,7 +86,8 @@ def open_model(path: Path | None, device: str, dtype: str, limits: Limits) -> An
     """The model at `path`, None for the built-in one."""
     if limits.tiled:
         return_what_is_freed()
-    return load_model(path, device=device, dtype=dtype)
+    where = choose_device(device)
+    return load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
 
 
 def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.config import FAMILIES, WFVAEConfig, read_config
+from vaectl.models.placement import choose_dtype
 
 from .reference import load_reference, synthetic_model
 
@@ -126,6 +127,22 @@ def test_networks_of_the_objective_beside_the_weights_are_passed_over(directory,
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state | {"loss.discriminator.main.0.weight": torch.ones(2)}, directory / f"{LAYERS}.safetensors")
     assert_same(load_model(directory), model)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "usual", "sparing"),
+    [
+        ("cpu", None, torch.float32, torch.float32),
+        ("mps", None, torch.float32, torch.float16),
+        ("cuda", (7, 5), torch.float32, torch.float16),
+        ("cuda", (9, 0), torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_the_precision_that_auto_means(monkeypatch, device, capability, usual, sparing):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype("auto", torch.device(device)) == usual
+    assert choose_dtype("auto", torch.device(device), sparing=True) == sparing
+    assert choose_dtype("float32", torch.device(device), sparing=True) == torch.float32
 
 
 def test_half_precision_weights_are_read_into_the_asked_type(directory, model):
