@@ -1,11 +1,13 @@
 """A model beside the best linear transform that keeps as many numbers: the least that a trained model has to beat.
 
-    python benchmarks/linear_bar.py [--ckpt DIRECTORY] [--num-frames 33] [--resolution 256] [--markdown] [CLIP ...]
+    python benchmarks/linear_bar.py [--ckpt DIRECTORY] [--num-frames 33] [--resolution 256] [--train-path TREE ...]
+        [--markdown] [CLIP ...]
 
 The linear transform is a principal component analysis (PCA) of blocks of pixels, one block for each position of the
 latent, with as many components as the latent has channels. As the models do, it takes the first frame alone (blocks of
 1x8x8, for which all frames serve as examples) and then each group of four (or eight) frames (blocks of 4x8x8). It is
-fit on the other clips, or on the very clip that it is measured on: no linear transform can do better there.
+fit on the other clips, or on the very clip that it is measured on: no linear transform can do better there. With
+--train-path it is also fit on clips that are drawn as for a training: 17 frames, up to 4 apart, 64x64 pixels.
 
 "pooled" is the PSNR of the mean squared error of the whole clip; PSNR as in the published tables is the mean over
 frames, in which a few frames that are nearly black count for much. Both sides give 8-bit frames, which are cropped to
@@ -32,7 +34,8 @@ from vaectl.engine import Beside, Limits, open_model, reconstruct_frames
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.psnr import mean_squared_errors
-from vaectl.progress import Progress
+from vaectl.progress import Progress, Silent
+from vaectl.video.dataset import Sampling, Source, open_dataset
 
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
 STRETCH = 32
@@ -114,6 +117,15 @@ def read(path: Path, grid: Grid, num_frames: int, resolution: int) -> Tensor:
     return frames[..., :height, :width].contiguous()
 
 
+def drawn(trees: Sequence[Path], count: int = 2000) -> list[Tensor]:
+    """Clips as training draws them."""
+    sampling = Sampling(
+        17, 256, 64, sample_rate=4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1
+    )
+    data = open_dataset([Source(tree, 1.0) for tree in trees], sampling, strict=True, progress=Silent())
+    return [data.clip(number).frames for number in range(count)]
+
+
 def row(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> list[str]:
     """PSNR, pooled PSNR, the other metrics, and the PSNR of each stretch."""
     built = build(metrics, MetricSettings(), torch.device("cpu"))
@@ -132,10 +144,13 @@ def rows(arguments: argparse.Namespace, progress: Progress) -> Iterator[list[str
     config = model.config
     grid = Grid(config.latent_channels, config.time_compression, config.space_compression)
     clips = {path: read(path, grid, arguments.num_frames, arguments.resolution) for path in arguments.clips}
+    examples = drawn(arguments.train_path) if arguments.train_path else []
     for path, clip in clips.items():
         others = [other for name, other in clips.items() if name != path]
         beside = Beside.of(stored=0, frame=clip[0, 0].numel(), shown=0)
         came_back = {"model": reconstruct_frames(model, clip[None], path, Limits(), beside, progress)[0]}
+        if examples:
+            came_back["linear, of the training clips"] = through_linear(grid, examples, clip)
         if others:
             came_back["linear, of other clips"] = through_linear(grid, others, clip)
         came_back["linear, of this clip"] = through_linear(grid, [clip], clip)
@@ -150,6 +165,7 @@ def main() -> None:
     parser.add_argument("--ckpt", type=Path, help="a model directory; without it the built-in model")
     parser.add_argument("--num-frames", type=int, default=33)
     parser.add_argument("--resolution", type=int, default=256, help="of the square; 0: as the file has it")
+    parser.add_argument("--train-path", nargs="+", type=Path, help="videos and images to fit one more transform on")
     parser.add_argument("--metric", nargs="+", default=["psnr", "ssim", "lpips"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--markdown", action="store_true")

@@ -19,8 +19,8 @@ class Listener:
         """Of each finished clip: its name, the frames announced, the frames done."""
         self._clip: tuple[str, int | None, int] | None = None
 
-    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
-        self._clip = (name, total, 0)
+    def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
+        self._clip = (name, total, done)
 
     def advance(self, count: int) -> None:
         assert self._clip

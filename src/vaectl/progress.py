@@ -11,10 +11,10 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the story of a run. Calls come from one thread, in order; notes and warnings from any."""
 
-    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
+    def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
         """Something called `name` begins, mostly a clip; `total` is its number of frames, None while unknown.
 
-        `unit` is what is counted, where that is not frames.
+        `unit` is what is counted, where that is not frames; `done` of them were finished before.
         """
 
     def advance(self, count: int) -> None:
@@ -36,7 +36,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that nobody looks at."""
 
-    def start(self, name: str, total: int | None, unit: str = "frames") -> None: ...
+    def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None: ...
 
     def advance(self, count: int) -> None: ...
 

@@ -58,6 +58,17 @@ def test_lines_are_sparse_and_tell_rate_and_time_left(monkeypatch):
     ]
 
 
+def test_what_was_done_before_counts_in_the_total_and_not_in_the_rate(monkeypatch):
+    now = iter([0.0, 6.0, 6.0])
+    monkeypatch.setattr(cli_console, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(now))}))
+    console = Console(file=io.StringIO(), width=200)
+    lines = _Lines(console)
+    lines.start("vae", 100, "steps", done=70)
+    lines.advance(12)
+    lines.finish()
+    assert console.file.getvalue() == "vae: 82/100 steps, 2.0 steps/s, 0:00:09 left\n"
+
+
 def test_the_last_line_is_not_said_twice(monkeypatch):
     monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
     console = Console(file=io.StringIO(), width=200)

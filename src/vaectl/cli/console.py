@@ -75,7 +75,7 @@ class _Bar(_Remarks):
         super().__init__(console)
         self._timer: Timer | None = None
 
-    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
+    def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -84,7 +84,7 @@ class _Bar(_Remarks):
             TimeRemainingColumn(),
         )
         self._bar = _WithStatus(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task(escape(name), total=total, unit=unit)
+        self._task = self._bar.add_task(escape(name), total=total, completed=done, unit=unit)
         self._timer = Timer(PATIENCE, self._bar.start)
         self._timer.daemon = True
         self._timer.start()
@@ -126,8 +126,9 @@ class _Lines(_Remarks):
         super().__init__(console)
         self._name: str | None = None
 
-    def start(self, name: str, total: int | None, unit: str = "frames") -> None:
-        self._name, self._total, self._unit, self._done, self._spoken = name, total, unit, 0, 0
+    def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._before = self._done = self._spoken = done
         self._message = ""
         self._begun = self._last = time.monotonic()
 
@@ -140,7 +141,7 @@ class _Lines(_Remarks):
             self._speak()
 
     def finish(self) -> None:
-        if self._name is not None and 0 < self._spoken < self._done:
+        if self._name is not None and self._before < self._spoken < self._done:
             self._speak()
         self._name = None
 
@@ -148,7 +149,8 @@ class _Lines(_Remarks):
         self._last, self._spoken = time.monotonic(), self._done
         seconds = self._last - self._begun
         total = "" if self._total is None else f"/{self._total}"
-        left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(self._done, 1)
+        made = self._done - self._before
+        left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(made, 1)
         rest = f", {timedelta(seconds=round(left))} left" if left > 0 else f" in {timedelta(seconds=round(seconds))}"
-        message = f"{self._done}{total} {self._unit}, {pace(self._done / seconds, self._unit)}{rest}{self._message}"
+        message = f"{self._done}{total} {self._unit}, {pace(made / seconds, self._unit)}{rest}{self._message}"
         say(str(self._name), message, self._console)

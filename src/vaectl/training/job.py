@@ -105,7 +105,7 @@ class Run:
         options, trainer = self.options, self.trainer
         if ranks.is_main():
             write_options(self.run, recordable(options))
-        self.progress.start(options.exp_name, trainer.steps - trainer.step, "steps")
+        self.progress.start(options.exp_name, trainer.steps, "steps", done=trainer.step)
         try:
             with (
                 ClipLoader(self.data, self.clips_of_batch, first=0, workers=options.num_workers) as loader,
