@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.models import winograd
 from vaectl.models.piece import Piece, outputs
 from vaectl.models.statistics import Statistics, at_least_float32
 
@@ -165,6 +166,8 @@ class Conv3d(nn.Conv3d):
                 for axis in (1, 2)
             )
             return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
+        if self.pads == (0, 1, 1) and stride == (1, 1, 1) and winograd.pays(window_BCTHW, self.weight):
+            return winograd.convolve(window_BCTHW, self.weight, self.bias)
         plain = window_BCTHW.device.type == "cpu" and window_BCTHW.dtype == self.weight.dtype == torch.float32
         if plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
             # Called by name, because F.conv3d takes a far slower kernel than this one where batch, channels, frames and
@@ -207,7 +210,10 @@ class Conv2d(Layer):
         self.stride, self.pad = stride, padding
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        y = per_frame(lambda x: F.conv2d(x, self.weight, self.bias, self.stride, self.pad), x_BCTHW)
+        if self.pad == self.stride == 1 and winograd.pays(x_BCTHW, self.weight):
+            y = winograd.convolve(x_BCTHW, self.weight.unsqueeze(2), self.bias)
+        else:
+            y = per_frame(lambda x: F.conv2d(x, self.weight, self.bias, self.stride, self.pad), x_BCTHW)
         return piece.trim(y, self.pad)
 
     def margin_before(self, margin: int) -> int:

@@ -1,0 +1,85 @@
+"""Convolutions that are 3x3 in space, with fewer products, for wide layers on the CPU: F(2x2, 3x3).
+
+2x2 outputs are made of 16 products of a 4x4 patch in place of 36 (Lavin and Gray 2016, "Fast Algorithms for
+Convolutional Neural Networks", section 4.1); a kernel over time stays as it is. Beside them stand some sums for each
+value and 16 new weights for each 9, so it pays where channels are many. The result is that of the convolution up to
+rounding: some 1e-6 on outputs of order 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WIDE = 128
+"""Channels in and out from which on it is faster."""
+MANY = 2048
+"""And positions: it takes so many to be worth new weights."""
+STRIP_BYTES = 6 * 2**20
+"""Of the input, at a time: so that what is made of it stays in the caches."""
+
+
+def pays(x_BCTHW: Tensor, weight: Tensor) -> bool:
+    """Whether this is the faster way for a weight (O, C, ..., 3, 3) at stride 1."""
+    b, _, t, h, w = x_BCTHW.shape
+    return (
+        min(weight.shape[:2]) >= WIDE
+        and weight.shape[-2:] == (3, 3)
+        and b * t * h * w >= MANY
+        and x_BCTHW.device.type == "cpu"
+        and x_BCTHW.dtype == weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution with `weight` (O, C, k, 3, 3), padded with one zero on each side in space and not in time."""
+    b, _, t, h, w = x_BCTHW.shape
+    weights = [spread(row) for row in spread(weight)]
+    out = x_BCTHW.new_empty((b, t - weight.shape[2] + 1, h, w, len(weight)))
+    x = x_BCTHW.permute(0, 2, 3, 4, 1)
+    rows = max(2, STRIP_BYTES // (x[:, :, 0].nbytes) // 2 * 2)
+    for top in range(0, h, rows):
+        stop = min(top + rows, h)
+        strip = x[:, :, max(top - 1, 0) : stop + 1]
+        above, below = int(top == 0), int(stop == h) + (stop - top) % 2
+        strip = F.pad(strip, (0, 0, 1, 1 + w % 2, above, below))
+        made = [
+            gathered([product(patch, one) for patch, one in zip(patches(row, axis=3), weights[i], strict=True)])
+            for i, row in enumerate(patches(strip, axis=2))
+        ]
+        for column in (0, 1):
+            for row, values in enumerate(gathered([each[column] for each in made])):
+                place = out[:, :, top + row : stop : 2, column::2]
+                values = values[:, :, : place.shape[2], : place.shape[3]]
+                torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
+    return out.permute(0, 4, 1, 2, 3)
+
+
+def spread(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The taps of the last axis but one, or of the last if that is all, 3 of them, as 4."""
+    a, b, c = weight.unbind(-2 if weight.ndim == 5 else -1)
+    middle = (a + c) / 2
+    return a, middle + b / 2, middle - b / 2, c
+
+
+def patches(x: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What 4 positions along an axis, from every second one on, bring to the products."""
+    size = x.shape[axis] - 2
+    a, b, c, d = (x.narrow(axis, i, size - 1).unfold(axis, 1, 2).squeeze(-1) for i in range(4))
+    return a - c, b + c, c - b, b - d
+
+
+def product(patch_BTHWC: Tensor, weight_OIK: Tensor) -> Tensor:
+    """Over channels and time, as a convolution that has no extent in space."""
+    x, weight = patch_BTHWC.permute(0, 4, 1, 2, 3), weight_OIK[..., None, None]
+    return torch.mkldnn_convolution(x, weight, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1).permute(0, 2, 3, 4, 1)
+
+
+def gathered(products: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The first and the second of two outputs from the 4 products along an axis."""
+    a, b, c, d = products
+    return a + b + c, b - c - d

@@ -1,0 +1,112 @@
+"""Convolutions with fewer products, against those of PyTorch in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.tiling.models import make_model
+from vaectl.models import winograd
+from vaectl.models.layers import CausalConv3d, Conv2d
+from vaectl.models.piece import Piece
+from vaectl.models.streaming import reconstruct_pieces
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """It is taken for layers of any width; gives the shapes of the weights for which it was."""
+    monkeypatch.setattr(winograd, "WIDE", 1)
+    monkeypatch.setattr(winograd, "MANY", 1)
+    taken: list[torch.Size] = []
+    convolve = winograd.convolve
+
+    def remembered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        taken.append(weight.shape)
+        return convolve(x, weight, bias)
+
+    monkeypatch.setattr(winograd, "convolve", remembered)
+    return taken
+
+
+def random(*shape: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("strip", [1, 2**13, 2**30])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("clip", "weight"),
+    [
+        ((1, 5, 5, 13, 10), (8, 5, 3, 3, 3)),
+        ((2, 8, 2, 7, 9), (8, 8, 1, 3, 3)),
+        ((1, 8, 3, 40, 64), (16, 8, 3, 3, 3)),
+        ((1, 64, 4, 16, 16), (64, 64, 3, 3, 3)),
+        ((1, 4, 3, 1, 1), (4, 4, 3, 3, 3)),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
+    """As near to the exact result as the direct convolution, but for a factor: its sums have other terms."""
+    monkeypatch.setattr(winograd, "STRIP_BYTES", strip)
+    x, taps, shift = random(*clip), random(*weight), random(1, weight[0], 1, 1, 1).flatten() if bias else None
+    made = winograd.convolve(x, taps, shift)
+    exact = F.conv3d(x.double(), taps.double(), None if shift is None else shift.double(), padding=(0, 1, 1))
+    assert made.shape == exact.shape
+    assert made.is_contiguous(memory_format=torch.channels_last_3d)
+    direct = (F.conv3d(x, taps, shift, padding=(0, 1, 1)) - exact).abs().max()
+    assert (made - exact).abs().max() < 4 * direct + 1e-6
+
+
+@pytest.mark.parametrize("layer", [CausalConv3d(6, 8, 3, padding=1), Conv2d(6, 8, 3, padding=1)], ids=["3d", "2d"])
+def test_layers_take_it_without_gradients_alone(everywhere, layer):
+    x = random(1, 6, 3, 9, 12)
+    learning = layer(x, Piece())
+    assert not everywhere
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, Piece()), learning, rtol=0, atol=1e-5)
+    assert len(everywhere) == 1
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [CausalConv3d(6, 8, 3, stride=2), CausalConv3d(6, 8, 1), Conv2d(6, 8, 3, stride=2), Conv2d(6, 8, 1)],
+    ids=["halving", "1x1x1", "halving 2d", "1x1"],
+)
+@torch.no_grad()
+def test_layers_of_another_shape_do_not(everywhere, layer):
+    layer(random(1, 6, 3, 9, 13), Piece())
+    assert not everywhere
+
+
+@torch.no_grad()
+def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
+    wide, many = winograd.WIDE, winograd.MANY
+    weight = torch.empty(wide, wide, 3, 3, 3)
+    clip = torch.empty(1, wide, 1, 1, many)
+    assert winograd.pays(clip, weight)
+    assert not winograd.pays(clip, weight[1:])
+    assert not winograd.pays(clip, weight[:, 1:])
+    assert not winograd.pays(clip[..., 1:], weight)
+    assert not winograd.pays(clip.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd.pays(clip, weight)
+    with torch.enable_grad():
+        assert not winograd.pays(clip, weight)
+
+
+@torch.no_grad()
+def test_a_network_with_it_is_the_same_and_so_are_its_tiles(everywhere, monkeypatch):
+    model = make_model(stride=4, blocks=1, connect=1)
+    video = random(1, 3, 9, 80, 112).clamp(-1, 1)
+    fast = model.reconstruct(video)
+    assert len(everywhere) > 20
+    tiled = torch.cat(list(reconstruct_pieces(model, iter(video.split(4, dim=2)), Tiles(model, 5, InMemory()))), dim=2)
+    torch.testing.assert_close(tiled, fast, rtol=0, atol=1e-4)
+    monkeypatch.setattr(winograd, "WIDE", 10**6)
+    torch.testing.assert_close(model.reconstruct(video), fast, rtol=0, atol=1e-4)
