@@ -73,7 +73,7 @@ def test_the_builtin_model_is_told_and_the_published_ones(capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     builtin = next(line for line in out.splitlines() if "built-in model" in line)
-    assert builtin.split()[2:] == ["WFVAE", "2.5M", "10.2", "MB", "4x8x8", "16"]
+    assert builtin.split()[2:] == ["WFVAE", "5.5M", "21.8", "MB", "4x8x8", "16"]
     assert all(known.name in out and known.hub in out for known in PUBLISHED)
     assert max(map(len, out.splitlines())) <= 80
     assert main(["models", "--json"]) == 0

@@ -196,6 +196,20 @@ def test_weights_of_another_shape_begin_anew_only_on_demand(videos, tmp_path):
     assert after["decoder.conv_in.conv.weight"].shape[1] == 8
 
 
+def test_a_config_beside_pretrained_weights_is_of_their_network(videos, tmp_path):
+    begun = run(videos, tmp_path, max_steps=1)
+    pretrained = {"pretrained_model_name_or_path": str(begun.checkpoint), "max_steps": 1}
+    same = json.loads((begun.checkpoint / "config.json").read_text()) | {"scale": [2.0], "shift": [1.0]}
+    (tmp_path / "same.json").write_text(json.dumps(same))
+    run(videos, tmp_path, exp_name="b", model_config=str(tmp_path / "same.json"), **pretrained)
+    (tmp_path / "wide.json").write_text(json.dumps(same | {"latent_dim": 8}))
+    wide = {"model_config": str(tmp_path / "wide.json"), **pretrained}
+    with pytest.raises(UsageError, match=r"wide\.json: is not the config of .*: latent_dim differ; leave it out"):
+        run(videos, tmp_path, exp_name="c", **wide)
+    result = run(videos, tmp_path, exp_name="c", ignore_mismatched_sizes=True, **wide)
+    assert weights(result.checkpoint)["decoder.conv_in.conv.weight"].shape[1] == 8
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(videos, tmp_path):
     left = tmp_path / "results" / "vae" / ".unfinished-checkpoint-00000005-1"
     left.mkdir(parents=True)

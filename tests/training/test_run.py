@@ -247,7 +247,6 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
         ({"resolution": 20}, "--resolution must be a multiple of 8, not 20; 16 is|24 is"),
         ({"model_name": "CausalVAE"}, "--model-name CausalVAE: the config is of a WFVAEModel"),
         ({"disc_cls": "Other"}, "--disc-cls Other"),
-        ({"pretrained_model_name_or_path": "x", "model_config": "y"}, "exclude each other"),
         ({"video_weight": ["1", "2"]}, "--video-weight is given 2 times, --video-path 1 times"),
         ({"exp_name": "a/b"}, "--exp-name is a name"),
         ({"recipe": "tinny"}, "tiny"),

@@ -223,8 +223,6 @@ class TrainOptions:
     debug: Debug = False
 
     def __post_init__(self) -> None:
-        if self.model_config is not None and self.pretrained_model_name_or_path is not None:
-            raise ValueError("--model-config and --pretrained-model-name-or-path exclude each other; give one")
         if self.video_weight and len(self.video_weight) != len(self.video_path):
             raise ValueError(
                 f"--video-weight is given {len(self.video_weight)} times, --video-path {len(self.video_path)} times;"

@@ -51,15 +51,18 @@ def check_folder(run: Path, checkpoint: Path | None) -> None:
 def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
     """The model to train, in float32 on its device: of the checkpoint, else pretrained, else new.
 
-    Raises UsageError where none is named, or where it cannot take clips of the wanted length; and as `load_model` does.
+    Raises UsageError where none is named, where the config is not the pretrained one, or where the model cannot take
+    clips of the wanted length; and as `load_model` does.
     """
     device = choose_device(ranks.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained = checkpoint or options.pretrained_model_name_or_path
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32")
+        if checkpoint is None and options.model_config is not None:
+            check_config(options.model_config, model.config, pretrained)
     elif pretrained is not None:
-        model = placed(fitting(pretrained, progress), device)
+        model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
         model = placed(build_model(read_config(options.model_config)), device)
     else:
@@ -76,10 +79,20 @@ def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
     return model
 
 
-def fitting(path: Path, progress: Progress) -> AnyVAE:
-    """A new model of that directory's config, with those of its weights that fit."""
+def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
+    """A config beside a pretrained model has to be of the same network."""
+    given, own = ({**each.to_json(), "shift": None, "scale": None} for each in (read_config(file), config))
+    if different := [name for name in own if given.get(name) != own[name]]:
+        raise UsageError(
+            f"--model-config {file}: is not the config of {pretrained}: {first_few(different)} differ; leave it out, or"
+            " pass --ignore-mismatched-sizes to train its network with what fits of the weights"
+        )
+
+
+def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
+    """A new model of that config, None for the directory's own, with those of the directory's weights that fit."""
     directory, file = locate(path)
-    model: AnyVAE = build_model(read_config(directory / "config.json"))
+    model: AnyVAE = build_model(read_config(config or directory / "config.json"))
     given, own = read_weights(file), model.state_dict()
     fit = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
     model.load_state_dict(fit, strict=False)
