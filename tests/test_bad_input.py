@@ -207,7 +207,7 @@ def cut_weights(folder: Path) -> None:
 BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another shape": (lambda folder: change_weights(folder, lambda t: torch.zeros(*t.shape, 2)), "of another shape"),
     "NaN": (lambda folder: change_weights(folder, lambda t: t * float("nan")), "NaN or infinite values in 1 tensors"),
-    "another width": (lambda folder: change_config(folder, base_channels=24), "does not fit the config.json"),
+    "another width": (lambda folder: change_config(folder, base_channels=32), "does not fit the config.json"),
     "malicious pickle": (malicious, "refused"),
     "malicious checkpoint": (malicious_zip, "refused"),
     "half the weights": (cut_weights, "cannot be read as weights"),
