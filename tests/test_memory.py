@@ -46,20 +46,30 @@ def test_this_process_has_used_some_and_may_have_more():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
-def test_freed_memory_is_returned():
-    """Blocks of a few MiB, every second one freed: by itself the library keeps them all."""
-    program = """
+@pytest.mark.parametrize(("megabytes", "kept"), [(1, True), (24, False)])
+def test_freed_memory_is_kept_for_reuse_up_to_a_size_and_can_be_returned(megabytes, kept):
+    """Every second one of blocks that make up 192 MiB is freed."""
+    program = f"""
 import torch
-from vaectl.memory import _kilobytes, return_what_is_freed
-return_what_is_freed()
-torch.zeros(5 * 2**20)  # a freed block of that size makes the library keep smaller ones
-blocks = [torch.zeros(2**20) for _ in range(64)]
-before = _kilobytes("/proc/self/status", "VmRSS")
+from vaectl.memory import _kilobytes, return_freed, reuse_freed
+
+def held():
+    return _kilobytes("/proc/self/status", "VmRSS") - start
+
+torch.zeros(40 * 2**18)  # a freed block of that size makes the library keep smaller ones
+reuse_freed(8 * 2**20)
+start = 0
+start = held()
+blocks = [torch.zeros({megabytes} * 2**18) for _ in range({192 // megabytes})]
 del blocks[::2]
-print(before - _kilobytes("/proc/self/status", "VmRSS"))
+print(held())
+return_freed()
+print(held())
 """
-    freed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert int(freed) > 100 * 2**20  # of 128 MiB
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    before, after = (int(line) / 2**20 for line in told.split())
+    assert before == pytest.approx(192 if kept else 96, abs=10)
+    assert after == pytest.approx(96, abs=10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system tells no better")

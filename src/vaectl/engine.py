@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vaectl.errors import VaectlError
-from vaectl.memory import format_size, obtainable, return_what_is_freed
+from vaectl.memory import format_size, obtainable, return_freed, reuse_freed
 from vaectl.models import load_model
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
@@ -84,8 +84,6 @@ WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on
 
 def open_model(path: Path | None, device: str, dtype: str, limits: Limits) -> AnyVAE:
     """The model at `path`, None for the built-in one."""
-    if limits.tiled:
-        return_what_is_freed()
     where = choose_device(device)
     return load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
 
@@ -127,6 +125,7 @@ def how_to_run(
             f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
             f" about {format_size(plan.peak)} on {model.device}"
         )
+        keep_gaps(plan.peak, limit, sparing=limits.sparing)
         store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
         return Tiles(model, plan.tile, store), plan.window
     stages = plan_stages(model, frames, height, width, budget, sparing=limits.sparing)
@@ -134,7 +133,22 @@ def how_to_run(
         f"this model looks at the whole clip: {stages.rehearsed.stages} stages, the clip between them"
         f" {WHERE[stages.place]}, about {format_size(stages.peak)} on {model.device}"
     )
+    keep_gaps(stages.peak, limit, sparing=limits.sparing)
     return WholeClip(model, stages), stages.window
+
+
+def keep_gaps(peak: int, limit: int, *, sparing: bool) -> None:
+    """Freed blocks are kept for reuse, which is fast, where the limit leaves room for the gaps between them."""
+    if sparing or limit < GAPS * peak:
+        reuse_freed(SMALL_BLOCK)
+    else:
+        reuse_freed()
+
+
+GAPS = 1.5
+"""The most that a process may come to hold, as a multiple of what it uses at a time."""
+SMALL_BLOCK = 2**23
+"""Bytes."""
 
 
 def through_model(
@@ -222,7 +236,10 @@ def _pieces(
                 raise VaectlError(
                     f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
                 )
-            yield torch.stack([to_frames(clip[None]) for clip in video]).cpu()
+            frames = torch.stack([to_frames(clip[None]) for clip in video]).cpu()
+            del video
+            return_freed()
+            yield frames
 
 
 @contextmanager

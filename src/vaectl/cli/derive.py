@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError
+from vaectl.memory import reuse_freed
 from vaectl.options import cli_name, options_of, parse
 
 if sys.version_info >= (3, 11):
@@ -48,6 +49,7 @@ def add_command(app: typer.Typer, function: Callable[[T], None], model: type[T],
     """
 
     def run(**typed: Any) -> None:
+        reuse_freed()  # before there are threads: each would have a heap of its own
         # An option that may be repeated is an empty tuple where it is not given.
         function(resolve(model, {name: value for name, value in typed.items() if value not in (None, ())}))
 
