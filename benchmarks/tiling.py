@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from formulation import MODELS, in_another_process, make_model, peak_memory, take_turns
+from vaectl.memory import reuse_freed
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
 from vaectl.models.wfvae import WFVAE
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    reuse_freed()  # as the commands do
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     torch.set_grad_enabled(False)

@@ -134,7 +134,7 @@ def how_to_run(
         f" {WHERE[stages.place]}, about {format_size(stages.peak)} on {model.device}"
     )
     keep_gaps(stages.peak, limit, sparing=limits.sparing)
-    return WholeClip(model, stages), stages.window
+    return WholeClip(model, stages, progress.status), stages.window
 
 
 def keep_gaps(peak: int, limit: int, *, sparing: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the story of a run. Calls come from one thread, in order; notes and warnings from any."""
+    """Receives the story of a run. Calls come from one thread, in order; status, notes and warnings from any."""
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
         """Something called `name` begins, mostly a clip; `total` is its number of frames, None while unknown.

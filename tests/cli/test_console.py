@@ -90,6 +90,15 @@ def test_lines_of_a_clip_of_unknown_length_tell_what_is_done(monkeypatch):
     assert console.file.getvalue().startswith("clip.mp4: 7 frames, ")
 
 
+def test_how_things_stand_is_told_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    lines = _Lines(console)
+    lines.start("clip.mp4", 9)
+    lines.status("stage 3 of 62")
+    assert console.file.getvalue() == "clip.mp4: 0/9 frames, stage 3 of 62\n"
+
+
 def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
     monkeypatch.setattr(cli_console, "PATIENCE", 0.05)
     console = on_terminal()

@@ -134,6 +134,15 @@ def test_differences_are_nothing_but_rounding(kind):
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=1e-11)
 
 
+def test_each_stage_is_told():
+    model, clip = make_model("v1.2"), video(5, 16, 16)
+    plan, told = plan_for(model, clip, "device"), list[str]()
+    for _ in reconstruct_pieces(model, [clip], WholeClip(model, plan, told.append)):
+        pass
+    count = plan.rehearsed.stages
+    assert told == [f"stage {number} of {count}" for number in range(1, count + 1)]
+
+
 def test_values_far_from_zero_keep_their_variance():
     """The mean of squares minus the square of the mean would be off by all of it."""
     x = torch.randn((2, 64, 3, 8, 4), generator=torch.Generator().manual_seed(0)) + 3000

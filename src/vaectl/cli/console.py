@@ -134,16 +134,20 @@ class _Lines(_Remarks):
 
     def status(self, message: str) -> None:
         self._message = f", {message}"
+        self._speak_at_times()
 
     def advance(self, count: int) -> None:
         self._done += count
-        if time.monotonic() - self._last >= INTERVAL:
-            self._speak()
+        self._speak_at_times()
 
     def finish(self) -> None:
         if self._name is not None and self._before < self._spoken < self._done:
             self._speak()
         self._name = None
+
+    def _speak_at_times(self) -> None:
+        if time.monotonic() - self._last >= INTERVAL:
+            self._speak()
 
     def _speak(self) -> None:
         self._last, self._spoken = time.monotonic(), self._done
@@ -152,5 +156,5 @@ class _Lines(_Remarks):
         made = self._done - self._before
         left = 0.0 if self._total is None else (self._total - self._done) * seconds / max(made, 1)
         rest = f", {timedelta(seconds=round(left))} left" if left > 0 else f" in {timedelta(seconds=round(seconds))}"
-        message = f"{self._done}{total} {self._unit}, {pace(made / seconds, self._unit)}{rest}{self._message}"
-        say(str(self._name), message, self._console)
+        speed = f", {pace(made / seconds, self._unit)}{rest}" if made else ""
+        say(str(self._name), f"{self._done}{total} {self._unit}{speed}{self._message}", self._console)

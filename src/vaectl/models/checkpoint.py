@@ -12,14 +12,14 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vaectl.errors import UsageError, VaectlError
@@ -67,8 +67,8 @@ def load_model(
         model = build_model(config)
     check_fit(model.state_dict(), state, weights)
     check_finite(state, weights)
-    # Copied, or else every small tensor would keep the whole mapped file in memory.
-    placed = {name: channels_last(tensor.to(where, precision, copy=True)) for name, tensor in state.items()}
+    # Copied, or else every small tensor would keep what is mapped in memory; one by one, so as not to hold all twice.
+    placed = {name: channels_last(state.pop(name).to(where, precision, copy=True)) for name in list(state)}
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -144,7 +144,7 @@ def read_container(file: Path, device: str = "cpu") -> dict[str, Any]:
             return {name: tensor for part in parts for name, tensor in part.items()}
         file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return dict(mapped_one_by_one(file))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
             stored = torch.load(file, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(file))
@@ -162,6 +162,15 @@ def read_container(file: Path, device: str = "cpu") -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise VaectlError(f"{file}: {NEITHER}")
     return stored
+
+
+def mapped_one_by_one(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file: the memory of each is free when it is gone, not when all of them are."""
+    with safe_open(file, "pt") as opened:
+        names = list(opened.keys())
+    for name in names:
+        with safe_open(file, "pt") as opened:
+            yield name, opened.get_tensor(name)
 
 
 def shards(index: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -137,9 +137,11 @@ class WholeClip:
     Takes all of the clip in before it gives anything.
     """
 
-    def __init__(self, model: AnyVAE, plan: StagePlan) -> None:
+    def __init__(self, model: AnyVAE, plan: StagePlan, tell: Callable[[str], None] = lambda _: None) -> None:
+        """`tell` hears at which stage the clip is."""
         self.model = model
         self.plan = plan
+        self._tell = tell
         self._clip: Stored | None = None
         self._frames = 0
 
@@ -156,7 +158,7 @@ class WholeClip:
         if (self._frames, h, w) != self.plan.shape:
             raise ValueError(f"planned for frames, height and width {self.plan.shape}, got {(self._frames, h, w)}")
         clip, self._clip, self._frames = self._clip, None, 0
-        stages = self._stages(self.plan.rehearsed.encoder, rows)
+        stages = self._stages(0, self.plan.rehearsed.encoder, rows)
         moments = cast(Stored, self.model.encode_piece(clip, stages))
         return moments.read(slice(0, moments.shape[2]), slice(0, rows)).to(self.model.device)
 
@@ -166,13 +168,18 @@ class WholeClip:
             return ()
         clip = self._store(z_BCTHW.shape)
         clip.write(0, 0, z_BCTHW.permute(0, 2, 3, 4, 1).to(self.model.dtype).contiguous())
-        stages = self._stages(self.plan.rehearsed.decoder, z_BCTHW.shape[3])
+        stages = self._stages(len(self.plan.rehearsed.encoder), self.plan.rehearsed.decoder, z_BCTHW.shape[3])
         video = cast(Stored, self.model.decode_piece(clip, stages))
         rows = slice(0, video.shape[3])
         return (video.read(frames, rows).cpu() for frames in windows(video.shape[2], self.plan.window))
 
-    def _stages(self, steps: tuple[Step, ...], rows: int) -> Stages:
-        return Stages(steps, rows, self.model.device, self._keep())
+    def _stages(self, done: int, steps: tuple[Step, ...], rows: int) -> Stages:
+        def told() -> Iterator[Step]:
+            for number, step in enumerate(steps, done + 1):
+                self._tell(f"stage {number} of {self.plan.rehearsed.stages}")
+                yield step
+
+        return Stages(told(), rows, self.model.device, self._keep())
 
     def _store(self, shape: tuple[int, ...]) -> Stored:
         return Stored(shape, self.model.dtype, self._keep())

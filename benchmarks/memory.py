@@ -1,0 +1,124 @@
+"""What tiles change, and what clips take as they get longer and larger: WF-VAE-S, float32, half an hour on two cores.
+
+    python benchmarks/memory.py
+
+First clips of noise in windows of whole frames, as a run without options takes them, and in tiles of half their size:
+the largest difference, the times within one process, the peak memory of a process for each way. Then `vaectl
+reconstruct` on longer and larger clips: its own time and peak. In both the weights are random.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from formulation import make_model, peak_memory
+from tiling import in_windows
+from vaectl.memory import reuse_freed
+from vaectl.models import save_model
+from vaectl.models.streaming import Runner, WholeFrames, piece_frames
+from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory
+
+CPU = torch.device("cpu")
+COMPARED = ((17, 256), (33, 256), (9, 512))
+"""Frames, height and width."""
+ALONE: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
+    (33, 256, 256, ()),
+    (257, 256, 256, ()),
+    (33, 256, 256, ("--enable-tiling",)),
+    (257, 256, 256, ("--enable-tiling",)),
+    (17, 1920, 1080, ("--memory-limit", "6GiB")),
+)
+"""Frames, width, height, options."""
+
+
+def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
+    """What becomes of the clip, and the seconds that it took."""
+    scale, (height, width) = model.config.space_compression, clip.shape[3:]
+    runner: Runner = WholeFrames(model) if way == "untiled" else Tiles(model, width // 2 // scale, InMemory())
+    begun = time.perf_counter()
+    made = in_windows(model, lambda _: runner, piece_frames(model.config, height, width), clip)
+    return made, time.perf_counter() - begun
+
+
+def compare(way: str, frames: int, size: int) -> dict[str, float]:
+    """In a process of its own: the peak of one way, then the seconds of it and of whole frames."""
+    reuse_freed()  # as the commands do
+    torch.set_grad_enabled(False)
+    model = make_model("WF-VAE-S", CPU, torch.float32)
+    clip = torch.rand((1, 3, frames, size, size), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made, _ = run(way, model, clip)
+    found = {"peak": peak_memory(CPU)}
+    whole, found["base"] = run("untiled", model, clip)
+    return {**found, "seconds": run(way, model, clip)[1], "difference": (made - whole).abs().max().item()}
+
+
+def write_clip(path: Path, frames: int, width: int, height: int) -> None:
+    """A smooth picture that moves."""
+    rows, columns = np.mgrid[:height, :width]
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(frames):
+            waves = [np.sin((rows * a + columns * b) / 20 + i / 5) for a, b in ((1, 0), (0, 1), (1, 1))]
+            picture = np.stack([127.5 + 127.5 * wave for wave in waves], axis=-1).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def reconstruct(folder: Path, frames: int, width: int, height: int, options: Iterable[str]) -> dict[str, float]:
+    clip = folder / f"{frames}-{width}x{height}.mp4"
+    if not clip.is_file():
+        write_clip(clip, frames, width, height)
+    line = [sys.executable, "-m", "vaectl", "reconstruct", "--video-path", clip, "--rec-path", folder / "made.mp4"]
+    line += ["--ae-path", folder / "model", "--device", "cpu", "--overwrite", "--json", *options]
+    told = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {"peak": told["peak_memory"], "seconds": told["seconds"]}
+
+
+def main() -> None:
+    if arguments := sys.argv[1:]:
+        print(json.dumps(compare(arguments[0], int(arguments[1]), int(arguments[2]))))
+        return
+    table = Table(title="WF-VAE-S, float32, CPU")
+    for column in ("frames", "size", "way", "seconds", "ratio", "difference", "peak GiB"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+
+    def add(frames: int, size: str, way: str, found: dict[str, float]) -> None:
+        tiled = "difference" in found and way != "untiled"
+        ratio, difference = (
+            (f"{found['seconds'] / found['base']:.2f}", f"{found['difference']:.1e}") if tiled else ("", "")
+        )
+        peak = f"{found['peak'] / 2**30:.2f}"
+        table.add_row(str(frames), size, way, f"{found['seconds']:.0f}", ratio, difference, peak)
+
+    ask = partial(subprocess.run, check=True, stdout=subprocess.PIPE, text=True)
+    for frames, size in COMPARED:
+        for way in ("untiled", f"tiles of {size // 2}"):
+            told = ask([sys.executable, __file__, way, str(frames), str(size)]).stdout
+            add(frames, f"{size}x{size}", way, json.loads(told))
+    with TemporaryDirectory() as folder:
+        save_model(make_model("WF-VAE-S", CPU, torch.float32), Path(folder) / "model")
+        for frames, width, height, options in ALONE:
+            found = reconstruct(Path(folder), frames, width, height, options)
+            add(frames, f"{width}x{height}", " ".join(("reconstruct", *options)), found)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
