@@ -100,10 +100,8 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "way" else "right")
 
     def add(frames: int, size: str, way: str, found: dict[str, float]) -> None:
-        tiled = "difference" in found and way != "untiled"
-        ratio, difference = (
-            (f"{found['seconds'] / found['base']:.2f}", f"{found['difference']:.1e}") if tiled else ("", "")
-        )
+        ratio = f"{found['seconds'] / found['base']:.2f}" if "base" in found else ""
+        difference = f"{found['difference']:.1e}" if "difference" in found else ""
         peak = f"{found['peak'] / 2**30:.2f}"
         table.add_row(str(frames), size, way, f"{found['seconds']:.0f}", ratio, difference, peak)
 
