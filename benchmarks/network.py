@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from vaectl.memory import peak
+from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
 from vaectl.models.config import WFVAEConfig
@@ -71,6 +71,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
 
+    reuse_freed()  # as the commands do
     torch.set_grad_enabled(False)
     with torch.device("meta"):
         twin = build_model(WF_VAE_S)

@@ -107,6 +107,7 @@ def how_to_run(
 ) -> tuple[Runner, int]:
     """What runs the model on one clip, and how many frames to give it at a time."""
     if not limits.tiled:
+        keep_freed(model, limits)
         return WholeFrames(model), piece_frames(model.config, height, width)
     scale = model.config.space_compression
     height, width = -(-height // scale) * scale, -(-width // scale) * scale
@@ -125,7 +126,7 @@ def how_to_run(
             f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
             f" about {format_size(plan.peak)} on {model.device}"
         )
-        keep_gaps(plan.peak, limit, sparing=limits.sparing)
+        keep_freed(model, limits, plan.peak, limit)
         store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
         return Tiles(model, plan.tile, store), plan.window
     stages = plan_stages(model, frames, height, width, budget, sparing=limits.sparing)
@@ -133,22 +134,27 @@ def how_to_run(
         f"this model looks at the whole clip: {stages.rehearsed.stages} stages, the clip between them"
         f" {WHERE[stages.place]}, about {format_size(stages.peak)} on {model.device}"
     )
-    keep_gaps(stages.peak, limit, sparing=limits.sparing)
+    keep_freed(model, limits, stages.peak, limit)
     return WholeClip(model, stages, progress.status), stages.window
 
 
-def keep_gaps(peak: int, limit: int, *, sparing: bool) -> None:
-    """Freed blocks are kept for reuse, which is fast, where the limit leaves room for the gaps between them."""
-    if sparing or limit < GAPS * peak:
-        reuse_freed(SMALL_BLOCK)
+def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> None:
+    """Keep freed blocks for reuse, which is fast, up to a size: there are gaps between them.
+
+    Small ones only where the limit has no room for gaps, and where fetching memory is little beside what is computed.
+    """
+    if limits.sparing or limit < GAPS * peak:
+        reuse_freed(2**23)
+    elif sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK:
+        reuse_freed(2**24)
     else:
         reuse_freed()
 
 
 GAPS = 1.5
 """The most that a process may come to hold, as a multiple of what it uses at a time."""
-SMALL_BLOCK = 2**23
-"""Bytes."""
+LARGE_NETWORK = 50_000_000
+"""Parameters."""
 
 
 def through_model(
