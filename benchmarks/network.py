@@ -4,7 +4,8 @@
 
 The rate of the product is PyTorch's own for this type, measured in the same process just before each case; the last
 column is the network's rate over it. (On AMD processors convolutions use a faster library than products: over 100 %.)
-FLOPs are those of the network's convolutions and products, a multiplication and an addition counted as two.
+FLOPs are those of the network's convolutions and products, a multiplication and an addition counted as two; wide
+convolutions take fewer than that on the CPU (models/winograd.py).
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def flops(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    # With gradients convolutions go their plain way: without, wide ones take fewer operations and would not be seen.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
 
