@@ -12,6 +12,7 @@ from vaectl.models import winograd
 from vaectl.models.layers import CausalConv3d, Conv2d
 from vaectl.models.piece import Piece
 from vaectl.models.streaming import reconstruct_pieces
+from vaectl.tiling.dry_run import Living
 from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory
 
@@ -63,6 +64,21 @@ def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
     assert (made - exact).abs().max() < 4 * direct + 1e-6
 
 
+@pytest.mark.parametrize(("channels", "side"), [((512, 512), 16), ((256, 512), 32), ((128, 128), 128)], ids=str)
+@torch.no_grad()
+def test_a_dry_run_knows_what_it_takes(monkeypatch, channels, side):
+    """With weights as PyTorch arranges them, because what oneDNN allocates for its own cannot be seen."""
+    monkeypatch.setattr(winograd, "packed", lambda weight: weight[..., None, None].clone())
+    peaks = []
+    for device in ("cpu", "meta"):
+        with Living() as living:
+            clip = torch.empty((1, 4, side, side, channels[0]), device=device).permute(0, 4, 1, 2, 3)
+            weight = torch.empty((channels[1], channels[0], 3, 3, 3), device=device)
+            winograd.convolve(clip, weight.contiguous(memory_format=torch.channels_last_3d), weight[:, 0, 0, 0, 0])
+        peaks.append(living.peak)
+    assert peaks[0] <= peaks[1] <= 1.2 * peaks[0]
+
+
 @pytest.mark.parametrize("layer", [CausalConv3d(6, 8, 3, padding=1), Conv2d(6, 8, 3, padding=1)], ids=["3d", "2d"])
 def test_layers_take_it_without_gradients_alone(everywhere, layer):
     x = random(1, 6, 3, 9, 12)
@@ -98,6 +114,20 @@ def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
         assert not winograd.pays(clip, weight)
     with torch.enable_grad():
         assert not winograd.pays(clip, weight)
+
+
+@torch.no_grad()
+def test_layers_do_without_onednn_where_pytorch_was_built_so(monkeypatch):
+    def missing(*_arguments: object) -> Tensor:
+        raise RuntimeError("not compiled with MKLDNN support")
+
+    layer = CausalConv3d(winograd.WIDE, winograd.WIDE, 3, padding=1)
+    clip = random(1, winograd.WIDE, 2, 32, 32)
+    with_it = layer(clip, Piece())
+    monkeypatch.setattr(winograd, "ONEDNN", False)
+    monkeypatch.setattr(winograd, "convolve", missing)
+    monkeypatch.setattr(torch, "mkldnn_convolution", missing)
+    torch.testing.assert_close(layer(clip, Piece()), with_it, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -168,10 +168,9 @@ class Conv3d(nn.Conv3d):
             return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
         if self.pads == (0, 1, 1) and stride == (1, 1, 1) and winograd.pays(window_BCTHW, self.weight):
             return winograd.convolve(window_BCTHW, self.weight, self.bias)
-        plain = window_BCTHW.device.type == "cpu" and window_BCTHW.dtype == self.weight.dtype == torch.float32
-        if plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
+        if window_BCTHW.device.type == "cpu" and winograd.suits_onednn(window_BCTHW, self.weight):
             # Called by name, because F.conv3d takes a far slower kernel than this one where batch, channels, frames and
-            # height multiply to 20480 or less, as they do in the pieces of a clip. `torch.compile` cannot trace it.
+            # height multiply to 20480 or less, as they do in the pieces of a clip.
             return torch.mkldnn_convolution(
                 window_BCTHW, self.weight, self.bias, self.pads, stride, self.dilation, self.groups
             )

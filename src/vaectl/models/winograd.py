@@ -8,17 +8,21 @@ rounding: some 1e-6 on outputs of order 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+"""Not in every build of PyTorch."""
 WIDE = 128
 """Channels in and out from which on it is faster."""
 MANY = 2048
 """And positions: it takes so many to be worth new weights."""
 STRIP_BYTES = 4 * 2**20
 """Of the input, at a time: so that what is made of it stays in the caches."""
-STRIP_COPIES = 7
+STRIP_COPIES = 6
 """What is made of a strip and lives at a time, as many times its size."""
 
 
@@ -30,8 +34,16 @@ def pays(x_BCTHW: Tensor, weight: Tensor) -> bool:
         and weight.shape[-2:] == (3, 3)
         and b * t * h * w >= MANY
         and x_BCTHW.device.type in ("cpu", "meta")
-        and x_BCTHW.dtype == weight.dtype == torch.float32
+        and suits_onednn(x_BCTHW, weight)
         and not torch.is_grad_enabled()
+    )
+
+
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can be called by name, on the CPU; `torch.compile` could not trace it."""
+    return (
+        ONEDNN
+        and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
@@ -46,45 +58,60 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.device.type == "meta":  # a dry run, which wants to know what memory this takes
         x.new_empty(16 * weight.numel() // 9 + STRIP_COPIES * x[:, :, :rows].numel())
         return out.permute(0, 4, 1, 2, 3)
-    weights = [spread(row) for row in spread(weight)]
+    weights = [[packed(tap) for tap in spread(row)] for row in spread(weight)]
     for top in range(0, h, rows):
         stop = min(top + rows, h)
         strip = x[:, :, max(top - 1, 0) : stop + 1]
         above, below = int(top == 0), int(stop == h) + (stop - top) % 2
         strip = F.pad(strip, (0, 0, 1, 1 + w % 2, above, below))
-        made = [
+        made = (
             gathered([product(patch, one) for patch, one in zip(patches(row, axis=3), weights[i], strict=True)])
             for i, row in enumerate(patches(strip, axis=2))
-        ]
-        for column in (0, 1):
-            for row, values in enumerate(gathered([each[column] for each in made])):
+        )
+        for column, products in enumerate(zip(*made, strict=True)):
+            for row, values in enumerate(gathered(products)):
                 place = out[:, :, top + row : stop : 2, column::2]
                 values = values[:, :, : place.shape[2], : place.shape[3]]
                 torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
     return out.permute(0, 4, 1, 2, 3)
 
 
-def spread(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def spread(weight: Tensor) -> Iterator[Tensor]:
     """The taps of the last axis but one, or of the last if that is all, 3 of them, as 4."""
     a, b, c = weight.unbind(-2 if weight.ndim == 5 else -1)
-    middle = (a + c) / 2
-    return a, middle + b / 2, middle - b / 2, c
+    yield a
+    yield (a + b + c) / 2
+    yield (a - b + c) / 2
+    yield c
 
 
-def patches(x: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def packed(weight_OIK: Tensor) -> Tensor:
+    """As oneDNN wants it: else each product would arrange it anew, which takes longer than a small product."""
+    weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        weight_OIK[..., None, None], padding=(0, 0, 0), stride=(1, 1, 1), dilation=(1, 1, 1)
+    )
+    return weight
+
+
+def patches(x: Tensor, axis: int) -> Iterator[Tensor]:
     """What 4 positions along an axis, from every second one on, bring to the products."""
     size = x.shape[axis] - 2
     a, b, c, d = (x.narrow(axis, i, size - 1).unfold(axis, 1, 2).squeeze(-1) for i in range(4))
-    return a - c, b + c, c - b, b - d
+    yield a - c
+    yield b + c
+    yield c - b
+    yield b - d
 
 
-def product(patch_BTHWC: Tensor, weight_OIK: Tensor) -> Tensor:
+def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
     """Over channels and time, as a convolution that has no extent in space."""
-    x, weight = patch_BTHWC.permute(0, 4, 1, 2, 3), weight_OIK[..., None, None]
-    return torch.mkldnn_convolution(x, weight, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1).permute(0, 2, 3, 4, 1)
+    y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
+    )
+    return y.permute(0, 2, 3, 4, 1)
 
 
-def gathered(products: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The first and the second of two outputs from the 4 products along an axis."""
+def gathered(products: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The first and the second of two outputs from the 4 products along an axis, which they overwrite."""
     a, b, c, d = products
-    return a + b + c, b - c - d
+    return a.add_(b).add_(c), b.sub_(c).sub_(d)
