@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,7 +35,7 @@ from tests import straightforward
 MODELS = ("built-in", "WF-VAE-S")
 SIDES = ("fast", "straightforward")
 JOBS = ("encode", "decode")
-TURNS = 3
+TURNS = 5
 
 Run = Callable[[Tensor], Tensor]
 
@@ -131,19 +132,8 @@ def main() -> None:
     title = (
         f"{device}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
-    table = Table(title=title + (", compiled" if arguments.compile else ""))
-    for column in (
-        "model",
-        "job",
-        "frames",
-        "size",
-        "fast s",
-        "straight s",
-        "ratio",
-        "difference",
-        "GiB",
-        "straight GiB",
-    ):
+    table = Table(title=title + (", compiled" if arguments.compile else ""), box=SIMPLE)
+    for column in ("model", "job", "clip", "fast\ns", "plain\ns", "ratio", "differ-\nence", "fast\nGiB", "plain\nGiB"):
         table.add_column(column, justify="right")
     for name in MODELS:
         model = make_model(name, device, dtype)
@@ -158,8 +148,7 @@ def main() -> None:
                 table.add_row(
                     name,
                     job,
-                    str(frames),
-                    f"{height}x{width}",
+                    f"{frames}x{height}x{width}",
                     f"{fast_seconds:.2f}",
                     f"{plain_seconds:.2f}",
                     f"{plain_seconds / fast_seconds:.2f}",

@@ -20,8 +20,8 @@ from vaectl.tiling.store import InMemory
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """It is taken for layers of any width; gives the shapes of the weights for which it was."""
-    monkeypatch.setattr(winograd, "WIDE", 1)
-    monkeypatch.setattr(winograd, "MANY", 1)
+    for least in ("WIDE", "DEEP", "MANY"):
+        monkeypatch.setattr(winograd, least, 1)
     taken: list[torch.Size] = []
     convolve = winograd.convolve
 
@@ -102,12 +102,13 @@ def test_layers_of_another_shape_do_not(everywhere, layer):
 
 @torch.no_grad()
 def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
-    wide, many = winograd.WIDE, winograd.MANY
+    wide = winograd.WIDE
     weight = torch.empty(wide, wide, 3, 3, 3)
-    clip = torch.empty(1, wide, 1, 1, many)
+    clip = torch.empty(1, wide, 1, 1, winograd.MANY // wide)
     assert winograd.pays(clip, weight)
     assert not winograd.pays(clip, weight[1:])
     assert not winograd.pays(clip, weight[:, 1:])
+    assert not winograd.pays(clip, weight[:, :, 1:2])
     assert not winograd.pays(clip[..., 1:], weight)
     assert not winograd.pays(clip.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
@@ -122,7 +123,7 @@ def test_layers_do_without_onednn_where_pytorch_was_built_so(monkeypatch):
         raise RuntimeError("not compiled with MKLDNN support")
 
     layer = CausalConv3d(winograd.WIDE, winograd.WIDE, 3, padding=1)
-    clip = random(1, winograd.WIDE, 2, 32, 32)
+    clip = random(1, winograd.WIDE, 2, 64, 64)
     with_it = layer(clip, Piece())
     monkeypatch.setattr(winograd, "ONEDNN", False)
     monkeypatch.setattr(winograd, "convolve", missing)

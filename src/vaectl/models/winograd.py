@@ -18,8 +18,10 @@ ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-c
 """Not in every build of PyTorch."""
 WIDE = 128
 """Channels in and out from which on it is faster."""
-MANY = 2048
-"""And positions: it takes so many to be worth new weights."""
+DEEP = 256
+"""And products with a value that goes in, over channels and time: the fewer, the more the sums count."""
+MANY = 2**20
+"""And values that go in: it takes so many to be worth new weights."""
 STRIP_BYTES = 4 * 2**20
 """Of the input, at a time: so that what is made of it stays in the caches."""
 STRIP_COPIES = 6
@@ -28,11 +30,11 @@ STRIP_COPIES = 6
 
 def pays(x_BCTHW: Tensor, weight: Tensor) -> bool:
     """Whether this is the faster way for a weight (O, C, ..., 3, 3) at stride 1."""
-    b, _, t, h, w = x_BCTHW.shape
     return (
         min(weight.shape[:2]) >= WIDE
         and weight.shape[-2:] == (3, 3)
-        and b * t * h * w >= MANY
+        and weight[0, ..., 0, 0].numel() >= DEEP
+        and x_BCTHW.numel() >= MANY
         and x_BCTHW.device.type in ("cpu", "meta")
         and suits_onednn(x_BCTHW, weight)
         and not torch.is_grad_enabled()
