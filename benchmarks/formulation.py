@@ -23,6 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 from network import SHAPES, WF_VAE_S
+from vaectl.engine import Limits, keep_freed
+from vaectl.memory import reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
 from vaectl.models.piece import Piece
@@ -50,6 +52,7 @@ def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
         state = {key: channels_last(tensor) for key, tensor in model.state_dict().items()}
         model.load_state_dict(state, assign=True)
     assert isinstance(model, WFVAE)
+    keep_freed(model, Limits())  # as the commands do
     return model
 
 
@@ -114,6 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
+    reuse_freed()
     torch.set_grad_enabled(False)
     if dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False

@@ -58,7 +58,7 @@ def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
 
 def compare(way: str, frames: int, size: int) -> dict[str, float]:
     """In a process of its own: the peak of one way, then the seconds of it and of whole frames."""
-    reuse_freed()  # blocks of 64 MiB; the commands keep 16 in a network of this size
+    reuse_freed()
     torch.set_grad_enabled(False)
     model = make_model("WF-VAE-S", CPU, torch.float32)
     clip = torch.rand((1, 3, frames, size, size), generator=torch.Generator().manual_seed(0)) * 2 - 1

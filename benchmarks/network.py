@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from vaectl.engine import Limits, keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
@@ -73,12 +74,13 @@ def main() -> None:
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
 
-    reuse_freed()  # blocks of 64 MiB; the commands keep 16 in a network of this size
+    reuse_freed()
     torch.set_grad_enabled(False)
     with torch.device("meta"):
         twin = build_model(WF_VAE_S)
     model = build_model(WF_VAE_S).to(device, dtype).eval()
     model.load_state_dict({name: channels_last(tensor) for name, tensor in model.state_dict().items()}, assign=True)
+    keep_freed(model, Limits())  # as the commands do
 
     table = Table(title=f"WF-VAE-S on {device} in {str(dtype).removeprefix('torch.')}")
     for column in ("job", "frames", "size", "seconds", "frames/s", "GFLOP/s", "product GFLOP/s", "share"):

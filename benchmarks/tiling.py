@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    reuse_freed()  # as the commands do
+    reuse_freed()
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     torch.set_grad_enabled(False)

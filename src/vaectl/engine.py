@@ -28,7 +28,7 @@ from vaectl.tiling.plan import Budget, make_plan
 from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk, Spool
 from vaectl.tiling.whole_clip import WholeClip, plan_stages
-from vaectl.video.clip import to_frames, to_video
+from vaectl.video.clip import batch_to_frames, batch_to_video
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Beside:
         The process and the encoder's share from runs at 720p, the others counted from what the stages hold; all on the
         safe side, as whole runs show (docs/tiling.md).
         """
-        return cls(450 * 2**20 + 400 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
+        return cls(450 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
 
 
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
@@ -234,7 +234,7 @@ def _pieces(
     def videos() -> Iterator[Tensor]:
         for frames in pieces_BT3HW:
             placed = frames.to(model.device) if isinstance(runner, WholeFrames) else frames
-            yield torch.cat([to_video(clip) for clip in placed])
+            yield batch_to_video(placed)
 
     with _memory_errors_told(source, model):
         for video in reconstruct_pieces(model, videos(), runner, sample=generator is not None, generator=generator):
@@ -242,7 +242,7 @@ def _pieces(
                 raise VaectlError(
                     f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
                 )
-            frames = torch.stack([to_frames(clip[None]) for clip in video]).cpu()
+            frames = batch_to_frames(video).cpu()
             del video
             return_freed()
             yield frames

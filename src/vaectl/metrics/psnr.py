@@ -43,8 +43,8 @@ def squared_errors(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
 
 def mean_squared_errors(a_TCHW: Tensor, b_TCHW: Tensor) -> list[float]:
-    """The same as numbers."""
-    return [float(error) for error in squared_errors(a_TCHW, b_TCHW)]
+    """The same as numbers, one frame at a time."""
+    return [squared_errors(a[None], b[None]).item() for a, b in zip(a_TCHW, b_TCHW, strict=True)]
 
 
 def mean_psnr(squared_errors: Iterable[float]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vaectl.memory import return_freed
 from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
@@ -191,7 +192,10 @@ class Decoder(nn.Module):
         bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
         low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
-        h = self.layer(self.up1(h, piece), piece)
+        for layers in (self.up1, self.layer):
+            if not torch.is_grad_enabled():
+                return_freed()  # the largest tensors come now: the gaps between smaller ones are not to be beside them
+            h = layers(h, piece)
         video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
         return video, (bands_l1, bands_l2)
 

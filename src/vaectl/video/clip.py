@@ -92,9 +92,9 @@ def to_frames(video_BCTHW: Tensor) -> Tensor:
 
 def batch_to_video(frames_BT3HW: Tensor) -> Tensor:
     """8-bit frames of several clips as a model takes them: (B, 3, T, H, W) float32 in [-1, 1]."""
-    return (frames_BT3HW.float() / 127.5 - 1).transpose(1, 2)
+    return frames_BT3HW.div(127.5).sub_(1).transpose(1, 2)
 
 
 def batch_to_frames(video_BCTHW: Tensor) -> Tensor:
     """And back: (B, T, 3, H, W) uint8, rounded to the nearest level; what lies outside of [-1, 1] is clamped."""
-    return ((video_BCTHW.transpose(1, 2).float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return (video_BCTHW.transpose(1, 2).float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()

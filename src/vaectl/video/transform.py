@@ -75,8 +75,11 @@ def resize_exactly(frames: Tensor, width: int, height: int) -> Tensor:
     """(T, 3, H, W) uint8 to that size whatever their aspect: antialiased bilinear in float32, rounded."""
     if frames.shape[-2:] == (height, width):
         return frames
-    resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
-    return resized.round_().clamp_(0, 255).to(frames.dtype)
+    resized = frames.new_empty((*frames.shape[:2], height, width))
+    for frame, place in zip(frames, resized, strict=True):  # in float32 they are large
+        values = F.interpolate(frame[None].float(), (height, width), mode="bilinear", antialias=True)
+        place.copy_(values[0].round_().clamp_(0, 255))
+    return resized
 
 
 def _resize_fast(frames: Tensor, width: int, height: int) -> Tensor:
