@@ -193,8 +193,7 @@ class Decoder(nn.Module):
         low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
         for layers in (self.up1, self.layer):
-            if not torch.is_grad_enabled():
-                return_freed()  # the largest tensors come now: the gaps between smaller ones are not to be beside them
+            make_room(h)
             h = layers(h, piece)
         video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
         return video, (bands_l1, bands_l2)
@@ -211,6 +210,12 @@ class Decoder(nn.Module):
         bands = self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
         bands = add_low(bands, piece.align(self.conv_out, low_l1, bands), piece)
         return self.inverse_wavelet_transform_out(bands, piece)
+
+
+def make_room(h: Tensor) -> None:
+    """For the largest tensors, which come next: return the gaps that smaller ones have left."""
+    if h.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return_freed()
 
 
 def join(h: Tensor, flow: Tensor, piece: Piece) -> Tensor:
