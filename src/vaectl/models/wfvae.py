@@ -192,9 +192,9 @@ class Decoder(nn.Module):
         bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
         low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
-        for layers in (self.up1, self.layer):
+        for layer in (*self.up1.children(), *self.layer.children()):
             make_room(h)
-            h = layers(h, piece)
+            h = piece.run(layer, h)
         video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
         return video, (bands_l1, bands_l2)
 
