@@ -49,8 +49,8 @@ class Encoding:
 _MILLISECOND = Fraction(1, 1000)
 # Visually lossless: 45.3, 46.8 and 40.8 dB on the clips bigbuckbunny, bikes and carphone, where 4:2:0 alone allows
 # 54.7, 57.8 and 50.4 (VP9: 43.7, 45.9 and 41.6). The encoder looks 20 frames ahead in place of its own 40, which takes
-# a third less memory; at the same size of file it is within 0.1 dB. Chroma is the mean of a 2x2 block, so it sits in
-# its middle (location type 1), and H.264 says so; VP9 cannot.
+# a third less memory: against crf 12 with those, -0.07, +0.12 and +0.15 dB in files of the same size, 4 and 4 % more.
+# Chroma is the mean of a 2x2 block, so it sits in its middle (location type 1), and H.264 says so; VP9 cannot.
 _H264 = {"preset": "medium", "crf": "11.5", "rc-lookahead": "20", "x264-params": "chromaloc=1"}
 _H264_EXACT = {"preset": "medium", "qp": "0"}
 _FFV1 = {"level": "3", "slicecrc": "1"}
