@@ -188,7 +188,10 @@ class Decoder(nn.Module):
         bands_l2 = self.connect_l2(flow, piece)
         low_l2 = piece.stage(self.inverse_wavelet_transform_l2, bands_l2)
 
-        h, flow = piece.stage(self.split, self.up2(h, piece))
+        for layer in self.up2.children():
+            make_room(h)
+            h = piece.run(layer, h)
+        h, flow = piece.stage(self.split, h)
         bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
         low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
