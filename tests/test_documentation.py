@@ -17,14 +17,16 @@ HEADINGS = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").re
 PUBLISHED = {
     "train": """--num_frames --resolution --batch_size --sample_rate --dynamic_sample --video_path --model_name
         --model_config --pretrained_model_name_or_path --ignore_mismatched_sizes --resume_from_checkpoint
-        --not_resume_optimizer --not_resume_discriminator --exp_name --seed --epochs --max_steps --save_ckpt_step
-        --ckpt_dir --lr --weight_decay --log_steps --freeze_encoder --clip_grad_norm --enable_tiling --mix_precision
-        --wavelet_loss --wavelet_weight --disc_start --disc_weight --kl_weight --perceptual_weight --loss_type
-        --logvar_init --disc_cls --load_disc_from_checkpoint --find_unused_parameters --eval_video_path --eval_steps
-        --eval_num_frames --eval_resolution --eval_sample_rate --eval_batch_size --eval_subset_size
-        --eval_num_video_log --eval_lpips --dataset_num_worker --ema --ema_decay""",
+        --not_resume_optimizer --not_resume_discriminator --not_resume_training_process --exp_name --seed --epochs
+        --max_steps --save_ckpt_step --ckpt_dir --lr --weight_decay --log_steps --freeze_encoder --clip_grad_norm
+        --enable_tiling --mix_precision --wavelet_loss --wavelet_weight --disc_start --disc_weight --kl_weight
+        --perceptual_weight --loss_type --logvar_init --disc_cls --load_disc_from_checkpoint
+        --find_unused_parameters --eval_video_path --eval_steps --eval_num_frames --eval_resolution
+        --eval_sample_rate --eval_batch_size --eval_subset_size --eval_num_video_log --eval_lpips
+        --dataset_num_worker --ema --ema_decay""",
     "reconstruct": """--video_path --rec_path --ae_path --from_pretrained --num_frames --height --width --sample_rate
-        --fps --device --enable_tiling --enable_tilintg --save_memory --image_path --short_size""",
+        --fps --device --enable_tiling --enable_tilintg --save_memory --image_path --short_size
+        --model_name --ae --tile_overlap_factor""",
     "prepare-eval": """--real_video_dir --generated_video_dir --ckpt --from_pretrained --num_frames --resolution
         --sample_rate --sample_fps --crop_size --batch_size --num_workers --subset_size --tile_overlap_factor
         --enable_tiling --output_origin --model_name --device""",

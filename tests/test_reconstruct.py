@@ -299,13 +299,20 @@ def test_the_published_command_for_videos_works(clip, tmp_path, capsys, undersco
     model = Path(reconstruction.__file__).parent / "models" / "builtin"
     line = (
         f"--video_path {clip} --rec_path {tmp_path}/rec.mp4 --device cpu --sample_rate 1 --num_frames 5 --height 48 "
-        f"--width 32 --fps 30 --ae_path {model}"
+        f"--width 32 --fps 30 --ae_path {model} --ae WFVAEModel_D8_4x8x8 --enable_tiling --tile_overlap_factor 0.125"
     )
     arguments = [word if underscores or word[:2] != "--" else word.replace("_", "-") for word in shlex.split(line)]
     assert main(["reconstruct", *arguments]) == 0
     got = read_video(tmp_path / "rec.mp4")
     assert (tuple(got.frames.shape), got.frame_rate) == ((5, 3, 48, 32), 30)
-    assert f"{model} on cpu in float32" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"{model} on cpu in float32" in out
+    assert "--tile-overlap-factor has no effect" in err
+
+
+def test_a_model_of_another_family_than_named_is_refused(clip, tmp_path):
+    with pytest.raises(UsageError, match="CausalVAEModel_4x8x8: the built-in model is a WFVAEModel; leave"):
+        run(clip, tmp_path / "rec.mp4", model_name="CausalVAEModel_4x8x8")
 
 
 @pytest.mark.parametrize("option", ["--image_path", "--image-path", "--video_path"])

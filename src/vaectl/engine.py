@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.errors import VaectlError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import format_size, obtainable, return_freed, reuse_freed
 from vaectl.models import load_model
 from vaectl.models.placement import choose_device, choose_dtype
@@ -82,10 +82,22 @@ class Beside:
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 
 
-def open_model(path: Path | None, device: str, dtype: str, limits: Limits) -> AnyVAE:
-    """The model at `path`, None for the built-in one."""
+def open_model(path: Path | None, device: str, dtype: str, limits: Limits, name: str | None = None) -> AnyVAE:
+    """The model at `path`, None for the built-in one. Raises UsageError if it is not of the family of that `name`."""
     where = choose_device(device)
-    return load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
+    model: AnyVAE = load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
+    if name is not None and not model.config.is_called(name):
+        raise UsageError(
+            f"--model-name {name}: {path or 'the built-in model'} is a {model.config.class_name};"
+            " leave the option out, or give another model"
+        )
+    return model
+
+
+def tell_no_effect(tile_overlap_factor: float | None, progress: Progress) -> None:
+    """That what a published command gives means nothing here."""
+    if tile_overlap_factor is not None:
+        progress.note("--tile-overlap-factor has no effect: tiles give exactly what whole frames give")
 
 
 def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:

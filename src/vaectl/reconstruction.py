@@ -19,7 +19,7 @@ import torch
 
 import vaectl
 from vaectl import memory
-from vaectl.engine import Beside, Limits, how_to_run, open_model, through_model, within_memory
+from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
 from vaectl.errors import VaectlError
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
@@ -89,7 +89,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     begun = time.monotonic()
     pairs = plan_targets(options)
     limits = Limits.of(options)
-    model = open_model(options.ae_path, options.device, options.dtype, limits)
+    tell_no_effect(options.tile_overlap_factor, progress)
+    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name)
     results = []
     for source, target in pairs:
         try:

@@ -140,6 +140,21 @@ def test_the_optimizer_and_the_discriminator_may_begin_anew(videos, tmp_path):
     assert not torch.equal(*weight)
 
 
+def test_a_run_may_begin_anew_with_the_weights_and_the_optimizer_of_another(videos, tmp_path):
+    first = run(videos, tmp_path, max_steps=2)
+    given = {"resume_from_checkpoint": str(first.checkpoint), "not_resume_training_process": True, "kl_weight": 0.5}
+    with pytest.raises(UsageError, match="holds a run already"):
+        run(videos, tmp_path, **given)
+    listener = Listener()
+    result = run(videos, tmp_path, listener, exp_name="next", max_steps=1, **given)
+    assert listener.warnings == []
+    assert [line["step"] for line in lines(result.run)] == [1]
+    state = torch.load(result.checkpoint / "training_state.pt", weights_only=True)
+    assert state["generator_optimizer"]["state"][0]["step"] == 3
+    again = run(videos, tmp_path, exp_name="next", resume_from_checkpoint="latest", max_steps=2)
+    assert [line["step"] for line in lines(again.run)] == [1, 2]
+
+
 def test_a_published_training_checkpoint_gives_its_weights(videos, tmp_path):
     begun = run(videos, tmp_path, max_steps=1)
     model = load_model(begun.checkpoint, device="cpu")

@@ -299,8 +299,9 @@ def test_the_published_command_line_is_understood(videos, tmp_path):
         --disc_cls causalvideovae.model.losses.LPIPSWithDiscriminator3D --wavelet_loss --wavelet_weight 0.1
         --kl_weight 1e-6 --logvar_init 0 --disc_weight 0.5 --mix_precision fp32 --find_unused_parameters
         --dataset_num_worker 0 --log_steps 1 --seed 1234 --weight_decay 1e-4 --clip_grad_norm 1.0 --enable_tiling
-        --not_resume_optimizer --not_resume_discriminator --eval_num_video_log 1 --eval_resolution 64
-        --ignore_mismatched_sizes --dynamic_sample --exp_name WFVAE --model_name WFVAE --max_steps 2"""
+        --not_resume_optimizer --not_resume_discriminator --not_resume_training_process --eval_num_video_log 1
+        --eval_resolution 64 --ignore_mismatched_sizes --dynamic_sample --exp_name WFVAE --model_name WFVAE
+        --max_steps 2"""
     paths = ["--video_path", videos, "--eval_video_path", videos, "--model_config", nano(tmp_path)]
     ran = CliRunner().invoke(app, [*line.split(), *map(str, paths), "--ckpt_dir", str(tmp_path / "out")])
     assert ran.exit_code == 0, ran.output

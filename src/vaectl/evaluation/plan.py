@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from vaectl.engine import tell_no_effect
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, ManifestModel, read_manifest
 from vaectl.evaluation.protocol import protocol_of
@@ -30,8 +31,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     real, results = options.real_video_dir, options.generated_video_dir
     if real.is_file():
         raise UsageError(f"{real}: is a file; name the folder that holds it")
-    if options.tile_overlap_factor is not None:
-        progress.note("--tile-overlap-factor has no effect: tiles give exactly what whole frames give")
+    tell_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
     sources = find_outside(real, results)
@@ -69,15 +69,6 @@ def stamp(source: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return 0, 0
     return status.st_size, status.st_mtime_ns
-
-
-def check_family(model: AnyVAE, options: PrepareEvalOptions) -> None:
-    """The published `--model_name` must be that of the checkpoint."""
-    if options.model_name is not None and not model.config.is_called(options.model_name):
-        raise UsageError(
-            f"--model-name {options.model_name}: {options.ckpt or 'the built-in model'} is a {model.config.class_name};"
-            " leave the option out, or give another --ckpt"
-        )
 
 
 def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:

@@ -19,7 +19,7 @@ from vaectl import memory
 from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
-from vaectl.evaluation.plan import begin, check_family, known_manifest, plan_clips
+from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
 from vaectl.lock import locked
 from vaectl.models.vae import AnyVAE
@@ -61,8 +61,8 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     progress = progress if is_main() else Silent()
     with together(), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
-        model = open_model(options.ckpt, device_of_rank(options.device), options.dtype, limits)
-        check_family(model, options)
+        device = device_of_rank(options.device)
+        model = open_model(options.ckpt, device, options.dtype, limits, options.model_name)
         if is_main():
             held.enter_context(locked(folder, "give another --generated-video-dir"))
             write_manifest(folder, begin(options, plan, model))
@@ -179,8 +179,8 @@ def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
     assert made.frames is not None
     clip, entry, folder = made.original, made.entry, options.generated_video_dir
     if options.sample_fps is not None:
-        times = tuple(index / options.sample_fps for index in range(len(clip)))
-        clip = replace(clip, timestamps=times, frame_rate=options.sample_fps)
+        rate = options.sample_fps / options.sample_rate
+        clip = replace(clip, timestamps=tuple(index / rate for index in range(len(clip))), frame_rate=rate)
 
     def store(place: str, frames: torch.Tensor) -> int:
         file, lossless = folder / place, options.format == "mkv"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -67,9 +68,11 @@ class FamilyConfig(BaseModel, ABC):
         return 8
 
     def is_called(self, name: str) -> bool:
-        """Whether a published script means this family by its `--model_name`: WFVAE, WF-VAE, WFVAEModel, …"""
-        plain, own = (each.lower().replace("-", "").replace("_", "") for each in (name, self.class_name))
-        return plain.removesuffix("model") == own.removesuffix("model")
+        """Whether a published script means this family by a name: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
+        plain, own = (
+            re.sub(r"(model)?(_d\d+)?(_\d+x\d+x\d+)?$|[-_]", "", each.lower()) for each in (name, self.class_name)
+        )
+        return plain == own
 
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`, with the family's name."""

@@ -58,6 +58,15 @@ ModelPath = Annotated[
         help="A checkpoint, or its folder with config.json. (default: the built-in model)",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    Option(
+        panel=MODEL,
+        metavar="NAME",
+        aliases=("ae",),
+        help="Refuse a model of another family than this: WFVAE or CausalVAE.",
+    ),
+]
 Device = Annotated[
     str,
     Option(
@@ -99,7 +108,11 @@ MemoryLimit = Annotated[
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Take as little as about twice the time allows. Implies tiling.")
+    bool, Option(panel=MEMORY, help="Take little memory, at no more than about twice the time. Implies tiling.")
+]
+TileOverlapFactor = Annotated[
+    float | None,
+    Option(panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."),
 ]
 
 Config = Annotated[

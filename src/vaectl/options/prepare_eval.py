@@ -20,7 +20,6 @@ from vaectl.options.clips import (
 )
 from vaectl.options.common import (
     INPUT,
-    MEMORY,
     MODEL,
     OUTPUT,
     Config,
@@ -30,9 +29,11 @@ from vaectl.options.common import (
     EnableTiling,
     Json,
     MemoryLimit,
+    ModelName,
     ModelPath,
     Overwrite,
     SaveMemory,
+    TileOverlapFactor,
     read_frame_rate,
     read_path,
 )
@@ -76,17 +77,14 @@ class PrepareEvalOptions:
             panel=OUTPUT,
             metavar="RATE",
             read=read_frame_rate,
-            help="Frames per second of what is written. (default: the source's, over --sample-rate)",
+            help="Frames per second before --sample-rate takes every N-th. (default: the source's)",
         ),
     ] = None
     overwrite: Overwrite = False
     json: Json = False
 
     ckpt: ModelPath = None
-    model_name: Annotated[
-        str | None,
-        Option(panel=MODEL, metavar="NAME", help="Refuse a checkpoint of another family: WFVAE or CausalVAE."),
-    ] = None
+    model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "float32"
     sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
@@ -98,12 +96,7 @@ class PrepareEvalOptions:
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
     save_memory: SaveMemory = False
-    tile_overlap_factor: Annotated[
-        float | None,
-        Option(
-            panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."
-        ),
-    ] = None
+    tile_overlap_factor: TileOverlapFactor = None
 
     num_workers: NumWorkers = 8
     config: Config = None

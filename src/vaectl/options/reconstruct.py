@@ -19,9 +19,11 @@ from vaectl.options.common import (
     EnableTiling,
     Json,
     MemoryLimit,
+    ModelName,
     ModelPath,
     Overwrite,
     SaveMemory,
+    TileOverlapFactor,
     read_frame_rate,
     read_path,
 )
@@ -86,6 +88,7 @@ class ReconstructOptions:
     json: Json = False
 
     ae_path: ModelPath = None
+    model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "auto"
     sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
@@ -94,6 +97,7 @@ class ReconstructOptions:
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
     save_memory: SaveMemory = False
+    tile_overlap_factor: TileOverlapFactor = None
 
     config: Config = None
     strict: Annotated[bool, Option(panel=RUN, help="Fail a clip that is shorter than --num-frames, not just warn.")] = (

@@ -1,4 +1,4 @@
-"""What `vaectl train` takes. The defaults are those of the published scripts, where these have the option."""
+"""What `vaectl train` takes. Defaults are the published ones, but for --mix-precision and --eval-lpips."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vaectl.options.common import (
     Debug,
     Device,
     Json,
+    ModelName,
     read_path,
 )
 from vaectl.options.option import Option
@@ -109,10 +110,7 @@ class TrainOptions:
         bool, flag(MODEL, "Leave weights new whose shape differs from the pretrained ones.")
     ] = False
     freeze_encoder: Annotated[bool, flag(MODEL, "Train the decoder alone.")] = False
-    model_name: Annotated[
-        str | None,
-        Option(panel=MODEL, metavar="NAME", help="Checked against the config: WFVAE or CausalVAE."),
-    ] = None
+    model_name: ModelName = None
     device: Device = "auto"
     mix_precision: Annotated[
         Literal["auto", "bf16", "fp16", "fp32"],
@@ -203,6 +201,9 @@ class TrainOptions:
     ] = None
     accept_changes: Annotated[bool, momentary("Resume with other options than the checkpoint's; names them.")] = False
     not_resume_optimizer: Annotated[bool, momentary("Resume without the state of the optimizers.")] = False
+    not_resume_training_process: Annotated[
+        bool, momentary("Begin at step 0, with the checkpoint's weights and optimizers.")
+    ] = False
     not_resume_discriminator: Annotated[bool, momentary("Resume with a new discriminator.")] = False
     save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
     save_ckpt_minutes: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -182,13 +183,34 @@ def resume(
 ) -> dict[str, float] | None:
     """Let the trainer go on from a checkpoint; gives the best validation so far.
 
-    Raises UsageError where the options contradict it, unless they may. What keeps the losses from going on bit for bit
-    is told.
+    Raises UsageError where the options contradict it, unless they may.
     """
     if not (checkpoint / FACTS).is_file():
         progress.warn(f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0")
         return None
-    facts = read_facts(checkpoint)
+    facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
+    if goes_on:
+        check_same(checkpoint, facts, trainer, options, fingerprint, progress)
+    trainer.load(
+        read_state(checkpoint, trainer.device),
+        optimizer=not options.not_resume_optimizer,
+        discriminator=not options.not_resume_discriminator,
+        process=goes_on,
+    )
+    progress.note(f"resumed from {checkpoint} at step {trainer.step}")
+    best: dict[str, float] | None = facts["best"] if goes_on else None
+    return best
+
+
+def check_same(
+    checkpoint: Path,
+    facts: dict[str, Any],
+    trainer: Trainer,
+    options: TrainOptions,
+    fingerprint: str,
+    progress: Progress,
+) -> None:
+    """Tell what keeps the losses from going on bit for bit. Raises UsageError for other options, unless they may."""
     if different := contradictions(options, facts["options"]):
         listed = "; ".join(different)
         if not options.accept_changes:
@@ -200,11 +222,3 @@ def resume(
         progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts['ranks']}; the losses will differ a little")
     elif trainer.device.type == "cpu" and facts["threads"] != torch.get_num_threads():
         progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise")
-    trainer.load(
-        read_state(checkpoint, trainer.device),
-        optimizer=not options.not_resume_optimizer,
-        discriminator=not options.not_resume_discriminator,
-    )
-    progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    best: dict[str, float] | None = facts["best"]
-    return best

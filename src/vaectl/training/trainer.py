@@ -176,13 +176,14 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
         }
 
-    def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool) -> None:
+    def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool, process: bool) -> None:
         """Go on from a `state`; the flags leave out what is to begin anew.
 
         The model has the weights that the checkpoint shows: the averages, if there are any, which stay what they are.
         """
-        self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
-        self._skipped_in_a_row = state["skipped_in_a_row"]
+        if process:
+            self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
+            self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["model"]:
             self.model.load_state_dict(state["model"])
         critic = self.objective.discriminator if discriminator and state["discriminator"] else None
