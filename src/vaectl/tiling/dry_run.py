@@ -23,7 +23,7 @@ from vaectl.models.vae import AnyVAE
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes."""
+    """Bytes, the most in any piece."""
 
     peak: int
     """Of all tensors that live at a time, the piece's input among them."""
@@ -31,6 +31,10 @@ class Cost:
     result: int
     state: int
     """Left for the next piece."""
+
+
+Pieces = tuple[int, ...]
+"""Frames of the pieces of a clip, in order; of pieces that are all alike some may be left out."""
 
 
 @dataclass(frozen=True)
@@ -45,45 +49,44 @@ class Region:
         return self.height * self.width
 
 
-def encoder_tile(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, pixels: Region) -> Cost:
-    """A tile from the image to features. `only`: the piece is the whole clip."""
-    return _cost(config, dtype, "encoder.features", 3, frames, only, pixels)
+def encoder_tile(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, pixels: Region) -> Cost:
+    """A tile from the image to features."""
+    return _cost(config, dtype, "encoder.features", 3, pieces, pixels)
 
 
-def encoder_frame(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+def encoder_frame(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
     """A frame's features to moments."""
     channels = 2 * config.base_channels + config.encoder_energy_flow_hidden_size
-    return _cost(config, dtype, "encoder.moments", channels, frames, only, positions)
+    return _cost(config, dtype, "encoder.moments", channels, pieces, positions)
 
 
-def decoder_frame(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+def decoder_frame(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
     """A frame's latent to features."""
-    return _cost(config, dtype, "decoder.features", config.latent_dim, frames, only, positions)
+    return _cost(config, dtype, "decoder.features", config.latent_dim, pieces, positions)
 
 
-def decoder_tile(config: WFVAEConfig, dtype: torch.dtype, frames: int, only: bool, positions: Region) -> Cost:
+def decoder_tile(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
     """A tile from features to the image."""
     channels = 4 * config.base_channels + config.decoder_energy_flow_hidden_size
-    return _cost(config, dtype, "decoder.video", channels, frames, only, positions)
+    return _cost(config, dtype, "decoder.video", channels, pieces, positions)
 
 
 @cache
-def _cost(
-    config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, frames: int, only: bool, region: Region
-) -> Cost:
-    """Of one piece alone, or of the second of several: the first makes fewer frames than those after it."""
+def _cost(config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, pieces: Pieces, region: Region) -> Cost:
+    """The most of each amount in any of the pieces."""
     network = getattr(twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
     before: TimeState | None = None
-    peak = 0
-    for _ in range(1 if only else 2):
-        with torch.no_grad(), FusedAttention(), Living() as living:
+    costs = []
+    for i, frames in enumerate(pieces, 1):
+        with torch.no_grad(), Fused(), Living() as living:
             living.watch(list((before or {}).values()))
             x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
-            piece, before = Piece(before, last=only, inner=region.inner), None
+            piece, before = Piece(before, last=i == len(pieces), inner=region.inner), None
             made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
             result = made if isinstance(made, Tensor) else made[0]
-        peak, before = max(peak, living.peak), piece.after
-    return Cost(peak, x.nbytes, result.nbytes, sum(state.nbytes for state in piece.after.values()))
+        before = piece.after
+        costs.append((living.peak, x.nbytes, result.nbytes, sum(state.nbytes for state in before.values())))
+    return Cost(*map(max, zip(*costs, strict=True)))
 
 
 @lru_cache(maxsize=4)
@@ -98,11 +101,11 @@ def weight_bytes(config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype) -> i
     return sum(tensor.nbytes for tensor in twin(config, dtype).state_dict().values())
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention as its fused kernels allocate: the result, and no scores of all pairs."""
+class Fused(TorchFunctionMode):
+    """Attention and norms as their kernels allocate: the result alone, which also is quickly told."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.scaled_dot_product_attention:
+        if function in (F.scaled_dot_product_attention, F.layer_norm):
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 

@@ -14,7 +14,7 @@ from vaectl.models.config import WFVAEConfig
 from vaectl.models.piece import Sides
 from vaectl.models.wfvae import WFVAE
 from vaectl.tiling import dry_run
-from vaectl.tiling.dry_run import Region
+from vaectl.tiling.dry_run import Pieces, Region
 from vaectl.tiling.grid import Tile, grid
 
 Place = Literal["device", "host", "disk"]
@@ -88,13 +88,13 @@ def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tupl
     """Ways to cut up, with their estimated time as a multiple of the uncut clip's."""
     rows, columns = height // config.space_compression, width // config.space_compression
     whole = max(rows, columns)
-    windows = [config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
-    if frames <= windows[-1] + 1:
-        windows = [*(window for window in windows if window < frames), frames]
+    lengths = [config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
+    if frames <= lengths[-1] + 1:
+        lengths = [*(window for window in lengths if window < frames), frames]
     slowness: dict[Way, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
         computed = sum(worked(part) for part in grid(rows, columns, tile)) / (rows * columns)
-        for window in windows:
+        for window in lengths:
             for place in places if window < frames else places[:1]:
                 slowness[Way(tile, window, place)] = computed * (1 + 1 / window) * SLOWNESS[place]
     return slowness
@@ -118,26 +118,36 @@ def worked(tile: Tile) -> int:
 
 def network_peak(model: WFVAE, frames: int, height: int, width: int, way: Way) -> int:
     """Bytes on the model's device: weights, features, state and the costliest stage."""
-    config, dtype, stride = model.config, model.dtype, model.config.time_compression
-    scale = config.space_compression
-    only = way.window >= frames
-    pictures = 1 + -(-(frames - 1) // stride) * stride if only else way.window
-    latents = 1 + (pictures - 1) // stride
+    config, dtype, scale = model.config, model.dtype, model.config.space_compression
+    pictures, latents = windows(frames, way.window, config.time_compression)
     frame = Region(height // scale, width // scale)
     tiles = grid(frame.height, frame.width, way.tile)
 
     pixels, share = largest(tiles, model.encoder.margin, scale)
-    encoding = dry_run.encoder_tile(config, dtype, pictures, only, pixels)
+    encoding = dry_run.encoder_tile(config, dtype, pictures, pixels)
     waiting = encoding.state * share
     positions, share = largest(tiles, model.decoder.margin, 1)
-    decoding = dry_run.decoder_tile(config, dtype, latents, only, positions)
+    decoding = dry_run.decoder_tile(config, dtype, latents, positions)
     waiting += decoding.state * share
-    moments = dry_run.encoder_frame(config, dtype, latents, only, frame)
-    features = dry_run.decoder_frame(config, dtype, latents, only, frame)
+    moments = dry_run.encoder_frame(config, dtype, latents, frame)
+    features = dry_run.decoder_frame(config, dtype, latents, frame)
 
     stages = max(encoding.peak + moments.given, moments.peak, features.peak, decoding.peak + features.result)
     kept = moments.state + features.state + waiting * (way.state == "device")
     return dry_run.weight_bytes(config, dtype) + round(SLACK * (stages + kept))
+
+
+def windows(frames: int, window: int, stride: int) -> tuple[Pieces, Pieces]:
+    """Frames and latent frames of the windows that differ: the first three and the last.
+
+    The first makes fewer frames than those after it, because up-sampling in time holds the newest back; with two such
+    layers, or three, the second still does so with windows of one latent frame. The last gives what was held, and is
+    filled up to what the model takes.
+    """
+    full, missing = -(-frames // window) - 1, (1 - frames) % stride
+    last, latents = frames - full * window + missing, 1 + (frames + missing - 1) // stride
+    some = min(full, 3)
+    return (*[window] * some, last), (*[window // stride] * some, latents - full * (window // stride))
 
 
 def largest(tiles: list[Tile], margin: int, scale: int) -> tuple[Region, float]:

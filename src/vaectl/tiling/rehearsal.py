@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaectl.models.piece import Piece
 from vaectl.models.statistics import Statistics, mean_and_variance
-from vaectl.tiling.dry_run import FusedAttention, Living
+from vaectl.tiling.dry_run import Fused, Living
 from vaectl.tiling.grid import spans
 from vaectl.tiling.stages import Cut, StageByStage, Step, read_rows, run_piece, windows
 
@@ -44,7 +44,7 @@ class Rehearsal(StageByStage):
 
     def stage(self, function: Callable[..., Any], *inputs: Tensor, margin: int = 0, whole_frames: bool = False) -> Any:
         x = inputs[0]
-        with torch.no_grad(), FusedAttention():
+        with torch.no_grad(), Fused():
             made = function(*inputs, Piece(statistics=unknown(x)))
         results = [self.hold(y.shape, y.dtype) for y in ((made,) if isinstance(made, Tensor) else made)]
         del made
@@ -72,7 +72,7 @@ class Rehearsal(StageByStage):
         x = inputs_BCTHW[0]
         b, c, t, h, w = x.shape
         planes = [self.hold(clip.shape, clip.dtype) for clip in inputs_BCTHW]
-        with torch.no_grad(), FusedAttention(), Living() as living:
+        with torch.no_grad(), Fused(), Living() as living:
             function(*(torch.empty((1, c, h * w), dtype=x.dtype, device="meta") for _ in planes))
         frame = x.nbytes // t
         cut = Cut(self._rows, max(1, min(t, self._most // (3 * frame))))
@@ -99,12 +99,12 @@ def piece_peak(
     regions = [read_rows(strip, margin, x.shape[3] // rows) for strip in spans(rows, cut.rows)]
     tallest = max(range(len(regions)), key=lambda i: regions[i][0].stop - regions[i][0].start)
     strip, (region, inner) = spans(rows, cut.rows)[tallest], regions[tallest]
-    # The first window makes fewer frames than others, the last may make more, and those between are all alike.
+    # The first windows make fewer frames than others, the last may make more, and those between are all alike.
     all_windows = [*windows(x.shape[2], cut.frames)]
     peak, before = 0, None
-    for frames in [*all_windows[:2], *all_windows[2:][-1:]]:
+    for frames in [*all_windows[:3], *all_windows[3:][-1:]]:
         last = frames.stop == x.shape[2]
-        with torch.no_grad(), FusedAttention(), Living() as living:
+        with torch.no_grad(), Fused(), Living() as living:
             living.watch([*(before or {}).values()])
             piece = Piece(before, last=last, inner=inner, statistics=unknown(x), position=frames.start)
             before = None
