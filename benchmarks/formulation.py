@@ -119,8 +119,6 @@ def main() -> None:
     dtype = choose_dtype(arguments.dtype, device)
     reuse_freed()
     torch.set_grad_enabled(False)
-    if dtype == torch.float32:
-        torch.backends.cudnn.allow_tf32 = False
 
     def prepare(side: str, job: str, model: WFVAE) -> Run:
         run = make_run(side, job, model)

@@ -28,7 +28,7 @@ def test_sizes_as_people_write_them(text, count):
     assert memory.parse_size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "0.0GiB", "6 GiB GiB", "6X", "inf", "1e9"])
+@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "0.0GiB", "0.5", "6 GiB GiB", "6X", "inf", "1e9"])
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="give an amount of memory as 6GiB"):
         memory.parse_size(text)
@@ -43,6 +43,44 @@ def test_this_process_has_used_some_and_may_have_more():
     cpu = torch.device("cpu")
     assert memory.peak(cpu) > 2**20
     assert 2**20 < memory.obtainable(cpu) < 2**50
+
+
+GROUP = "9:pids:/\n4:cpu,memory:/job/step\n"
+UNIT = "0::/user.slice/run.scope\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        (UNIT, {"user.slice": ("memory.max", "memory.current", "4096 1000 inactive_file 200")}, 3296),
+        (UNIT, {"user.slice/run.scope": ("memory.max", "memory.current", "max 1000 inactive_file 0")}, None),
+        (UNIT, {".": ("memory.max", "memory.current", "4096 5000 anon 1")}, 0),
+        (
+            GROUP,
+            {
+                "memory/job": (
+                    "memory.limit_in_bytes",
+                    "memory.usage_in_bytes",
+                    "4096 1000 inactive_file 1\ntotal_inactive_file 7",
+                )
+            },
+            3103,
+        ),
+        (GROUP, {"memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "4096 96 cache 0")}, 4000),
+        ("", {}, None),
+    ],
+    ids=["parent", "unlimited", "container", "version 1", "container, version 1", "none"],
+)
+def test_the_limits_of_control_groups_are_found(tmp_path, groups, files, left):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    for folder, (limit, use, values) in files.items():
+        here = tmp_path / "sys/fs/cgroup" / folder
+        here.mkdir(parents=True)
+        for name, value in zip((limit, use, "memory.stat"), values.split(" ", 2), strict=True):
+            (here / name).write_text(value + "\n")
+    found = memory.left_to_groups(tmp_path)
+    assert min(found) == (2**62 if left is None else left)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")

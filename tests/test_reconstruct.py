@@ -230,7 +230,12 @@ def test_a_model_that_overflows_is_an_error_and_no_picture(clip, tmp_path, monke
 
 @pytest.mark.parametrize(
     "error",
-    [torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
 )
 def test_a_lack_of_memory_names_a_remedy(clip, tmp_path, monkeypatch, error):
     def fail(*_, **__):
@@ -241,6 +246,15 @@ def test_a_lack_of_memory_names_a_remedy(clip, tmp_path, monkeypatch, error):
     with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use --enable-tiling"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}
+
+
+def test_a_model_that_does_not_fit_names_a_remedy(clip, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(engine, "load_model", fail)
+    with pytest.raises(VaectlError, match="the built-in model: out of memory on cpu; its weights alone do not fit"):
+        run(clip, tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("size", [(17, 33), (64, 64)])

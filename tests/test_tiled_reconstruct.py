@@ -2,8 +2,8 @@
 
 import re
 import shutil
-import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from tests.jobs import Listener, files, run, run_one
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import encode
 from vaectl import engine
+from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import parse_size
-from vaectl.models import save_model
+from vaectl.models import load_model, save_model
 from vaectl.tiling import plan
 from vaectl.tiling.store import OnDisk
 from vaectl.video import read_video
@@ -135,10 +136,71 @@ def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
     assert files(tmp_path) == {}
 
 
+def test_half_that_is_too_little_for_any_plan_is_still_a_lack_of_memory(clip, tmp_path, monkeypatch):
+    limit = least(clip, tmp_path)
+
+    def fail(self, x, *, last):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(engine.Tiles, "encode", fail)
+    listener = Listener()
+    with pytest.raises(engine.OutOfMemoryError, match=r"clip\.mp4: out of memory on cpu; use --enable"):
+        run(clip, tmp_path / "a.mp4", listener, memory_limit=limit)
+    assert len(listener.warnings) == 1
+
+
+def test_half_is_of_what_the_machine_has_where_more_was_asked_for(monkeypatch):
+    monkeypatch.setattr(engine, "obtainable", lambda device: 2**30)
+    tried = []
+
+    def attempt(limits):
+        tried.append(limits.memory_limit)
+        raise engine.OutOfMemoryError("clip.mp4: out of memory")
+
+    for asked in (2**40, None):
+        with pytest.raises(engine.OutOfMemoryError):
+            engine.within_memory(attempt, load_model(device="cpu"), Limits(True, asked), Listener())
+    assert tried == [2**40, 2**29, None, round(0.9 * 2**30) // 2]
+
+
+def test_a_second_attempt_draws_the_same_noise(monkeypatch):
+    clip = torch.randint(0, 255, (1, 13, 3, 16, 32), dtype=torch.uint8)
+    beside, model = Beside.of(stored=512, frame=512, shown=512), load_model(device="cpu")
+
+    def made():
+        noise = generator_for(0, "clip")
+        return reconstruct_frames(model, clip, Path("clip"), Limits(True, 2**31), beside, Listener(), noise)
+
+    def decode(self, z, *, last):
+        calls.append(z)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return original(self, z, last=last)
+
+    calls, original = [], engine.Tiles.decode
+    monkeypatch.setattr(engine, "make_plan", lambda *_, **__: plan.Plan(2, 4, "device", 0))
+    wanted = made()
+    monkeypatch.setattr(engine.Tiles, "decode", decode)
+    assert torch.equal(made(), wanted)
+    assert len(calls) > 4
+
+
+def test_on_a_gpu_what_goes_beyond_the_limit_is_refused(monkeypatch):
+    """1000 bytes of others stay out of the count."""
+    model, given = load_model(device="cpu"), []
+    weights = sum(weight.nbytes for weight in model.parameters())
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: weights + 1000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 10_000_000_000))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: given.append(share))
+    for limit in (2_000_000_000, 20_000_000_000):
+        engine.keep_within(model, limit)
+    assert given == [pytest.approx(0.22 + 1e-7), 1.0]
+
+
 def test_a_spool_leaves_nothing_when_it_is_interrupted(clip, tmp_path, monkeypatch):
     spool = tmp_path / "spool"
     spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    monkeypatch.setenv("TMPDIR", str(spool))
     limit = least(clip, tmp_path)
     seen = []
 

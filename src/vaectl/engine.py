@@ -6,6 +6,7 @@ What the jobs share, so that they all get the same frames. Knows neither files n
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -85,11 +86,12 @@ WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on
 def open_model(path: Path | None, device: str, dtype: str, limits: Limits, name: str | None = None) -> AnyVAE:
     """The model at `path`, None for the built-in one. Raises UsageError if it is not of the family of that `name`."""
     where = choose_device(device)
-    model: AnyVAE = load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
+    called = path or "the built-in model"
+    with _memory_errors_told(called, where, "its weights alone do not fit; free some, or use another --device"):
+        model: AnyVAE = load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
     if name is not None and not model.config.is_called(name):
         raise UsageError(
-            f"--model-name {name}: {path or 'the built-in model'} is a {model.config.class_name};"
-            " leave the option out, or give another model"
+            f"--model-name {name}: {called} is a {model.config.class_name}; leave the option out, or give another model"
         )
     return model
 
@@ -107,11 +109,21 @@ def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits,
     except OutOfMemoryError as error:
         if not limits.tiled:
             raise
-        half = (limits.memory_limit or obtainable(model.device)) // 2
-        progress.warn(f"{error}; tried once more within {format_size(half)}")
+        first = OutOfMemoryError(*error.args)  # without its traceback, which would keep the tensors alive
+    half = limit_of(limits, model.device) // 2
+    progress.warn(f"{first}; tried once more within {format_size(half)}")
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
-    return attempt(replace(limits, memory_limit=half))
+    try:
+        return attempt(replace(limits, memory_limit=half))
+    except UsageError:  # half is too little for any plan
+        raise first from None
+
+
+def limit_of(limits: Limits, device: torch.device) -> int:
+    """Bytes to plan for: as asked for, where the device has that; else nearly all, because others want some too."""
+    there = obtainable(device)
+    return round(0.9 * there) if limits.memory_limit is None else min(limits.memory_limit, there)
 
 
 def how_to_run(
@@ -123,15 +135,17 @@ def how_to_run(
         return WholeFrames(model), piece_frames(model.config, height, width)
     scale = model.config.space_compression
     height, width = -(-height // scale) * scale, -(-width // scale) * scale
-    there = obtainable(model.device)
-    limit = limits.memory_limit or there
-    if limit > there:
-        progress.warn(f"--memory-limit is {format_size(limit)}, but {model.device} has {format_size(there)} to give")
+    limit = limit_of(limits, model.device)
+    if limits.memory_limit is not None and limits.memory_limit > limit:
+        asked = format_size(limits.memory_limit)
+        progress.warn(f"--memory-limit is {asked}, but {model.device} has {format_size(limit)} to give")
     if model.device.type == "cpu":
         budget = Budget(limit, beside.fixed, beside.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
         budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
+    if model.device.type == "cuda" and limits.memory_limit is not None:
+        keep_within(model, limit)
     if isinstance(model, WFVAE) and model.streams:
         plan = make_plan(model, frames, height, width, budget, sparing=limits.sparing)
         progress.note(
@@ -150,11 +164,24 @@ def how_to_run(
     return WholeClip(model, stages, progress.status), stages.window
 
 
+def keep_within(model: AnyVAE, limit: int) -> None:
+    """Have PyTorch refuse what goes beyond the limit on a GPU: cuDNN then takes less scratch space, and gaps are freed.
+
+    What others hold there, such as the networks of metrics, is not counted; a tenth is left for what lies between.
+    """
+    others = torch.cuda.memory_allocated(model.device) - sum(weight.nbytes for weight in model.parameters())
+    total = torch.cuda.mem_get_info(model.device)[1]
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (1.1 * limit + max(0, others)) / total), model.device)
+
+
 def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> None:
     """Keep freed blocks for reuse, which is fast, up to a size: there are gaps between them.
 
     Small ones only where the limit has no room for gaps, and where fetching memory is little beside what is computed.
+    On a GPU that is PyTorch's own business.
     """
+    if model.device.type != "cpu":
+        return
     if limits.sparing or limit < GAPS * peak:
         reuse_freed(2**23)
     elif sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK:
@@ -229,8 +256,11 @@ def reconstruct_frames(
     NaN and infinity, `OutOfMemoryError` where memory is short.
     """
     _, frames, _, height, width = frames_BT3HW.shape
+    noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
+        if generator and noise is not None:
+            generator.set_state(noise)  # a second attempt draws what the first one has drawn
         runner, window = how_to_run(model, frames, width, height, limits, beside, progress)
         pieces = (frames_BT3HW[:, first : first + window] for first in range(0, frames, window))
         return torch.cat(list(_pieces(model, runner, pieces, generator, source)), dim=1)
@@ -248,7 +278,7 @@ def _pieces(
             placed = frames.to(model.device) if isinstance(runner, WholeFrames) else frames
             yield batch_to_video(placed)
 
-    with _memory_errors_told(source, model):
+    with _memory_errors_told(source, model.device):
         for video in reconstruct_pieces(model, videos(), runner, sample=generator is not None, generator=generator):
             if not video.isfinite().all():
                 raise VaectlError(
@@ -260,26 +290,23 @@ def _pieces(
             yield frames
 
 
+LESS = "use --enable-tiling with a smaller --memory-limit, or smaller frames"
+SHORT = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED")
+"""What errors say that PyTorch has no class of their own for: of the CPU, of CUDA and its libraries, of Apple GPUs."""
+
+
 @contextmanager
-def _memory_errors_told(source: Path, model: AnyVAE) -> Iterator[None]:
+def _memory_errors_told(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        raise OutOfMemoryError(source, model) from None
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and not SHORT.search(str(error)):
             raise
-        raise OutOfMemoryError(source, model) from None
+        raise OutOfMemoryError(f"{source}: out of memory on {device}; {remedy}") from None
 
 
 class OutOfMemoryError(VaectlError):
     """The model's device has no room for what it was given."""
-
-    def __init__(self, source: Path, model: AnyVAE) -> None:
-        super().__init__(
-            f"{source}: out of memory on {model.device};"
-            " use --enable-tiling with a smaller --memory-limit, or smaller frames"
-        )
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:

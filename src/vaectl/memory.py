@@ -19,9 +19,10 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 def parse_size(text: str) -> int:
     """Bytes of `6GiB`, `500M`, `1.5 g` (all in powers of 1024) or `6000000000`. Raises ValueError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
-    if found is None or float(found[1]) == 0:
+    count = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
+    if count == 0:
         raise ValueError(f"give an amount of memory as 6GiB, 500MiB or in bytes, not {text!r}")
-    return int(float(found[1]) * UNITS[found[2].lower()])
+    return count
 
 
 def format_size(count: int) -> str:
@@ -54,11 +55,35 @@ def obtainable(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     if not Path("/proc/meminfo").is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    amounts = [_kilobytes("/proc/meminfo", "MemAvailable") + _kilobytes("/proc/self/status", "VmRSS")]
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-            amounts.append(int(text))
-    return min(amounts)
+    free = min(_kilobytes("/proc/meminfo", "MemAvailable"), *left_to_groups())
+    return free + _kilobytes("/proc/self/status", "VmRSS")
+
+
+def left_to_groups(root: Path = Path("/")) -> list[int]:
+    """Bytes that the control groups of this process may still take: of a container, a job of SLURM, a systemd unit.
+
+    One for each group with a limit, from its own up; at least one, a large one. https://docs.kernel.org, cgroup-v2.
+    """
+    left = [2**62]
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        limit, use = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        )
+        for group in (Path(name.lstrip("/")), *Path(name.lstrip("/")).parents):
+            folder = version / group
+            if (folder / limit).is_file() and (text := (folder / limit).read_text().strip()).isdigit():
+                # What was read of files stays in memory until that is wanted.
+                cached = re.findall(
+                    r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE
+                )
+                taken = int((folder / use).read_text()) - max(map(int, cached), default=0)
+                left.append(max(0, int(text) - taken))
+    return left
 
 
 def reuse_freed(largest: int = 2**26) -> None:

@@ -99,6 +99,17 @@ def test_how_things_stand_is_told_before_anything_is_done(monkeypatch):
     assert console.file.getvalue() == "clip.mp4: 0/9 frames, stage 3 of 62\n"
 
 
+def test_a_clip_that_begins_again_has_one_bar(monkeypatch):
+    monkeypatch.setattr(cli_console, "PATIENCE", 0.0)
+    console = on_terminal()
+    bar = _Bar(console)
+    for _ in range(2):
+        bar.start("clip.mp4", 60)
+        time.sleep(0.2)
+    bar.finish()
+    assert console.file.getvalue().count("\x1b[?25h") == 2, "the cursor comes back twice"
+
+
 def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
     monkeypatch.setattr(cli_console, "PATIENCE", 0.05)
     console = on_terminal()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.tiling.models import make_model, video
+from vaectl.models.config import WFVAEConfig
 from vaectl.models.streaming import WholeFrames, reconstruct_pieces
 from vaectl.tiling import dry_run, plan
 from vaectl.tiling.dry_run import Region
@@ -50,8 +52,36 @@ def test_no_window_takes_more_than_the_planned_ones(stride, window, interpolatio
             assert part(model.config, torch.float32, some, region) == whole
 
 
+def test_on_a_gpu_state_waits_on_the_host_if_it_has_room():
+    model = make_model()
+    way = plan.Way(8, 4, "host")
+    needed = plan.needs(model, 33, 64, 512, way)
+    for host, place in ((needed.waiting, "host"), (needed.waiting - 1, "disk")):
+        budget = plan.Budget(needed.peak, 0, 0, ("device", "host", "disk"), host)
+        made = plan.make_plan(model, 33, 64, 512, budget)
+        assert (made.tile, made.window, made.state) == (way.tile, way.window, place)
+
+
+def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count():
+    """4K in windows of 16 frames would have 2^31.3 of them; there is no such bound on the CPU."""
+    budget = plan.Budget(2**40, 0, 0, ("device",))
+    config = WFVAEConfig(norm_type="layernorm", t_interpolation="trilinear")
+    values = {}
+    for device in ("meta", "cpu"):
+        model = SimpleNamespace(
+            config=config,
+            dtype=torch.bfloat16,
+            device=torch.device(device),
+            encoder=dry_run.twin(config, torch.bfloat16).encoder,
+            decoder=dry_run.twin(config, torch.bfloat16).decoder,
+        )
+        way = plan.make_plan(model, 33, 2160, 3840, budget)
+        values[device] = plan.needs(model, 33, 2160, 3840, way).largest
+    assert values["meta"] < 2**31 < values["cpu"]
+
+
 def test_the_last_window_may_be_the_costliest():
     """32 frames are filled up to 33, so the last window has one more; and it gives what up-sampling held."""
     model = make_model()
-    peaks = [plan.network_peak(model, frames, 64, 64, plan.Way(8, 8, "device")) for frames in (32, 33)]
+    peaks = [plan.needs(model, frames, 64, 64, plan.Way(8, 8, "device")).peak for frames in (32, 33)]
     assert peaks[0] > 1.05 * peaks[1]

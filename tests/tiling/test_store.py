@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
 from vaectl.models.piece import TimeState
-from vaectl.tiling.store import InMemory, OnDisk, Store
+from vaectl.tiling.store import InMemory, OnDisk, Store, spool_folder
 
 STORES = [InMemory, OnDisk]
 LAYERS = [nn.Identity() for _ in range(4)]
@@ -38,7 +38,7 @@ def assert_same(given: TimeState | None, wanted: TimeState) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
@@ -77,7 +77,16 @@ def test_the_file_grows_with_the_largest_states_and_not_with_the_number_of_windo
         for key in "ab":
             store.get(key)
             store.put(key, state(window))
-    assert store._file.size() == 2 * sum(frames.nbytes for frames in state(0).values())
+    assert store._file._file.seek(0, 2) == 2 * sum(frames.nbytes for frames in state(0).values())
+
+
+def test_large_files_do_not_go_where_they_would_lie_in_memory(monkeypatch):
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert spool_folder() == "/var/tmp"
+    monkeypatch.setenv("TMPDIR", "/elsewhere")
+    assert spool_folder() == "/elsewhere"
+    with pytest.raises(VaectlError, match=r"no temporary file to save memory with .* set TMPDIR"):
+        OnDisk()
 
 
 def test_nothing_is_left_in_the_folder_even_while_the_store_lives(folder):

@@ -76,6 +76,7 @@ class _Bar(_Remarks):
         self._timer: Timer | None = None
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
+        self.finish()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),

@@ -25,7 +25,7 @@ from vaectl.metrics.metric import FrameMetric, SetMetric
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.pipeline import batches_of_alike, in_parallel
-from vaectl.progress import Progress, Silent
+from vaectl.progress import Progress
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
@@ -97,19 +97,18 @@ def through_model(
     clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
 ) -> Iterator[DecodedPair | Failed]:
     """The clips with what the model makes of them: each alone, so that its frames are always the same ones."""
-    limits, told = Limits.of(options), progress
+    limits = Limits.of(options)
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair
         beside = memory_beside(frames[None], clip.stored)
         generator = generator_for(options.seed, pair.name) if options.sample else None
         try:
-            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, told, generator)
+            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, progress, generator)
         except UsageError:
             raise
         except VaectlError as error:
             yield Failed(pair, str(error))
         else:
-            told = Silent()  # how the first one is run is how they all are
             yield replace(clip, generated=replace(clip.real, frames=made))
 
 

@@ -54,8 +54,6 @@ def load_model(
     files, a damaged or unsafe file, names or shapes that do not fit, values that are not finite.
     """
     where = choose_device(device)
-    if where.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32; cuDNN alone rounds it by default
     precision = choose_dtype(dtype, where)
     try:
         directory, weights = locate(BUILTIN if path is None else Path(path))

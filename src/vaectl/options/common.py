@@ -104,7 +104,7 @@ MemoryLimit = Annotated[
         metavar="SIZE",
         read=read_memory_size,
         help="Most memory to take, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
-        "(default: what is free)",
+        "(default: nine tenths of what is free)",
     ),
 ]
 SaveMemory = Annotated[

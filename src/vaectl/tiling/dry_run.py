@@ -31,6 +31,8 @@ class Cost:
     result: int
     state: int
     """Left for the next piece."""
+    largest: int
+    """Not bytes: values in a tensor."""
 
 
 Pieces = tuple[int, ...]
@@ -85,7 +87,8 @@ def _cost(config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, pie
             made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
             result = made if isinstance(made, Tensor) else made[0]
         before = piece.after
-        costs.append((living.peak, x.nbytes, result.nbytes, sum(state.nbytes for state in before.values())))
+        left = sum(state.nbytes for state in before.values())
+        costs.append((living.peak, x.nbytes, result.nbytes, left, living.largest))
     return Cost(*map(max, zip(*costs, strict=True)))
 
 
@@ -116,12 +119,15 @@ class Living(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
+        self.largest = 0
+        """Values in one of them, at most."""
         self._living: dict[int, int] = {}
 
     def watch(self, made: Any) -> None:
         """Count the tensors in `made` from now on until they are gone."""
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
+                self.largest = max(self.largest, tensor.numel())
                 storage = tensor.untyped_storage()
                 key = storage._cdata
                 if key not in self._living:

@@ -42,6 +42,18 @@ class Plan(Way):
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What the network takes in one way."""
+
+    peak: int
+    """Bytes on the model's device, at most."""
+    waiting: int
+    """Bytes of the tiles' state between windows, wherever it waits."""
+    largest: int
+    """Values in a tensor, at most."""
+
+
+@dataclass(frozen=True)
 class Budget:
     """The limit, and what a clip takes of it beside the network; in bytes."""
 
@@ -64,20 +76,24 @@ def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget
     slowness = ways(model.config, frames, height, width, budget.places)
     fastest_first = sorted(slowness, key=lambda way: slowness[way])
 
-    def plan(way: Way) -> Plan:
-        peak = budget.fixed + way.window * budget.per_frame + network_peak(model, frames, height, width, way)
-        return Plan(way.tile, way.window, way.state, peak)
+    def peak(way: Way) -> int:
+        return budget.fixed + way.window * budget.per_frame + needs(model, frames, height, width, way).peak
+
+    def possible(way: Way) -> bool:
+        needed = needs(model, frames, height, width, way)
+        enough_there = way.state != "host" or needed.waiting <= budget.host
+        return enough_there and (model.device.type == "cpu" or needed.largest < 2**31)  # kernels count in 32 bits
 
     limit = budget.limit
     if sparing:
         bearable = (way for way in fastest_first if slowness[way] <= PATIENCE * slowness[fastest_first[0]])
-        limit = min(limit, round(1.1 * min(plan(way).peak for way in bearable)))
+        limit = min(limit, round(1.1 * min(map(peak, bearable))))
     for way in fastest_first:
-        if plan(way).peak <= limit:
-            return plan(way)
+        if peak(way) <= limit and possible(way):
+            return Plan(way.tile, way.window, way.state, peak(way))
     raise UsageError(
         f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
-        f" give at least {format_size(min(plan(way).peak for way in fastest_first))}"
+        f" give at least {format_size(min(map(peak, fastest_first)))}"
     )
 
 
@@ -116,8 +132,8 @@ def worked(tile: Tile) -> int:
     return height * width
 
 
-def network_peak(model: WFVAE, frames: int, height: int, width: int, way: Way) -> int:
-    """Bytes on the model's device: weights, features, state and the costliest stage."""
+def needs(model: WFVAE, frames: int, height: int, width: int, way: Way) -> Needs:
+    """Weights, features, state and the costliest stage."""
     config, dtype, scale = model.config, model.dtype, model.config.space_compression
     pictures, latents = windows(frames, way.window, config.time_compression)
     frame = Region(height // scale, width // scale)
@@ -134,7 +150,11 @@ def network_peak(model: WFVAE, frames: int, height: int, width: int, way: Way) -
 
     stages = max(encoding.peak + moments.given, moments.peak, features.peak, decoding.peak + features.result)
     kept = moments.state + features.state + waiting * (way.state == "device")
-    return dry_run.weight_bytes(config, dtype) + round(SLACK * (stages + kept))
+    return Needs(
+        dry_run.weight_bytes(config, dtype) + round(SLACK * (stages + kept)),
+        round(waiting),
+        max(part.largest for part in (encoding, moments, features, decoding)),
+    )
 
 
 def windows(frames: int, window: int, stride: int) -> tuple[Pieces, Pieces]:

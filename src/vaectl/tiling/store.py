@@ -5,6 +5,7 @@ The file has no name in the file system, so nothing is left of it however the pr
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Hashable
 from typing import Protocol
@@ -83,12 +84,18 @@ class OnDisk:
         return state
 
 
+def spool_folder() -> str:
+    """Where large temporary files go: not to /tmp unless told so, which is often in memory itself."""
+    large = "/var/tmp"
+    return os.environ.get("TMPDIR") or (large if os.access(large, os.W_OK) else tempfile.gettempdir())
+
+
 class Spool:
-    """A file in the system's folder for temporary files. Raises VaectlError when there is no room in it."""
+    """A file in the folder for large temporary files. Raises VaectlError when there is no room in it."""
 
     def __init__(self) -> None:
         try:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as this object
+            self._file = tempfile.TemporaryFile(buffering=0, dir=spool_folder())  # noqa: SIM115 - lives as long as this object
         except OSError as error:
             raise VaectlError(f"no temporary file to save memory with ({error.strerror}); set TMPDIR") from None
 
@@ -99,7 +106,7 @@ class Spool:
             transfer(self._file.write, as_bytes(dense))
         except OSError as error:
             raise VaectlError(
-                f"{tempfile.gettempdir()}: no room for what does not fit into memory ({error.strerror}); free some,"
+                f"{spool_folder()}: no room for what does not fit into memory ({error.strerror}); free some,"
                 " set TMPDIR to another folder, or raise --memory-limit"
             ) from None
 
@@ -107,9 +114,6 @@ class Spool:
         """The same back, into a contiguous tensor."""
         self._file.seek(start)
         transfer(self._file.readinto, as_bytes(dense))
-
-    def size(self) -> int:
-        return self._file.seek(0, 2)
 
 
 def as_bytes(dense: Tensor) -> memoryview:

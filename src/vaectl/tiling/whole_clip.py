@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from vaectl.tiling.dry_run import twin, weight_bytes
 from vaectl.tiling.plan import SLACK, Budget, Place
 from vaectl.tiling.rehearsal import Rehearsal
 from vaectl.tiling.stages import Stages, Step, windows
+from vaectl.tiling.store import spool_folder
 from vaectl.tiling.stored import InMemory, Keep, OnDisk, Stored
 
 
@@ -100,12 +100,13 @@ def plan_stages(
     fixed = budget.fixed + window * budget.per_frame + weights
     least = rehearse(model, *shape, 0)
     # Beside what is kept between stages, the 8-bit frames wait for what becomes of them.
-    kept = {"device": least.kept + 3 * math.prod(shape), "host": 0, "disk": 0}
+    waiting = least.kept + 3 * math.prod(shape)
+    kept = {"device": waiting, "host": 0, "disk": 0}
     room = {place: round((budget.limit - fixed - kept[place]) / SLACK) for place in budget.places}
 
     if room["device"] >= max(least.peak, SMALL_PIECE_BYTES) and not sparing:
         place: Place = "device"
-    elif "host" in budget.places and least.kept <= budget.host:
+    elif "host" in budget.places and waiting <= budget.host:
         place = "host"
     else:
         place = "disk"
@@ -115,15 +116,18 @@ def plan_stages(
             f" give at least {format_size(fixed + math.ceil(SLACK * least.peak))}"
         )
     if place == "disk":
-        check_disk(least.kept + 3 * math.prod(shape))
+        check_disk(waiting)
     most = min(room[place], SMALL_PIECE_BYTES if sparing else PIECE_BYTES)
     rehearsed = rehearse(model, *shape, max(most, least.peak))
     return StagePlan(shape, window, place, rehearsed, fixed + kept[place] + round(SLACK * rehearsed.peak))
 
 
 def check_disk(size: int) -> None:
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
+    folder = spool_folder()
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise VaectlError(f"{folder}: {error.strerror}; set TMPDIR to a folder with room") from None
     if free < size:
         raise VaectlError(
             f"{folder}: has {format_size(free)} free, and the clip takes {format_size(size)} between the stages of this"
