@@ -72,7 +72,13 @@ class TrainOptions:
 
     video_path: Annotated[
         tuple[Path, ...],
-        Option(panel=DATA, metavar="PATH", many=True, read=read_paths, help="A tree of videos; may be repeated."),
+        Option(
+            panel=DATA,
+            metavar="PATH",
+            many=True,
+            read=read_paths,
+            help="A tree of videos; may be repeated. Not needed to resume.",
+        ),
     ]
     video_weight: Annotated[
         tuple[float, ...],
