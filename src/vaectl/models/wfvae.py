@@ -188,15 +188,19 @@ class Decoder(nn.Module):
         bands_l2 = self.connect_l2(flow, piece)
         low_l2 = piece.stage(self.inverse_wavelet_transform_l2, bands_l2)
 
-        for layer in self.up2.children():
-            make_room(h)
+        *layers, largest = self.up2.children()
+        for layer in layers:
             h = piece.run(layer, h)
-        h, flow = piece.stage(self.split, h)
+        make_room(h)
+        h, flow = piece.stage(self.split, piece.run(largest, h))
         bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
         low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
 
-        for layer in (*self.up1.children(), *self.layer.children()):
-            make_room(h)
+        *layers, largest = self.up1.children()
+        for layer in layers:
+            h = piece.run(layer, h)
+        make_room(h)
+        for layer in (largest, *self.layer.children()):
             h = piece.run(layer, h)
         video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
         return video, (bands_l1, bands_l2)
@@ -216,7 +220,7 @@ class Decoder(nn.Module):
 
 
 def make_room(h: Tensor) -> None:
-    """For the largest tensors, which come next: return the gaps that smaller ones have left."""
+    """For the layer that makes the largest tensors, and comes next: return the gaps that others have left."""
     if h.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return_freed()
 
