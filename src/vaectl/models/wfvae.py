@@ -221,8 +221,13 @@ class Decoder(nn.Module):
 
 def make_room(h: Tensor) -> None:
     """For the layer that makes the largest tensors, and comes next: return the gaps that others have left."""
-    if h.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    worth_it = h.device.type == "cpu" and h.nbytes > ROOM_BYTES
+    if worth_it and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return_freed()
+
+
+ROOM_BYTES = 2**24
+"""To fetch new memory takes time, which beside smaller tensors is much, and what it saves little."""
 
 
 def join(h: Tensor, flow: Tensor, piece: Piece) -> Tensor:
