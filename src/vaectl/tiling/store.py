@@ -94,10 +94,13 @@ class Spool:
     """A file in the folder for large temporary files. Raises VaectlError when there is no room in it."""
 
     def __init__(self) -> None:
+        folder = spool_folder()
         try:
-            self._file = tempfile.TemporaryFile(buffering=0, dir=spool_folder())  # noqa: SIM115 - lives as long as this object
+            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - lives as long as this object
         except OSError as error:
-            raise VaectlError(f"no temporary file to save memory with ({error.strerror}); set TMPDIR") from None
+            raise VaectlError(
+                f"{folder}: no temporary file to save memory with ({error.strerror}); set TMPDIR to another folder"
+            ) from None
 
     def write(self, start: int, dense: Tensor) -> None:
         """The values of a contiguous tensor in host memory, from the byte `start` on."""
