@@ -221,8 +221,9 @@ class Decoder(nn.Module):
 
 def make_room(h: Tensor) -> None:
     """For the layer that makes the largest tensors, and comes next: return the gaps that others have left."""
-    worth_it = h.device.type == "cpu" and h.nbytes > ROOM_BYTES
-    if worth_it and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return
+    if h.device.type == "cpu" and h.nbytes > ROOM_BYTES:
         return_freed()
 
 
