@@ -55,16 +55,16 @@ def obtainable(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     if not Path("/proc/meminfo").is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = min(_kilobytes("/proc/meminfo", "MemAvailable"), *left_to_groups())
+    free = min([_kilobytes("/proc/meminfo", "MemAvailable"), *left_to_groups()])
     return free + _kilobytes("/proc/self/status", "VmRSS")
 
 
 def left_to_groups(root: Path = Path("/")) -> list[int]:
     """Bytes that the control groups of this process may still take: of a container, a job of SLURM, a systemd unit.
 
-    One for each group with a limit, from its own up; at least one, a large one. https://docs.kernel.org, cgroup-v2.
+    One for each group with a limit, from its own up (https://docs.kernel.org, cgroup-v2 and cgroup-v1/memory).
     """
-    left = [2**62]
+    left = []
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.is_file() else ():
         _, controllers, name = line.split(":", 2)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tests.jobs import Listener, files
 from tests.video.media import cut, numbered_picture
+from vaectl import engine
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import stages
@@ -177,6 +178,24 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
     assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+
+
+def test_a_lack_of_memory_is_told_for_every_clip(clips, monkeypatch):
+    """Each clip runs in one window: the first attempt at the second clip is the second call."""
+    calls = []
+
+    def encode(self, x, *, last):
+        calls.append(x)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return original(self, x, last=last)
+
+    original = engine.Tiles.encode
+    monkeypatch.setattr(engine.Tiles, "encode", encode)
+    listener = Listener()
+    result = run(clips[0], None, listener, ckpt=Path("builtin"), enable_tiling=True)
+    assert [warning.rpartition(";")[2][:22] for warning in listener.warnings] == [" tried once more withi"]
+    assert len(calls) == len(result.clips) + 1
 
 
 def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):

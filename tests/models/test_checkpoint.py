@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.config import FAMILIES, WFVAEConfig, read_config
-from vaectl.models.placement import choose_dtype
+from vaectl.models.placement import choose_device, choose_dtype
 
 from .reference import load_reference, synthetic_model
 
@@ -314,3 +314,9 @@ def test_time_and_space_compression():
         fields = {key: value for key, value in config.items() if not key.startswith("_")}
         built = FAMILIES[config["_class_name"]].model_validate(fields)
         assert (built.time_compression, built.space_compression) == factors
+
+
+def test_where_a_device_is_chosen_float32_means_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
