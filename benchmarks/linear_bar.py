@@ -107,7 +107,7 @@ def through_linear(grid: Grid, examples: Sequence[Tensor], clip: Tensor) -> Tens
 
 def read(path: Path, grid: Grid, num_frames: int, resolution: int) -> Tensor:
     """The frames as `vaectl eval` takes them, or in the size of the file for resolution 0; cropped to whole blocks."""
-    from vaectl.video import probe
+    from vaectl.video.probe import probe
 
     info = probe(path)
     short, crop = (resolution, resolution) if resolution else (min(info.width, info.height), None)

@@ -18,7 +18,8 @@ from PIL import Image, ImageCms, ImageOps
 from tests.video.media import cut, encode, number_of, numbered_picture, set_display_matrix
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.video import VideoReader, probe, read_video
+from vaectl.video import VideoReader, read_video
+from vaectl.video.probe import probe
 
 
 def test_facts_of_a_real_clip(samples: Path) -> None:
