@@ -316,7 +316,14 @@ def test_time_and_space_compression():
         assert (built.time_compression, built.space_compression) == factors
 
 
-def test_where_a_device_is_chosen_float32_means_float32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    choose_device("cpu")
-    assert not torch.backends.cudnn.allow_tf32
+def test_where_a_device_is_chosen_float32_means_float32():
+    libraries = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [library.allow_tf32 for library in libraries]
+    try:
+        for library in libraries:
+            library.allow_tf32 = True
+        choose_device("cpu")
+        assert not any(library.allow_tf32 for library in libraries)
+    finally:
+        for library, value in zip(libraries, before, strict=True):
+            library.allow_tf32 = value

@@ -12,9 +12,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def choose_device(device: str | torch.device = "auto") -> torch.device:
     """`auto` is the first CUDA GPU if there is one, else the CPU. Raises UsageError for a device that is not there.
 
-    On a GPU float32 means float32 from then on: convolutions do not round to TF32, as they do by default.
+    On a GPU float32 means float32 from then on. Convolutions round to TF32 by default, and products where the
+    environment asks for it, as NVIDIA's containers do.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
