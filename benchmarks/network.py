@@ -33,6 +33,7 @@ WF_VAE_S = WFVAEConfig(
     norm_type="layernorm",
     t_interpolation="trilinear",
 )
+WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
 SHAPES = ((17, 128, 128), (9, 256, 256))
 REPEATS = 3
 

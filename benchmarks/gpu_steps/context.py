@@ -1,0 +1,157 @@
+"""What a step of `benchmarks/gpu.py` works with: its device, its time, and the rows that it reports.
+
+A step is a list of cases, the most important first. A case that fails, or that lacks memory or time, is one row, and
+the next case follows. Each row is on disk before the next case begins.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaectl.engine import OutOfMemoryError
+from vaectl.memory import peak
+
+Row = dict[str, Any]
+"""`name`, `status` (measured, passed, failed, left out), `values`, and a `reason` for the last two of these."""
+
+FEWEST_RUNS, MOST_RUNS = 3, 10
+ENOUGH_SECONDS = 2.0
+"""A measurement repeats its work at least and at most so often, and no more once it has taken that long."""
+
+
+@dataclass(frozen=True)
+class Context:
+    device: torch.device
+    tiny: bool
+    """Shapes so small that a CPU runs every step in a minute."""
+    deadline: float
+    """By `time.monotonic()`: cases that would begin later are left out."""
+    rows: Path
+    """The file of JSON lines that rows are added to."""
+    step: str
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        """What the device computes in, the most used first."""
+        all_of_them = [torch.bfloat16, torch.float32, torch.float16]
+        return all_of_them if self.bfloat16 else all_of_them[1:]
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the device computes in bfloat16, not only emulates it."""
+        return self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) >= (8, 0)
+
+    def case(self, name: str, work: Callable[[], Row]) -> None:
+        """Report the values that `work` returns. If they have a `passed`, the row is a check."""
+        if time.monotonic() >= self.deadline:
+            self.leave_out(name, "no time left")
+            return
+        try:
+            values = work()
+        except (torch.cuda.OutOfMemoryError, OutOfMemoryError) as error:
+            self.leave_out(name, f"too little memory: {first_line(error)}")
+        except Exception as error:  # whatever fails is a result of this step, and the next case is another
+            traceback.print_exc()
+            self._report(name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
+        else:
+            passed = values.pop("passed", None)
+            self._report(name, {None: "measured", True: "passed", False: "failed"}[passed], values=values)
+        free_memory(self.device)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Report that a case was not run, and why."""
+        self._report(name, "left out", reason=reason)
+
+    def _report(self, name: str, status: str, **more: Any) -> None:
+        row = {"step": self.step, "name": name, "status": status, **more}
+        with self.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{self.step:10} {status:9} {name}: {brief(row)}", flush=True)
+
+
+def brief(row: Row) -> str:
+    """The values of a row, or its reason, on one line."""
+    return row.get("reason") or ", ".join(f"{name} {shown(value)}" for name, value in row.get("values", {}).items())
+
+
+def shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+    return str(value)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
+def free_memory(device: torch.device) -> None:
+    """Drop what the last case has left, so that the next one starts with all of the memory."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> float:
+    """GiB at most: reserved by PyTorch since the case began on a GPU, of the process since it began on the CPU."""
+    return peak(device) / 2**30
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """The median of several runs after one to warm up: by GPU events, else by the clock."""
+    work()
+    times: list[float] = []
+    while len(times) < FEWEST_RUNS or (len(times) < MOST_RUNS and sum(times) < ENOUGH_SECONDS):
+        with timed(device) as seconds:
+            work()
+        times.append(seconds())
+    return statistics.median(times)
+
+
+@contextmanager
+def timed(device: torch.device) -> Iterator[Callable[[], float]]:
+    """Gives a function that returns the seconds of the block, once the block has ended."""
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        ended = begun
+        yield lambda: ended - begun
+        ended = time.perf_counter()
+        return
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    yield lambda: first.elapsed_time(last) / 1000
+    last.record()
+    torch.cuda.synchronize(device)
+
+
+def largest_difference(made: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; infinity where one of them is not finite."""
+    difference = (made.float().cpu() - expected.float().cpu()).abs().max().item()
+    return difference if difference == difference else float("inf")
+
+
+def psnr(made: Tensor, expected: Tensor) -> float:
+    """Decibels between two videos in [-1, 1]; what exceeds that range is clamped, as when frames are written."""
+    error = (made.float().cpu().clamp(-1, 1) - expected.float().cpu().clamp(-1, 1)).square().mean()
+    return (10 * torch.log10(4 / error)).item()
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

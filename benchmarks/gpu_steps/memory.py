@@ -1,0 +1,127 @@
+"""Memory limits: kept, with the frames of an unlimited run; and recovery where a plan finds less than it counted on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_steps.context import Context, Row, free_memory, peak_gib, synchronize
+from gpu_steps.models import reference_model, wfvae
+from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.memory import format_size, obtainable
+from vaectl.models.vae import AnyVAE
+from vaectl.progress import Silent
+
+LIMITS = (2, 4, 8)
+"""GiB, for 17 frames of 1280x720 through WF-VAE-S."""
+TINY_LIMITS = (0.75, 1.0, 1.25)
+"""GiB of the process; a peak of the process only grows, so the smallest limit comes first."""
+KEPT = 1.1
+"""How far the peak may exceed a limit."""
+
+
+class Listener(Silent):
+    """Remembers notes and warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)
+
+    def warn(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def run(context: Context) -> None:
+    frames = noise(5, 64, 96) if context.tiny else noise(17, 720, 1280)
+    dtype = torch.bfloat16 if context.bfloat16 else torch.float32
+    model = wfvae("S", context, torch.float32 if context.tiny else dtype)
+    whole: list[Tensor] = []
+
+    def unlimited() -> Row:
+        made, values = measured(context, model, frames, Limits())
+        whole.append(made)
+        return values
+
+    for limit in TINY_LIMITS if context.tiny else LIMITS:
+        context.case(f"limit of {limit} GiB", lambda limit=limit: within(context, model, frames, limit))
+    context.case("no limit, whole frames", unlimited)
+    for limit in TINY_LIMITS[:1] if context.tiny else LIMITS[:1]:
+        context.case("frames of a limited run", lambda limit=limit: same_frames(context, model, frames, limit, whole))
+    context.case("--save-memory", lambda: measured(context, model, frames, Limits(tiled=True, sparing=True))[1])
+    if context.device.type == "cuda":
+        context.case("less memory than planned for", lambda: recovery(context, model, frames))
+    else:
+        context.leave_out("less memory than planned for", "the CPU's memory cannot be taken from other processes")
+    context.case("CausalVAE v1.2, narrow, stage by stage", lambda: causalvae(context))
+
+
+def noise(frames: int, height: int, width: int) -> Tensor:
+    size = (1, frames, 3, height, width)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def measured(
+    context: Context, model: AnyVAE, frames: Tensor, limits: Limits, listener: Listener | None = None
+) -> tuple[Tensor, Row]:
+    """The frames (1, T, 3, H, W) that come back, and what that took."""
+    listener = listener or Listener()
+    height, width = frames.shape[3:]
+    beside = Beside.of(stored=height * width, frame=height * width, shown=height * width)
+    free_memory(context.device)
+    begun = time.perf_counter()
+    made = reconstruct_frames(model, frames, Path("clip"), limits, beside, listener)
+    synchronize(context.device)
+    values = {"seconds": time.perf_counter() - begun, "peak GiB": peak_gib(context.device)}
+    if context.device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1.0, model.device)  # as before the limit
+    return made, values | {"plan": "; ".join(listener.lines)}
+
+
+def within(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Row:
+    _, values = measured(context, model, frames, Limits(tiled=True, memory_limit=round(gib * 2**30)))
+    share = values["peak GiB"] / gib
+    return values | {"of the limit": share, "passed": share <= KEPT}
+
+
+def same_frames(context: Context, model: AnyVAE, frames: Tensor, gib: float, whole: list[Tensor]) -> Row:
+    """In float32 rounding moves a value by one level of 256 now and then; bfloat16 by more, so it is only reported."""
+    made, _ = measured(context, model, frames, Limits(tiled=True, memory_limit=round(gib * 2**30)))
+    difference = (made.int() - whole[0].int()).abs()
+    values: dict[str, Any] = {"levels": difference.max().item(), "share": (difference > 0).float().mean().item()}
+    return values | ({"passed": values["levels"] <= 1} if model.dtype == torch.float32 else {})
+
+
+def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Row:
+    """Another process takes memory after the plan was made: the clip is tried once more within half of the limit."""
+    device, limit = context.device, 8 * 2**30
+    for _ in range(2):  # the second time the limit is what the fastest plan takes, so that half of it is another plan
+        _, values = measured(context, model, frames, Limits(tiled=True, memory_limit=limit))
+        limit = round(values["peak GiB"] * 2**30)
+    free_memory(device)
+    room = round(0.75 * (limit - torch.cuda.memory_reserved(device)))
+    # A plan counts what this process has reserved as its own to use, so it does not see that this is taken.
+    held = torch.empty(torch.cuda.mem_get_info(device)[0] - room, dtype=torch.uint8, device=device)
+    listener = Listener()
+    _, values = measured(context, model, frames, Limits(tiled=True, memory_limit=limit), listener)
+    del held
+    return values | {"passed": any("tried once more" in line for line in listener.lines)}
+
+
+def causalvae(context: Context) -> Row:
+    """Statistics over the clip: half of the peak of the clip in one go as the limit."""
+    frames = noise(5, 32, 32) if context.tiny else noise(33, 256, 256)
+    model = reference_model("causalvae_v1_2", context)
+    whole, values = measured(context, model, frames, Limits())
+    limit = obtainable(context.device) if context.tiny else round(values["peak GiB"] * 2**30 / 2)
+    made, values = measured(context, model, frames, Limits(tiled=True, memory_limit=limit))
+    difference = (made.int() - whole.int()).abs()
+    share = values["peak GiB"] * 2**30 / limit
+    passed = difference.max().item() <= 1 and share <= KEPT
+    values |= {"limit": format_size(limit), "of the limit": share, "levels": difference.max().item()}
+    return values | {"passed": passed}

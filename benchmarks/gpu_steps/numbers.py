@@ -1,0 +1,147 @@
+"""The numbers: the device against the references, half precision against float32, tiles against whole frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from tests.models.reference import CASES, load_reference
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpu_steps.context import Context, Row, dtype_name, largest_difference, psnr
+from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
+from vaectl.models.streaming import Runner, reconstruct_pieces
+from vaectl.models.vae import AnyVAE
+from vaectl.tiling.plan import Place
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory, OnDisk, Store
+from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
+
+EXACT = 1e-4
+"""The largest difference that is allowed in float32, on outputs of order 1."""
+HALF_PRECISION_DB = 50.0
+"""The least PSNR of bfloat16 and float16 against float32."""
+PLACES: tuple[Place, ...] = ("device", "host", "disk")
+
+
+def run(context: Context) -> None:
+    context.case("float32 is not rounded to TF32", lambda: float32_rounding(context))
+    for name in CASES:
+        context.case(f"{name}, float32, against its reference", partial(against_reference, context, name))
+    context.case("WF-VAE-S, float32, against the CPU", lambda: against_cpu(context))
+    for dtype in (torch.bfloat16, torch.float16):
+        title = f"{dtype_name(dtype)} against float32"
+        if dtype not in context.dtypes:
+            context.leave_out(title, "the device does not compute in it")
+            continue
+        context.case(f"built-in model, {title}", partial(trained_in_half_precision, context, dtype))
+        context.case(f"WF-VAE-S with random weights, {title}", partial(random_in_half_precision, context, dtype))
+    for place in PLACES:
+        context.case(f"built-in model, tiles, state on {place}", partial(tiles, context, built_in, place))
+    context.case("WF-VAE-S, tiles, state on device", lambda: tiles(context, partial(wfvae, "S"), "device"))
+    for name in CAUSALVAE_CASES:
+        for place in PLACES if name == CAUSALVAE_CASES[0] else PLACES[:1]:
+            title = f"{name}, stage by stage, clip on {place}"
+            context.case(title, partial(stage_by_stage, context, name, place))
+    context.case("a latent drawn with a seed, against the CPU", lambda: drawn_latent(context))
+    if context.device.type == "cuda":
+        context.case("built-in model, torch.compile", lambda: compiled(context))
+    else:
+        context.leave_out("built-in model, torch.compile", "not worth its time on the CPU")
+
+
+def exact(difference: float) -> Row:
+    return {"difference": difference, "bound": EXACT, "passed": difference <= EXACT}
+
+
+def float32_rounding(context: Context) -> Row:
+    """A convolution and a product, each relative to the same in float64 on the CPU; TF32 would give some 3e-4."""
+    built_in(context)  # loading a model sets the precision
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(size, generator=generator) for size in ((1, 256, 8, 16, 16), (256, 256, 3, 3, 3)))
+    a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
+    pairs: list[tuple[Callable[..., Tensor], Tensor, Tensor]] = [(F.conv3d, x, weight), (torch.matmul, a, b)]
+    errors = []
+    for function, left, right in pairs:
+        expected = function(left.double(), right.double())
+        made = function(left.to(context.device), right.to(context.device)).cpu().double()
+        errors.append(((made - expected).norm() / expected.norm()).item())
+    return {"relative error": max(errors), "bound": 1e-5, "passed": max(errors) <= 1e-5}
+
+
+def against_reference(context: Context, name: str) -> Row:
+    """The published implementation's moments and reconstruction."""
+    case, model = load_reference(name), reference_model(name, context)
+    posterior = model.encode(case.video)
+    moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
+    return exact(
+        max(
+            largest_difference(moments, case.moments),
+            largest_difference(model.decode(posterior.mean), case.reconstruction),
+        )
+    )
+
+
+def against_cpu(context: Context) -> Row:
+    video = clip(5, 32, 32) if context.tiny else clip(9, 128, 128)
+    model = wfvae("S", context)
+    made = model.reconstruct(video).cpu()
+    return exact(largest_difference(made, model.to("cpu").reconstruct(video)))
+
+
+def trained_in_half_precision(context: Context, dtype: torch.dtype) -> Row:
+    decibels = half_precision(context, built_in, dtype)
+    return {"dB": decibels, "bound": HALF_PRECISION_DB, "passed": decibels >= HALF_PRECISION_DB}
+
+
+def random_in_half_precision(context: Context, dtype: torch.dtype) -> Row:
+    """No bound: random weights amplify rounding as trained ones do not."""
+    return {"dB": half_precision(context, partial(wfvae, "S"), dtype)}
+
+
+def half_precision(context: Context, load: Callable[[Context, torch.dtype], AnyVAE], dtype: torch.dtype) -> float:
+    video = clip(5, 32, 32) if context.tiny else clip(17, 256, 256)
+    made, expected = (load(context, precision).reconstruct(video) for precision in (dtype, torch.float32))
+    return psnr(made, expected)
+
+
+def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> Row:
+    """An odd size in tiles and windows, against whole frames."""
+    video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
+    model = load(context)
+    store: Store = OnDisk() if place == "disk" else InMemory(torch.device("cpu") if place == "host" else None)
+    made = in_windows(model, video, Tiles(model, tile, store))
+    return exact(largest_difference(made, model.reconstruct(video)))
+
+
+def stage_by_stage(context: Context, name: str, place: Place) -> Row:
+    """A model with statistics over the clip, in the smallest pieces, against the clip in one go."""
+    frames, height, width = (5, 32, 40) if context.tiny else (17, 128, 160)
+    video = clip(frames, height, width)
+    model = reference_model(name, context)
+    plan = StagePlan((frames, height, width), 4, place, rehearse(model, frames, height, width, 2**24), 0)
+    made = in_windows(model, video, WholeClip(model, plan))
+    return exact(largest_difference(made, model.reconstruct(video)))
+
+
+def in_windows(model: AnyVAE, video: Tensor, runner: Runner) -> Tensor:
+    return torch.cat([part.cpu() for part in reconstruct_pieces(model, video.split(8, dim=2), runner)], dim=2)
+
+
+def drawn_latent(context: Context) -> Row:
+    """The noise of a seed is the same on every device."""
+    video, model = clip(5, 32, 32), built_in(context)
+
+    def draw(model: AnyVAE) -> Tensor:
+        return model.encode(video).sample(torch.Generator().manual_seed(1)).cpu()
+
+    return exact(largest_difference(draw(model), draw(model.to("cpu"))))
+
+
+def compiled(context: Context) -> Row:
+    video = clip(9, 128, 128)
+    model = built_in(context)
+    made = torch.compile(model.reconstruct, dynamic=False)(video)
+    return exact(largest_difference(made, model.reconstruct(video)))

@@ -1,0 +1,67 @@
+"""Where the time of a decode goes, and where the host waits for the GPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from gpu_steps.context import Context
+from gpu_steps.memory import noise
+from gpu_steps.speed import Shape, input_of, model_of, run_of
+from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.models.wfvae import WFVAE
+from vaectl.progress import Silent
+
+KERNELS = 10
+
+
+def run(context: Context) -> None:
+    shape: Shape = (5, 32, 32) if context.tiny else (33, 256, 256)
+    dtype = torch.float32 if context.tiny else context.dtypes[0]
+    model = model_of(context, "S", dtype)
+    decode, z = run_of(model, "decode", plain=False), input_of(context, model, "decode", shape)
+    decode(z)  # not the time to choose kernels
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (context.device.type == "cuda")
+    with profile(activities=activities) as profiler:
+        decode(z)
+    kernels = [(event, own_time(context, event)) for event in profiler.key_averages()]
+    kernels.sort(key=lambda each: each[1], reverse=True)
+    total = sum(microseconds for _, microseconds in kernels)
+    for event, microseconds in kernels[:KERNELS]:
+        values = {"ms": microseconds / 1000, "share": microseconds / total, "calls": event.count}
+        context.case(event.key[:100].replace("|", "/"), lambda values=values: values)
+    if context.device.type == "cuda":
+        for place, count in synchronizations(context, model, shape).most_common():
+            context.case(f"the host waits at {place}", lambda count=count: {"calls": count})
+    else:
+        context.leave_out("host synchronizations", "only a GPU is waited for")
+
+
+def own_time(context: Context, event: Any) -> float:
+    """Microseconds of a kernel itself."""
+    if context.device.type == "cpu":
+        return float(event.self_cpu_time_total)
+    if event.device_type != torch.autograd.DeviceType.CUDA:
+        return 0.0  # an operator, whose kernels have entries of their own
+    return float(event.self_device_time_total)
+
+
+def synchronizations(context: Context, model: WFVAE, shape: Shape) -> Counter[str]:
+    """Lines of Python at which a clip on its way through the engine makes the host wait for the GPU."""
+    frames, height, width = shape
+    clip = noise(frames, height, width)
+    beside = Beside.of(stored=height * width, frame=height * width, shown=height * width)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            reconstruct_frames(model, clip, Path("clip"), Limits(), beside, Silent())
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = [each for each in caught if "synchronizing" in str(each.message)]
+    return Counter(f"{Path(each.filename).name}:{each.lineno}" for each in places)

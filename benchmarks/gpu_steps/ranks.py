@@ -1,0 +1,46 @@
+"""Two ranks train as one with twice the batch: over nccl on two GPUs, over gloo on the CPU.
+
+Without the adversarial term: the discriminator's BatchNorm takes its statistics from the clips of one rank.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from tests.training.runs import lines
+
+from gpu_steps.context import Context, Row
+from gpu_steps.program import start
+from gpu_steps.train_clips import LOSSES
+from gpu_steps.training import SAME_LOSSES, largest_relative
+
+STEPS = 8
+
+
+def run(context: Context) -> None:
+    name = f"two ranks over {'nccl' if context.device.type == 'cuda' else 'gloo'}"
+    if context.device.type == "cuda" and torch.cuda.device_count() < 2:
+        context.leave_out(name, "needs two GPUs")
+    else:
+        context.case(name, lambda: two_ranks(context))
+
+
+def two_ranks(context: Context) -> Row:
+    with tempfile.TemporaryDirectory() as place:
+        runs = [Path(place) / name for name in ("one", "two")]
+        shared = ["--steps", str(STEPS), "--device", context.device.type, "--no-discriminator"]
+        processes = [
+            start("gpu_steps.train_clips", str(runs[0]), *shared, "--batch", "2"),
+            start("gpu_steps.train_clips", str(runs[1]), *shared, "--batch", "1", ranks=2),
+        ]
+        try:
+            if any(statuses := [process.wait() for process in processes]):
+                raise RuntimeError(f"ended with status {statuses}")
+        finally:
+            for process in processes:
+                process.kill()
+        one, two = (dict(lines(run, LOSSES)) for run in runs)
+    difference = largest_relative(one, two)
+    return {"difference": difference, "bound": SAME_LOSSES, "passed": difference <= SAME_LOSSES}

@@ -1,0 +1,176 @@
+"""Time and memory of encode and decode, of vaectl and of the straightforward formulation, and what tiles cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+
+import torch
+from tests import straightforward
+from torch import Tensor
+
+from gpu_steps.context import Context, Row, dtype_name, free_memory, peak_gib, seconds_of, timed
+from gpu_steps.machine import product_rate
+from gpu_steps.models import narrowed, placed
+from network import WF_VAE_L, WF_VAE_S, flops
+from vaectl.models import build_model
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.piece import Piece
+from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
+from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.run import Tiles
+from vaectl.tiling.store import InMemory, OnDisk
+
+SHAPES = ((33, 256, 256), (17, 720, 1280))
+TINY_SHAPES = ((5, 32, 32),)
+CONFIGS = {"S": WF_VAE_S, "L": WF_VAE_L}
+EAGER = ("vaectl", "plain")
+COMPILED = ("compiled", "plain compiled")
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: which model does what, on which clip, in which precision, by which code."""
+
+    size: str
+    job: str
+    shape: Shape
+    dtype: torch.dtype
+    way: str
+    """vaectl, compiled, plain (the straightforward formulation) or plain compiled."""
+
+    @property
+    def name(self) -> str:
+        clip = "x".join(map(str, self.shape))
+        return f"WF-VAE-{self.size} {self.job} {clip} {dtype_name(self.dtype)}, {self.way}"
+
+
+def run(context: Context) -> None:
+    half, *exact = [torch.float32] if context.tiny else [each for each in context.dtypes if each != torch.float16]
+    rates = {dtype: product_rate(context, dtype) for dtype in (half, *exact)}
+
+    def compare(size: str, dtypes: list[torch.dtype], ways: tuple[str, ...]) -> None:
+        for dtype in dtypes:
+            for shape in TINY_SHAPES if context.tiny else SHAPES:
+                for job in ("encode", "decode"):
+                    for way in ways:
+                        subject = Subject(size, job, shape, dtype, way)
+                        context.case(subject.name, partial(measure, context, subject, rates[dtype]))
+
+    compare("S", [half, *exact], EAGER)
+    context.case("tiles and windows", lambda: price_of_tiles(context, half))
+    context.case("frames of a window", lambda: windows(context, half))
+    if not context.tiny:
+        compare("L", [half], EAGER)
+        compare("S", [half], COMPILED[:1])
+        compare("L", exact, EAGER)
+        compare("S", exact, COMPILED[:1])
+        compare("S", [half, *exact], COMPILED[1:])
+
+
+def measure(context: Context, subject: Subject, rate: float) -> Row:
+    model = model_of(context, subject.size, subject.dtype)
+    run = run_of(model, subject.job, plain=subject.way.startswith("plain"))
+    x = input_of(context, model, subject.job, subject.shape)
+    more: Row = {}
+    free_memory(context.device)
+    if subject.way in COMPILED:
+        torch.compiler.reset()
+        run = torch.compile(run, dynamic=False)
+        with timed(context.device) as seconds:
+            run(x)
+        more = {"compiling s": seconds()}
+    taken = seconds_of(lambda: run(x), context.device)
+    peak = peak_gib(context.device)
+    if subject.way.startswith("plain") and context.device.type == "cuda":
+        peak -= sum(weight.nbytes for weight in model.parameters()) / 2**30  # it has a copy of its own
+    operations = operations_of(narrowed(CONFIGS[subject.size], context), subject.job, subject.shape)
+    return {
+        "ms": 1000 * taken,
+        "frames/s": subject.shape[0] / taken,
+        "peak GiB": peak,
+        "TFLOP/s": operations / taken / 1e12,
+        "of the product": operations / taken / rate,
+        **more,
+    }
+
+
+@lru_cache(maxsize=1)
+def model_of(context: Context, size: str, dtype: torch.dtype) -> WFVAE:
+    """With random weights, which are made faster than synthetic ones."""
+    free_memory(context.device)
+    torch.manual_seed(0)
+    config = narrowed(CONFIGS[size], context)
+    with context.device:
+        weights = build_model(config).state_dict()
+    model = placed(config, weights, context.device, dtype)
+    assert isinstance(model, WFVAE)
+    return model
+
+
+def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
+    """From video to moments, or from latent to video."""
+    if not plain:
+        piecewise = model.encode_piece if job == "encode" else model.decode_piece
+        return lambda x: piecewise(model.prepare(x), Piece())
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    formula = straightforward.encode if job == "encode" else straightforward.decode
+    return lambda x: formula(weights, model.config, x)[0]
+
+
+def input_of(context: Context, model: WFVAE, job: str, shape: Shape) -> Tensor:
+    frames, height, width = shape
+    size = (1, 3, frames, height, width)
+    if job == "decode":
+        size = (1, model.config.latent_dim, 1 + frames // model.config.time_compression, height // 8, width // 8)
+    return (torch.rand(size, device=context.device) * 2 - 1).to(model.dtype)
+
+
+@cache
+def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
+    """FLOPs of the convolutions and products, counted on tensors without data."""
+    frames, height, width = shape
+    with torch.device("meta"):
+        model = build_model(config)
+        x = torch.empty(1, 3, frames, height, width)
+        z = torch.empty(1, config.latent_dim, 1 + frames // 4, height // 8, width // 8)
+    return flops(lambda: model.encode(x) if job == "encode" else model.decode(z))
+
+
+def price_of_tiles(context: Context, dtype: torch.dtype) -> Row:
+    """A clip there and back in tiles of half its sides and windows of 8 frames, as a multiple of the clip in one go."""
+    model = model_of(context, "S", dtype)
+    frames, side = (9, 32) if context.tiny else (17, 512)
+    video = torch.rand(1, 3, frames, side, side) * 2 - 1
+    whole = seconds_of(lambda: model.reconstruct(video), context.device)
+    ways: dict[str, Callable[[], Runner]] = {
+        "windows": lambda: WholeFrames(model),
+        "state on device": lambda: Tiles(model, side // 16, InMemory()),
+        "state on host": lambda: Tiles(model, side // 16, InMemory(torch.device("cpu"))),
+        "state on disk": lambda: Tiles(model, side // 16, OnDisk()),
+    }
+    prices = {
+        way: seconds_of(lambda make=make: through_windows(model, make(), video, 8), context.device) / whole
+        for way, make in ways.items()
+    }
+    return {"one go ms": 1000 * whole, **prices}
+
+
+def windows(context: Context, dtype: torch.dtype) -> Row:
+    """Frames per second there and back at 256x256, by the length of the windows that the clip is cut into."""
+    model = model_of(context, "S", dtype)
+    frames, side = (9, 32) if context.tiny else (65, 256)
+    video = (torch.rand(1, 3, frames, side, side) * 2 - 1).to(context.device)
+    lengths = (4, 8, frames) if context.tiny else (4, 8, 16, 32, frames)
+    return {
+        f"{length} frames": frames
+        / seconds_of(lambda n=length: through_windows(model, WholeFrames(model), video, n), context.device)
+        for length in lengths
+    }
+
+
+def through_windows(model: WFVAE, runner: Runner, video: Tensor, window: int) -> None:
+    for _ in reconstruct_pieces(model, video.split(window, dim=2), runner):
+        pass

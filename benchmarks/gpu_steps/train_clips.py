@@ -1,0 +1,87 @@
+"""A training without files of video, as a program: what `training` kills and resumes, and `ranks` runs on two GPUs.
+
+    python -m gpu_steps.train_clips RUN --steps 20 --batch 1 --device cuda
+
+Trains a narrow WF-VAE in float32 on clips of noise that depend on their numbers alone, goes on from the last checkpoint
+in the folder RUN, and adds the loss of each step to RUN/losses.jsonl. Under torchrun ranks share the clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from tests.training.runs import NANO
+
+from vaectl import ranks
+from vaectl.models import build_model, save_model
+from vaectl.models.checkpoint import load_model
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.placement import choose_device
+from vaectl.options.train import TrainOptions
+from vaectl.training import folder
+from vaectl.training.checkpoint import read_state, write_checkpoint
+from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.trainer import ClipBatch, Trainer
+
+FRAMES, SIDE = 5, 32
+SAVE_EVERY = 4
+LOSSES = "losses.jsonl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--no-discriminator", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    with ranks.together():
+        device = choose_device(ranks.device_of_rank(arguments.device))
+        weight = 0.0 if arguments.no_discriminator else 0.5
+        train(trainer_on(device, arguments.batch, arguments.steps, weight), arguments.run)
+
+
+def train(trainer: Trainer, run: Path) -> None:
+    steps, batch, device = trainer.steps, trainer.options.batch_size, trainer.device
+    if saved := folder.checkpoints(run):
+        last = saved[max(saved)]
+        trainer.model.load_state_dict(load_model(last, device=device, dtype="float32").state_dict())
+        trainer.load(read_state(last, device), optimizer=True, discriminator=True, process=True)
+    while trainer.step < steps:
+        first = (trainer.step * ranks.world_size() + ranks.rank()) * batch
+        numbers = range(first, first + batch)
+        values = trainer.advance([ClipBatch(torch.stack([clip(number) for number in numbers]), numbers)])
+        if not ranks.is_main():
+            continue
+        with (run / LOSSES).open("a") as losses:
+            losses.write(json.dumps([trainer.step, values["loss"]]) + "\n")
+        if trainer.step % SAVE_EVERY == 0:
+            write_checkpoint(run, trainer.step, partial(save_model, trainer.model), trainer.state(), {})
+
+
+def trainer_on(device: torch.device, batch: int, steps: int, disc_weight: float) -> Trainer:
+    torch.manual_seed(0)
+    config = WFVAEConfig.model_validate({name: value for name, value in NANO.items() if name != "_class_name"})
+    model = build_model(config).to(device).train()
+    options = TrainOptions(
+        video_path=(Path(),), num_frames=FRAMES, resolution=SIDE, batch_size=batch, lr=1e-4, disc_start=12
+    )
+    objective = Objective(ObjectiveConfig(perceptual_weight=0.0, disc_weight=disc_weight)).to(device)
+    return Trainer(model, objective, options, torch.float32, steps)
+
+
+def clip(number: int) -> torch.Tensor:
+    """8-bit frames (T, 3, H, W) of the clip of that number."""
+    generator = torch.Generator().manual_seed(number)
+    return torch.randint(0, 256, (FRAMES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Training: time and memory of a step, and a run that is killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from tests.training.runs import lines
+
+from gpu_steps.context import Context, Row, free_memory, peak_gib, seconds_of
+from gpu_steps.models import narrowed, placed
+from gpu_steps.program import start
+from gpu_steps.train_clips import LOSSES
+from network import WF_VAE_S
+from vaectl.models import build_model
+from vaectl.options.train import TrainOptions
+from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.trainer import ClipBatch, Trainer
+
+PLAIN = TrainOptions(video_path=(Path(),), perceptual_weight=0.0, disc_weight=0.0, disc_start=0)
+ADVERSARIAL = replace(PLAIN, disc_weight=0.5)
+CASES = {
+    "L1, KL, wavelets": PLAIN,
+    "and gradient checkpointing": replace(PLAIN, gradient_checkpointing=True),
+    "and the adversarial term": ADVERSARIAL,
+    "and both": replace(ADVERSARIAL, gradient_checkpointing=True),
+}
+LPIPS = "and the adversarial term, LPIPS (AlexNet)"
+STEPS = 20
+SAME_LOSSES = 1e-3
+"""The largest relative difference between the losses of two runs: GPU reductions are not deterministic."""
+
+
+def run(context: Context) -> None:
+    torch.set_grad_enabled(True)
+    frames, side = (5, 32) if context.tiny else (25, 256)
+    title = f"step of {frames}x{side}x{side}, "
+    for name, options in CASES.items():
+        context.case(title + name, partial(step, context, options, frames, side))
+    if find_spec("lpips"):
+        options = replace(ADVERSARIAL, perceptual_weight=1.0, lpips_net="alex")
+        context.case(title + LPIPS, partial(step, context, options, frames, side))
+    else:
+        context.leave_out(title + LPIPS, "lpips is not installed")
+    context.case(f"{STEPS} steps, killed and resumed", lambda: killed_and_resumed(context))
+
+
+def step(context: Context, options: TrainOptions, frames: int, side: int) -> Row:
+    """WF-VAE-S, batch 1, bfloat16 autocast where the GPU has it; with a discriminator, a step of each of the two."""
+    precision = torch.float32 if context.tiny or not context.bfloat16 else torch.bfloat16
+    free_memory(context.device)
+    config = narrowed(WF_VAE_S, context)
+    with context.device:
+        weights = build_model(config).state_dict()
+    model = placed(config, weights, context.device, torch.float32).requires_grad_(True).train()
+    terms = ObjectiveConfig(
+        perceptual_weight=options.perceptual_weight, lpips_net="alex", disc_weight=options.disc_weight
+    )
+    trainer = Trainer(model, Objective(terms).to(context.device), options, precision, steps=100)
+    batch = torch.randint(0, 256, (1, frames, 3, side, side), dtype=torch.uint8)
+
+    def advance() -> None:
+        for number in range(2 if trainer.critic else 1):
+            trainer.advance([ClipBatch(batch, [number])])
+
+    return {"seconds": seconds_of(advance, context.device), "peak GiB": peak_gib(context.device)}
+
+
+def killed_and_resumed(context: Context) -> Row:
+    """Runs side by side, the same but that one is killed. On a GPU a third shows how far two whole runs differ."""
+    with tempfile.TemporaryDirectory() as place:
+        names = ("killed", "whole", "again") if context.device.type == "cuda" else ("killed", "whole")
+        runs = [Path(place) / name for name in names]
+        arguments = ["--steps", str(STEPS), "--batch", "1", "--device", str(context.device)]
+        processes = [start("gpu_steps.train_clips", str(run), *arguments) for run in runs]
+        try:
+            wait_for_steps(runs[0], 7, processes[0])
+            os.kill(processes[0].pid, signal.SIGKILL)
+            processes[0].wait()
+            before = len(lines(runs[0], LOSSES))
+            processes[0] = start("gpu_steps.train_clips", str(runs[0]), *arguments)
+            if any(statuses := [process.wait() for process in processes]):
+                raise RuntimeError(f"the runs ended with status {statuses}")
+        finally:
+            for process in processes:
+                process.kill()
+        killed, whole, *again = (dict(lines(run, LOSSES)) for run in runs)
+    difference = largest_relative(whole, killed)
+    values: Row = {"killed after step": before, "difference": difference, "bound": SAME_LOSSES}
+    for each in again:
+        values["of two whole runs"] = largest_relative(whole, each)
+    return values | {"passed": difference <= SAME_LOSSES and before < STEPS}
+
+
+def wait_for_steps(run: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    while not (run / LOSSES).is_file() or len(lines(run, LOSSES)) < count:
+        if process.poll() is not None:
+            raise RuntimeError(f"a run ended early, with status {process.returncode}")
+        time.sleep(0.02)
+
+
+def largest_relative(some: dict[int, float], others: dict[int, float]) -> float:
+    """The largest relative difference between the losses of the same steps."""
+    if some.keys() != others.keys():
+        return float("inf")
+    return max(abs(others[step] / loss - 1) for step, loss in some.items())
