@@ -1,5 +1,6 @@
 """How people write amounts of memory, and what this machine says of itself."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -115,3 +116,11 @@ def test_the_peak_is_not_that_of_whoever_started_the_process():
     large = f"held = b'x' * (1 << 30); import subprocess, sys; subprocess.run([sys.executable, '-c', {small!r}])"
     told = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
     assert int(told.stdout) < 1 << 30
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "expandable_segments:True"), ({"PYTORCH_ALLOC_CONF": "x"}, None)])
+def test_segments_are_expandable_unless_the_environment_says_something(monkeypatch, given, expected):
+    monkeypatch.setattr(os, "environ", dict(given))
+    memory.expand_segments()
+    assert os.environ.get("PYTORCH_CUDA_ALLOC_CONF") == expected
+    assert os.environ.get("PYTORCH_ALLOC_CONF") == given.get("PYTORCH_ALLOC_CONF", expected)

@@ -167,11 +167,11 @@ def how_to_run(
 def keep_within(model: AnyVAE, limit: int) -> None:
     """Have PyTorch refuse what goes beyond the limit on a GPU: cuDNN then takes less scratch space, and gaps are freed.
 
-    What others hold there, such as the networks of metrics, is not counted; a tenth is left for what lies between.
+    What others hold there, such as the networks of metrics, is not counted.
     """
     others = torch.cuda.memory_allocated(model.device) - sum(weight.nbytes for weight in model.parameters())
     total = torch.cuda.mem_get_info(model.device)[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (1.1 * limit + max(0, others)) / total), model.device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (limit + max(0, others)) / total), model.device)
 
 
 def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> None:

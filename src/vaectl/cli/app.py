@@ -23,6 +23,7 @@ from vaectl.cli import eval, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
+from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     status, message = 1, ""
+    expand_segments()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     with _signals_stop_the_run() as received:
