@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.models import load_model
 from vaectl.training import journal as journal_module
 from vaectl.training.job import train
+from vaectl.training.trainer import Trainer
 from vaectl.video import read_video
 
 
@@ -40,6 +42,21 @@ def test_a_run_leaves_checkpoints_journals_and_pictures(videos, tmp_path):
     assert result.step == 8
     assert listener.clips[-1] == ("vae", 8, 8)
     assert listener.warnings == []
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_algorithms_are_deterministic_where_that_is_asked_for(videos, tmp_path, monkeypatch, wanted):
+    seen, advance = [], Trainer.advance
+
+    def watched(self, batches):
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        return advance(self, batches)
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(Trainer, "advance", watched)
+    run(videos, tmp_path, max_steps=1, deterministic=wanted)
+    assert seen == [(wanted, ":4096:8" if wanted else None)]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_no_file_of_a_checkpoint_would_be_taken_for_a_published_one(videos, tmp_path):

@@ -130,6 +130,9 @@ class TrainOptions:
     ] = "auto"
     gradient_checkpointing: Annotated[bool, flag(MODEL, "Compute activations twice to save memory.")] = False
     compile: Annotated[bool, flag(MODEL, "Compile the network with torch.compile.")] = False
+    deterministic: Annotated[
+        bool, flag(MODEL, "Use deterministic algorithms: on a GPU too, a resumed run has the same losses bit for bit.")
+    ] = False
 
     loss_type: Annotated[
         Literal["l1", "l2"],

@@ -19,6 +19,7 @@ from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.training import folder
+from vaectl.training.chance import deterministic_algorithms
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.journal import Journal
@@ -65,7 +66,11 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     """
     everybody, progress = progress, progress if ranks.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
-    with ranks.together(), folder.claimed(run) if ranks.is_main() else nullcontext():
+    with (
+        deterministic_algorithms(options.deterministic),
+        ranks.together(),
+        folder.claimed(run) if ranks.is_main() else nullcontext(),
+    ):
         checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
         check_folder(run, None if options.not_resume_training_process else checkpoint)
         ranks.wait_for_others()
