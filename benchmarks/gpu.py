@@ -93,7 +93,7 @@ def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
             status = process.wait(max(0.1, seconds))
             reason = f"ended with status {status}; see {step}.log" if status else None
         except subprocess.TimeoutExpired:
-            reason = f"stopped after {seconds:.0f} s"
+            reason = f"stopped after {seconds:.0f} s: {running_case(out / f'{step}.log')}"
         finally:
             stop(process)
     row = {"step": step, "name": "step", "status": "failed" if reason else "measured"}
@@ -102,6 +102,15 @@ def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
         file.write(json.dumps(row) + "\n")
     if reason:
         print(f"{step:10} failed    {reason}", flush=True)
+
+
+def running_case(log: Path) -> str:
+    """The case that a step was busy with, by its log."""
+    from gpu_steps.context import CASE
+
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    cases = [line.removeprefix(CASE) for line in lines if line.startswith(CASE)]
+    return cases[-1] if cases else "still starting"
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -114,6 +123,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     """In the process of a step: its cases, until `seconds` are over."""
     deadline = time.monotonic() + seconds - min(ENDING, seconds / 4)
+    from vaectl.memory import expand_segments
+
+    expand_segments()  # as the commands do
     import torch
 
     from gpu_steps.context import Context

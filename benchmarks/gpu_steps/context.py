@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from vaectl.memory import peak
 Row = dict[str, Any]
 """`name`, `status` (measured, passed, failed, left out), `values`, and a `reason` for the last two of these."""
 
+CASE = "case: "
+"""Begins a line of a step's log: the case that runs now."""
 FEWEST_RUNS, MOST_RUNS = 3, 10
 ENOUGH_SECONDS = 2.0
 """A measurement repeats its work at least and at most so often, and no more once it has taken that long."""
@@ -58,6 +61,7 @@ class Context:
         if time.monotonic() >= self.deadline:
             self.leave_out(name, "no time left")
             return
+        print(f"{CASE}{name}", file=sys.stderr, flush=True)
         try:
             values = work()
         except (torch.cuda.OutOfMemoryError, OutOfMemoryError) as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent), str(BENCHMARKS.parent / "src"), *sys.path])
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # for deterministic products
+    "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent), str(BENCHMARKS.parent / "src"), *sys.path]),
 }
 
 
