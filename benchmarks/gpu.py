@@ -24,10 +24,13 @@ import time
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks")]
 
+Row = dict[str, Any]
+"""As `gpu_steps.context` has it, which is not imported here: it imports PyTorch, and a step has to prepare that."""
 STEPS = {
     "machine": 1,
     "numbers": 3,
@@ -35,7 +38,7 @@ STEPS = {
     "speed": 8,
     "training": 3,
     "profile": 1,
-    "commands": 2,
+    "commands": 3,
     "ranks": 1,
 }
 """In order of importance, with the share of each in the time that is left."""
@@ -141,7 +144,7 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     return 0
 
 
-def read_rows(out: Path) -> list[dict[str, object]]:
+def read_rows(out: Path) -> list[Row]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -152,18 +155,24 @@ def write_results(out: Path) -> None:
     (out / "results.md").write_text("\n".join(markdown(rows)), encoding="utf-8")
 
 
-def markdown(rows: list[dict[str, object]]) -> list[str]:
+def markdown(rows: list[Row]) -> list[str]:
+    """A heading for each step, and a table for each run of rows that have the same columns."""
     from gpu_steps.context import shown
 
-    lines = []
+    lines: list[str] = []
     for step, group in groupby(rows, key=lambda row: row["step"]):
-        table = [row for row in group if row["name"] != "step" or row["status"] == "failed"]
-        columns = list(dict.fromkeys(name for row in table for name in row.get("values", {})))
-        lines += [f"## {step}", "", f"| case | {' | '.join([*columns, 'status'])} |", "|---" * (len(columns) + 2) + "|"]
-        for row in table:
+        lines += [f"## {step}", ""]
+        columns: list[str] | None = None
+        for row in group:
+            if row["name"] == "step" and row["status"] != "failed":
+                continue
+            if columns is None or (row.get("values") and [*row["values"]] != columns):
+                lines += [""] if columns is not None else []
+                columns = [*row.get("values", {})]
+                lines += [f"| {' | '.join(['case', *columns, 'status'])} |", "|---" * (len(columns) + 2) + "|"]
             values = [shown(row.get("values", {}).get(name, "")) for name in columns]
             status = f"{row['status']}: {row['reason']}" if "reason" in row else row["status"]
-            lines.append(f"| {' | '.join([str(row['name']), *values, str(status)])} |".replace("\n", " "))
+            lines.append(f"| {' | '.join([row['name'], *values, status])} |".replace("\n", " "))
         lines.append("")
     return lines
 

@@ -35,10 +35,10 @@ def run(context: Context) -> None:
                 context.case(name, lambda: work(context, folder))
 
         case("reconstruct, float32, against the CPU", reconstruct)
-        case("reconstruct --save-memory", partial(reconstruct, options=("--save-memory",)), rehearsed=False)
-        case("reconstruct --dtype auto", partial(reconstruct, dtype="auto"), rehearsed=False)
-        case("eval, against the CPU", evaluate, rehearsed=False)
         case("train, stopped and resumed", train)
+        case("eval, against the CPU", evaluate, rehearsed=False)
+        case("reconstruct --dtype auto", partial(reconstruct, dtype="auto"), rehearsed=False)
+        case("reconstruct --save-memory", partial(reconstruct, options=("--save-memory",)), rehearsed=False)
 
 
 def needed() -> dict[str, bool]:

@@ -46,10 +46,6 @@ def run(context: Context) -> None:
             title = f"{name}, stage by stage, clip on {place}"
             context.case(title, partial(stage_by_stage, context, name, place))
     context.case("a latent drawn with a seed, against the CPU", lambda: drawn_latent(context))
-    if context.device.type == "cuda":
-        context.case("built-in model, torch.compile", lambda: compiled(context))
-    else:
-        context.leave_out("built-in model, torch.compile", "not worth its time on the CPU")
 
 
 def exact(difference: float) -> Row:
@@ -138,10 +134,3 @@ def drawn_latent(context: Context) -> Row:
         return model.encode(video).sample(torch.Generator().manual_seed(1)).cpu()
 
     return exact(largest_difference(draw(model), draw(model.to("cpu"))))
-
-
-def compiled(context: Context) -> Row:
-    video = clip(9, 128, 128)
-    model = built_in(context)
-    made = torch.compile(model.reconstruct, dynamic=False)(video)
-    return exact(largest_difference(made, model.reconstruct(video)))

@@ -10,7 +10,7 @@ import torch
 from tests import straightforward
 from torch import Tensor
 
-from gpu_steps.context import Context, Row, dtype_name, free_memory, peak_gib, seconds_of, timed
+from gpu_steps.context import Context, Row, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
 from network import WF_VAE_L, WF_VAE_S, flops
@@ -77,10 +77,12 @@ def measure(context: Context, subject: Subject, rate: float) -> Row:
     free_memory(context.device)
     if subject.way in COMPILED:
         torch.compiler.reset()
-        run = torch.compile(run, dynamic=False)
+        expected, run = run(x), torch.compile(run, dynamic=False)
         with timed(context.device) as seconds:
-            run(x)
-        more = {"compiling s": seconds()}
+            made = run(x)
+        more = {"compiling s": seconds(), "difference": largest_difference(made, expected)}
+        del made, expected
+        free_memory(context.device)
     taken = seconds_of(lambda: run(x), context.device)
     peak = peak_gib(context.device)
     if subject.way.startswith("plain") and context.device.type == "cuda":
