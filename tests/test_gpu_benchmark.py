@@ -39,6 +39,19 @@ def test_every_step_runs_on_tiny_shapes(tmp_path):
     assert "| two ranks over gloo |" in table
 
 
+def test_the_steps_need_few_packages():
+    """Not PyAV, lpips, scikit-image, torchvision, tensorboard or what tests use."""
+    absent = ("av", "lpips", "skimage", "torchvision", "tensorboard", "hypothesis", "PIL")
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({absent}))
+import gpu
+for name in (*gpu.STEPS, "train_clips"):
+    importlib.import_module(f"gpu_steps.{{name}}")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROGRAM.parent, check=True)
+
+
 def test_a_step_that_hangs_or_fails_is_one_row_and_the_next_one_runs(tmp_path, monkeypatch):
     gpu = load(monkeypatch)
     monkeypatch.setattr(gpu, "__file__", str(program(tmp_path / "steps.py")))

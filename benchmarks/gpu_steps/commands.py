@@ -68,7 +68,7 @@ def vaectl(*arguments: object) -> dict[str, Any]:
 def reconstruct(context: Context, place: Path, options: tuple[str, ...] = (), dtype: str = "float32") -> Row:
     size = ("--num-frames", 5, "--short-size", 32) if context.tiny else ("--num-frames", 65)
     common = ("reconstruct", "--video-path", CLIP, "--rec-path", place / "made.mp4", "--overwrite", *size)
-    made = vaectl(*common, "--device", context.device, "--dtype", dtype, *options)
+    made = vaectl(*common, "--device", str(context.device), "--dtype", dtype, *options)
     expected = vaectl(*common, "--device", "cpu", "--dtype", "float32")["clips"][0]["psnr"]
     (clip,) = made["clips"]
     values = {"dB": clip["psnr"], "on the CPU": expected, "frames/s": clip["frames_per_second"]}
@@ -82,7 +82,7 @@ def evaluate(context: Context, place: Path) -> Row:
     common = ("eval", "--real-video-dir", CLIP, "--ckpt", "builtin", *size, *(f"--metric={name}" for name in metrics))
     made, expected = (
         {name: value["mean"] for name, value in vaectl(*common, "--device", device)["summary"].items()}
-        for device in (context.device, "cpu")
+        for device in (str(context.device), "cpu")
     )
     difference = max(abs(made[name] / expected[name] - 1) for name in metrics)
     return {**made, "relative difference": difference, "passed": difference <= 1e-3}

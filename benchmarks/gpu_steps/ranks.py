@@ -9,11 +9,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from tests.training.runs import lines
 
 from gpu_steps.context import Context, Row
 from gpu_steps.program import start
-from gpu_steps.train_clips import LOSSES
+from gpu_steps.train_clips import losses
 from gpu_steps.training import largest_relative
 
 STEPS = 4
@@ -43,6 +42,6 @@ def two_ranks(context: Context) -> Row:
         finally:
             for process in processes:
                 process.kill()
-        one, two = (dict(lines(run, LOSSES)) for run in runs)
+        one, two = (dict(losses(run)) for run in runs)
     difference = largest_relative(one, two)
     return {"difference": difference, "bound": SAME_LOSSES, "passed": difference <= SAME_LOSSES}

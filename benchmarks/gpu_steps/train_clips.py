@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tests.training.runs import NANO
 
 from vaectl import ranks
 from vaectl.models import build_model, save_model
@@ -28,6 +27,16 @@ from vaectl.training.checkpoint import read_state, write_checkpoint
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 
+NARROW = WFVAEConfig(
+    latent_dim=4,
+    base_channels=4,
+    encoder_num_resblocks=1,
+    decoder_num_resblocks=1,
+    encoder_energy_flow_hidden_size=4,
+    decoder_energy_flow_hidden_size=4,
+    norm_type="layernorm",
+    t_interpolation="trilinear",
+)
 FRAMES, SIDE = 5, 32
 SAVE_EVERY = 4
 LOSSES = "losses.jsonl"
@@ -62,21 +71,26 @@ def train(trainer: Trainer, run: Path) -> None:
         values = trainer.advance([ClipBatch(torch.stack([clip(number) for number in numbers]), numbers)])
         if not ranks.is_main():
             continue
-        with (run / LOSSES).open("a") as losses:
-            losses.write(json.dumps([trainer.step, values["loss"]]) + "\n")
+        with (run / LOSSES).open("a") as file:
+            file.write(json.dumps([trainer.step, values["loss"]]) + "\n")
         if trainer.step % SAVE_EVERY == 0:
             write_checkpoint(run, trainer.step, partial(save_model, trainer.model), trainer.state(), {})
 
 
 def trainer_on(device: torch.device, batch: int, steps: int, disc_weight: float) -> Trainer:
     torch.manual_seed(0)
-    config = WFVAEConfig.model_validate({name: value for name, value in NANO.items() if name != "_class_name"})
-    model = build_model(config).to(device).train()
+    model = build_model(NARROW).to(device).train()
     options = TrainOptions(
         video_path=(Path(),), num_frames=FRAMES, resolution=SIDE, batch_size=batch, lr=1e-4, disc_start=12
     )
     objective = Objective(ObjectiveConfig(perceptual_weight=0.0, disc_weight=disc_weight)).to(device)
     return Trainer(model, objective, options, torch.float32, steps)
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    """The steps of a run so far and their losses, those that were done twice included."""
+    file = run / LOSSES
+    return [tuple(json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def clip(number: int) -> torch.Tensor:

@@ -13,12 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from tests.training.runs import lines
 
 from gpu_steps.context import Context, Row, free_memory, peak_gib, seconds_of
 from gpu_steps.models import narrowed, placed
 from gpu_steps.program import start
-from gpu_steps.train_clips import LOSSES
+from gpu_steps.train_clips import losses
 from network import WF_VAE_S
 from vaectl.models import build_model
 from vaectl.options.train import TrainOptions
@@ -86,20 +85,20 @@ def killed_and_resumed(context: Context) -> Row:
             wait_for_steps(runs[0], 7, processes[0])
             os.kill(processes[0].pid, signal.SIGKILL)
             processes[0].wait()
-            before = len(lines(runs[0], LOSSES))
+            before = len(losses(runs[0]))
             processes[0] = start("gpu_steps.train_clips", str(runs[0]), *arguments)
             if any(statuses := [process.wait() for process in processes]):
                 raise RuntimeError(f"the runs ended with status {statuses}")
         finally:
             for process in processes:
                 process.kill()
-        killed, whole = (dict(lines(run, LOSSES)) for run in runs)
+        killed, whole = (dict(losses(run)) for run in runs)
     difference = largest_relative(whole, killed)
     return {"killed after step": before, "difference": difference, "passed": difference == 0 and before < STEPS}
 
 
 def wait_for_steps(run: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    while not (run / LOSSES).is_file() or len(lines(run, LOSSES)) < count:
+    while len(losses(run)) < count:
         if process.poll() is not None:
             raise RuntimeError(f"a run ended early, with status {process.returncode}")
         time.sleep(0.02)
