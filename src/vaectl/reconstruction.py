@@ -90,7 +90,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     pairs = plan_targets(options)
     limits = Limits.of(options)
     tell_no_effect(options.tile_overlap_factor, progress)
-    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name)
+    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
     results = []
     for source, target in pairs:
         try:

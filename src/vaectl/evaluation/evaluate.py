@@ -68,7 +68,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         model = None
         if options.ckpt:
             path = None if options.ckpt == BUILTIN else options.ckpt
-            model = open_model(path, str(device), options.dtype, Limits.of(options))
+            model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
         mine, found = pairing.pairs[rank() :: world_size()], Found()

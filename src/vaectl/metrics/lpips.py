@@ -7,22 +7,21 @@ linear heads are read. Training uses the same module as its perceptual loss.
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import DamagedError, VaectlError
+from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import at_least, per_frame
+from vaectl.models.containers import load_pickle
 
 Net = Literal["alex", "vgg"]
 
@@ -152,23 +151,15 @@ def heads_file(net: Net) -> Path:
 
 def read(file: Path) -> dict[str, Tensor]:
     """The tensors in a safetensors file, or in a pickle of which nothing else is taken."""
+    size_of(file, "give a file of weights")
     try:
-        file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
-        stored = load_file(file) if file.suffix == ".safetensors" else load_pickle(file)
-        if all(isinstance(tensor, Tensor) for tensor in stored.values()):
-            return stored
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}; give a file of weights that can be read") from None
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, ValueError):
-        pass
-    raise VaectlError(f"{file}: is no file of weights, or a damaged one; get it again")
-
-
-def load_pickle(file: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
-        stored: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-        return stored
+        with parsing(file, "is damaged"):
+            stored = load_file(file) if file.suffix == ".safetensors" else load_pickle(file, "cpu")
+    except DamagedError:
+        stored = {}
+    if not stored or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
+        raise DamagedError(f"{file}: is no file of weights, or a damaged one; get it again")
+    return {str(name): tensor for name, tensor in stored.items()}
 
 
 class LPIPSMetric:

@@ -12,13 +12,17 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.models.checkpoint import (
     build_model,
     channels_last,
+    check_finite,
     check_fit,
+    exact,
     first_few,
     load_model,
     locate,
-    read_weights,
+    read_fitting_outline,
+    select,
 )
 from vaectl.models.config import FamilyConfig, read_config
+from vaectl.models.containers import Stored, read_values
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
@@ -59,7 +63,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained = checkpoint or options.pretrained_model_name_or_path
     if pretrained is not None and not options.ignore_mismatched_sizes:
-        model: AnyVAE = load_model(pretrained, device=device, dtype="float32")
+        model: AnyVAE = load_model(pretrained, device=device, dtype="float32", note=progress.note)
         if checkpoint is None and options.model_config is not None:
             check_config(options.model_config, model.config, pretrained)
     elif pretrained is not None:
@@ -94,9 +98,16 @@ def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
     """A new model of that config, None for the directory's own, with those of the directory's weights that fit."""
     directory, file = locate(path)
     model: AnyVAE = build_model(read_config(config or directory / "config.json"))
-    given, own = read_weights(file), model.state_dict()
-    fit = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
-    model.load_state_dict(fit, strict=False)
+    own = model.state_dict()
+    outline = read_fitting_outline(file, own, progress.note)
+    fit = {name for name, tensor in own.items() if name in outline and outline[name].shape == tensor.shape}
+
+    def choose(stored: Stored) -> dict[str, Any]:
+        return {name: value for name, value in select(stored, own, file).items() if name in fit}
+
+    values = {name: exact(tensor).clone() for name, tensor in read_values(file, choose)}
+    check_finite(values, file)
+    model.load_state_dict(values, strict=False)
     if new := [name for name in own if name not in fit]:
         progress.warn(f"{file}: {len(new)} of {len(own)} tensors do not fit and begin anew: {first_few(new)}")
     return model
