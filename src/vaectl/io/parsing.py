@@ -19,7 +19,7 @@ from vaectl.shortage import is_memory_shortage
 def size_of(path: Path, missing: str = "check the path") -> int:
     """Bytes of an ordinary file. Devices, pipes and folders, which may never end, are refused before they are opened.
 
-    Raises UsageError for what is no ordinary file or may not be read; `missing` is the remedy where there is none.
+    Raises UsageError for what is no ordinary file or may not be read; `missing` is the remedy.
     """
     try:
         status = path.stat()
@@ -30,7 +30,7 @@ def size_of(path: Path, missing: str = "check the path") -> int:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path}: is not an ordinary file; name one")
+        raise UsageError(f"{path}: is not an ordinary file; {missing}")
     return status.st_size
 
 
