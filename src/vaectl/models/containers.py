@@ -61,9 +61,10 @@ def read_outline(file: Path) -> Stored:
     if file.name.endswith(INDEX):
         outline: dict[Any, Any] = {}
         for shard in shards(file):
+            size_of(shard, "the checkpoint's index names it, download it again")
             outline |= read_outline(shard)
         return outline
-    size_of(file, "the checkpoint's index names it, download it again")
+    size_of(file, "give a file of weights")
     if file.suffix == ".safetensors":
         return _safetensors_outline(file)
     return load_pickle(file, "meta")
