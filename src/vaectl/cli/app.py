@@ -26,6 +26,7 @@ from vaectl.errors import VaectlError
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
+from vaectl.ranks import RENDEZVOUS
 
 
 class Commands(Guide, TyperGroup):
@@ -85,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vaectl.cli.console import say
 
         say("error", message)
-    if received and threading.active_count() > 1:
+    deaf = any(thread.name == RENDEZVOUS for thread in threading.enumerate())
+    if deaf or (received and threading.active_count() > 1):
         # A stage is deep in a computation, and PyTorch aborts when the interpreter ends around it.
         os._exit(status)
     return status

@@ -117,6 +117,19 @@ TileOverlapFactor = Annotated[
     Option(panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."),
 ]
 
+RENDEZVOUS_TIMEOUT: float = 600
+"""Seconds."""
+RendezvousTimeout = Annotated[
+    float,
+    Option(
+        panel=RUN,
+        metavar="SECONDS",
+        least=1,
+        most=10**6,
+        help="Under torchrun: how long to wait for the other processes to start.",
+    ),
+]
+
 Config = Annotated[
     Path | None,
     Option(

@@ -10,12 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
     MODEL,
+    RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
     Debug,
     Device,
     Json,
     ModelName,
+    RendezvousTimeout,
     read_path,
 )
 from vaectl.options.option import Option
@@ -226,6 +228,7 @@ class TrainOptions:
             panel=RUN, metavar="NAME", choices=RECIPES, help=f"Named options, beneath all others: {', '.join(RECIPES)}."
         ),
     ] = None
+    rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
     debug: Debug = False
 
