@@ -38,10 +38,6 @@ Choose: TypeAlias = Callable[[Stored], Mapping[str, Any]]
 """From what a file holds to the entries that are wanted, by the names that they are to have."""
 
 UNREADABLE = "cannot be read as weights; download it again"
-REFUSED = (
-    "refused: it is damaged, or holds more than tensors and would run code when loaded;"
-    " get it as .safetensors from a source you trust"
-)
 
 # As the format's specification names them; torch has no class for the rest.
 _TYPES = {
@@ -155,7 +151,10 @@ def load_pickle(file: Path, device: str | torch.device) -> dict[Any, Any]:
             else:
                 stored = torch.load(file, map_location=device, weights_only=True)
         except pickle.UnpicklingError:
-            raise DamagedError(f"{file}: {REFUSED}") from None
+            raise DamagedError(
+                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"
+                " get it as .safetensors from a source you trust"
+            ) from None
     if not isinstance(stored, dict):
         raise DamagedError(
             f"{file}: holds neither a state dict nor a training checkpoint, but a value of type {type(stored).__name__}"
