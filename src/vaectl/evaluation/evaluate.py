@@ -61,7 +61,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             refuse_losses(pairing, options)
 
         device = choose_device(device_of_rank(options.device))
-        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector)
+        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
         metrics = build(options.metric, settings, device)
         facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
         refuse_few(pairing, facts, options)

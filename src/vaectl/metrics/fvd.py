@@ -145,7 +145,7 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
 
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
-    file = settings.fvd_detector or cached(*DETECTOR)
+    file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
     size_of(file, "give a TorchScript detector with --fvd-detector")
     with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
         return FVD(torch.jit.load(str(file), map_location=device).eval(), device)

@@ -22,6 +22,7 @@ from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import at_least, per_frame
 from vaectl.models.containers import load_pickle
+from vaectl.progress import Progress
 
 Net = Literal["alex", "vgg"]
 
@@ -119,15 +120,15 @@ def vgg16_features() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def load_lpips(net: Net, weights: Path | None = None) -> LPIPS:
+def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None = None) -> LPIPS:
     """LPIPS with its trained weights, on the CPU, in eval mode, its parameters frozen.
 
     `weights` holds the convolutional features under torchvision's names, as safetensors or as a `.pth` of torchvision.
-    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it. Raises
-    VaectlError for a file that is missing, unreadable or of another network.
+    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it, of which
+    `progress` hears. Raises VaectlError for a file that is missing, unreadable or of another network.
     """
     if weights is None:
-        weights = ALEXNET if net == "alex" else cached(*VGG16)
+        weights = ALEXNET if net == "alex" else cached(*VGG16, progress)
     model = LPIPS(net)
     features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
     heads = read(heads_file(net))
@@ -181,4 +182,4 @@ class LPIPSMetric:
 
 
 def build(settings: MetricSettings, device: torch.device) -> LPIPSMetric:
-    return LPIPSMetric(load_lpips(settings.lpips_net, settings.lpips_weights), device)
+    return LPIPSMetric(load_lpips(settings.lpips_net, settings.lpips_weights, settings.progress), device)

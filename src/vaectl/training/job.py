@@ -74,7 +74,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         ranks.wait_for_others()
         model = model_of(options, checkpoint, progress)
         data = data_of(options, progress)
-        trainer = trainer_of(model, options, steps_of(options, len(data)))
+        trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
         validation = Validation(options, model.device) if options.eval_video_path else None
         best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
         return Run(run, options, data, trainer, validation, best, progress, everybody).go()

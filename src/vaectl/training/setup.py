@@ -165,7 +165,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
     return min(steps, options.max_steps or steps)
 
 
-def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
+def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
     """The model with its objective and optimizers, before the first step."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
@@ -179,7 +179,8 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
             wavelet_loss=options.wavelet_loss,
             wavelet_weight=options.wavelet_weight,
             disc_weight=options.disc_weight,
-        )
+        ),
+        progress,
     ).to(model.device)
     if options.load_disc_from_checkpoint and objective.discriminator:
         weights = read_discriminator(options.load_disc_from_checkpoint)
