@@ -23,6 +23,7 @@ from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
+from vaectl.io.atomic_write import replacing
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.placement import choose_device
@@ -31,7 +32,6 @@ from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
 from vaectl.ranks import device_of_rank, gather, is_main, rank, together, wait_for_others, world_size
 from vaectl.targets import identity
-from vaectl.video.replace import replacing
 
 
 class Interrupted(KeyboardInterrupt):

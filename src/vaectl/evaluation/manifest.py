@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 from vaectl.errors import VaectlError
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.video.replace import replacing
+from vaectl.io.atomic_write import replacing
 
 MANIFEST = "manifest.json"
 ORIGIN = "origin"

@@ -21,7 +21,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
-from vaectl.lock import locked
+from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
 from vaectl.pipeline import ahead, batches_of_alike, in_parallel

@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 import torch
 
 from vaectl.errors import DamagedError, VaectlError
+from vaectl.io.atomic_write import replacing
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
-from vaectl.video.replace import replacing
 
 TIMEOUT = 30.0
 """Seconds without one byte, after which a server counts as gone."""

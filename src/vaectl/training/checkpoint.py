@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.atomic_write import replacing
 from vaectl.training.folder import UNFINISHED, checkpoint_name
 from vaectl.training.resume import FACTS
-from vaectl.video.replace import replacing
 
 STATE = "training_state.pt"
 

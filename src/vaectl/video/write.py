@@ -21,11 +21,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.atomic_write import replacing
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
 from vaectl.video.encoding import converter, encoding_for, tags_for
 from vaectl.video.fidelity import CodecFidelity
-from vaectl.video.replace import replacing
 from vaectl.video.timestamps import FRAME_TIMES_TAG, clock, format_frame_times
 
 _UNKNOWN_COLOR = ColorTags()
