@@ -41,5 +41,5 @@ def system_reason(error: BaseException) -> str:
 
 def cannot_write(path: Path | str, error: BaseException) -> str:
     """One line about a file that cannot be written, with the remedy."""
-    remedy = "free space" if is_disk_shortage(error) else "check the disk and its permissions"
-    return f"{path}: cannot be written ({system_reason(error)}); {remedy}, or choose another folder"
+    remedy = "free space" if is_disk_shortage(error) else "free space, check the disk"
+    return f"{path}: writing failed ({system_reason(error)}); {remedy} or choose another place"

@@ -184,7 +184,7 @@ sys.exit(main(%r))
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING % ("default_int_handler", PATHS)],
@@ -201,16 +201,18 @@ def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     assert (process.returncode, out, err) == (code, "cleaned up\n", "error: interrupted\n")
 
 
-def test_a_job_in_the_background_is_not_stopped_by_ctrl_c():
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_a_job_in_the_background_is_not_stopped_by_what_it_ignores(number):
+    ignoring = WAITING.replace("30", "0.5").replace("signal.SIGINT", f"signal.{number}") % ("SIG_IGN", PATHS)
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING.replace("30", "0.5") % ("SIG_IGN", PATHS)],
+        [sys.executable, "-c", ignoring],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, number))
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "interrupted" not in err

@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 from vaectl.errors import VaectlError
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.atomic_write import replacing
+from vaectl.shortage import cannot_write
 
 MANIFEST = "manifest.json"
 ORIGIN = "origin"
@@ -144,4 +145,4 @@ def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
         with file.open("a", encoding="utf-8") as opened:
             yield Journal(opened)
     except OSError as error:
-        raise VaectlError(f"{file}: writing failed ({error.strerror}); free space or choose another folder") from error
+        raise VaectlError(cannot_write(file, error)) from error

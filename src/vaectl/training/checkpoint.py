@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import flush_to_disk, replacing
 from vaectl.training.folder import UNFINISHED, checkpoint_name
 from vaectl.training.resume import FACTS
 
@@ -56,14 +56,6 @@ def write_options(run: Path, options: Mapping[str, Any]) -> None:
     """Record what this start of the run was told. Raises as `replacing` does."""
     with replacing(run / "options.json", overwrite=True) as temporary:
         temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-
-
-def flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:

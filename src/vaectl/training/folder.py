@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vaectl.io.leftovers import sweep
 from vaectl.io.lock import locked
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 UNFINISHED = ".unfinished-"
+LATEST, BEST = "latest", "best"
 
 
 def checkpoint_name(step: int) -> str:
@@ -62,4 +64,9 @@ def claimed(run: Path) -> Iterator[None]:
     with locked(run, "give another --ckpt-dir or --exp-name"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for name in (LATEST, BEST):
+            for path in run.glob(f".{name}-*"):
+                path.unlink(missing_ok=True)
+        for place in (run, run / "samples"):
+            sweep(place, again=True)
         yield

@@ -229,10 +229,10 @@ class Run:
             trainer.state(),
             facts,
         )
-        folder.point(self.run / "latest", target)
+        folder.point(self.run / folder.LATEST, target)
         best_step = int(self.best["step"]) if self.best else None
         if best_step == trainer.step:
-            folder.point(self.run / "best", target)
+            folder.point(self.run / folder.BEST, target)
         folder.prune(self.run, options.keep, best_step)
 
     def clips_per_second(self) -> float:

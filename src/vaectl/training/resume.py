@@ -15,10 +15,9 @@ from vaectl.errors import UsageError
 from vaectl.options.common import RUN
 from vaectl.options.option import Option, cli_name, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
-from vaectl.training.folder import checkpoints
+from vaectl.training.folder import LATEST, checkpoints
 
 FACTS = "training.json"
-LATEST = "latest"
 
 
 def is_free(name: str, option: Option) -> bool:
