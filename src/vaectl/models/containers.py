@@ -133,9 +133,10 @@ def _safetensors_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tenso
                 yield name, opened.get_tensor(stored)
 
 
-def load_pickle(file: Path, device: str | torch.device) -> dict[Any, Any]:
+def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) -> dict[Any, Any]:
     """The tensors and plain values in a pickle of PyTorch, on `device`; on "meta" without their values.
 
+    Tensors on the CPU are `mapped` from the file, or copies of what it holds.
     Raises UsageError and DamagedError as `read_outline` does, OutOfMemoryError where memory is short.
     """
     size = size_of(file)
@@ -144,8 +145,8 @@ def load_pickle(file: Path, device: str | torch.device) -> dict[Any, Any]:
         try:
             if zipfile.is_zipfile(file):
                 _check_zip(file)
-                mapped = torch.device(device).type in ("cpu", "meta")
-                stored = torch.load(file, map_location=device, weights_only=True, mmap=mapped)
+                mmap = mapped and torch.device(device).type in ("cpu", "meta")
+                stored = torch.load(file, map_location=device, weights_only=True, mmap=mmap)
             elif torch.device(device).type == "meta":
                 stored = _old_outline(file)
             else:

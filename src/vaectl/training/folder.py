@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vaectl.io.lock import locked
 CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 UNFINISHED = ".unfinished-"
 LATEST, BEST = "latest", "best"
+DAMAGED = "damaged-"
 
 
 def checkpoint_name(step: int) -> str:
@@ -56,6 +57,18 @@ def prune(run: Path, keep: int, best: int | None) -> None:
             doomed = run / f"{UNFINISHED}{path.name}-{os.getpid()}"
             path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+
+def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
+    """Rename damaged checkpoints, so that they are in nobody's way; `last` is the last one then."""
+    for path in damaged:
+        place = run / f"{DAMAGED}{path.name}"
+        while place.exists():
+            place = place.with_name(f"{place.name}~")
+        path.rename(place)
+        point(run / LATEST, last)
+    if (run / BEST).is_symlink() and not (run / BEST).exists():
+        (run / BEST).unlink()
 
 
 @contextmanager

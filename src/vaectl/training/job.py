@@ -26,6 +26,7 @@ from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.setup import check_folder, data_of, model_of, resume, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
+from vaectl.training.whole import damaged_after
 from vaectl.video.dataset import ClipDataset, ClipLoader
 
 
@@ -69,7 +70,12 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         ranks.together(everybody, options.rendezvous_timeout),
         folder.claimed(run) if ranks.is_main() else nullcontext(),
     ):
-        checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
+        checkpoint = checkpoint_to_resume(
+            options.resume_from_checkpoint, options.ckpt_dir, options.exp_name, progress.warn
+        )
+        if checkpoint is not None and ranks.is_main():
+            folder.set_aside(run, damaged_after(run, checkpoint), checkpoint)
+        ranks.wait_for_others()
         check_folder(run, None if options.not_resume_training_process else checkpoint)
         ranks.wait_for_others()
         model = model_of(options, checkpoint, progress)

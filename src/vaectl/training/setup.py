@@ -9,6 +9,7 @@ import torch
 
 from vaectl import ranks
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.parsing import parsing
 from vaectl.models.checkpoint import (
     build_model,
     channels_last,
@@ -29,10 +30,11 @@ from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
 from vaectl.training import folder
 from vaectl.training.chance import seed_of
-from vaectl.training.checkpoint import read_discriminator, read_state
+from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.objective import Objective, ObjectiveConfig
-from vaectl.training.resume import FACTS, contradictions, read_facts
+from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
+from vaectl.training.whole import FACTS, Facts, read_facts
 from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
@@ -185,7 +187,8 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
     if options.load_disc_from_checkpoint and objective.discriminator:
         weights = read_discriminator(options.load_disc_from_checkpoint)
         check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
-        objective.discriminator.load_state_dict(weights)
+        with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
+            objective.discriminator.load_state_dict(weights)
     precision = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[options.mix_precision]
     return Trainer(model, objective, options, choose_dtype(precision, model.device), steps)
 
@@ -203,34 +206,35 @@ def resume(
     facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
     if goes_on:
         check_same(checkpoint, facts, trainer, options, fingerprint, progress)
-    trainer.load(
-        read_state(checkpoint, trainer.device),
-        optimizer=not options.not_resume_optimizer,
-        discriminator=not options.not_resume_discriminator,
-        process=goes_on,
-    )
+    state = read_state(checkpoint, trainer.device)
+    with parsing(checkpoint / STATE, "does not fit the model, or is damaged; take another checkpoint"):
+        trainer.load(
+            state,
+            optimizer=not options.not_resume_optimizer,
+            discriminator=not options.not_resume_discriminator,
+            process=goes_on,
+        )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    best: dict[str, float] | None = facts["best"] if goes_on else None
-    return best
+    return facts.best if goes_on else None
 
 
 def check_same(
     checkpoint: Path,
-    facts: dict[str, Any],
+    facts: Facts,
     trainer: Trainer,
     options: TrainOptions,
     fingerprint: str,
     progress: Progress,
 ) -> None:
     """Tell what keeps the losses from going on bit for bit. Raises UsageError for other options, unless they may."""
-    if different := contradictions(options, facts["options"]):
+    if different := contradictions(options, facts.options):
         listed = "; ".join(different)
         if not options.accept_changes:
             raise UsageError(f"{checkpoint}: was trained with other options: {listed}; pass --accept-changes to go on")
         progress.warn(f"resumed with other options than {checkpoint}: {listed}")
-    if facts["data"] != fingerprint:
+    if facts.data != fingerprint:
         progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
-    if facts["ranks"] != ranks.world_size():
-        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts['ranks']}; the losses will differ a little")
-    elif trainer.device.type == "cpu" and facts["threads"] != torch.get_num_threads():
-        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise")
+    if facts.ranks != ranks.world_size():
+        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts.ranks}; the losses will differ a little")
+    elif trainer.device.type == "cpu" and facts.threads != torch.get_num_threads():
+        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; sums round otherwise")
