@@ -18,6 +18,7 @@ from vaectl.errors import VaectlError
 from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
+from vaectl.shortage import cannot_write
 from vaectl.training import folder
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.interrupt import Interruption, finishing_the_step
@@ -235,11 +236,14 @@ class Run:
             trainer.state(),
             facts,
         )
-        folder.point(self.run / folder.LATEST, target)
         best_step = int(self.best["step"]) if self.best else None
-        if best_step == trainer.step:
-            folder.point(self.run / folder.BEST, target)
-        folder.prune(self.run, options.keep, best_step)
+        try:
+            folder.point(self.run / folder.LATEST, target)
+            if best_step == trainer.step:
+                folder.point(self.run / folder.BEST, target)
+            folder.prune(self.run, options.keep, best_step)
+        except OSError as error:
+            raise VaectlError(cannot_write(error.filename or self.run, error)) from None
 
     def clips_per_second(self) -> float:
         return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)

@@ -32,7 +32,10 @@ class Journal:
         self._progress, self._pictures = progress, run / "samples"
         self._lines = {name: Lines(run / name, step, progress.warn) for name in ("metrics.jsonl", "validation.jsonl")}
         # TensorBoard itself passes over what earlier files hold from this step on.
-        self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        try:
+            self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        except OSError as error:
+            raise VaectlError(cannot_write(run / "tensorboard", error)) from None
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write what a step gave; `speed` goes to TensorBoard alone."""
