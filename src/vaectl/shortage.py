@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"(can't|cannot) allocate memory|out of memory|bad_alloc|failed to map segment|ALLOC_FAILED", re.IGNORECASE
+)
 """What errors say that have no class of their own: of the CPU, of CUDA and its libraries, of Apple GPUs, of Rust."""
 _ASKED = re.compile(r"tried to allocate (\d+) bytes")
 
@@ -41,5 +43,7 @@ def system_reason(error: BaseException) -> str:
 
 def cannot_write(path: Path | str, error: BaseException) -> str:
     """One line about a file that cannot be written, with the remedy."""
+    if is_memory_shortage(error):
+        return f"{path}: not written, out of memory; free some"
     remedy = "free space" if is_disk_shortage(error) else "free space, check the disk"
     return f"{path}: writing failed ({system_reason(error)}); {remedy} or choose another place"

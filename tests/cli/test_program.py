@@ -257,3 +257,41 @@ def test_python_users_find_the_three_functions():
     assert all(callable(getattr(vaectl, name)) for name in ("load_model", "read_video", "write_video"))
     with pytest.raises(ImportError, match="cannot import name 'train'"):
         from vaectl import train  # noqa: F401  # finding it is the test
+
+
+def test_an_error_without_a_file_is_blamed_on_standard_output_only_where_that_is_full(job, capsys):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    job(full)
+    assert main(PATHS) == 1
+    assert capsys.readouterr().err == (
+        "error: the system: No space left on device; check its permissions and free space\n"
+    )
+    with open("/dev/full", "w") as target:  # noqa: PTH123  # a device
+        done = subprocess.run(
+            [VAECTL, "models"], stdout=target, stderr=subprocess.PIPE, env=environment(), text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output: No space left on device; check its permissions and free space\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), OSError(12, "Cannot allocate")]
+)
+def test_short_memory_is_called_so(job, capsys, error):
+    def short(*_arguments):
+        raise error
+
+    job(short)
+    assert main(PATHS) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; free some, or ask for less")
+
+
+def test_control_characters_of_a_message_are_escaped(job, capsys):
+    def odd(*_arguments):
+        raise VaectlError("a\x1b[31m.mp4\x07: broken")
+
+    job(odd)
+    main(PATHS)
+    assert capsys.readouterr().err == "error: a\\x1b[31m.mp4\\x07: broken\n"

@@ -196,6 +196,8 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "index without a map": (index({"weight_map": 3}), "holds no weight_map"),
     "index to numbers": (index({"weight_map": {"a": 1}}), "holds no weight_map"),
     "index to itself": (index({"weight_map": {"a": f"{SAFETENSORS}.index.json"}}), "no shards of weights"),
+    "index to a long name": (index({"weight_map": {"a": LONG}}), "no shards of weights"),
+    "index to control characters": (index({"weight_map": {"a": "a\x1b[31m\nb"}}), "no shards of weights"),
     "index to a folder": (index({"weight_map": {"a": ".."}}), "no shards of weights"),
     "index to many": (index({"weight_map": {str(i): f"{i}.bin" for i in range(20_000)}}), "no shards of weights"),
     "deep index": (index("[" * 100_000), "cannot be read as JSON"),
@@ -219,7 +221,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "packed": (packed(2**26), "packed"),
     "20,000 more tensors in a pickle": (
         pickled(lambda state: state | {f"more.{i}": torch.zeros(1) for i in range(20_000)}),
-        "20000 unexpected",
+        "an archive of 20",
+    ),
+    "16,000 more tensors in a pickle": (
+        pickled(lambda state: state | {f"more.{i}": torch.zeros(1) for i in range(16_000)}),
+        "16000 unexpected",
     ),
     "long name in a pickle": (pickled(lambda state: state | {LONG: torch.zeros(1)}), "1 unexpected"),
     "pickle is a pipe": (replaced_by(os.mkfifo, "model.ckpt"), "not an ordinary file"),

@@ -45,10 +45,10 @@ def forget() -> int:
 def test_one_short_line_in_little_memory_and_time(folder, fault):
     spoil, said = SPOILT[fault]
     spoil(folder)
-    before, begun = forget(), time.monotonic()
+    before, begun = forget(), time.process_time()
     with pytest.raises(VaectlError) as error:
         load_model(folder, device="cpu")
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
     assert most_memory() - before < 2**28
     line = str(error.value)
     assert line.startswith(str(folder))
@@ -72,8 +72,10 @@ def test_short_memory_is_not_blamed_on_the_file(folder):
 def test_float8_loads_as_the_values_that_it_stands_for(folder, model, kind):
     small = {name: tensor.to(kind).contiguous() for name, tensor in model.state_dict().items()}
     save_file(small, folder / SAFETENSORS)
-    loaded = load_model(folder, device="cpu").state_dict()
+    notes: list[str] = []
+    loaded = load_model(folder, device="cpu", note=notes.append).state_dict()
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in small.items())
+    assert [f"its weights are in {kind}".replace("torch.", "") in note for note in notes] == [True]
 
 
 def test_float64_loads_where_it_fits(folder, model):

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             pass
         except Exception as error:
-            lost = isinstance(error, OSError) and _output_is_lost()
+            lost = _is_of_output(error)
             if lost:
                 # Our output has no reader or no room; Python would complain once more while it shuts down.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -121,13 +121,14 @@ def _signals_stop_the_run() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _output_is_lost() -> bool:
-    """Whether what was printed cannot be written: nobody reads it, or the disk is full."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return True
-    return False
+def _is_of_output(error: Exception) -> bool:
+    """Whether an error says that what was printed has no reader or no room: it comes from where things are printed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = str(trace.tb_frame.f_globals.get("__name__")) if trace is not None else ""
+    printing = place.startswith(("vaectl.cli.", "rich.", "typer."))
+    return isinstance(error, OSError) and error.filename is None and printing
 
 
 def _describe(error: Exception, place: str) -> tuple[int, str]:

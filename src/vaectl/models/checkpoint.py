@@ -36,6 +36,7 @@ PUBLISHED_FORM = ("state_dict", "gen_model")
 WRAPPERS = (*PUBLISHED_FORM, "model", "module", "model_state_dict")
 """Under which keys training scripts put a state dict, perhaps one within the other."""
 EIGHT_BITS = frozenset(getattr(torch, name) for name in dir(torch) if name.startswith(("float8_e4m3", "float8_e5m2")))
+EIGHT_BIT_NAMES = {str(kind).removeprefix("torch.") for kind in EIGHT_BITS}
 FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16}) | EIGHT_BITS
 
 Note = Callable[[str], None]
@@ -161,6 +162,8 @@ def read_fitting_outline(file: Path, expected: Collection[str], note: Note = sil
     """
     outline = select(read_outline(file), expected, file, note)
     check_types(outline, file)
+    if small := {str(tensor.dtype).removeprefix("torch.") for tensor in outline.values()} & EIGHT_BIT_NAMES:
+        note(f"{file}: its weights are in {', '.join(sorted(small))}, with 3 or 2 bits of precision; results are worse")
     return outline
 
 

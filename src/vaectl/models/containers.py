@@ -29,7 +29,7 @@ INDEX_BYTES = 2**24
 HEADER_BYTES = 2**23
 """Of the head of a safetensors file, and of all in a pickle that is no tensor; published files stay below 2 MiB."""
 SHARDS = 1000
-TENSORS = 2**15
+TENSORS = 2**14
 SMALL_HEADER = 2**20
 
 Stored: TypeAlias = Mapping[Any, Any]
@@ -94,7 +94,9 @@ def shards(index: Path) -> list[Path]:
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise UsageError(f"{index}: holds no weight_map from names to files; download it again")
     names = sorted({Path(name).name for name in places.values()})
-    if len(names) > SHARDS or any(name.endswith(INDEX) or name in ("", "..") for name in names):
+    if len(names) > SHARDS or any(
+        name.endswith(INDEX) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
+    ):
         raise UsageError(f"{index}: names files that are no shards of weights; download it again")
     return [index.parent / name for name in names]
 
