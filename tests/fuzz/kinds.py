@@ -173,7 +173,16 @@ def attempt_config(whole: Path, here: Path, rng: Random) -> None:
         file = here / "run.toml"
         text = "".join(f"{name} = {toml(value)}\n" for name, value in values.items()).encode()
     file.write_bytes(spoil_text(text, rng) if rng.random() < 0.3 else text)
-    resolve(command, {"config": str(file), "video_path": ("v",)} if command is TrainOptions else {"config": str(file)})
+    resolve(command, {"config": str(file), **NEEDED.get(command, {})})
+
+
+NEEDED: dict[type, dict[str, object]] = {
+    ReconstructOptions: {"video_path": "a.mp4", "rec_path": "b.mp4"},
+    PrepareEvalOptions: {"real_video_dir": "a", "generated_video_dir": "b"},
+    EvalOptions: {"real_video_dir": "a", "ckpt": "builtin"},
+    TrainOptions: {"video_path": ("v",)},
+}
+"""What each command cannot do without, as typed."""
 
 
 def toml(value: object) -> str:

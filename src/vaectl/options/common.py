@@ -12,6 +12,7 @@ from vaectl.memory import parse_size
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
 
+PATH_LENGTH = 4096
 INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 """The panels of the help page."""
 
@@ -19,6 +20,8 @@ INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 def read_path(value: Any) -> Any:
     if value == "":
         raise ValueError("the path is empty; give a file or a folder")
+    if isinstance(value, str) and ("\0" in value or len(value) > PATH_LENGTH):
+        raise ValueError(f"no path has a NUL in it, or more than {PATH_LENGTH} characters: {shown(value)}")
     return Path(value).expanduser() if isinstance(value, str) else value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from vaectl.errors import shown
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
     MODEL,
@@ -245,8 +246,8 @@ class TrainOptions:
         for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
             if pixels % 8:
                 raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
-        if not self.exp_name or "/" in self.exp_name or self.exp_name in (".", ".."):
-            raise ValueError(f"--exp-name is a name, not a path: {self.exp_name!r}; --ckpt-dir says where")
+        if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
+            raise ValueError(f"--exp-name is a name, not a path: {shown(repr(self.exp_name))}; --ckpt-dir says where")
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,11 +58,13 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     """What holds where nothing is `given`: the options of the checkpoint to resume from, above those of a recipe."""
     default = {field.name: field.default for field in fields(TrainOptions) if field.default is not MISSING}
     values: dict[str, Any] = {}
-    if recipe := given.get("recipe"):
+    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` refuses any other type
         from vaectl.training.recipes import read_recipe
 
         values = read_recipe(recipe)
     layered = {**default, **values, **given}
+    if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
+        return values
     checkpoint = checkpoint_to_resume(
         layered["resume_from_checkpoint"], Path(layered["ckpt_dir"]).expanduser(), layered["exp_name"]
     )
