@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from vaectl import ranks
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
+from vaectl.memory import format_size, obtainable
 from vaectl.models.checkpoint import (
     build_model,
     channels_last,
@@ -22,7 +23,7 @@ from vaectl.models.checkpoint import (
     read_fitting_outline,
     select,
 )
-from vaectl.models.config import FamilyConfig, read_config
+from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
@@ -71,12 +72,25 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     elif pretrained is not None:
         model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
-        model = placed(build_model(read_config(options.model_config)), device)
+        config = read_config(options.model_config)
+        check_room(config, options.model_config)
+        model = placed(build_model(config), device)
     else:
         raise UsageError("what to train is missing: give --model-config, --pretrained-model-name-or-path or --recipe")
     check_names(options, model.config)
     check_length("--num-frames", options.num_frames, model.config)
     return model.train()
+
+
+def check_room(config: WFVAEConfig | CausalVAEConfig, file: Path) -> None:
+    """Raises OutOfMemoryError for a new model whose weights alone do not fit into memory."""
+    with torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in build_model(config).parameters())
+    if (needed := 4 * numbers) > (there := obtainable(torch.device("cpu"))):
+        raise OutOfMemoryError(
+            f"{file}: out of memory: the weights of this model take {format_size(needed)}, and {format_size(there)} are"
+            " free; make it narrower"
+        )
 
 
 def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
