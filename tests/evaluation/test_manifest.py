@@ -131,7 +131,11 @@ def test_a_bad_entry_of_a_manifest_counts_as_not_made(tmp_path, entry):
 
 
 @pytest.mark.parametrize(
-    "entry", [3, None, [], {}, spoilt(name=3), spoilt(generated="/etc/passwd"), spoilt(source="..")]
+    "entry",
+    [
+        *(3, None, [], {}, spoilt(name=3), spoilt(generated="/etc/passwd"), spoilt(source="..")),
+        *(spoilt(generated="n" * 300), spoilt(generated="\ud800"), spoilt(source="a\0b")),
+    ],
 )
 def test_an_entry_without_a_place_is_dropped(tmp_path, entry):
     write_manifest(tmp_path, MANIFEST_OF_THREE)
@@ -171,6 +175,16 @@ def test_a_manifest_that_is_no_file_is_one_line(tmp_path, make):
     make(tmp_path / MANIFEST)
     with pytest.raises(VaectlError, match="not a readable manifest"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_journal_that_is_no_file_is_one_line(tmp_path, make):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    make(tmp_path / ".manifest-0.jsonl")
+    with pytest.raises(VaectlError, match=r"\.manifest-0\.jsonl: is not an ordinary file"):
+        read_manifest(tmp_path)
+    with pytest.raises(VaectlError, match=r"\.manifest-0\.jsonl: "), open_journal(tmp_path, 0):
+        pass
 
 
 def test_a_full_disk_is_blamed_on_the_manifest(tmp_path):

@@ -128,7 +128,7 @@ def spoil_json(content: bytes, rng: Random) -> bytes:
 
 
 def spoil_text(content: bytes, rng: Random) -> bytes:
-    """Text as JSON, TOML or lines of JSON, spoilt as such, or as bytes."""
+    """Text as JSON, TOML or lines of JSON, spoilt as text or as bytes."""
     odd = (b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b"1e999999999", b"\xff\xfe", b"\n" * 1000, b'"', b"\\u0000")
     if rng.random() < 0.5:
         return spoil_bytes(content, rng)

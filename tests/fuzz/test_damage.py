@@ -23,7 +23,7 @@ from tests.fuzz.kinds import KINDS
 SEED = os.environ.get("VAECTL_FUZZ_SEED", "1")
 SECONDS = 10.0
 BYTES = 2**31
-FEW = {"clips": 40, "checkpoints": 120, "configs": 150, "manifests": 150, "runs": 8}
+FEW = {"clips": 30, "checkpoints": 80, "configs": 100, "manifests": 80, "runs": 6}
 MANY = {"clips": 800, "checkpoints": 3000, "configs": 5000, "manifests": 5000, "runs": 1000}
 
 

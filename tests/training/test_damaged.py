@@ -194,10 +194,11 @@ def test_journals_are_cut_at_the_first_bad_line(videos, whole, damaged, tmp_path
     assert any("metrics.jsonl: is damaged after step 2" in text for text in listener.warnings)
 
 
-def test_a_journal_that_cannot_be_one_is_named(videos, damaged, tmp_path):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_journal_that_cannot_be_one_is_named(videos, damaged, tmp_path, make):
     (damaged / "metrics.jsonl").unlink()
-    (damaged / "metrics.jsonl").mkdir()
-    with pytest.raises(VaectlError, match=r"metrics\.jsonl: writing failed \(Is a directory\)"):
+    make(damaged / "metrics.jsonl")
+    with pytest.raises(VaectlError, match=r"metrics\.jsonl: is not an ordinary file"):
         run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=5)
 
 

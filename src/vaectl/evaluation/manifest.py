@@ -8,6 +8,7 @@ frames.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,8 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.atomic_write import replacing
 from vaectl.io.lines import read_lines
-from vaectl.io.parsing import read_json
+from vaectl.io.names import LONGEST
+from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
 
 MANIFEST = "manifest.json"
@@ -136,7 +138,8 @@ def clip_of(values: object) -> ManifestClip | None:
         clip = _CLIP.validate_python(values)
     except ValidationError:
         return None
-    return clip if all(map(is_below, (clip.source, clip.generated, clip.origin or "."))) else None
+    places = (clip.name, clip.source, clip.generated, clip.origin or ".")
+    return clip if all(map(is_below, places)) else None
 
 
 def unfinished(values: object) -> ManifestClip | None:
@@ -149,7 +152,11 @@ def unfinished(values: object) -> ManifestClip | None:
 def is_below(place: str) -> bool:
     """Whether a path is one below a folder: not absolute, and without a way out of it."""
     path = PurePosixPath(place)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in place
+    try:
+        fits = len(place) <= 4096 and all(len(os.fsencode(part)) <= LONGEST for part in path.parts)
+    except UnicodeEncodeError:  # no name at all
+        return False
+    return fits and not path.is_absolute() and ".." not in path.parts and "\0" not in place
 
 
 def _first(error: ValidationError) -> str:
@@ -173,6 +180,8 @@ class Journal:
 def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
     """The journal of one process."""
     file = folder / f".manifest-{rank}.jsonl"
+    if file.exists():
+        size_of(file, "remove it")
     try:
         with file.open("a", encoding="utf-8") as opened:
             yield Journal(opened)

@@ -1,4 +1,4 @@
-"""Files as such: what may be opened, writing all or nothing, locks, JSON and lines of JSON.
+"""Files: what may be opened, writing all or nothing, locks, JSON and lines of JSON.
 
 Knows nothing of what the files are for. Imports no torch.
 """

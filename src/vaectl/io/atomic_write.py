@@ -18,7 +18,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
     When the block is left by an exception, Ctrl-C too, the file is removed and `path` stays as it was. Missing parent
     folders are made, and what killed runs have left there is removed. Raises UsageError where `path` is a folder,
-    exists without `overwrite`, or lies where nothing can be written; VaectlError where the disk is full, also where
+    exists without `overwrite`, or is where nothing can be written; VaectlError where the disk is full, also where
     the block finds this out, or the finished file cannot be put in place.
     """
     _refuse_existing(path, overwrite)

@@ -56,7 +56,7 @@ def parsing(path: Path, remedy: str, *, needed: int | None = None) -> Iterator[N
 
 def reason_of(error: BaseException) -> str:
     """What a parser says, in one short line."""
-    if is_memory_shortage(error):  # which was found to be no such thing
+    if is_memory_shortage(error):  # and yet none of this machine
         return "it asks for more memory than it can fill"
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     text = text.partition("; use sys.")[0]  # of Python, about numbers of thousands of digits

@@ -17,7 +17,7 @@ from vaectl.errors import UsageError, shown
 from vaectl.numbers import INTEGER_LIMIT
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
     from pydantic_core import CoreSchema, ErrorDetails
 
 T = TypeVar("T")
@@ -80,20 +80,31 @@ def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] 
 
     `name` tells how to call a field when something is wrong with it. Raises `UsageError` with one line for all faults.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(model).validate_python(dict(values))
+        parsed: T = _adapter(model).validate_python(dict(values))
+        return parsed
     except ValidationError as error:
         raise UsageError("; ".join(_fault(detail, name) for detail in error.errors())) from None
 
 
 def dump(options: Any) -> dict[str, Any]:
     """The resolved options as plain JSON values, fractions and paths as strings; `parse` reads them back."""
+    values: dict[str, Any] = _adapter(type(options)).dump_python(options, mode="json")
+    return values
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(model: type[Any]) -> TypeAdapter[Any]:
+    """What pydantic makes of an options class; that takes a twentieth of a second."""
     from pydantic import TypeAdapter
 
-    values: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
-    return values
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
