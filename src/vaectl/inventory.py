@@ -87,9 +87,10 @@ def describe(path: Path | None = None) -> ModelFacts:
     with torch.device("meta"):
         model = build_model(config)
     stored = read_outline(file)
-    tensors = select(stored, model.state_dict(), file)
-    check_types(tensors, file)
-    check_fit(model.state_dict(), tensors, file)
+    expected = model.state_dict()
+    tensors = select(stored, expected, file)
+    check_types(tensors, expected, file)
+    check_fit(expected, tensors, file)
     weights = "ema" if stored.get("ema_state_dict") else notes.get("_weights")
     step = stored.get("current_step", notes.get("_step"))
     dtypes = Counter[str]()

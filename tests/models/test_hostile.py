@@ -78,6 +78,13 @@ def test_float8_loads_as_the_values_that_it_stands_for(folder, model, kind):
     assert [f"its weights are in {kind}".replace("torch.", "") in note for note in notes] == [True]
 
 
+def test_integers_that_belong_to_another_network_are_what_does_not_fit(folder, model):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state | {"text.position_ids": torch.arange(7)}, folder / SAFETENSORS)
+    with pytest.raises(VaectlError, match=r"1 unexpected: text\.position_ids"):
+        load_model(folder, device="cpu")
+
+
 def test_float64_loads_where_it_fits(folder, model):
     save_file({name: tensor.double().contiguous() for name, tensor in model.state_dict().items()}, folder / SAFETENSORS)
     assert_same(load_model(folder, device="cpu"), model)

@@ -146,7 +146,7 @@ def locate(path: Path) -> tuple[Path, Path]:
         raise UsageError(f"{path}: holds no config.json, so it is not a model directory{hint}")
     checkpoints = sorted(path.glob("*.ckpt"))
     if len(checkpoints) > 1:
-        names = ", ".join(file.name for file in checkpoints)
+        names = first_few(file.name for file in checkpoints)
         raise UsageError(f"{path}: holds several checkpoints ({names}); give the path of one")
     layouts = [f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")]
     found = [*checkpoints, *(path / name for name in layouts if (path / name).exists())]
@@ -161,7 +161,7 @@ def read_fitting_outline(file: Path, expected: Collection[str], note: Note = sil
     Raises as `read_outline` and `select` do, and DamagedError for types of numbers that are no weights.
     """
     outline = select(read_outline(file), expected, file, note)
-    check_types(outline, file)
+    check_types(outline, expected, file)
     if small := {str(tensor.dtype).removeprefix("torch.") for tensor in outline.values()} & EIGHT_BIT_NAMES:
         note(f"{file}: its weights are in {', '.join(sorted(small))}, with 3 or 2 bits of precision; results are worse")
     return outline
@@ -223,13 +223,14 @@ def plain_names(
     return own, ""
 
 
-def check_types(given: Mapping[str, Any], file: Path) -> None:
-    """Weights are dense tensors of floating-point numbers.
+def check_types(given: Mapping[str, Any], expected: Collection[str], file: Path) -> None:
+    """Those that the network expects are dense tensors of floating-point numbers; all are tensors.
 
     Integers are quantised weights, which mean nothing without their scales. Raises DamagedError for anything else.
     """
     if not all(isinstance(value, Tensor) for value in given.values()):
         raise DamagedError(f"{file}: {NEITHER}")
+    given = {name: given[name] for name in expected if name in given}
     odd = {
         name: "sparse" if tensor.layout != torch.strided else str(tensor.dtype).removeprefix("torch.")
         for name, tensor in given.items()
