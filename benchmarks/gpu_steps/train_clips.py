@@ -22,6 +22,7 @@ from vaectl.models.checkpoint import load_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.placement import choose_device
 from vaectl.options.train import TrainOptions
+from vaectl.progress import Silent
 from vaectl.training import folder
 from vaectl.training.checkpoint import read_state, write_checkpoint
 from vaectl.training.objective import Objective, ObjectiveConfig
@@ -53,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    with ranks.together():
+    with ranks.together(Silent()):
         device = choose_device(ranks.device_of_rank(arguments.device))
         weight = 0.0 if arguments.no_discriminator else 0.5
         train(trainer_on(device, arguments.batch, arguments.steps, weight), arguments.run)

@@ -6,7 +6,6 @@ What the jobs share, so that they all get the same frames. Knows neither files n
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -17,14 +16,15 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.memory import format_size, obtainable, return_freed, reuse_freed
 from vaectl.models import load_model
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
 from vaectl.models.wfvae import WFVAE
-from vaectl.progress import Progress
+from vaectl.progress import Progress, Silent
+from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import Budget, make_plan
 from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk, Spool
@@ -83,12 +83,20 @@ class Beside:
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 
 
-def open_model(path: Path | None, device: str, dtype: str, limits: Limits, name: str | None = None) -> AnyVAE:
+def open_model(
+    path: Path | None,
+    device: str,
+    dtype: str,
+    limits: Limits,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> AnyVAE:
     """The model at `path`, None for the built-in one. Raises UsageError if it is not of the family of that `name`."""
     where = choose_device(device)
     called = path or "the built-in model"
+    precision = choose_dtype(dtype, where, sparing=limits.sparing)
     with _memory_errors_told(called, where, "its weights alone do not fit; free some, or use another --device"):
-        model: AnyVAE = load_model(path, device=where, dtype=choose_dtype(dtype, where, sparing=limits.sparing))
+        model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)
     if name is not None and not model.config.is_called(name):
         raise UsageError(
             f"--model-name {name}: {called} is a {model.config.class_name}; leave the option out, or give another model"
@@ -291,22 +299,16 @@ def _pieces(
 
 
 LESS = "use --enable-tiling with a smaller --memory-limit, or smaller frames"
-SHORT = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED")
-"""What errors say that PyTorch has no class of their own for: of the CPU, of CUDA and its libraries, of Apple GPUs."""
 
 
 @contextmanager
 def _memory_errors_told(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and not SHORT.search(str(error)):
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_memory_shortage(error):
             raise
         raise OutOfMemoryError(f"{source}: out of memory on {device}; {remedy}") from None
-
-
-class OutOfMemoryError(VaectlError):
-    """The model's device has no room for what it was given."""
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:

@@ -15,3 +15,22 @@ class UsageError(VaectlError):
     """A request that could never work as it was given: a wrong option, a missing file, a clash of paths."""
 
     exit_code = 2
+
+
+class OutOfMemoryError(VaectlError):
+    """The machine, or the model's device, has no room for what it was given."""
+
+
+class DamagedError(VaectlError):
+    """A file whose content is not what its format or its name promises."""
+
+
+def shown(value: object, most: int = 100) -> str:
+    """A name or a value that comes out of a file, as a message can hold it: printable, and at most `most` characters.
+
+    What cannot be printed is escaped as in a Python string; what is cut off is marked with `…`.
+    """
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

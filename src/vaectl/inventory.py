@@ -5,16 +5,16 @@ Files are told by their heads: a checkpoint of gigabytes costs no memory. Nothin
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from vaectl.errors import UsageError
-from vaectl.models.checkpoint import BUILTIN, build_model, check_fit, locate, read_container, shards, state_dict
-from vaectl.models.config import read_config
+from vaectl.io.parsing import read_json
+from vaectl.models.checkpoint import BUILTIN, build_model, check_fit, check_types, locate, parts, select
+from vaectl.models.config import CONFIG_BYTES, read_config
+from vaectl.models.containers import read_outline
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,18 @@ def describe(path: Path | None = None) -> ModelFacts:
 
     Raises UsageError or VaectlError as `load_model` does, but does not look for values that are not finite.
     """
-    try:
-        directory, file = locate(BUILTIN if path is None else path)
-        config = read_config(directory / "config.json")
-        notes = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        stored = read_container(file, "meta")
-    except PermissionError as error:
-        raise UsageError(f"{error.filename}: no permission to read it; change its permissions or its owner") from None
+    directory, file = locate(BUILTIN if path is None else path)
+    config = read_config(directory / "config.json")
+    notes = read_json(directory / "config.json", CONFIG_BYTES)
     with torch.device("meta"):
         model = build_model(config)
-    tensors = state_dict(stored, file)
-    check_fit(model.state_dict(), tensors, file)
+    stored = read_outline(file)
+    expected = model.state_dict()
+    tensors = select(stored, expected, file)
+    check_types(tensors, expected, file)
+    check_fit(expected, tensors, file)
+    weights = "ema" if stored.get("ema_state_dict") else notes.get("_weights")
+    step = stored.get("current_step", notes.get("_step"))
     dtypes = Counter[str]()
     for tensor in tensors.values():
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
@@ -102,9 +103,9 @@ def describe(path: Path | None = None) -> ModelFacts:
         compression=f"{config.time_compression}x{config.space_compression}x{config.space_compression}",
         latent_channels=config.latent_channels,
         dtype=", ".join(name for name, _ in dtypes.most_common()),
-        bytes=sum(part.stat().st_size for part in (shards(file) if file.name.endswith(".index.json") else [file])),
-        weights="ema" if stored.get("ema_state_dict") else notes.get("_weights"),
-        step=stored["current_step"] if "current_step" in stored else notes.get("_step"),
+        bytes=sum(part.stat().st_size for part in parts(file)),
+        weights=weights if isinstance(weights, str) else None,
+        step=step if isinstance(step, int) else None,
         streams=model.streams,
         shift=config.shift,
         scale=config.scale,

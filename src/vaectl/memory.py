@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaectl.errors import shown
+
 if TYPE_CHECKING:
     from ctypes import CDLL
 
@@ -18,10 +20,10 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 def parse_size(text: str) -> int:
     """Bytes of `6GiB`, `500M`, `1.5 g` (all in powers of 1024) or `6000000000`. Raises ValueError for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
     count = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
     if count == 0:
-        raise ValueError(f"give an amount of memory as 6GiB, 500MiB or in bytes, not {text!r}")
+        raise ValueError(f"give an amount of memory as 6GiB, 500MiB or in bytes, not {shown(repr(text))}")
     return count
 
 

@@ -7,13 +7,17 @@ there is more than one.
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import UsageError, VaectlError, shown
+from vaectl.options.common import RENDEZVOUS_TIMEOUT
+from vaectl.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,18 +26,34 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """The number of this process among all, from 0."""
-    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+    """The number of this process among all, from 0. Raises UsageError for an environment that is none of torchrun's."""
+    number, count = _from_environment("RANK", 0), world_size()
+    if number >= count > 1:
+        raise UsageError(f"RANK is {number}, but WORLD_SIZE is {count}; start with torchrun, which sets both")
+    return number if count > 1 else 0
 
 
 def local_rank() -> int:
-    """The number of this process among those on this machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
+    """The number of this process among those on this machine, from 0. Raises as `rank` does."""
+    number = _from_environment("LOCAL_RANK", rank())
+    return number if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """How many processes share the job."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes share the job. Raises as `rank` does."""
+    return _from_environment("WORLD_SIZE", 1, least=1)
+
+
+def _from_environment(name: str, default: int, least: int = 0) -> int:
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < least:
+        raise UsageError(
+            f"{name} is {shown(repr(text))} in the environment, not a whole number from {least} on;"
+            " start with torchrun, which sets it, or unset it to run one process"
+        )
+    return int(text)
 
 
 def is_main() -> bool:
@@ -51,27 +71,26 @@ def device_of_rank(device: str) -> str:
     return f"cuda:{local_rank() % count}" if count else device
 
 
+RENDEZVOUS = "vaectl-rendezvous"
+"""The thread that waits for the other processes; it cannot be stopped, and must not hold up the end of the program."""
+SILENCE = 10.0
+"""Seconds after which a process says what it waits for."""
 STOPPED = "rank {}: another process has stopped; see its message, and start all again"
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT) -> Iterator[None]:
     """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
 
-    These get a VaectlError, wherever they were about to exchange something.
+    These get a VaectlError, wherever they were about to exchange something. The block begins when all of them are
+    there: `progress` hears of it when that takes long. Raises UsageError where they are not within `timeout` seconds.
     """
-    if world_size() == 1:
+    if rank() == local_rank() == 0 and world_size() == 1:
         yield
         return
     import torch.distributed as dist
 
-    try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo", timeout=PATIENCE)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun"
-        ) from None
+    meet(progress, timeout)
     try:
         yield
     except KeyboardInterrupt:
@@ -82,6 +101,41 @@ def together() -> Iterator[None]:
             raise VaectlError(STOPPED.format(rank())) from error
         raise
     dist.destroy_process_group()
+
+
+def meet(progress: Progress, timeout: float) -> None:
+    """Wait until every process is there, for `timeout` seconds at most. Signals are heard all the while."""
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    failures: list[Exception] = []
+
+    def join() -> None:
+        try:
+            store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout))))
+            store.set_timeout(PATIENCE)
+            backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+        except Exception as error:
+            failures.append(error)
+
+    waiting = Thread(target=join, name=RENDEZVOUS, daemon=True)  # in there, a thread is deaf to signals
+    begun = time.monotonic()
+    waiting.start()
+    waiting.join(SILENCE)
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    others = f"the other {world_size() - 1} of {world_size()} processes"
+    if waiting.is_alive():
+        progress.note(f"rank {rank()}: waiting for {others} at {where}, for {timeout:g} s at most")
+        waiting.join(max(0.0, begun + timeout - time.monotonic()))
+    if waiting.is_alive() or (failures and time.monotonic() - begun >= timeout):
+        raise UsageError(
+            f"rank {rank()}: {others} did not come to {where} within {timeout:g} s; start all of them with torchrun,"
+            " unset WORLD_SIZE to run one process, or give a longer --rendezvous-timeout"
+        )
+    if failures:
+        reason = shown(str(failures[0]).strip().partition("\n")[0], 200)
+        raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
 
 
 def wait_for_others() -> None:

@@ -21,6 +21,7 @@ import vaectl
 from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
 from vaectl.errors import VaectlError
+from vaectl.io.atomic_write import replacing
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
@@ -29,7 +30,6 @@ from vaectl.progress import Progress
 from vaectl.targets import plan_targets, record_path
 from vaectl.video import VideoReader, resize, target_size
 from vaectl.video.clip import Clip
-from vaectl.video.replace import replacing
 from vaectl.video.write import VideoWriter
 
 
@@ -90,7 +90,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     pairs = plan_targets(options)
     limits = Limits.of(options)
     tell_no_effect(options.tile_overlap_factor, progress)
-    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name)
+    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
     results = []
     for source, target in pairs:
         try:

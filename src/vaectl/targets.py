@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaectl.errors import UsageError
+from vaectl.io.names import fitting_name
 from vaectl.options import ReconstructOptions
 from vaectl.video import find_videos
 from vaectl.video.container import IMAGE_EXTENSIONS
@@ -78,7 +79,8 @@ def identity(file: Path) -> tuple[int, int]:
 def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
     """A name for the result of each source, with the ending that it is given.
 
-    `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`.
+    `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`. A name
+    that becomes too long by that is shortened.
     """
     names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
     while clashes := {name for name, count in Counter(names).items() if count > 1}:
@@ -86,9 +88,14 @@ def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
             source.with_name(source.name + ending) if name in clashes else name
             for source, ending, name in zip(sources, endings, names, strict=True)
         ]
-    return names
+    return [
+        name.with_name(fitting_name(name.name.removesuffix(ending), ending))
+        for name, ending in zip(names, endings, strict=True)
+    ]
 
 
 def record_path(options: ReconstructOptions, first: Path) -> Path:
-    """Where the run is recorded: in the folder of results, or beside the `first` and only one."""
-    return options.rec_path / RECORD if options.video_path.is_dir() else first.with_name(f"{first.name}.{RECORD}")
+    """Where the run is recorded: in the folder of results, or next to the `first` and only one."""
+    if options.video_path.is_dir():
+        return options.rec_path / RECORD
+    return first.with_name(fitting_name(first.name, f".{RECORD}"))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaectl.cli.app import main
 from vaectl.cli.derive import resolve
 from vaectl.errors import UsageError
 from vaectl.options import ReconstructOptions, dump, options_of, parse
@@ -175,3 +176,23 @@ def test_a_bad_value_is_traced_to_the_file_it_stands_in(tmp_path):
 def test_a_missing_configuration_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="cannot read the configuration: No such file"):
         configured(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "line", ["ckpt_dir = [1]", "ckpt_dir = true", "exp_name = 3.5", "recipe = []", "recipe = {a = 1}"]
+)
+def test_a_training_option_of_another_type_in_a_file_is_one_line(tmp_path, capsys, line):
+    (tmp_path / "run.toml").write_text(f"{line}\n")
+    assert main(["train", "--video-path", "v", "--config", str(tmp_path / "run.toml")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {line.split()[0]} in ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["a\0b", "n" * 5000])
+def test_what_can_be_no_path_is_refused(tmp_path, capsys, path):
+    (tmp_path / "run.json").write_text(json.dumps({"video_path": path, "rec_path": "b.mp4"}))
+    assert main(["reconstruct", "--config", str(tmp_path / "run.json")]) == 2
+    err = capsys.readouterr().err
+    assert "video_path in " in err
+    assert len(err) < 500 + len(str(tmp_path))

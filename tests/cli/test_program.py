@@ -184,7 +184,7 @@ sys.exit(main(%r))
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING % ("default_int_handler", PATHS)],
@@ -201,16 +201,18 @@ def test_a_signal_stops_the_run_after_cleaning_up(number, code):
     assert (process.returncode, out, err) == (code, "cleaned up\n", "error: interrupted\n")
 
 
-def test_a_job_in_the_background_is_not_stopped_by_ctrl_c():
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_a_job_in_the_background_is_not_stopped_by_what_it_ignores(number):
+    ignoring = WAITING.replace("30", "0.5").replace("signal.SIGINT", f"signal.{number}") % ("SIG_IGN", PATHS)
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING.replace("30", "0.5") % ("SIG_IGN", PATHS)],
+        [sys.executable, "-c", ignoring],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, number))
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "interrupted" not in err
@@ -255,3 +257,41 @@ def test_python_users_find_the_three_functions():
     assert all(callable(getattr(vaectl, name)) for name in ("load_model", "read_video", "write_video"))
     with pytest.raises(ImportError, match="cannot import name 'train'"):
         from vaectl import train  # noqa: F401  # finding it is the test
+
+
+def test_an_error_without_a_file_is_blamed_on_standard_output_only_where_that_is_full(job, capsys):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    job(full)
+    assert main(PATHS) == 1
+    assert capsys.readouterr().err == (
+        "error: the system: No space left on device; check its permissions and free space\n"
+    )
+    with open("/dev/full", "w") as target:  # noqa: PTH123  # a device
+        done = subprocess.run(
+            [VAECTL, "models"], stdout=target, stderr=subprocess.PIPE, env=environment(), text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output: No space left on device; check its permissions and free space\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), OSError(12, "Cannot allocate")]
+)
+def test_short_memory_is_called_so(job, capsys, error):
+    def short(*_arguments):
+        raise error
+
+    job(short)
+    assert main(PATHS) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; free some, or ask for less")
+
+
+def test_control_characters_of_a_message_are_escaped(job, capsys):
+    def odd(*_arguments):
+        raise VaectlError("a\x1b[31m.mp4\x07: broken")
+
+    job(odd)
+    main(PATHS)
+    assert capsys.readouterr().err == "error: a\\x1b[31m.mp4\\x07: broken\n"

@@ -3,9 +3,11 @@
 import json
 import os
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from tests.video.test_write_failures import files_limited_to
 from vaectl.errors import VaectlError
 from vaectl.evaluation.manifest import (
     MANIFEST,
@@ -85,3 +87,115 @@ def test_a_manifest_that_says_nothing_is_one_line(tmp_path, text):
     with pytest.raises(VaectlError, match=r"manifest\.json: not a readable manifest .*; remove it") as error:
         read_manifest(tmp_path)
     assert "\n" not in str(error.value)
+
+
+JUNK = [
+    b"junk\n",
+    b"[]\n",
+    b"{}\n",
+    b"null\n",
+    b"\xff\xfe\n",
+    b"[" * 100_000 + b"\n",
+    b"\0" * 3_000_000 + b"\n",
+    json.dumps(asdict(FAILED) | {"frames": "many"}).encode() + b"\n",
+    json.dumps(asdict(FAILED) | {"source_stamp": 3}).encode() + b"\n",
+    json.dumps(asdict(FAILED) | {"generated": "../../a.mkv"}).encode() + b"\n",
+    json.dumps(asdict(FAILED) | {"status": "fine"}).encode() + b"\n",
+    b'{"name": "a", "frames": ' + b"1" * 5000 + b"}\n",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_bad_line_of_a_journal_means_that_clip_is_made_again(tmp_path, junk):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    with open_journal(tmp_path, 0) as journal:
+        journal.add(DONE)
+    (file,) = tmp_path.glob(".manifest-*")
+    file.write_bytes(junk + file.read_bytes() + junk)
+    assert read_manifest(tmp_path).clips == (CLIPS[0], DONE, CLIPS[2])
+
+
+def spoilt(**change: object) -> object:
+    return asdict(replace(CLIPS[0], status="ok")) | change
+
+
+@pytest.mark.parametrize("entry", [spoilt(frames="x"), spoilt(source_stamp=[1]), spoilt(status=7), spoilt(reason={})])
+def test_a_bad_entry_of_a_manifest_counts_as_not_made(tmp_path, entry):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    values = json.loads((tmp_path / MANIFEST).read_text())
+    values["clips"][0] = entry
+    (tmp_path / MANIFEST).write_text(json.dumps(values))
+    first, *others = read_manifest(tmp_path).clips
+    assert (first.name, first.generated, first.status) == ("a", "a.mkv", "waiting")
+    assert tuple(others) == CLIPS[1:]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(3, None, [], {}, spoilt(name=3), spoilt(generated="/etc/passwd"), spoilt(source="..")),
+        *(spoilt(generated="n" * 300), spoilt(generated="\ud800"), spoilt(source="a\0b")),
+    ],
+)
+def test_an_entry_without_a_place_is_dropped(tmp_path, entry):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    values = json.loads((tmp_path / MANIFEST).read_text())
+    values["clips"][0] = entry
+    (tmp_path / MANIFEST).write_text(json.dumps(values))
+    assert read_manifest(tmp_path).clips == CLIPS[1:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": None},
+        {"protocol": {"num_frames": 10**12, "sample_rate": 1, "resolution": 256, "crop_size": None}},
+        {"protocol": {"num_frames": -1, "sample_rate": 1, "resolution": 256, "crop_size": None}},
+        {"protocol": {"num_frames": 33, "sample_rate": 1, "resolution": 10**9, "crop_size": None}},
+        {"model": [1]},
+        {"versions": 3},
+        {"options": []},
+        {"real_video_dir": None},
+        {"clips": {}},
+    ],
+)
+def test_a_manifest_of_other_types_is_one_line(tmp_path, change):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    values = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(values | change))
+    with pytest.raises(VaectlError, match=r"manifest\.json: not a readable manifest .*; remove it") as error:
+        read_manifest(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere")]
+)
+def test_a_manifest_that_is_no_file_is_one_line(tmp_path, make):
+    make(tmp_path / MANIFEST)
+    with pytest.raises(VaectlError, match="not a readable manifest"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_journal_that_is_no_file_is_one_line(tmp_path, make):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    make(tmp_path / ".manifest-0.jsonl")
+    with pytest.raises(VaectlError, match=r"\.manifest-0\.jsonl: is not an ordinary file"):
+        read_manifest(tmp_path)
+    with pytest.raises(VaectlError, match=r"\.manifest-0\.jsonl: "), open_journal(tmp_path, 0):
+        pass
+
+
+def test_a_full_disk_is_blamed_on_the_manifest(tmp_path):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    before = (tmp_path / MANIFEST).read_bytes()
+    with files_limited_to(100):
+        with pytest.raises(VaectlError, match=r"manifest\.json: writing failed \(File too large\); free space"):
+            write_manifest(tmp_path, MANIFEST_OF_THREE)
+        with (
+            pytest.raises(VaectlError, match=r"\.manifest-0\.jsonl: writing failed \(File too large\); free space"),
+            open_journal(tmp_path, 0) as journal,
+        ):
+            journal.add(DONE)
+    assert (tmp_path / MANIFEST).read_bytes() == before

@@ -271,6 +271,18 @@ def test_a_result_that_is_not_as_it_was_left_is_made_again(here, file, how):
     assert Path(file).stat().st_size == len(whole)
 
 
+@pytest.mark.parametrize("spoilt", [{"frames": "many"}, {"status": 3}, {"source_stamp": []}, {"generated_bytes": None}])
+def test_a_clip_whose_entry_is_damaged_is_made_again(here, spoilt):
+    assert counts(run()) == (3, 0, 0)
+    before, names = frames_of("out/a.mp4.mkv"), set(files(Path("out")))
+    values = json.loads(Path("out/manifest.json").read_text())
+    values["clips"][1] |= spoilt
+    Path("out/manifest.json").write_text(json.dumps(values))
+    assert counts(run()) == (1, 2, 0)
+    assert torch.equal(frames_of("out/a.mp4.mkv"), before)
+    assert set(files(Path("out"))) == names
+
+
 def test_a_source_that_changed_is_made_again(here):
     run()
     before = frames_of("out/a.mp4.mkv")

@@ -1,14 +1,19 @@
 """The table of metrics: names, lazily imported modules, files that are fetched, float32 that is float32."""
 
+import contextlib
 import hashlib
+import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from importlib import import_module
 
 import pytest
 import torch
 
+from tests.jobs import Listener
 from tests.metrics.reference import CPU, noise
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import DEFAULT, METRICS, MetricSettings, build, known
@@ -114,3 +119,60 @@ def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     assert str(caught.value).startswith("http://localhost:9/weights.bin cannot be fetched (")
     assert str(caught.value).endswith(f"); put the file at {place}, or say where it is with --option")
     assert list(place.parent.iterdir()) == []
+
+
+@pytest.fixture
+def serve():
+    """A server on this machine that answers each connection with a function; gives its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def start(answer):
+        def loop():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=loop, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}/weights.bin"
+
+    yield start
+    listening.close()
+
+
+def test_a_server_that_never_answers_is_given_up(origin, serve, monkeypatch):
+    monkeypatch.setattr("vaectl.metrics.download.TIMEOUT", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(VaectlError, match=r"cannot be fetched \(.*timed out\); put the file at"):
+        cached("weights.bin", serve(lambda _connection: time.sleep(20)), "0" * 64, "--option")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_server_that_drips_is_given_up(origin, serve, monkeypatch):
+    monkeypatch.setattr("vaectl.metrics.download.WINDOW", 0.5)
+
+    def drip(connection):
+        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 90000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+    begun = time.monotonic()
+    listener = Listener()
+    with pytest.raises(VaectlError, match=r"cannot be fetched \(\d+ bytes in 0 s\)"):
+        cached("weights.bin", serve(drip), "0" * 64, "--option", listener)
+    assert time.monotonic() - begun < 10
+    assert [note for note in listener.notes if note.endswith("weights.bin (85 MiB)")] == listener.notes
+    assert listener.notes
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-1], lambda content: b"X" + content[1:], lambda _: b""])
+def test_a_file_that_was_in_the_cache_is_checked_before_it_is_used(origin, tmp_path, spoil):
+    digest = hashlib.sha256(origin.read_bytes()).hexdigest()
+    file = cached("weights.bin", origin.as_uri(), digest, "--option")
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(VaectlError, match=r"weights\.bin: is damaged, .*remove it to fetch it again.* --option"):
+        cached("weights.bin", origin.as_uri(), digest, "--option")
+    file.unlink()
+    assert cached("weights.bin", origin.as_uri(), digest, "--option").read_bytes() == origin.read_bytes()

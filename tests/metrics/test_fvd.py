@@ -158,7 +158,7 @@ def test_a_file_that_is_no_detector_costs_one_line(tmp_path, detector):
     for name in ("text.pt", "torn.pt", "state.pt"):
         with pytest.raises(VaectlError, match=rf"{name}: is no TorchScript file, or a damaged one"):
             fvd(tmp_path / name)
-    with pytest.raises(UsageError, match=r"nowhere.pt: No such file or directory; give a TorchScript detector"):
+    with pytest.raises(UsageError, match=r"nowhere.pt: no such file; give a TorchScript detector"):
         fvd(tmp_path / "nowhere.pt")
 
 

@@ -153,7 +153,7 @@ def test_bad_weights_cost_one_line(tmp_path, vgg_file):
         assert "\n" not in str(caught.value)
     with pytest.raises(VaectlError, match=r"vgg.safetensors: holds other tensors than the features of AlexNet"):
         load_lpips("alex", tmp_path / "vgg.safetensors")
-    with pytest.raises(UsageError, match=r"nowhere.pth: No such file or directory; give"):
+    with pytest.raises(UsageError, match=r"nowhere.pth: no such file; give"):
         load_lpips("vgg", tmp_path / "nowhere.pth")
-    with pytest.raises(UsageError, match=r": Is a directory; give"):
+    with pytest.raises(UsageError, match=r": is not an ordinary file; give"):
         load_lpips("vgg", tmp_path)

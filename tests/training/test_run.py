@@ -12,7 +12,7 @@ import torch
 
 from tests.jobs import Listener
 from tests.models.reference import CASES, load_reference
-from tests.training.runs import lines, names, nano, options, run, weights
+from tests.training.runs import NANO, lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import load_model
 from vaectl.training import journal as journal_module
@@ -272,12 +272,14 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
         ({"video_path": "broken"}, "1 of 1 videos cannot be read"),
         ({"load_disc_from_checkpoint": "nano.json", "disc_weight": 0.5}, "nano.json: cannot be read"),
         ({"model_config": None}, "what to train is missing"),
+        ({"model_config": "wide.json"}, r"wide\.json: out of memory: .* take \d+\.\d+ GiB"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere: no such checkpoint"),
     ],
 )
 def test_a_request_that_cannot_work_is_one_line(videos, tmp_path, monkeypatch, given, message):
     monkeypatch.chdir(tmp_path)
     nano(tmp_path)
+    (tmp_path / "wide.json").write_text(json.dumps({**NANO, "base_channels": 8192}))
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.mp4").write_bytes(b"no video")

@@ -79,7 +79,7 @@ def test_twenty_kills_change_nothing(videos, tmp_path):
     assert names(killed) == names(whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_writes_a_checkpoint_first(videos, tmp_path, number, code):
     process = program(*arguments(videos, tmp_path, max_steps=100000, num_workers=1))
     folder = tmp_path / "results" / "vae"

@@ -23,10 +23,13 @@ from vaectl.cli import eval, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
+from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
+from vaectl.ranks import RENDEZVOUS
+from vaectl.shortage import is_memory_shortage
 
 
 class Commands(Guide, TyperGroup):
@@ -74,20 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             pass
         except Exception as error:
-            if isinstance(error, OSError) and error.filename is None:
+            lost = _is_of_output(error)
+            if lost:
                 # Our output has no reader or no room; Python would complain once more while it shuts down.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            if not isinstance(error, BrokenPipeError):
+            if not (lost and isinstance(error, BrokenPipeError)):
                 if "--debug" in arguments:
                     traceback.print_exc()
-                status, message = _describe(error)
+                status, message = _describe(error, "standard output" if lost else "the system")
     if received:
         status, message = 128 + received[0], "interrupted"
     if message:
         from vaectl.cli.console import say
 
         say("error", message)
-    if received and threading.active_count() > 1:
+    deaf = any(thread.name == RENDEZVOUS for thread in threading.enumerate())
+    if deaf or (received and threading.active_count() > 1):
         # A stage is deep in a computation, and PyTorch aborts when the interpreter ends around it.
         os._exit(status)
     return status
@@ -95,17 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_stop_the_run() -> Iterator[list[int]]:
-    """Let SIGTERM do what Ctrl-C does, so that everything cleans up after itself; gives the signals that came.
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that everything cleans up; gives the signals that came.
 
-    A signal that whoever started us ignores stays ignored: Ctrl-C is not meant for jobs in the background.
+    A signal that whoever started us ignores stays ignored: Ctrl-C is not meant for jobs in the background, and SIGHUP
+    not for those under nohup.
     """
     received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         received.append(number)
+        leave_lost_terminal()
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     for number in before:
         signal.signal(number, stop)
@@ -116,8 +123,20 @@ def _signals_stop_the_run() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _describe(error: Exception) -> tuple[int, str]:
-    """The exit code for an error, and the one line that tells it."""
+def _is_of_output(error: Exception) -> bool:
+    """Whether an error says that what was printed has no reader or no room: it comes from where things are printed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = str(trace.tb_frame.f_globals.get("__name__")) if trace is not None else ""
+    printing = place.startswith(("vaectl.cli.", "rich.", "typer."))
+    return isinstance(error, OSError) and error.filename is None and printing
+
+
+def _describe(error: Exception, place: str) -> tuple[int, str]:
+    """The exit code for an error, and the line that says it; `place` is where an error without a file comes from."""
+    if is_memory_shortage(error) and not isinstance(error, VaectlError):
+        return 1, "out of memory; free some, or ask for less: smaller frames, fewer of them, --enable-tiling"
     if isinstance(error, VaectlError):
         return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):
@@ -125,5 +144,5 @@ def _describe(error: Exception) -> tuple[int, str]:
         hint = f" (see {context.command_path} --help)" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
     if isinstance(error, OSError):
-        return 1, f"{error.filename or 'standard output'}: {error.strerror}; check its permissions and free space"
+        return 1, f"{error.filename or place}: {error.strerror}; check its permissions and free space"
     return 1, f"{type(error).__name__}: {error}; this is a bug: run again with --debug for the traceback"

@@ -29,7 +29,11 @@ INTERVAL = 5.0
 def say(label: str, message: str, console: Console | None = None) -> None:
     """Write `label: message` as one line on stderr, however wide the terminal is."""
     style = {"error": "bold red", "warning": "yellow"}.get(label, "bold")
-    line = Text.assemble((f"{label}: ", style), " ".join(message.split()))
+    text = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(message.split())
+    )
+    line = Text.assemble((f"{label}: ", style), text)
     (console or Console(stderr=True)).print(line, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -20,7 +21,7 @@ import typer
 from typer.core import TyperCommand
 
 from vaectl.cli.help import Guide
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
 from vaectl.memory import reuse_freed
 from vaectl.options import cli_name, options_of, parse
 
@@ -30,6 +31,8 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+
+CONFIG_BYTES = 2**20
 
 
 class Command(Guide, TyperCommand):
@@ -116,8 +119,9 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         values = _load(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = shown(str(error).partition("; use sys.")[0], 200)
+        raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {reason}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
 
@@ -129,7 +133,7 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         if field is None:
             near = get_close_matches(key.replace("-", "_"), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(options)}"
-            raise UsageError(f"{path}: unknown option {key}{hint}")
+            raise UsageError(f"{path}: unknown option {shown(key)}{hint}")
         if field in fields_set:
             raise UsageError(f"{path}: sets {field} twice; keep one")
         fields_set[field] = value
@@ -137,6 +141,9 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > CONFIG_BYTES:
+        raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
     text = path.read_bytes().decode()
     if path.suffix == ".json":
         return json.loads(text)

@@ -23,6 +23,7 @@ from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
+from vaectl.io.atomic_write import replacing
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.placement import choose_device
@@ -31,7 +32,6 @@ from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
 from vaectl.ranks import device_of_rank, gather, is_main, rank, together, wait_for_others, world_size
 from vaectl.targets import identity
-from vaectl.video.replace import replacing
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,7 +50,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
     """
     begun, stopped = time.monotonic(), False
-    with together():
+    with together(progress, options.rendezvous_timeout):
         progress = progress if is_main() else Silent()
         manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
         reading = how_to_read(options, manifest, progress)
@@ -61,14 +61,14 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             refuse_losses(pairing, options)
 
         device = choose_device(device_of_rank(options.device))
-        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector)
+        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
         metrics = build(options.metric, settings, device)
         facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
         refuse_few(pairing, facts, options)
         model = None
         if options.ckpt:
             path = None if options.ckpt == BUILTIN else options.ckpt
-            model = open_model(path, str(device), options.dtype, Limits.of(options))
+            model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
         mine, found = pairing.pairs[rank() :: world_size()], Found()

@@ -8,17 +8,26 @@ frames.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
-from vaectl.errors import VaectlError
+from pydantic import TypeAdapter, ValidationError
+
+from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.video.replace import replacing
+from vaectl.io.atomic_write import replacing
+from vaectl.io.lines import read_lines
+from vaectl.io.names import LONGEST
+from vaectl.io.parsing import read_json, size_of
+from vaectl.shortage import cannot_write
 
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2**28
+"""A clip takes about 400 bytes."""
 ORIGIN = "origin"
 """The folder, in a folder of results, of the clips that went into the network."""
 
@@ -80,24 +89,22 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises VaectlError for one that cannot be understood.
     """
     file = folder / MANIFEST
-    try:
-        values = json.loads(file.read_bytes())
-        manifest = Manifest(
-            versions=values["versions"],
-            model=ManifestModel(**values["model"]),
-            protocol=ClipProtocol(**values["protocol"]),
-            options=values["options"],
-            real_video_dir=values["real_video_dir"],
-            clips=tuple(map(clip_of, values["clips"])),
-        )
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.exists() and not file.is_symlink():
         return None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    try:
+        values = read_json(file, MANIFEST_BYTES)
+        entries = values.pop("clips") if isinstance(values, dict) else None
+        if not isinstance(entries, list):
+            raise UsageError("it holds no list of clips")
+        manifest = TypeAdapter(Manifest).validate_python({**values, "clips": ()})
+    except (UsageError, LookupError, ValidationError) as error:
+        reason = f"{_first(error)}" if isinstance(error, ValidationError) else shown(str(error), 200)
         raise VaectlError(
-            f"{file}: not a readable manifest ({type(error).__name__}: {error}); remove it, or prepare with --overwrite"
+            f"{file}: not a readable manifest ({reason}); remove it, or prepare with --overwrite"
         ) from None
+    listed = tuple(clip for entry in entries if (clip := clip_of(entry) or unfinished(entry)))
     finished = {clip.name: clip for journal in journals(folder) for clip in read_journal(journal)}
-    return replace(manifest, clips=tuple(finished.get(clip.name, clip) for clip in manifest.clips))
+    return replace(manifest, clips=tuple(finished.get(clip.name, clip) for clip in listed))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -108,21 +115,54 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         journal.unlink(missing_ok=True)
 
 
+_CLIP = TypeAdapter(ManifestClip)
+
+
 def journals(folder: Path) -> list[Path]:
     return sorted(folder.glob(".manifest-*.jsonl"))
 
 
 def read_journal(file: Path) -> Iterator[ManifestClip]:
-    """The clips in a journal; a last line that was cut off counts for nothing."""
-    for line in file.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            yield clip_of(json.loads(line))
+    """The clips in a journal. A line that was cut off or is damaged counts for nothing: that clip is made again."""
+    try:
+        for _, value in read_lines(file):
+            if value is not None and (clip := clip_of(value)) is not None:
+                yield clip
+    except OSError as error:
+        raise VaectlError(f"{file}: cannot be read ({error.strerror}); remove it") from None
 
 
-def clip_of(values: dict[str, Any]) -> ManifestClip:
-    """A clip from what JSON holds of it."""
-    size, changed = values["source_stamp"]
-    return ManifestClip(**{**values, "source_stamp": (size, changed)})
+def clip_of(values: object) -> ManifestClip | None:
+    """A clip from what JSON holds of it; None where that is damaged."""
+    try:
+        clip = _CLIP.validate_python(values)
+    except ValidationError:
+        return None
+    places = (clip.name, clip.source, clip.generated, clip.origin or ".")
+    return clip if all(map(is_below, places)) else None
+
+
+def unfinished(values: object) -> ManifestClip | None:
+    """A clip of which only names and places are legible: it counts as not made, and its files as of this job."""
+    names = ("name", "source", "generated", "origin")
+    known = {name: values.get(name) for name in names} if isinstance(values, dict) else {}
+    return clip_of({**known, "source_stamp": (-1, -1)})
+
+
+def is_below(place: str) -> bool:
+    """Whether a path is one below a folder: not absolute, and without a way out of it."""
+    path = PurePosixPath(place)
+    try:
+        fits = len(place) <= 4096 and all(len(os.fsencode(part)) <= LONGEST for part in path.parts)
+    except UnicodeEncodeError:  # no name at all
+        return False
+    return fits and not path.is_absolute() and ".." not in path.parts and "\0" not in place
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem of a validation, in a few words."""
+    first = error.errors()[0]
+    return f"{shown('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
 
 
 class Journal:
@@ -140,8 +180,10 @@ class Journal:
 def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
     """The journal of one process."""
     file = folder / f".manifest-{rank}.jsonl"
+    if file.exists():
+        size_of(file, "remove it")
     try:
         with file.open("a", encoding="utf-8") as opened:
             yield Journal(opened)
     except OSError as error:
-        raise VaectlError(f"{file}: writing failed ({error.strerror}); free space or choose another folder") from error
+        raise VaectlError(cannot_write(file, error)) from error

@@ -21,7 +21,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
-from vaectl.lock import locked
+from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
 from vaectl.pipeline import ahead, batches_of_alike, in_parallel
@@ -58,11 +58,11 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     """
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
-    progress = progress if is_main() else Silent()
-    with together(), ExitStack() as held:
+    everybody, progress = progress, progress if is_main() else Silent()
+    with together(everybody, options.rendezvous_timeout), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         device = device_of_rank(options.device)
-        model = open_model(options.ckpt, device, options.dtype, limits, options.model_name)
+        model = open_model(options.ckpt, device, options.dtype, limits, options.model_name, progress)
         if is_main():
             held.enter_context(locked(folder, "give another --generated-video-dir"))
             write_manifest(folder, begin(options, plan, model))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field
 
 from vaectl.engine import Beside
 from vaectl.errors import VaectlError
@@ -19,11 +20,11 @@ from vaectl.video.transform import scale_and_crop
 class ClipProtocol:
     """Frames 0, sample_rate, 2·sample_rate, ...: the shorter side to `resolution`, then the square in the middle."""
 
-    num_frames: int
-    sample_rate: int
-    resolution: int
+    num_frames: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    sample_rate: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    resolution: Annotated[int, Field(ge=16, le=16384)]
     """Pixels of the shorter side."""
-    crop_size: int | None
+    crop_size: Annotated[int, Field(ge=1, le=16384)] | None
     """Pixels of the square; None keeps the whole frame."""
 
 

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from vaectl.evaluation.results import Evaluation
-from vaectl.video.replace import replacing
+from vaectl.io.atomic_write import replacing
 
 
 def write_csv(path: Path, evaluation: Evaluation) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from vaectl.metrics.metric import FrameMetric, SetMetric
+    from vaectl.progress import Progress
 
 METRICS: dict[str, str] = {
     "psnr": "vaectl.metrics.psnr:build",
@@ -39,6 +40,8 @@ class MetricSettings:
     """Convolutional features of that network; None: the package's own AlexNet, VGG16 from the cache of torch hub."""
     fvd_detector: Path | None = None
     """The TorchScript detector; None: from the cache of torch hub."""
+    progress: Progress | None = None
+    """Hears of downloads."""
 
 
 def known(name: str) -> None:

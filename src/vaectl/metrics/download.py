@@ -2,29 +2,81 @@
 
 from __future__ import annotations
 
-import sys
+import hashlib
+import time
 from pathlib import Path
+from typing import IO
+from urllib.request import Request, urlopen
 
 import torch
 
-from vaectl.errors import VaectlError
+from vaectl.errors import DamagedError, VaectlError
+from vaectl.io.atomic_write import replacing
+from vaectl.io.parsing import parsing, size_of
+from vaectl.progress import Progress, Silent
+
+TIMEOUT = 30.0
+"""Seconds without one byte, after which a server counts as gone."""
+WINDOW, LEAST = 60.0, 2**20
+"""In each so many seconds so many bytes have to come, or it would take for ever."""
+CHUNK = 2**20
 
 
-def cached(name: str, url: str, sha256: str, option: str) -> Path:
+def cached(name: str, url: str, sha256: str, option: str, progress: Progress | None = None) -> Path:
     """The file `name` in `torch.hub.get_dir()/checkpoints`; if it is not there, from `url`, whole or not at all.
 
-    Raises VaectlError, with where to put the file or the `option` that takes it, where it cannot be fetched or its
-    SHA-256 is another.
+    A file that was there is checked too. Raises VaectlError, with where to put the file or the `option` that takes it,
+    where it cannot be fetched, comes too slowly, or its SHA-256 is another.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if file.is_file():
+    if file.exists():
+        size_of(file)
+        with parsing(file, "cannot be read; get it again"), file.open("rb") as opened:
+            found = sha256_of(opened)
+        if found != sha256:
+            raise DamagedError(
+                f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…);"
+                f" remove it to fetch it again, or say where the right one is with {option}"
+            )
         return file
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), sha256, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError) as error:  # a wrong checksum is a RuntimeError
-        reason = " ".join(str(error).split())
+        with replacing(file, overwrite=True) as temporary:
+            fetch(url, temporary, sha256, progress or Silent())
+    except (OSError, ValueError) as error:
         raise VaectlError(
-            f"{url} cannot be fetched ({reason}); put the file at {file}, or say where it is with {option}"
+            f"{url} cannot be fetched ({' '.join(str(error).split())}); put the file at {file}, or say where it is with"
+            f" {option}"
         ) from None
     return file
+
+
+def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
+    """Write what `url` gives to `file`. Raises OSError where that fails or stalls, ValueError for another SHA-256."""
+    with urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT) as answer, file.open("wb") as target:
+        length = answer.headers.get("Content-Length", "")
+        total = int(length) // CHUNK if length.isdecimal() and len(length) < 16 else None
+        progress.note(f"fetching {url}" + (f" ({total} MiB)" if total else ""))
+        progress.start("download", total, "MiB")
+        try:
+            digest, received, since, then = hashlib.sha256(), 0, time.monotonic(), 0
+            while part := answer.read1(CHUNK):
+                digest.update(part)
+                target.write(part)
+                progress.advance((received + len(part)) // CHUNK - received // CHUNK)
+                received += len(part)
+                if time.monotonic() - since > WINDOW:
+                    if received - then < LEAST:
+                        raise TimeoutError(f"{received - then} bytes in {WINDOW:.0f} s")
+                    since, then = time.monotonic(), received
+        finally:
+            progress.finish()
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"invalid hash value: SHA-256 {digest.hexdigest()[:8]}…, not {sha256[:8]}…")
+
+
+def sha256_of(opened: IO[bytes]) -> str:
+    """The SHA-256 of the rest of an open file."""
+    digest = hashlib.sha256()
+    while part := opened.read(CHUNK):
+        digest.update(part)
+    return digest.hexdigest()

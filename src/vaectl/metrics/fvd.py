@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import exact_float32
@@ -144,11 +145,7 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
 
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
-    file = settings.fvd_detector or cached(*DETECTOR)
-    try:
-        file.open("rb").close()
+    file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
+    size_of(file, "give a TorchScript detector with --fvd-detector")
+    with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
         return FVD(torch.jit.load(str(file), map_location=device).eval(), device)
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}; give a TorchScript detector with --fvd-detector") from None
-    except RuntimeError:
-        raise VaectlError(f"{file}: is no TorchScript file, or a damaged one; get it again") from None

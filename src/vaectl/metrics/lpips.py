@@ -7,22 +7,22 @@ linear heads are read. Training uses the same module as its perceptual loss.
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import DamagedError, VaectlError
+from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import at_least, per_frame
+from vaectl.models.containers import load_pickle
+from vaectl.progress import Progress
 
 Net = Literal["alex", "vgg"]
 
@@ -120,15 +120,15 @@ def vgg16_features() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def load_lpips(net: Net, weights: Path | None = None) -> LPIPS:
+def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None = None) -> LPIPS:
     """LPIPS with its trained weights, on the CPU, in eval mode, its parameters frozen.
 
     `weights` holds the convolutional features under torchvision's names, as safetensors or as a `.pth` of torchvision.
-    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it. Raises
-    VaectlError for a file that is missing, unreadable or of another network.
+    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it, of which
+    `progress` hears. Raises VaectlError for a file that is missing, unreadable or of another network.
     """
     if weights is None:
-        weights = ALEXNET if net == "alex" else cached(*VGG16)
+        weights = ALEXNET if net == "alex" else cached(*VGG16, progress)
     model = LPIPS(net)
     features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
     heads = read(heads_file(net))
@@ -152,23 +152,15 @@ def heads_file(net: Net) -> Path:
 
 def read(file: Path) -> dict[str, Tensor]:
     """The tensors in a safetensors file, or in a pickle of which nothing else is taken."""
+    size_of(file, "give a file of weights")
     try:
-        file.open("rb").close()  # safetensors reports whatever prevents this as a missing file
-        stored = load_file(file) if file.suffix == ".safetensors" else load_pickle(file)
-        if all(isinstance(tensor, Tensor) for tensor in stored.values()):
-            return stored
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}; give a file of weights that can be read") from None
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, ValueError):
-        pass
-    raise VaectlError(f"{file}: is no file of weights, or a damaged one; get it again")
-
-
-def load_pickle(file: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it comments on pickles that it then refuses
-        stored: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-        return stored
+        with parsing(file, "is damaged"):
+            stored = load_file(file) if file.suffix == ".safetensors" else load_pickle(file, "cpu")
+    except DamagedError:
+        stored = {}
+    if not stored or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
+        raise DamagedError(f"{file}: is no file of weights, or a damaged one; get it again")
+    return {str(name): tensor for name, tensor in stored.items()}
 
 
 class LPIPSMetric:
@@ -190,4 +182,4 @@ class LPIPSMetric:
 
 
 def build(settings: MetricSettings, device: torch.device) -> LPIPSMetric:
-    return LPIPSMetric(load_lpips(settings.lpips_net, settings.lpips_weights), device)
+    return LPIPSMetric(load_lpips(settings.lpips_net, settings.lpips_weights, settings.progress), device)

@@ -7,7 +7,6 @@ weights or of how the network is built.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,9 +14,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
+from vaectl.io.parsing import read_json
 
-Count = Annotated[int, Field(ge=1)]
+CONFIG_BYTES = 2**20
+"""The most that a config may have; published ones have 2 KiB."""
+
+# No published value is above a quarter of these; with them any network is built in moments.
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Factor = Annotated[int, Field(ge=1, le=64)]
+Blocks = Annotated[int, Field(ge=1, le=32)]
+Pixels = Annotated[int, Field(ge=1, le=65536)]
+Statistics = Annotated[tuple[float, ...], Field(max_length=8192)]
+Levels = Field(max_length=8)
 Norm = Literal["groupnorm", "layernorm"]
 Conv = Literal["Conv2d", "CausalConv3d"]
 ResnetBlock = Literal["ResnetBlock2D", "ResnetBlock3D"]
@@ -26,6 +35,8 @@ SpatialDown = Literal["Downsample", "SpatialDownsample2x", "Spatial2xTime2x3DDow
 SpatialUp = Literal["Upsample", "SpatialUpsample2x", "Spatial2xTime2x3DUpsample"]
 Wavelet = Literal["HaarWaveletTransform2D", "HaarWaveletTransform3D"]
 InverseWavelet = Literal["InverseHaarWaveletTransform2D", "InverseHaarWaveletTransform3D"]
+TimeDown = Literal["TimeDownsample2x", "TimeDownsampleRes2x"]
+TimeUp = Literal["TimeUpsample2x", "TimeUpsampleRes2x"]
 NONE = Literal[""]
 
 HALVES_TIME = ("Spatial2xTime2x3D", "HaarWaveletTransform3D", "InverseHaarWaveletTransform3D", "Time")
@@ -48,9 +59,9 @@ class FamilyConfig(BaseModel, ABC):
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm_type: Norm = "groupnorm"
-    scale: tuple[float, ...] = (0.18215,) * 4
+    scale: Statistics = (0.18215,) * 4
     """For whoever trains on the latents: (z - shift)·scale. Encoding and decoding do not apply it."""
-    shift: tuple[float, ...] = (0.0,) * 4
+    shift: Statistics = (0.0,) * 4
 
     @property
     @abstractmethod
@@ -84,16 +95,16 @@ class WFVAEConfig(FamilyConfig):
 
     class_name = "WFVAEModel"
 
-    latent_dim: Count = 8
-    base_channels: Count = 128
-    encoder_num_resblocks: Count = 2
-    encoder_energy_flow_hidden_size: Count = 64
-    decoder_num_resblocks: Count = 2
-    decoder_energy_flow_hidden_size: Count = 128
+    latent_dim: Channels = 8
+    base_channels: Channels = 128
+    encoder_num_resblocks: Blocks = 2
+    encoder_energy_flow_hidden_size: Channels = 64
+    decoder_num_resblocks: Blocks = 2
+    decoder_energy_flow_hidden_size: Channels = 128
     attention_type: AttnBlock = "AttnBlock3DFix"
     use_attention: bool = True
     t_interpolation: Literal["nearest", "trilinear"] = "nearest"
-    connect_res_layer_num: Count = 1
+    connect_res_layer_num: Blocks = 1
     l1_dowmsample_block: SpatialDown = "Downsample"
     l1_downsample_wavelet: Wavelet = "HaarWaveletTransform2D"
     l2_dowmsample_block: SpatialDown = "Spatial2xTime2x3DDownsample"
@@ -135,30 +146,30 @@ class CausalVAEConfig(FamilyConfig):
 
     class_name = "CausalVAEModel"
 
-    hidden_size: Count = 128
-    z_channels: Count = 4
-    hidden_size_mult: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 4)
-    attn_resolutions: tuple[Count, ...] = ()
-    resolution: Count = 256
+    hidden_size: Channels = 128
+    z_channels: Channels = 4
+    hidden_size_mult: Annotated[tuple[Factor, ...], Field(min_length=1, max_length=8)] = (1, 2, 4, 4)
+    attn_resolutions: Annotated[tuple[Pixels, ...], Levels] = ()
+    resolution: Pixels = 256
     double_z: Literal[True] = True
-    embed_dim: Count = 4
-    num_res_blocks: Count = 2
+    embed_dim: Channels = 4
+    num_res_blocks: Blocks = 2
     q_conv: Conv = "CausalConv3d"
     encoder_conv_in: Conv = "CausalConv3d"
     encoder_conv_out: Conv = "CausalConv3d"
     encoder_attention: AttnBlock = "AttnBlock3D"
-    encoder_resnet_blocks: tuple[ResnetBlock, ...] = ("ResnetBlock3D",) * 4
-    encoder_spatial_downsample: tuple[SpatialDown | NONE, ...] = (*("SpatialDownsample2x",) * 3, "")
-    encoder_temporal_downsample: tuple[Literal["TimeDownsample2x", "TimeDownsampleRes2x", ""], ...] = (
+    encoder_resnet_blocks: Annotated[tuple[ResnetBlock, ...], Levels] = ("ResnetBlock3D",) * 4
+    encoder_spatial_downsample: Annotated[tuple[SpatialDown | NONE, ...], Levels] = (*("SpatialDownsample2x",) * 3, "")
+    encoder_temporal_downsample: Annotated[tuple[TimeDown | NONE, ...], Levels] = (
         *("", "TimeDownsample2x", "TimeDownsample2x", ""),
     )
     encoder_mid_resnet: ResnetBlock = "ResnetBlock3D"
     decoder_conv_in: Conv = "CausalConv3d"
     decoder_conv_out: Conv = "CausalConv3d"
     decoder_attention: AttnBlock = "AttnBlock3D"
-    decoder_resnet_blocks: tuple[ResnetBlock, ...] = ("ResnetBlock3D",) * 4
-    decoder_spatial_upsample: tuple[SpatialUp | NONE, ...] = ("", *("SpatialUpsample2x",) * 3)
-    decoder_temporal_upsample: tuple[Literal["TimeUpsample2x", "TimeUpsampleRes2x", ""], ...] = (
+    decoder_resnet_blocks: Annotated[tuple[ResnetBlock, ...], Levels] = ("ResnetBlock3D",) * 4
+    decoder_spatial_upsample: Annotated[tuple[SpatialUp | NONE, ...], Levels] = ("", *("SpatialUpsample2x",) * 3)
+    decoder_temporal_upsample: Annotated[tuple[TimeUp | NONE, ...], Levels] = (
         *("", "", "TimeUpsample2x", "TimeUpsample2x"),
     )
     decoder_mid_resnet: ResnetBlock = "ResnetBlock3D"
@@ -224,17 +235,12 @@ def read_config(path: Path) -> WFVAEConfig | CausalVAEConfig:
 
     Raises UsageError, with one line that names file, key and remedy.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; a model directory holds config.json beside its weights") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error})") from None
+    values = read_json(path, CONFIG_BYTES, "a model directory holds config.json beside its weights")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: not a model config (a JSON object was expected)")
     name = values.get("_class_name")
-    if name not in FAMILIES:
-        raise UsageError(f"{path}: unknown _class_name {name!r}; vaectl reads {' and '.join(FAMILIES)}")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}; vaectl reads {' and '.join(FAMILIES)}")
     fields = {key: value for key, value in values.items() if not key.startswith("_") and key not in TRAINING_KEYS}
     try:
         return FAMILIES[name].model_validate(fields)
@@ -247,7 +253,7 @@ def explain(error: ValidationError, family: type[BaseModel]) -> str:
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, family.model_fields, n=1)
-        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = difflib.get_close_matches(key[:100], family.model_fields, n=1)
+        return f"unknown key {shown(repr(key))}" + (f"; did you mean {near[0]!r}?" if near else "")
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, not {first['input']!r}" if key else message
+    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message

@@ -7,9 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from vaectl.errors import shown
 from vaectl.memory import parse_size
+from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
 
+PATH_LENGTH = 4096
 INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 """The panels of the help page."""
 
@@ -17,23 +20,25 @@ INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 def read_path(value: Any) -> Any:
     if value == "":
         raise ValueError("the path is empty; give a file or a folder")
+    if isinstance(value, str) and ("\0" in value or len(value) > PATH_LENGTH):
+        raise ValueError(f"no path has a NUL in it, or more than {PATH_LENGTH} characters: {shown(value)}")
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
 def read_frame_rate(value: Any) -> Fraction:
     try:
         # Through text: a configuration file gives 29.97 as a binary float, which is not 2997/100.
-        rate = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"give frames per second as 30, 29.97 or 30000/1001, not {value!r}") from None
+        rate = read_fraction(value if isinstance(value, str) else repr(value))
+    except ValueError:
+        raise ValueError(f"give frames per second as 30, 29.97 or 30000/1001, not {shown(repr(value))}") from None
     if not Fraction(1, 1000) <= rate <= 1000:
-        raise ValueError(f"must lie between 1/1000 and 1000 frames per second, not {value}")
+        raise ValueError(f"must lie between 1/1000 and 1000 frames per second, not {shown(value)}")
     return rate
 
 
 def read_device(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise ValueError(f"must be auto, cpu, cuda, cuda:N or mps, not {value!r}")
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+        raise ValueError(f"must be auto, cpu, cuda, cuda:N or mps, not {shown(repr(value))}")
     return value
 
 
@@ -113,6 +118,19 @@ SaveMemory = Annotated[
 TileOverlapFactor = Annotated[
     float | None,
     Option(panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."),
+]
+
+RENDEZVOUS_TIMEOUT: float = 600
+"""Seconds."""
+RendezvousTimeout = Annotated[
+    float,
+    Option(
+        panel=RUN,
+        metavar="SECONDS",
+        least=1,
+        most=10**6,
+        help="Under torchrun: how long to wait for the other processes to start.",
+    ),
 ]
 
 Config = Annotated[

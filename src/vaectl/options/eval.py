@@ -13,6 +13,7 @@ from vaectl.options.common import (
     INPUT,
     MODEL,
     OUTPUT,
+    RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
     Debug,
@@ -22,6 +23,7 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     Overwrite,
+    RendezvousTimeout,
     SaveMemory,
     read_path,
 )
@@ -182,6 +184,7 @@ class EvalOptions:
         float | None,
         Option(panel=RUN, metavar="RATE", least=0, help="Of published commands; without effect."),
     ] = None
+    rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
     debug: Debug = False
 

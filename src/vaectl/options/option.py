@@ -8,14 +8,16 @@ command line and the help are derived from the same class by `vaectl.cli`, of wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
+from vaectl.numbers import INTEGER_LIMIT
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
     from pydantic_core import CoreSchema, ErrorDetails
 
 T = TypeVar("T")
@@ -55,10 +57,14 @@ class Option:
             if self.read is not None and value is not None:
                 value = self.read(value)
             result = typed(value)
+            for number in result if isinstance(result, tuple) else (result,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"must be a finite number, not {number}")
             if self.least is not None and result is not None and result < self.least:
-                raise ValueError(f"must be at least {self.least}, not {result}")
-            if self.most is not None and result is not None and result > self.most:
-                raise ValueError(f"must be at most {self.most}, not {result}")
+                raise ValueError(f"must be at least {self.least}, not {shown(str(result))}")
+            most = INTEGER_LIMIT if self.most is None and type(result) is int and self.read is None else self.most
+            if most is not None and result is not None and result > most:
+                raise ValueError(f"must be at most {most}, not {shown(str(result))}")
             return result
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))
@@ -74,20 +80,31 @@ def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] 
 
     `name` tells how to call a field when something is wrong with it. Raises `UsageError` with one line for all faults.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(model).validate_python(dict(values))
+        parsed: T = _adapter(model).validate_python(dict(values))
+        return parsed
     except ValidationError as error:
         raise UsageError("; ".join(_fault(detail, name) for detail in error.errors())) from None
 
 
 def dump(options: Any) -> dict[str, Any]:
     """The resolved options as plain JSON values, fractions and paths as strings; `parse` reads them back."""
+    values: dict[str, Any] = _adapter(type(options)).dump_python(options, mode="json")
+    return values
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(model: type[Any]) -> TypeAdapter[Any]:
+    """What pydantic makes of an options class; that takes a twentieth of a second."""
     from pydantic import TypeAdapter
 
-    values: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
-    return values
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
@@ -99,7 +116,7 @@ def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
     if detail["type"] == "value_error":
         return f"{option}: {detail['ctx']['error']}"
     message = detail["msg"].replace("Input should be", "must be").split(", unable to")[0]
-    return f"{option}: {message}, not {detail['input']!r}"
+    return f"{option}: {message}, not {shown(repr(detail['input']))}"
 
 
 def options_of(model: type[Any]) -> dict[str, Option]:

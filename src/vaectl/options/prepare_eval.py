@@ -22,6 +22,7 @@ from vaectl.options.common import (
     INPUT,
     MODEL,
     OUTPUT,
+    RENDEZVOUS_TIMEOUT,
     Config,
     Debug,
     Device,
@@ -32,6 +33,7 @@ from vaectl.options.common import (
     ModelName,
     ModelPath,
     Overwrite,
+    RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
     read_frame_rate,
@@ -99,6 +101,7 @@ class PrepareEvalOptions:
     tile_overlap_factor: TileOverlapFactor = None
 
     num_workers: NumWorkers = 8
+    rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
     debug: Debug = False
 

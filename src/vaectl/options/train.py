@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from vaectl.errors import shown
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
     MODEL,
+    RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
     Debug,
     Device,
     Json,
     ModelName,
+    RendezvousTimeout,
     read_path,
 )
 from vaectl.options.option import Option
@@ -229,6 +232,7 @@ class TrainOptions:
             panel=RUN, metavar="NAME", choices=RECIPES, help=f"Named options, beneath all others: {', '.join(RECIPES)}."
         ),
     ] = None
+    rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
     debug: Debug = False
 
@@ -245,8 +249,8 @@ class TrainOptions:
         for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
             if pixels % 8:
                 raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
-        if not self.exp_name or "/" in self.exp_name or self.exp_name in (".", ".."):
-            raise ValueError(f"--exp-name is a name, not a path: {self.exp_name!r}; --ckpt-dir says where")
+        if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
+            raise ValueError(f"--exp-name is a name, not a path: {shown(repr(self.exp_name))}; --ckpt-dir says where")
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,10 +21,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import DamagedError, OutOfMemoryError, UsageError, VaectlError
+from vaectl.io.atomic_write import flush_to_disk, replacing
+from vaectl.models.containers import load_pickle
+from vaectl.shortage import is_memory_shortage, system_reason
 from vaectl.training.folder import UNFINISHED, checkpoint_name
-from vaectl.training.resume import FACTS
-from vaectl.video.replace import replacing
+from vaectl.training.whole import FACTS, sums_of
 
 STATE = "training_state.pt"
 
@@ -41,14 +42,17 @@ def write_checkpoint(
         write_model(temporary)
         with (temporary / STATE).open("wb") as state_file:  # PyTorch would not tell why a file of its own fails
             torch.save(dict(state), state_file)
-        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        whole = {**facts, "files": sums_of(temporary)}
+        (temporary / FACTS).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         for file in (*temporary.iterdir(), temporary):
             flush_to_disk(file)
         temporary.rename(target)
         flush_to_disk(run)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise VaectlError(f"{target}: not written ({reason(error)}); free space, or check the disk") from error
+        if is_memory_shortage(error):
+            raise OutOfMemoryError(f"{target}: not written, out of memory; free some") from error
+        raise VaectlError(f"{target}: not written ({system_reason(error)}); free space, or check the disk") from error
     return target
 
 
@@ -56,14 +60,6 @@ def write_options(run: Path, options: Mapping[str, Any]) -> None:
     """Record what this start of the run was told. Raises as `replacing` does."""
     with replacing(run / "options.json", overwrite=True) as temporary:
         temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-
-
-def flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
@@ -78,24 +74,19 @@ def read_discriminator(path: Path) -> dict[str, Tensor]:
     """
     ours = path / STATE
     stored = read_pickle(ours if ours.is_file() else path, torch.device("cpu"))
-    weights = stored.get("discriminator") or stored.get("state_dict", {}).get("dics_model")
-    if not weights:
+    inner = stored.get("state_dict")
+    weights = stored.get("discriminator") or (inner.get("dics_model") if isinstance(inner, dict) else None)
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise UsageError(f"{path}: holds no discriminator; leave out --load-disc-from-checkpoint")
     names = {name: name.removeprefix("module.").removeprefix("discriminator.") for name in weights}
-    return {name: weights[stored_name] for stored_name, name in names.items() if name.startswith("main.")}
+    found = {name: weights[stored_name] for stored_name, name in names.items() if name.startswith("main.")}
+    if not all(isinstance(value, Tensor) for value in found.values()):
+        raise DamagedError(f"{path}: its discriminator is damaged; leave out --load-disc-from-checkpoint")
+    return found
 
 
 def read_pickle(file: Path, device: torch.device) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise VaectlError(f"{file}: cannot be read ({reason(error)}); take another checkpoint") from None
-    return state
-
-
-def reason(error: BaseException) -> str:
-    """The system's reason, which PyTorch and safetensors hide behind errors and texts of their own."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return getattr(cause, "strerror", None) or str(error).strip().splitlines()[0]
+        return load_pickle(file, device, mapped=False)
+    except DamagedError:
+        raise DamagedError(f"{file}: cannot be read as a checkpoint of a training; take another checkpoint") from None

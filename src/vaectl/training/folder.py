@@ -16,14 +16,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vaectl.lock import locked
+from vaectl.io.leftovers import sweep
+from vaectl.io.lock import locked
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 UNFINISHED = ".unfinished-"
+LATEST, BEST = "latest", "best"
+DAMAGED = "damaged-"
 
 
 def checkpoint_name(step: int) -> str:
@@ -56,10 +59,27 @@ def prune(run: Path, keep: int, best: int | None) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
+def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
+    """Rename damaged checkpoints, so that they are in nobody's way; `last` is the last one then."""
+    for path in damaged:
+        place = run / f"{DAMAGED}{path.name}"
+        while place.exists():
+            place = place.with_name(f"{place.name}~")
+        path.rename(place)
+        point(run / LATEST, last)
+    if (run / BEST).is_symlink() and not (run / BEST).exists():
+        (run / BEST).unlink()
+
+
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
     """Hold the folder for this process, and clear away what a killed one left half written. Raises as `locked` does."""
     with locked(run, "give another --ckpt-dir or --exp-name"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for name in (LATEST, BEST):
+            for path in run.glob(f".{name}-*"):
+                path.unlink(missing_ok=True)
+        for place in (run, run / "samples"):
+            sweep(place, again=True)
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a training run: the step at hand is finished and saved; a second one ends the run at once."""
+"""Ctrl-C, SIGTERM and SIGHUP in a training run: the step at hand is finished and saved; a second ends it at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from vaectl.io.terminal import leave_lost_terminal
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
@@ -16,12 +20,12 @@ class Interruption:
 
 @contextmanager
 def finishing_the_step() -> Iterator[Interruption]:
-    """Inside, the first SIGINT or SIGTERM is only noted, and does what it did before when the block ends.
+    """Inside, the first signal that stops a run is only noted, and does what it did before when the block ends.
 
-    Ignored signals stay ignored: Ctrl-C is not meant for jobs in the background.
+    Ignored signals stay ignored: Ctrl-C is not meant for jobs in the background, nor SIGHUP for those under nohup.
     """
     interruption = Interruption()
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    numbers = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
@@ -30,6 +34,7 @@ def finishing_the_step() -> Iterator[Interruption]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         interruption.signal = number
+        leave_lost_terminal()
         restore()
 
     for number in numbers:

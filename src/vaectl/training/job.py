@@ -18,6 +18,7 @@ from vaectl.errors import VaectlError
 from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
+from vaectl.shortage import cannot_write
 from vaectl.training import folder
 from vaectl.training.chance import deterministic_algorithms
 from vaectl.training.checkpoint import write_checkpoint, write_options
@@ -27,6 +28,7 @@ from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.setup import check_folder, data_of, model_of, resume, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
+from vaectl.training.whole import damaged_after
 from vaectl.video.dataset import ClipDataset, ClipLoader
 
 
@@ -68,15 +70,20 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     run = options.ckpt_dir / options.exp_name
     with (
         deterministic_algorithms(options.deterministic),
-        ranks.together(),
+        ranks.together(everybody, options.rendezvous_timeout),
         folder.claimed(run) if ranks.is_main() else nullcontext(),
     ):
-        checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
+        checkpoint = checkpoint_to_resume(
+            options.resume_from_checkpoint, options.ckpt_dir, options.exp_name, progress.warn
+        )
+        if checkpoint is not None and ranks.is_main():
+            folder.set_aside(run, damaged_after(run, checkpoint), checkpoint)
+        ranks.wait_for_others()
         check_folder(run, None if options.not_resume_training_process else checkpoint)
         ranks.wait_for_others()
         model = model_of(options, checkpoint, progress)
         data = data_of(options, progress)
-        trainer = trainer_of(model, options, steps_of(options, len(data)))
+        trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
         validation = Validation(options, model.device) if options.eval_video_path else None
         best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
         return Run(run, options, data, trainer, validation, best, progress, everybody).go()
@@ -231,11 +238,14 @@ class Run:
             trainer.state(),
             facts,
         )
-        folder.point(self.run / "latest", target)
         best_step = int(self.best["step"]) if self.best else None
-        if best_step == trainer.step:
-            folder.point(self.run / "best", target)
-        folder.prune(self.run, options.keep, best_step)
+        try:
+            folder.point(self.run / folder.LATEST, target)
+            if best_step == trainer.step:
+                folder.point(self.run / folder.BEST, target)
+            folder.prune(self.run, options.keep, best_step)
+        except OSError as error:
+            raise VaectlError(cannot_write(error.filename or self.run, error)) from None
 
     def clips_per_second(self) -> float:
         return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from vaectl.errors import VaectlError
+from vaectl.io.lines import read_lines
 from vaectl.progress import Progress
+from vaectl.shortage import cannot_write
 from vaectl.video.clip import Clip
 from vaectl.video.write import write_video
 
@@ -28,9 +30,12 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter
 
         self._progress, self._pictures = progress, run / "samples"
-        self._lines = {name: Lines(run / name, step) for name in ("metrics.jsonl", "validation.jsonl")}
+        self._lines = {name: Lines(run / name, step, progress.warn) for name in ("metrics.jsonl", "validation.jsonl")}
         # TensorBoard itself passes over what earlier files hold from this step on.
-        self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        try:
+            self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        except OSError as error:
+            raise VaectlError(cannot_write(run / "tensorboard", error)) from None
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write what a step gave; `speed` goes to TensorBoard alone."""
@@ -90,12 +95,15 @@ class Lines:
     Where the disk is full lines wait in memory until there is room again.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Goes on after `step`: later lines, and one that was cut short, are removed."""
+    def __init__(self, path: Path, step: int, warn: Callable[[str], None]) -> None:
+        """Goes on after `step`: later lines, and those from a damaged one on, are removed. Raises VaectlError."""
         self._path, self._waiting, self._in_trouble = path, b"", False
-        self._size = size_up_to(path, step)
-        with path.open("ab") as file:
-            file.truncate(self._size)
+        try:
+            self._size = size_up_to(path, step, warn)
+            with path.open("ab") as file:
+                file.truncate(self._size)
+        except OSError as error:
+            raise VaectlError(cannot_write(path, error)) from None
 
     def add(self, value: Mapping[str, Any]) -> str | None:
         """Append a line. Gives a line about what is wrong when the file stops taking any."""
@@ -125,13 +133,18 @@ class Lines:
             raise VaectlError(f"{self._path}: cannot be written ({error.strerror}); free space") from None
 
 
-def size_up_to(path: Path, step: int) -> int:
-    """How many bytes of a file of lines belong to steps up to `step`."""
-    size = 0
-    if path.exists():
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                    break
-                size += len(line)
+def size_up_to(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> int:
+    """How many bytes of a file of lines belong to steps up to `step`, and come before the first that is damaged.
+
+    `warn` hears of a damaged one, unless it is the last, which a kill may have cut short.
+    """
+    size = last = 0
+    for end, value in read_lines(path) if path.exists() else ():
+        if value is None or type(value.get("step")) is not int:
+            if end < path.stat().st_size:
+                warn(f"{path}: is damaged after step {last}; what it says of later steps is cut off")
+            break
+        if value["step"] > step:
+            break
+        size, last = end, value["step"]
     return size

@@ -5,8 +5,7 @@ The command line asks this before the job begins, so nothing here imports torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from vaectl.errors import UsageError
 from vaectl.options.common import RUN
 from vaectl.options.option import Option, cli_name, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
-from vaectl.training.folder import checkpoints
-
-FACTS = "training.json"
-LATEST = "latest"
+from vaectl.training.folder import LATEST, checkpoints
+from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 
 
 def is_free(name: str, option: Option) -> bool:
@@ -29,48 +26,50 @@ def is_free(name: str, option: Option) -> bool:
     )
 
 
-def checkpoint_to_resume(wish: str | None, ckpt_dir: Path, exp_name: str) -> Path | None:
+def silent(_warning: str) -> None:
+    """Says nothing."""
+
+
+def checkpoint_to_resume(
+    wish: str | None, ckpt_dir: Path, exp_name: str, warn: Callable[[str], None] = silent
+) -> Path | None:
     """The directory that `--resume-from-checkpoint` means; None where it is not given, or `latest` finds none.
 
-    Raises UsageError for a path that does not exist.
+    Of a run, by `latest`, its folder or its link of that name, that is the last one that is whole; `warn` hears of
+    damaged ones after it. Raises UsageError for a path that does not exist, and for a damaged checkpoint.
     """
     if wish is None:
         return None
     if wish == LATEST:
-        return next(reversed(checkpoints(ckpt_dir / exp_name).values()), None)
+        return last_whole(ckpt_dir / exp_name, warn)
     path = Path(wish).expanduser()
+    if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
+        return last_whole(path.parent, warn)
     if not path.exists():
         raise UsageError(f"{path}: no such checkpoint; give a path, or latest for the last one of --exp-name")
-    inside = checkpoints(path)
-    return next(reversed(inside.values())) if inside else path.resolve()
-
-
-def read_facts(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint's training.json says. Raises UsageError where there is none."""
-    try:
-        facts: dict[str, Any] = json.loads((checkpoint / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: {getattr(error, 'strerror', None) or error});"
-            " --pretrained-model-name-or-path begins a new run with the weights of any model"
-        ) from None
-    return facts
+    if (whole := last_whole(path, warn)) is not None:
+        return whole
+    if (path / FACTS).exists() and (reason := damage(path)) is not None:
+        raise UsageError(f"{reason}, or latest for the last one of --exp-name that is whole")
+    return path.resolve()
 
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     """What holds where nothing is `given`: the options of the checkpoint to resume from, above those of a recipe."""
     default = {field.name: field.default for field in fields(TrainOptions) if field.default is not MISSING}
     values: dict[str, Any] = {}
-    if recipe := given.get("recipe"):
+    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` refuses any other type
         from vaectl.training.recipes import read_recipe
 
         values = read_recipe(recipe)
     layered = {**default, **values, **given}
+    if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
+        return values
     checkpoint = checkpoint_to_resume(
         layered["resume_from_checkpoint"], Path(layered["ckpt_dir"]).expanduser(), layered["exp_name"]
     )
     if checkpoint is not None and (checkpoint / FACTS).is_file():
-        recorded = read_facts(checkpoint)["options"]
+        recorded = read_facts(checkpoint).options
         lasting = {name for name, option in options_of(TrainOptions).items() if option.in_file}
         values |= {name: value for name, value in recorded.items() if name in lasting and value is not None}
     return values

@@ -8,27 +8,34 @@ from typing import Any
 import torch
 
 from vaectl import ranks
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
+from vaectl.io.parsing import parsing
+from vaectl.memory import format_size, obtainable
 from vaectl.models.checkpoint import (
     build_model,
     channels_last,
+    check_finite,
     check_fit,
+    exact,
     first_few,
     load_model,
     locate,
-    read_weights,
+    read_fitting_outline,
+    select,
 )
-from vaectl.models.config import FamilyConfig, read_config
+from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
+from vaectl.models.containers import Stored, read_values
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
 from vaectl.training import folder
 from vaectl.training.chance import seed_of
-from vaectl.training.checkpoint import read_discriminator, read_state
+from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.objective import Objective, ObjectiveConfig
-from vaectl.training.resume import FACTS, contradictions, read_facts
+from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
+from vaectl.training.whole import FACTS, Facts, read_facts
 from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
@@ -59,18 +66,31 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained = checkpoint or options.pretrained_model_name_or_path
     if pretrained is not None and not options.ignore_mismatched_sizes:
-        model: AnyVAE = load_model(pretrained, device=device, dtype="float32")
+        model: AnyVAE = load_model(pretrained, device=device, dtype="float32", note=progress.note)
         if checkpoint is None and options.model_config is not None:
             check_config(options.model_config, model.config, pretrained)
     elif pretrained is not None:
         model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
-        model = placed(build_model(read_config(options.model_config)), device)
+        config = read_config(options.model_config)
+        check_room(config, options.model_config)
+        model = placed(build_model(config), device)
     else:
         raise UsageError("what to train is missing: give --model-config, --pretrained-model-name-or-path or --recipe")
     check_names(options, model.config)
     check_length("--num-frames", options.num_frames, model.config)
     return model.train()
+
+
+def check_room(config: WFVAEConfig | CausalVAEConfig, file: Path) -> None:
+    """Raises OutOfMemoryError for a new model whose weights alone do not fit into memory."""
+    with torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in build_model(config).parameters())
+    if (needed := 4 * numbers) > (there := obtainable(torch.device("cpu"))):
+        raise OutOfMemoryError(
+            f"{file}: out of memory: the weights of this model take {format_size(needed)}, and {format_size(there)} are"
+            " free; make it narrower"
+        )
 
 
 def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
@@ -94,9 +114,16 @@ def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
     """A new model of that config, None for the directory's own, with those of the directory's weights that fit."""
     directory, file = locate(path)
     model: AnyVAE = build_model(read_config(config or directory / "config.json"))
-    given, own = read_weights(file), model.state_dict()
-    fit = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
-    model.load_state_dict(fit, strict=False)
+    own = model.state_dict()
+    outline = read_fitting_outline(file, own, progress.note)
+    fit = {name for name, tensor in own.items() if name in outline and outline[name].shape == tensor.shape}
+
+    def choose(stored: Stored) -> dict[str, Any]:
+        return {name: value for name, value in select(stored, own, file).items() if name in fit}
+
+    values = {name: exact(tensor).clone() for name, tensor in read_values(file, choose)}
+    check_finite(values, file)
+    model.load_state_dict(values, strict=False)
     if new := [name for name in own if name not in fit]:
         progress.warn(f"{file}: {len(new)} of {len(own)} tensors do not fit and begin anew: {first_few(new)}")
     return model
@@ -154,7 +181,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
     return min(steps, options.max_steps or steps)
 
 
-def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
+def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
     """The model with its objective and optimizers, before the first step."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
@@ -168,12 +195,14 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int) -> Trainer:
             wavelet_loss=options.wavelet_loss,
             wavelet_weight=options.wavelet_weight,
             disc_weight=options.disc_weight,
-        )
+        ),
+        progress,
     ).to(model.device)
     if options.load_disc_from_checkpoint and objective.discriminator:
         weights = read_discriminator(options.load_disc_from_checkpoint)
         check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
-        objective.discriminator.load_state_dict(weights)
+        with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
+            objective.discriminator.load_state_dict(weights)
     precision = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[options.mix_precision]
     return Trainer(model, objective, options, choose_dtype(precision, model.device), steps)
 
@@ -191,34 +220,35 @@ def resume(
     facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
     if goes_on:
         check_same(checkpoint, facts, trainer, options, fingerprint, progress)
-    trainer.load(
-        read_state(checkpoint, trainer.device),
-        optimizer=not options.not_resume_optimizer,
-        discriminator=not options.not_resume_discriminator,
-        process=goes_on,
-    )
+    state = read_state(checkpoint, trainer.device)
+    with parsing(checkpoint / STATE, "does not fit the model, or is damaged; take another checkpoint"):
+        trainer.load(
+            state,
+            optimizer=not options.not_resume_optimizer,
+            discriminator=not options.not_resume_discriminator,
+            process=goes_on,
+        )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    best: dict[str, float] | None = facts["best"] if goes_on else None
-    return best
+    return facts.best if goes_on else None
 
 
 def check_same(
     checkpoint: Path,
-    facts: dict[str, Any],
+    facts: Facts,
     trainer: Trainer,
     options: TrainOptions,
     fingerprint: str,
     progress: Progress,
 ) -> None:
     """Tell what keeps the losses from going on bit for bit. Raises UsageError for other options, unless they may."""
-    if different := contradictions(options, facts["options"]):
+    if different := contradictions(options, facts.options):
         listed = "; ".join(different)
         if not options.accept_changes:
             raise UsageError(f"{checkpoint}: was trained with other options: {listed}; pass --accept-changes to go on")
         progress.warn(f"resumed with other options than {checkpoint}: {listed}")
-    if facts["data"] != fingerprint:
+    if facts.data != fingerprint:
         progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
-    if facts["ranks"] != ranks.world_size():
-        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts['ranks']}; the losses will differ a little")
-    elif trainer.device.type == "cpu" and facts["threads"] != torch.get_num_threads():
-        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts['threads']}; sums round otherwise")
+    if facts.ranks != ranks.world_size():
+        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts.ranks}; the losses will differ a little")
+    elif trainer.device.type == "cpu" and facts.threads != torch.get_num_threads():
+        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; sums round otherwise")

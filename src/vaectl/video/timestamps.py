@@ -15,6 +15,8 @@ from fractions import Fraction
 from itertools import accumulate, groupby, pairwise
 from math import gcd, lcm
 
+from vaectl.numbers import read_fraction
+
 FRAME_TIMES_TAG = "VAECTL_FRAME_TIMES"
 
 _CLOCK_LIMIT = 2**31 - 1
@@ -57,10 +59,13 @@ def true_times(stored: Sequence[Fraction], tag: str | None) -> Sequence[Fraction
         runs = [
             (int(ticks), int(count or "1")) for ticks, _, count in (run.partition("x") for run in runs_text.split())
         ]
-        tick = Fraction(tick_text)
-    except (ValueError, ZeroDivisionError):
+        tick = read_fraction(tick_text)
+    except ValueError:
         return stored
-    if any(ticks < 1 or count < 1 for ticks, count in runs) or sum(count for _, count in runs) != len(stored) - 1:
+    if (
+        any(not 1 <= ticks < 2**63 or count < 1 for ticks, count in runs)
+        or sum(count for _, count in runs) != len(stored) - 1
+    ):
         return stored
     told = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
     agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(told, stored, strict=True))

@@ -21,11 +21,12 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.atomic_write import replacing
+from vaectl.shortage import cannot_write
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
 from vaectl.video.encoding import converter, encoding_for, tags_for
 from vaectl.video.fidelity import CodecFidelity
-from vaectl.video.replace import replacing
 from vaectl.video.timestamps import FRAME_TIMES_TAG, clock, format_frame_times
 
 _UNKNOWN_COLOR = ColorTags()
@@ -261,9 +262,7 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
             if isinstance(error, OSError):
-                raise VaectlError(
-                    f"{self._path}: writing failed ({reason}); free space or choose another place"
-                ) from error
+                raise VaectlError(cannot_write(self._path, error)) from error
             _, height, width = self._shape
             what = f"{self._encoding.codec} cannot code {width}x{height} ({reason})"
             raise VaectlError(f"{self._path}: {what}; choose another size or extension") from error

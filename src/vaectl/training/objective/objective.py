@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
 from vaectl.models.wfvae import Coefficients
+from vaectl.progress import Progress
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
 from vaectl.training.objective.discriminator import PatchGAN3D
 from vaectl.training.objective.kl import kl_divergence
@@ -49,11 +50,12 @@ class Objective(nn.Module):
     and its parts by name, detached scalars in float32. What is not finite is passed on, for the loop to see.
     """
 
-    def __init__(self, config: ObjectiveConfig) -> None:
-        """Raises VaectlError where the weights of the perceptual network are not to be had."""
+    def __init__(self, config: ObjectiveConfig, progress: Progress | None = None) -> None:
+        """`progress` hears of downloads. Raises VaectlError where the weights of LPIPS are not to be had."""
         super().__init__()
         self.config = config
-        self.lpips = load_lpips(config.lpips_net, config.lpips_weights) if config.perceptual_weight else None
+        wanted = config.perceptual_weight > 0
+        self.lpips = load_lpips(config.lpips_net, config.lpips_weights, progress) if wanted else None
         self.discriminator = PatchGAN3D() if config.disc_weight else None
 
     def generator_loss(

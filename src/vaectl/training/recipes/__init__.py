@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The options of a recipe by their names; a model config as its path. Raises UsageError for an unknown name."""
     file = FOLDER / f"{name}.toml"
     if name not in list_recipes():
-        raise UsageError(f"recipe {name!r}: there is none of that name; choose from {', '.join(list_recipes())}")
+        raise UsageError(
+            f"recipe {shown(repr(name))}: there is none of that name; choose from {', '.join(list_recipes())}"
+        )
     values = tomllib.loads(file.read_text(encoding="utf-8"))
     if "model_config" in values:
         values["model_config"] = str(FOLDER / values["model_config"])

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaectl.errors import VaectlError
+from vaectl.io.atomic_write import replacing
 from vaectl.progress import Progress
 from vaectl.video.find import find_names, find_videos
 from vaectl.video.index import build_index
 from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
-from vaectl.video.replace import replacing
 
 _VERSION = 1
 _SAVE_EVERY = 30.0

@@ -24,6 +24,8 @@ from vaectl.errors import VaectlError
 from vaectl.video.dataset.cutting import Cutter
 from vaectl.video.dataset.sampling import Draw, Sampling
 
+_OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
+
 
 @dataclass(frozen=True)
 class Order:
@@ -58,7 +60,7 @@ class Worker:
         # Ctrl-C in a terminal goes to all processes, but is for us to answer. What is started here inherits the mask;
         # multiprocessing's own helper lifts it as it starts, so that comes first.
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)
         try:
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
             self._process.start()
@@ -92,7 +94,8 @@ class Worker:
 
 def _serve(connection: Connection) -> None:
     """The life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the mask is not inherited: another library started the server
+    for number in _OF_THE_TERMINAL:  # where the mask is not inherited: another library started the server
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cutter = Cutter()
     with suppress(EOFError, OSError):  # who gave the orders is gone

@@ -1,0 +1,16 @@
+"""A terminal that is gone: its window was closed, or the connection was lost."""
+
+from __future__ import annotations
+
+import os
+
+
+def leave_lost_terminal() -> None:
+    """Send what is still said nowhere, if the terminal that it goes to is gone; to write there would fail."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

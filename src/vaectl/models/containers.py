@@ -1,0 +1,196 @@
+"""The files in which weights are published: safetensors, pickles, and indexes of several of either.
+
+Read in two steps, so that a file that does not fit costs neither memory nor time: first its outline (names, shapes and
+types), then the values that are wanted. Nothing here executes code from a pickle: they are read with
+`weights_only=True`. Knows no network and no name of a tensor.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from vaectl.errors import DamagedError, UsageError, VaectlError, shown
+from vaectl.io.parsing import parsing, read_json, size_of
+
+INDEX = ".index.json"
+INDEX_BYTES = 2**24
+HEADER_BYTES = 2**23
+"""Of the head of a safetensors file, and of all in a pickle that is no tensor; published files stay below 2 MiB."""
+SHARDS = 1000
+TENSORS = 2**14
+SMALL_HEADER = 2**20
+
+Stored: TypeAlias = Mapping[Any, Any]
+"""What a file holds: tensors by name, perhaps within other mappings."""
+Choose: TypeAlias = Callable[[Stored], Mapping[str, Any]]
+"""From what a file holds to the entries that are wanted, by the names that they are to have."""
+
+UNREADABLE = "cannot be read as weights; download it again"
+
+# As the format's specification names them; torch has no class for the rest.
+_TYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64, "BOOL": torch.bool},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16},
+}
+
+
+def read_outline(file: Path) -> Stored:
+    """What a weights file holds, or the shards that an index names, with tensors on the device "meta".
+
+    Raises UsageError for a file that is missing or no ordinary one, DamagedError for one that cannot be read as weights
+    or holds more than tensors and plain values.
+    """
+    if file.name.endswith(INDEX):
+        outline: dict[Any, Any] = {}
+        for shard in shards(file):
+            size_of(shard, "the checkpoint's index names it, download it again")
+            outline |= read_outline(shard)
+        return outline
+    size_of(file, "give a file of weights")
+    if file.suffix == ".safetensors":
+        return _safetensors_outline(file)
+    return load_pickle(file, "meta")
+
+
+def read_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that `choose` takes of what a weights file holds, one by one, on the CPU.
+
+    Those of safetensors files and of pickles in zip form are mapped into memory: what is not used is not read.
+    """
+    if file.suffix == ".safetensors":
+        yield from _safetensors_values(file, choose)
+    elif not file.name.endswith(INDEX):
+        yield from choose(load_pickle(file, "cpu")).items()
+    else:
+        places = {name: shard for shard in shards(file) for name in read_outline(shard)}
+        wanted = choose({name: name for name in places})
+        for shard in dict.fromkeys(places.values()):
+            held = {name: stored for name, stored in wanted.items() if places[stored] == shard}
+            yield from read_values(shard, partial(_pick, held))
+
+
+def _pick(wanted: Mapping[str, str], stored: Stored) -> dict[str, Any]:
+    return {name: stored[own_name] for name, own_name in wanted.items()}
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names. Raises UsageError for one that is not of this form."""
+    values = read_json(index, INDEX_BYTES)
+    places = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UsageError(f"{index}: holds no weight_map from names to files; download it again")
+    names = sorted({Path(name).name for name in places.values()})
+    if len(names) > SHARDS or any(
+        name.endswith(INDEX) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
+    ):
+        raise UsageError(f"{index}: names files that are no shards of weights; download it again")
+    return [index.parent / name for name in names]
+
+
+def _safetensors_outline(file: Path) -> dict[str, Tensor]:
+    with parsing(file, UNREADABLE):
+        _header_bytes(file)
+        with safe_open(file, "pt") as opened:
+            outline = {}
+            for name in opened.keys():  # noqa: SIM118  # it is no mapping
+                part = opened.get_slice(name)
+                kind = part.get_dtype()
+                if kind not in _TYPES:
+                    raise VaectlError(f"{file}: {shown(name)} is of the type {shown(kind)}, which cannot be loaded")
+                outline[name] = torch.empty(part.get_shape(), dtype=_TYPES[kind], device="meta")
+            return outline
+
+
+def _header_bytes(file: Path) -> int:
+    with file.open("rb") as opened:
+        (size,) = struct.unpack("<Q", opened.read(8))
+    if size > HEADER_BYTES:
+        raise ValueError(f"a head of {size} bytes")
+    return int(size)
+
+
+def _safetensors_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
+    with parsing(file, UNREADABLE):
+        with safe_open(file, "pt") as opened:
+            wanted = choose({name: name for name in opened.keys()})  # noqa: SIM118
+            if _header_bytes(file) > SMALL_HEADER:
+                yield from ((name, opened.get_tensor(stored)) for name, stored in wanted.items())
+                return
+        for name, stored in wanted.items():  # opened for each: its memory is free when it is gone, not when all are
+            with safe_open(file, "pt") as opened:
+                yield name, opened.get_tensor(stored)
+
+
+def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) -> dict[Any, Any]:
+    """The tensors and plain values in a pickle of PyTorch, on `device`; on "meta" without their values.
+
+    Tensors on the CPU are `mapped` from the file, or copies of what it holds.
+    Raises UsageError and DamagedError as `read_outline` does, OutOfMemoryError where memory is short.
+    """
+    size = size_of(file)
+    with parsing(file, UNREADABLE, needed=size), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch comments on pickles that it then refuses
+        try:
+            if zipfile.is_zipfile(file):
+                _check_zip(file)
+                mmap = mapped and torch.device(device).type in ("cpu", "meta")
+                stored = torch.load(file, map_location=device, weights_only=True, mmap=mmap)
+            elif torch.device(device).type == "meta":
+                stored = _old_outline(file)
+            else:
+                stored = torch.load(file, map_location=device, weights_only=True)
+        except pickle.UnpicklingError:
+            raise DamagedError(
+                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"
+                " get it as .safetensors from a source you trust"
+            ) from None
+    if not isinstance(stored, dict):
+        raise DamagedError(
+            f"{file}: holds neither a state dict nor a training checkpoint, but a value of type {type(stored).__name__}"
+        )
+    return stored
+
+
+def _old_outline(file: Path) -> Any:
+    """What a pickle of before PyTorch 1.6 holds, without its values, which come last in the file."""
+    if not hasattr(torch.serialization, "skip_data"):  # PyTorch 2.5 and older
+        return torch.load(file, map_location="cpu", weights_only=True)
+    with file.open("rb") as opened:
+        head = io.BytesIO(opened.read(HEADER_BYTES))
+    with torch.serialization.skip_data():  # memory is set aside, but nothing is written there
+        return torch.load(head, map_location="cpu", weights_only=True)
+
+
+def _check_zip(file: Path) -> None:
+    """Refuse archives that `torch.save` does not write: packed ones, which may unfold to any size, and huge indexes."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, size_of(file) - 2**16))
+        end = opened.read()
+    # The end of a zip archive, and that of one with 64-bit numbers (APPNOTE.TXT of PKWARE, 4.3.14 and 4.3.16).
+    short, long = end.rfind(b"PK\5\6"), end.rfind(b"PK\6\6")
+    count, size = struct.unpack_from("<HI", end, short + 10)
+    if long >= 0:
+        count, size = struct.unpack_from("<QQ", end, long + 32)
+    if count > TENSORS or size > HEADER_BYTES:
+        raise ValueError(f"an archive of {count} files")
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its tensors are packed, which no checkpoint's are")
+    plain = sum(part.file_size for part in parts if "/data/" not in part.filename)
+    if plain > HEADER_BYTES:
+        raise ValueError(f"{plain} bytes that are no tensors")

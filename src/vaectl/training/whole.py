@@ -1,0 +1,131 @@
+"""Which checkpoints of a run are whole: all their files are there, as long and with the sums that were recorded.
+
+A power cut can leave files empty or full of zeros, and a disk can lose a block. Asked before the job begins, so nothing
+here imports torch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vaectl.errors import UsageError, VaectlError, shown
+from vaectl.io.parsing import parsing, read_json, size_of
+from vaectl.options.option import options_of, parse
+from vaectl.options.train import TrainOptions
+from vaectl.training.folder import checkpoints
+
+FACTS = "training.json"
+FACTS_BYTES = 2**24
+CHUNK = 2**22
+
+
+class Facts(BaseModel):
+    """What training.json says about a checkpoint and the run that wrote it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    step: int = Field(ge=0)
+    weights: str
+    best: dict[str, float] | None
+    """The best validation, with its step."""
+    data: str
+    """The fingerprint of the videos."""
+    ranks: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    vaectl: str
+    torch: str
+    options: dict[str, Any]
+    files: dict[str, tuple[int, int]] = {}
+    """Bytes and CRC-32 of each other file; checkpoints of earlier versions do not say."""
+
+
+def read_facts(checkpoint: Path) -> Facts:
+    """What a checkpoint's training.json says. Raises UsageError where there is none, or it is damaged."""
+    file = checkpoint / FACTS
+    try:
+        facts = Facts.model_validate(read_json(file, FACTS_BYTES))
+        if facts.best is not None and "step" not in facts.best:
+            raise UsageError(f"{file}: cannot be read (best: no step); take another checkpoint")
+        known = options_of(TrainOptions)
+        given = {name: value for name, value in facts.options.items() if name in known and value is not None}
+        parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ".".join(map(str, first["loc"])) or "its content"
+        raise UsageError(
+            f"{file}: cannot be read ({shown(what)}: {first['msg'].lower()}); take another checkpoint"
+        ) from None
+    except UsageError as error:
+        if not file.exists():
+            raise UsageError(
+                f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file);"
+                " --pretrained-model-name-or-path begins a new run with the weights of any model"
+            ) from None
+        raise UsageError(f"{error}; take another checkpoint" if "; take" not in str(error) else str(error)) from None
+    return facts
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in one line that names the file; None for a whole one."""
+    try:
+        facts = read_facts(checkpoint)
+        names = facts.files or dict.fromkeys(("training_state.pt", "config.json"), (-1, 0))
+        for name, (size, crc) in names.items():
+            file = checkpoint / Path(name).name
+            found = size_of(file, "take another checkpoint")
+            if found == 0 or (found != size and size >= 0):
+                wanted = "" if size < 0 else f", not {size}"
+                return f"{file}: cannot be read (it has {found} bytes{wanted}); take another checkpoint"
+            if size >= 0 and crc32(file, file.stat().st_mtime_ns, size) != crc:
+                return f"{file}: cannot be read (its content has changed since); take another checkpoint"
+    except VaectlError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=64)
+def crc32(file: Path, _modified: int, _size: int) -> int:
+    """The CRC-32 of a file, read once as long as it does not change."""
+    value = 0
+    with parsing(file, "cannot be read; take another checkpoint"), file.open("rb") as opened:
+        while part := opened.read(CHUNK):
+            value = zlib.crc32(part, value)
+    return value
+
+
+def sums_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Bytes and CRC-32 of each file in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: (size := path.stat().st_size, crc32(path, path.stat().st_mtime_ns, size)) for path in files}
+
+
+def damaged_after(run: Path, checkpoint: Path) -> list[Path]:
+    """The checkpoints of a run after this one of its own, if all of these are damaged; else none."""
+    there = checkpoints(run)
+    step = next((step for step, path in there.items() if path.resolve() == checkpoint.resolve()), None)
+    later = [path for number, path in there.items() if step is not None and number > step]
+    return later if all(damage(path) is not None for path in later) else []
+
+
+def last_whole(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """The last checkpoint of a run that is whole, None where there are none at all; `warn` hears of damaged ones.
+
+    Raises UsageError where all are damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(run).values()):
+        reason = damage(path)
+        if reason is None:
+            for each in damaged:
+                warn(f"{each}; going on from {path.name}, the one before")
+            return path
+        damaged.append(reason)
+    if damaged:
+        raise UsageError(f"{damaged[0]}: {run} holds no whole one")
+    return None
