@@ -51,14 +51,27 @@ def device_of_rank(device: str) -> str:
     return f"cuda:{local_rank() % count}" if count else device
 
 
+def backends_for(device: str) -> str:
+    """The backends with which torch.distributed exchanges tensors of the CPU and of `device` (auto, cpu, cuda:1, …).
+
+    NCCL only where a GPU is used: a CUDA build of PyTorch has it on every machine, and NCCL 2.30 does not start
+    without a GPU.
+    """
+    import torch
+    import torch.distributed as dist
+
+    uses_gpu = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+    return "cpu:gloo,cuda:nccl" if uses_gpu and dist.is_nccl_available() else "gloo"
+
+
 STOPPED = "rank {}: another process has stopped; see its message, and start all again"
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together(device: str = "auto") -> Iterator[None]:
     """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
 
-    These get a VaectlError, wherever they were about to exchange something.
+    These get a VaectlError, wherever they were about to exchange something. `device` is the option: where models run.
     """
     if world_size() == 1:
         yield
@@ -66,7 +79,7 @@ def together() -> Iterator[None]:
     import torch.distributed as dist
 
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group(backends_for(device), timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(

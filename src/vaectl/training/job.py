@@ -65,7 +65,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     """
     everybody, progress = progress, progress if ranks.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
-    with ranks.together(), folder.claimed(run) if ranks.is_main() else nullcontext():
+    with ranks.together(options.device), folder.claimed(run) if ranks.is_main() else nullcontext():
         checkpoint = checkpoint_to_resume(options.resume_from_checkpoint, options.ckpt_dir, options.exp_name)
         check_folder(run, None if options.not_resume_training_process else checkpoint)
         ranks.wait_for_others()
