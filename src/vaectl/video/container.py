@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -38,9 +39,17 @@ def is_image(container: InputContainer) -> bool:
     return container.format.name.endswith("_pipe") and container.format.name != "yuv4mpegpipe"
 
 
+def fraction(ratio: Any) -> Fraction | None:
+    """A rate, time base or aspect ratio of PyAV as an exact number; None where it is unset.
+
+    PyAV 19 has a type of its own for these, whose products are rounded to 32 bits; earlier ones give Fraction or None.
+    """
+    return Fraction(ratio.numerator, ratio.denominator) if ratio else None
+
+
 def frame_rate_of(stream: VideoStream) -> Fraction:
     """Average frames per second; 25 where nothing says."""
-    return stream.average_rate or stream.guessed_rate or Fraction(25)
+    return fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
 
 
 def _check(path: Path) -> None:
