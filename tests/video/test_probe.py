@@ -19,7 +19,7 @@ from tests.video.media import cut, encode, number_of, numbered_picture, set_disp
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import VideoReader, probe, read_video
-from vaectl.video.container import fraction
+from vaectl.video.container import fraction as exact
 
 
 def test_facts_of_a_real_clip(samples: Path) -> None:
@@ -49,8 +49,8 @@ class AVRational:
 
 
 def test_an_unset_rate_is_none() -> None:
-    assert fraction(AVRational(30000, 1001)) == fraction(Fraction(30000, 1001)) == Fraction(30000, 1001)
-    assert [fraction(unset) for unset in (None, AVRational(0, 1), AVRational(1, 0), AVRational(0, 0))] == [None] * 4
+    assert exact(AVRational(30000, 1001)) == exact(Fraction(30000, 1001)) == Fraction(30000, 1001)
+    assert [exact(unset) for unset in (None, AVRational(0, 1), AVRational(1, 0), AVRational(0, 0))] == [None] * 4
 
 
 def test_tags_and_hdr_are_reported(tmp_path: Path) -> None:
