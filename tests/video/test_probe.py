@@ -38,6 +38,13 @@ def test_rates_and_ratios_are_exact_whatever_type_pyav_has_for_them(samples: Pat
     assert str(probe(samples / "bigbuckbunny.mp4").frame_rate) == "25"
 
 
+def test_reading_cannot_hang_because_ffmpeg_logs(samples: Path) -> None:
+    """Older torchvisions switch FFmpeg's messages on, for which its threads take the interpreter lock."""
+    av.logging.set_level(av.logging.ERROR)
+    read_video(samples / "carphone_pristine.mp4", num_frames=2)
+    assert av.logging.get_level() is None
+
+
 class AVRational:
     """As in PyAV 19: true unless it is unset, and no more than the two numbers to rely on."""
 

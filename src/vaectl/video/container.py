@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -77,6 +78,10 @@ def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, V
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
     _check(path)
+    # PyAV frees a decoder while it holds the interpreter lock, and waits for the decoder's threads. With FFmpeg's
+    # messages on, one of these may wait for the lock, to log: both hang. Older torchvisions switch them on.
+    if av.logging.get_level() is not None:
+        av.logging.set_level(None)
     # An image goes in as bytes, because FFmpeg takes a name such as "a%03d.png" for a numbered sequence. Other names
     # are marked as files, because a colon in them would read as a protocol.
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
