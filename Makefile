@@ -10,10 +10,10 @@ SOURCES := $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup samples demo test fuzz lint bench train-data clean
+.PHONY: help setup samples demo test fuzz test-versions lock lint bench train-data clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks the interpreter)
 
@@ -28,6 +28,14 @@ test: $(READY) $(CLIP)  ## run all tests
 
 fuzz: $(READY) $(CLIP)  ## run the long fuzz tests
 	$(BIN)/pytest -m fuzz tests/fuzz
+
+test-versions: $(READY) $(CLIP)  ## run all tests with the oldest, the pinned and the newest versions (over half an hour, 12 GB)
+	.ci/test-versions
+
+lock: $(READY)  ## write constraints.txt: the newest versions of everything, for each version of Python
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --fork-strategy requires-python \
+		--extra dev --constraints constraints.in --no-annotate --custom-compile-command 'make lock' \
+		--output-file constraints.txt pyproject.toml
 
 lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff check

@@ -40,10 +40,17 @@ def test_a_size_reads_back_as_about_itself(count):
     assert memory.parse_size(memory.format_size(count)) == pytest.approx(count, rel=0.01, abs=2**20)
 
 
+@given(st.integers(2**20, 2**45))
+def test_what_is_needed_at_least_is_enough_when_it_is_given(count):
+    told = memory.parse_size(memory.format_size(count, at_least=True))
+    assert count <= told <= count + max(2**20, 2**30 // 100)
+
+
 def test_this_process_has_used_some_and_may_have_more():
     cpu = torch.device("cpu")
     assert memory.peak(cpu) > 2**20
-    assert 2**20 < memory.obtainable(cpu) < 2**50
+    assert 2**20 < memory.resident() <= memory.peak(cpu)
+    assert memory.resident() < memory.obtainable(cpu) < 2**50
 
 
 GROUP = "9:pids:/\n4:cpu,memory:/job/step\n"

@@ -203,3 +203,42 @@ def test_memory_does_not_grow_with_the_length(tmp_path, code):
         peaks.append(peak)
     held = 360 * 3 * 64 * 64 // 1024  # the smallest way to hold a clip: 8 bits, once
     assert peaks[1] - peaks[0] < held * 0.7
+
+
+WITHIN = """
+import sys
+held = bytearray(b"x" * (int(sys.argv[2]) << 20))  # for the libraries of another build of PyTorch
+from pathlib import Path
+from vaectl.memory import parse_size
+from vaectl.errors import UsageError
+from vaectl.options import ReconstructOptions
+from vaectl.progress import Silent
+from vaectl.reconstruction import reconstruct
+def run(limit):
+    source, target = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(f".{sys.argv[2]}.mkv")
+    options = ReconstructOptions(video_path=source, rec_path=target, device="cpu", memory_limit=limit)
+    return reconstruct(options, Silent()).peak_memory
+try:
+    run(2**20)
+except UsageError as error:
+    least = parse_size(str(error).rpartition("give at least ")[2])
+print([least, run(least)])
+"""
+
+
+def test_a_limit_holds_whatever_the_libraries_take(tmp_path):
+    """PyTorch with CUDA, the default build on Linux, takes 400 MiB more than one without, before there is a model."""
+    clip, limits = encode(tmp_path / "clip.mp4", 9, size=(200, 88)), []
+    for ballast in (0, 400):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHIN, str(clip), str(ballast)],
+            env=os.environ | THREADS,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=True,
+        )
+        limit, peak = json.loads(done.stdout)
+        assert peak <= limit
+        limits.append(limit)
+    assert abs(limits[1] - limits[0] - (400 << 20)) <= 40 << 20

@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+import torch.distributed
 
 from tests.cli.conftest import VAECTL, environment
 from tests.video.media import encode
@@ -113,3 +115,20 @@ def test_who_comes_late_is_waited_for(alone):
     ]
     assert [process.communicate(timeout=60)[0] for process in both] == ["[0, 1]\n", "[]\n"]
     assert os.environ.get("WORLD_SIZE") is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "nccl", "device", "backends"),
+    [
+        (False, True, "auto", "gloo"),  # a CUDA build on a machine without a GPU: NCCL 2.30 refuses to start
+        (False, True, "cuda", "gloo"),
+        (True, True, "cpu", "gloo"),
+        (True, True, "auto", "cpu:gloo,cuda:nccl"),
+        (True, True, "cuda:1", "cpu:gloo,cuda:nccl"),
+        (True, False, "auto", "gloo"),
+    ],
+)
+def test_nccl_is_for_gpus_that_are_used(monkeypatch, gpu, nccl, device, backends):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    assert ranks.backends_for(device) == backends

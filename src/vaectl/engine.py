@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
-from vaectl.memory import format_size, obtainable, return_freed, reuse_freed
+from vaectl.memory import format_size, obtainable, resident, return_freed, reuse_freed
 from vaectl.models import load_model
 from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
@@ -74,11 +76,27 @@ class Beside:
     def of(cls, *, stored: int, frame: int, shown: int) -> Beside:
         """From pixels of a frame: as it is stored, as it goes through the network, as it is written.
 
-        The process and the encoder's share from runs at 720p, the others counted from what the stages hold; all on the
-        safe side, as whole runs show (docs/tiling.md).
+        The encoder's share from runs at 720p, the others counted from what the stages hold; all on the safe side, as
+        whole runs show (docs/tiling.md).
         """
-        return cls(450 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
+        return cls(process_memory() + 130 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
 
+
+@cache
+def process_memory() -> int:
+    """Bytes that the process takes before there is a model or a clip: its libraries, and whatever came before them.
+
+    Measured, because builds of PyTorch differ: 320 MiB for one without CUDA, up to 860 for one with it. Taken when this
+    module is imported and in steps of 32 MiB, so that runs in the same environment get the same plan.
+    """
+    before = resident()
+    with suppress(ImportError):
+        import_module("torch._dynamo")  # a large part of PyTorch, which planning loads on its way
+    step = 32 * 2**20
+    return -(-(AT_IMPORT + resident() - before) // step) * step
+
+
+AT_IMPORT = resident()
 
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from functools import cache
@@ -27,9 +28,11 @@ def parse_size(text: str) -> int:
     return count
 
 
-def format_size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+def format_size(count: int, *, at_least: bool = False) -> str:
+    """Bytes for people, to the nearest figure that is shown; `at_least`: to the next higher one, for what is needed."""
+    unit, name, digits = (2**30, "GiB", 2) if count >= 2**30 else (2**20, "MiB", 0)
+    figure = math.ceil(count * 10**digits / unit) / 10**digits if at_least else count / unit
+    return f"{figure:.{digits}f} {name}"
 
 
 def peak(device: torch.device) -> int:
@@ -49,6 +52,16 @@ def peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident() -> int:
+    """Bytes of memory that the process holds now; where the system does not say, the most it has held."""
+    import torch
+
+    return _kilobytes(STATUS, "VmRSS") if Path(STATUS).is_file() else peak(torch.device("cpu"))
+
+
+STATUS = "/proc/self/status"
+
+
 def obtainable(device: torch.device) -> int:
     """Bytes that this process may come to hold on `device`: what is free and what it has already."""
     import torch
@@ -58,7 +71,7 @@ def obtainable(device: torch.device) -> int:
     if not Path("/proc/meminfo").is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = min([_kilobytes("/proc/meminfo", "MemAvailable"), *left_to_groups()])
-    return free + _kilobytes("/proc/self/status", "VmRSS")
+    return free + resident()
 
 
 def left_to_groups(root: Path = Path("/")) -> list[int]:

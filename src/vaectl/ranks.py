@@ -71,6 +71,19 @@ def device_of_rank(device: str) -> str:
     return f"cuda:{local_rank() % count}" if count else device
 
 
+def backends_for(device: str) -> str:
+    """The backends with which torch.distributed exchanges tensors of the CPU and of `device` (auto, cpu, cuda:1, …).
+
+    NCCL only where a GPU is used: a CUDA build of PyTorch has it on every machine, and NCCL 2.30 does not start
+    without a GPU.
+    """
+    import torch
+    import torch.distributed as dist
+
+    uses_gpu = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+    return "cpu:gloo,cuda:nccl" if uses_gpu and dist.is_nccl_available() else "gloo"
+
+
 RENDEZVOUS = "vaectl-rendezvous"
 """The thread that waits for the other processes; it cannot be stopped, and must not hold up the end of the program."""
 SILENCE = 10.0
@@ -79,18 +92,19 @@ STOPPED = "rank {}: another process has stopped; see its message, and start all 
 
 
 @contextmanager
-def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT) -> Iterator[None]:
+def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
     """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
 
     These get a VaectlError, wherever they were about to exchange something. The block begins when all of them are
-    there: `progress` hears of it when that takes long. Raises UsageError where they are not within `timeout` seconds.
+    there: `progress` hears of it when that takes long. `device` is the option: where models run. Raises UsageError
+    where they are not there within `timeout` seconds.
     """
     if rank() == local_rank() == 0 and world_size() == 1:
         yield
         return
     import torch.distributed as dist
 
-    meet(progress, timeout)
+    meet(progress, timeout, backends_for(device))
     try:
         yield
     except KeyboardInterrupt:
@@ -103,7 +117,7 @@ def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT) -> Iterato
     dist.destroy_process_group()
 
 
-def meet(progress: Progress, timeout: float) -> None:
+def meet(progress: Progress, timeout: float, backends: str) -> None:
     """Wait until every process is there, for `timeout` seconds at most. Signals are heard all the while."""
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
@@ -114,8 +128,7 @@ def meet(progress: Progress, timeout: float) -> None:
         try:
             store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout))))
             store.set_timeout(PATIENCE)
-            backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+            dist.init_process_group(backends, store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
         except Exception as error:
             failures.append(error)
 

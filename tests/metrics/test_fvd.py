@@ -1,5 +1,7 @@
 """FVD: the distance of two Gaussians, moments of a stream, and what the detector is given. Not the detector itself."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -15,7 +17,7 @@ from vaectl.metrics.metric import SetMetric
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script"),
 ]
 
 
@@ -172,3 +174,15 @@ def test_features_that_are_not_finite_are_an_error(tmp_path):
     torch.jit.script(Broken()).save(str(tmp_path / "broken.pt"))
     with pytest.raises(VaectlError, match="the detector gave NaN or infinity"):
         fvd(tmp_path / "broken.pt").add(noise(1, 2, 3, 8, 8), noise(1, 2, 3, 8, 8))
+
+
+def test_users_see_no_warning_that_torchscript_is_old(detector):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fvd(detector)
+
+
+def test_a_pytorch_without_torchscript_is_one_clear_line(detector, monkeypatch):
+    monkeypatch.delattr(torch.jit, "load")
+    with pytest.raises(VaectlError, match=r"detector\.pt: PyTorch .* reads no TorchScript any more; install"):
+        fvd(detector)

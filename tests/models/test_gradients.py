@@ -188,8 +188,10 @@ def test_float32_gives_the_gradients_of_float64(name):
     wanted = gradients_of(model.double(), x.double())
     scale = max(gradient.abs().max().item() for gradient in wanted)
     for (parameter, _), a, b in zip(model.named_parameters(), given, wanted, strict=True):
-        # Beside what rounding leaves of gradients that are zero; measured up to 6e-5.
-        allowed = 2e-4 * b.abs().max().item() + 1e-5 * scale
+        # Beside what rounding leaves of gradients that are zero; measured up to 6e-5. The gradient of a mix factor is
+        # one sum over all positions, whose terms cancel to 1/400 of their size (30 of 12,000). It inherits the rounding
+        # of these terms; to add them up in float64 changes nothing. Measured up to 2.5e-5 of the scale.
+        allowed = 2e-4 * b.abs().max().item() + (1e-4 if parameter.endswith("mix_factor") else 1e-5) * scale
         torch.testing.assert_close(a.double(), b, rtol=0, atol=allowed, msg=lambda m, n=parameter: f"{n}: {m}")
 
 

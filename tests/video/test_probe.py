@@ -19,6 +19,7 @@ from tests.video.media import cut, encode, number_of, numbered_picture, set_disp
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import VideoReader, read_video
+from vaectl.video.container import fraction as exact
 from vaectl.video.probe import probe
 
 
@@ -28,6 +29,36 @@ def test_facts_of_a_real_clip(samples: Path) -> None:
     assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p", 8)
     assert (info.sample_aspect_ratio, info.rotation, info.is_image, info.has_audio) == (1, 0, False, True)
     assert probe(str(samples / "carphone_pristine.mp4")).sample_aspect_ratio == Fraction(128, 117)
+
+
+def test_rates_and_ratios_are_exact_whatever_type_pyav_has_for_them(samples: Path) -> None:
+    info = probe(samples / "carphone_pristine.mp4")
+    assert type(info.frame_rate) is type(info.sample_aspect_ratio) is Fraction
+    assert {type(time) for time in VideoReader(info.path).timestamps()} == {Fraction}
+    assert str(info.frame_rate) == "30000/1001"
+    assert str(probe(samples / "bigbuckbunny.mp4").frame_rate) == "25"
+
+
+def test_reading_cannot_hang_because_ffmpeg_logs(samples: Path) -> None:
+    """Older torchvisions switch FFmpeg's messages on, for which its threads take the interpreter lock."""
+    av.logging.set_level(av.logging.ERROR)
+    read_video(samples / "carphone_pristine.mp4", num_frames=2)
+    assert av.logging.get_level() is None
+
+
+class AVRational:
+    """As in PyAV 19: true unless it is unset, and no more than the two numbers to rely on."""
+
+    def __init__(self, numerator: int, denominator: int) -> None:
+        self.numerator, self.denominator = numerator, denominator
+
+    def __bool__(self) -> bool:
+        return self.numerator != 0 and self.denominator != 0
+
+
+def test_an_unset_rate_is_none() -> None:
+    assert exact(AVRational(30000, 1001)) == exact(Fraction(30000, 1001)) == Fraction(30000, 1001)
+    assert [exact(unset) for unset in (None, AVRational(0, 1), AVRational(1, 0), AVRational(0, 0))] == [None] * 4
 
 
 def test_tags_and_hdr_are_reported(tmp_path: Path) -> None:
@@ -182,7 +213,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, extension
 
 @pytest.mark.parametrize("extension", ["png", "jpg"])
 def test_a_colour_profile_does_not_crash_the_process(tmp_path: Path, extension: str) -> None:
-    """PyAV 18.1 frees the name of the profile twice, as soon as the frame goes: the process dies, nothing is raised."""
+    """PyAV frees the name of the profile twice, as soon as the frame goes: the process dies, nothing is raised."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("RGB", (64, 48), (10, 200, 30)).save(tmp_path / f"a.{extension}", icc_profile=profile)
     code = "import gc, sys; from vaectl.video import read_video; read_video(sys.argv[1]); gc.collect()"

@@ -52,13 +52,22 @@ for _command in COMMANDS:
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
 def vaectl(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Print the versions of everything that runs, for a bug report.")
+    ] = False,
 ) -> None:
     """Train, run and measure causal video auto-encoders (WF-VAE, CausalVAE)."""
     if version:
         from vaectl import __version__
 
         typer.echo(f"vaectl {__version__}")
+    elif versions:
+        from vaectl.versions import environment
+
+        for name, value in environment():
+            typer.echo(f"{name:<14} {value}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

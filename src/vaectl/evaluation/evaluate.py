@@ -50,7 +50,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
     """
     begun, stopped = time.monotonic(), False
-    with together(progress, options.rendezvous_timeout):
+    with together(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
         manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
         reading = how_to_read(options, manifest, progress)

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
 from vaectl.targets import find_outside, identity, mirror
+from vaectl.versions import versions
 from vaectl.video.container import IMAGE_EXTENSIONS
 
 
@@ -78,7 +78,7 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
     """
     folder = options.generated_video_dir
     manifest = Manifest(
-        versions={name: version(name) for name in ("vaectl", "torch", "av")},
+        versions=versions("vaectl", "torch", "av"),
         model=ManifestModel(
             path=None if options.ckpt is None else str(options.ckpt),
             family=model.config.class_name,

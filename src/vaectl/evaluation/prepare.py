@@ -59,7 +59,7 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
     everybody, progress = progress, progress if is_main() else Silent()
-    with together(everybody, options.rendezvous_timeout), ExitStack() as held:
+    with together(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         device = device_of_rank(options.device)
         model = open_model(options.ckpt, device, options.dtype, limits, options.model_name, progress)

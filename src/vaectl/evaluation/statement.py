@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.options import EvalOptions
+from vaectl.versions import versions
 
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
 
@@ -35,7 +35,7 @@ def statement(options: EvalOptions, reading: Reading, manifest: Manifest | None,
         },
         "model": _model(options, manifest, device),
         "metrics": {"of": "8-bit RGB", "dtype": "float32", "device": device, **_settings(options)},
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions(*PACKAGES),
     }
 
 

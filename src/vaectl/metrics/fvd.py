@@ -7,6 +7,9 @@ detector, I3D trained on Kinetics-400 in the published tables; here it is a blac
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -34,7 +37,7 @@ class FVD:
     unit = ""
     better: Literal["higher", "lower"] = "lower"
 
-    def __init__(self, detector: torch.jit.ScriptModule, device: torch.device) -> None:
+    def __init__(self, detector: Callable[..., Tensor], device: torch.device) -> None:
         self.detector = detector
         self.device = device
         self.real, self.generated = Moments(), Moments()
@@ -144,8 +147,26 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
     return scaled[..., top : top + SIDE, left : left + SIDE]
 
 
+def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
+    """The TorchScript network in `file`, on `device`.
+
+    PyTorch deprecates TorchScript, and the published detector is nothing else: its warning is for us, not for users.
+    Raises VaectlError where this PyTorch reads none any more, RuntimeError for a file that holds none.
+    """
+    load = getattr(torch.jit, "load", None)
+    if load is None:
+        raise VaectlError(
+            f"{file}: PyTorch {torch.__version__} reads no TorchScript any more;"
+            " install PyTorch 2.15 or older for fvd, or leave it out"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`?torch\.jit\.load")
+        detector: torch.jit.ScriptModule = load(str(file), map_location=device)
+    return detector.eval()
+
+
 def build(settings: MetricSettings, device: torch.device) -> FVD:
     file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
     size_of(file, "give a TorchScript detector with --fvd-detector")
     with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
-        return FVD(torch.jit.load(str(file), map_location=device).eval(), device)
+        return FVD(open_detector(file, device), device)

@@ -63,7 +63,7 @@ class HaarWaveletTransform3D(Layer):
         return 2 * margin
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        filters = (self.get_buffer(f"{band}_conv.conv.weight") for band in SIGNS_3D)
+        filters = (getattr(self, f"{band}_conv").conv.weight for band in SIGNS_3D)
         window = piece.window(self, x_BCTHW, kernel=2, stride=2)
         window = window[:, :, : window.shape[2] // 2 * 2]
         blocks = rearrange(window, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=2, j=2, k=2)
@@ -82,7 +82,7 @@ class InverseHaarWaveletTransform3D(Layer):
         return (margin + 1) // 2
 
     def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
-        filters = (self.get_buffer(band) for band in SIGNS_3D)
+        filters = (getattr(self, band) for band in SIGNS_3D)
         blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 8).mT
         x = rearrange(blocks, "b t h w (i j k c) -> b (t i) (h j) (w k) c", i=2, j=2, k=2)
         return x.permute(0, 4, 1, 2, 3)[:, :, 1 if piece.first else 0 :]
@@ -100,7 +100,7 @@ class HaarWaveletTransform2D(Layer):
         return 2 * margin
 
     def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        filters = (self.get_buffer(band) for band in SIGNS_2D)
+        filters = (getattr(self, band) for band in SIGNS_2D)
         blocks = rearrange(x_BCTHW, "b c t (h j) (w k) -> b t h w (j k c)", j=2, k=2)
         return (blocks @ block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
 
@@ -117,6 +117,6 @@ class InverseHaarWaveletTransform2D(Layer):
         return (margin + 1) // 2
 
     def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
-        filters = (self.get_buffer(band) for band in SIGNS_2D)
+        filters = (getattr(self, band) for band in SIGNS_2D)
         blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 4).mT
         return rearrange(blocks, "b t h w (j k c) -> b c t (h j) (w k)", j=2, k=2)

@@ -53,20 +53,22 @@ class Piece:
         before: TimeState | None = None,
         *,
         last: bool = True,
-        inner: Sides = WHOLE_FRAME,
+        inner: Sides | None = None,
         recompute: bool = False,
         statistics: Statistics | None = None,
         position: int = 0,
     ) -> None:
         """`before` is the `after` of the previous piece, None for the first; `last` says that no piece follows.
 
-        `inner` are the sides on which the frames go on beyond this tile. `recompute`, for the gradients of a whole
-        clip: keep what goes into each block, and compute what is inside again on the way back. `statistics`, for one
-        stage: those of the clip that goes into it, of which this piece begins at the frame `position`.
+        `inner` are the sides on which the frames go on beyond this tile, None for a whole frame. `recompute`, for the
+        gradients of a whole clip: keep what goes into each block, and compute what is inside again on the way back.
+        `statistics`, for one stage: those of the clip that goes into it, of which this piece begins at the frame
+        `position`.
         """
         self.first = before is None
         self.last = last
-        self.inner = inner
+        # Not a default of the parameter: torch.compile of PyTorch 2.4 to 2.6 cannot trace that.
+        self.inner = WHOLE_FRAME if inner is None else inner
         if recompute and not (self.first and last):
             raise ValueError("only a whole clip can be computed again: the state of a piece is gone when it was used")
         self.recompute = recompute

@@ -93,7 +93,7 @@ def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget
             return Plan(way.tile, way.window, way.state, peak(way))
     raise UsageError(
         f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
-        f" give at least {format_size(min(map(peak, fastest_first)))}"
+        f" give at least {format_size(min(map(peak, fastest_first)), at_least=True)}"
     )
 
 

@@ -113,7 +113,7 @@ def plan_stages(
     if room[place] < least.peak:
         raise UsageError(
             f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
-            f" give at least {format_size(fixed + math.ceil(SLACK * least.peak))}"
+            f" give at least {format_size(fixed + math.ceil(SLACK * least.peak), at_least=True)}"
         )
     if place == "disk":
         check_disk(waiting)

@@ -70,7 +70,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     run = options.ckpt_dir / options.exp_name
     with (
         deterministic_algorithms(options.deterministic),
-        ranks.together(everybody, options.rendezvous_timeout),
+        ranks.together(everybody, options.rendezvous_timeout, options.device),
         folder.claimed(run) if ranks.is_main() else nullcontext(),
     ):
         checkpoint = checkpoint_to_resume(

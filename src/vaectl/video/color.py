@@ -92,7 +92,7 @@ class RgbConverter:
         white = int(np.iinfo(dtype).max)
         if not full and _is_gray(frame):  # swscale takes all gray for full range
             planes = [((plane / white * 255 - 16) * (white / 219)).clip(0, white).round() for plane in planes]
-        if opacity and opacity[0].min() < white:
+        if opacity and np.min(opacity[0]) < white:
             planes = [_scaled(plane, opacity[0], white) for plane in planes]
         if deep:
             planes = [_scaled(plane, 255, white) for plane in planes]
@@ -117,7 +117,7 @@ def _needs_16_bits(frame: VideoFrame, full: bool) -> bool:
     if full or _is_gray(frame):
         return bits > 8
     chroma = _plane(frame, min(1, len(frame.planes) - 1), np.uint16 if bits > 8 else np.uint8)
-    return bool(chroma.max() > 236 << (bits - 8))
+    return bool(np.max(chroma) > 236 << (bits - 8))
 
 
 def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8 | np.uint16]) -> NDArray[np.integer]:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import av.logging
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -38,9 +40,17 @@ def is_image(container: InputContainer) -> bool:
     return container.format.name.endswith("_pipe") and container.format.name != "yuv4mpegpipe"
 
 
+def fraction(ratio: Any) -> Fraction | None:
+    """A rate, time base or aspect ratio of PyAV as an exact number; None where it is unset.
+
+    PyAV 19 has a type of its own for these, whose products are rounded to 32 bits; earlier ones give Fraction or None.
+    """
+    return Fraction(ratio.numerator, ratio.denominator) if ratio else None
+
+
 def frame_rate_of(stream: VideoStream) -> Fraction:
     """Average frames per second; 25 where nothing says."""
-    return stream.average_rate or stream.guessed_rate or Fraction(25)
+    return fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
 
 
 def _check(path: Path) -> None:
@@ -68,6 +78,10 @@ def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, V
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
     _check(path)
+    # PyAV frees a decoder while it holds the interpreter lock, and waits for the decoder's threads. With FFmpeg's
+    # messages on, one of these may wait for the lock, to log: both hang. Older torchvisions switch them on.
+    if av.logging.get_level() is not None:
+        av.logging.set_level(None)
     # An image goes in as bytes, because FFmpeg takes a name such as "a%03d.png" for a numbered sequence. Other names
     # are marked as files, because a colon in them would read as a protocol.
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"

@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.video.clip import VideoInfo
-from vaectl.video.container import open_video
+from vaectl.video.container import fraction, open_video
 from vaectl.video.intact import is_cut_short
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
@@ -62,7 +62,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
     if info.is_image:
         return FrameIndex((Fraction(0),), (), (), None)
     with open_video(info.path) as (container, stream):
-        tick = stream.time_base or 1 / info.frame_rate
+        tick = fraction(stream.time_base) or 1 / info.frame_rate
         seekable = container.format.name in _SEEKABLE_FORMATS
         times_tag = container.metadata.get(FRAME_TIMES_TAG)
         packets, damage = _scan_packets(container, stream)

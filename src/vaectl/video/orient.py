@@ -9,6 +9,8 @@ import ctypes
 import gc
 import math
 import struct
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
 from av.dictionary import Dictionary
@@ -23,9 +25,10 @@ def _unknown_side_data(cls: type[Type], value: Any) -> Type:
     return member
 
 
-# FFmpeg attaches more kinds of side data than PyAV has names for (EXIF, the view of a stereo video), and with one of
-# those on a frame PyAV shows none at all, the display matrix neither. So unnamed kinds get a name.
-Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
+# FFmpeg attaches more kinds of side data than PyAV before 19 has names for (EXIF, the view of a stereo video), and with
+# one of those on a frame PyAV shows none at all, the display matrix neither. So unnamed kinds get a name.
+if "_missing_" not in vars(Type):
+    Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
 
 class Orientation(NamedTuple):
@@ -48,19 +51,30 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
     The matrix sends the stored point (x, y), y pointing down, to (a x + c y, b x + d y).
     """
-    for each in frame.side_data:
+    side_data = frame.side_data  # PyAV 19 makes another one, with wrappers of its own, each time
+    for each in _values(side_data):
         _keep_metadata(each)
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(side_data, SideData):
+    matrix = side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
         return Orientation()
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data)[:36])
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
     return orientation(a, b, c, d)
 
 
-def _keep_metadata(side_data: object) -> None:
+def _values(side_data: Any) -> Iterator[SideData]:
+    """All of them, by number: PyAV 19 iterates over their types, earlier versions over the values themselves."""
+    for number in count():
+        try:
+            yield side_data[number]
+        except IndexError:
+            return
+
+
+def _keep_metadata(side_data: SideData) -> None:
     """Let PyAV's wrapper of the metadata live for ever: a few bytes, where there is any, as in a colour profile.
 
-    When the wrapper goes it frees what belongs to the frame, which frees it too: the process crashes.
+    When the wrapper goes it frees what belongs to the frame, which frees it too: the process crashes, with PyAV 17 to
+    19. A version that does not free it loses nothing but these bytes.
     """
     for held in gc.get_referents(side_data):
         if isinstance(held, Dictionary) and len(held):

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from vaectl.errors import VaectlError
 from vaectl.video.clip import ColorTags, VideoInfo
-from vaectl.video.container import frame_rate_of, is_image, open_video
+from vaectl.video.container import fraction, frame_rate_of, is_image, open_video
 from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
 
@@ -45,7 +45,7 @@ def _info(
 ) -> VideoInfo:
     still = is_image(container)
     width, height = frame.width, frame.height
-    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
     if orientation.transpose:
         width, height, aspect = height, width, 1 / aspect
     return VideoInfo(
@@ -73,7 +73,7 @@ def _info(
 
 def _claimed_frames(stream: VideoStream) -> int | None:
     """The number of frames in the header, unless its duration says that it counts only a part, as in fragmented MP4."""
-    seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else 0
+    seconds = (stream.duration or 0) * (fraction(stream.time_base) or 0)
     return (
         stream.frames if stream.frames and stream.frames > seconds * frame_rate_of(stream) * Fraction(9, 10) else None
     )

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from html import escape
-from importlib.metadata import version
 from importlib.resources import files
 from string import Template
 from typing import Any
 
 import numpy as np
 
+import vaectl
 from vaectl.evaluation.report.media import Media, color_scale, image
 from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.memory import format_size
@@ -43,7 +43,7 @@ def document(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFact
         summary="".join(_card(evaluation, metric) for metric in _known(evaluation)),
         protocol="".join(_rows(evaluation.protocol)),
         missing=_missing(evaluation),
-        version=escape(version("vaectl")),
+        version=escape(vaectl.__version__),
         style=style,
         data=json.dumps(data).replace("<", "\\u003c"),
         script=script,

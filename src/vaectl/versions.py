@@ -1,0 +1,132 @@
+"""What runs: the versions of vaectl and of all that it uses, and the machine. For records, and for people who ask.
+
+Imports no other module of vaectl, and the large libraries only in `environment`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+NAMES = {
+    "torch": "PyTorch",
+    "numpy": "NumPy",
+    "av": "PyAV",
+    "scipy": "SciPy",
+    "lpips": "LPIPS",
+    "tensorboard": "TensorBoard",
+    "typer": "Typer",
+    "rich": "Rich",
+    "pydantic": "Pydantic",
+}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package; of PyTorch with its build, as in 2.15.0+cu132, however it was installed.
+
+    Raises PackageNotFoundError for a package that is not installed.
+    """
+    return {package: _torch() if package == "torch" else version(package) for package in packages}
+
+
+def environment() -> Iterator[tuple[str, str]]:
+    """Name and version of vaectl, Python, each package that vaectl needs, FFmpeg's libraries, and CPU and GPUs.
+
+    Raises nothing: what cannot be imported is given with its error, because that is what people look for here.
+    """
+    yield "vaectl", _installed("vaectl")
+    yield "Python", f"{platform.python_version()}, {platform.platform()}"
+    yield "PyTorch", _tried(_pytorch, "torch")
+    yield "torchvision", _installed("torchvision")
+    yield "NumPy", _installed("numpy")
+    yield "PyAV", _installed("av")
+    yield "FFmpeg", _tried(_ffmpeg, "av")
+    for package in sorted(_needed() - {"torch", "numpy", "av"}):
+        yield NAMES.get(package, package), _installed(package)
+    yield "CPU", _cpu()
+    try:
+        yield from _gpus()
+    except Exception as error:
+        yield "GPU", f"cannot be asked: {error}"
+
+
+def _needed() -> set[str]:
+    """The packages that vaectl cannot do without."""
+    lines = [line for line in requires("vaectl") or () if "extra ==" not in line and "python_version" not in line]
+    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines}
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _tried(describe: Callable[[], str], package: str) -> str:
+    try:
+        return describe()
+    except Exception as error:  # a build that does not fit the machine fails in many ways
+        return f"{_installed(package)}, cannot be imported: {type(error).__name__}: {error}"
+
+
+def _torch() -> str:
+    import torch
+
+    return torch.__version__
+
+
+def _pytorch() -> str:
+    import torch
+
+    hip = getattr(torch.version, "hip", None)
+    build = f"ROCm {hip}" if hip else f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+    return f"{torch.__version__}, {build} build" + (f", cuDNN {cudnn}" if cudnn else "")
+
+
+def _ffmpeg() -> str:
+    import av
+    from av.filter import filters_available
+
+    libraries = (f"{name} {'.'.join(map(str, number))}" for name, number in av.library_versions.items())
+    vmaf = "with" if "libvmaf" in filters_available else "without"
+    return f"{av.ffmpeg_version_info}, {vmaf} libvmaf ({', '.join(libraries)})"
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    name = model[1] if model else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} logical cores"
+
+
+def _gpus() -> Iterator[tuple[str, str]]:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    driver = _nvidia_driver()
+    for number in range(count):
+        gpu = torch.cuda.get_device_properties(number)
+        yield f"GPU {number}", f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB"
+    if torch.backends.mps.is_available():
+        yield "GPU", "Apple (MPS)"
+    elif not count:
+        yield "GPU", "none that PyTorch can use"
+    if driver or count:
+        yield "GPU driver", driver or "unknown"
+
+
+def _nvidia_driver() -> str | None:
+    """Version of the driver of NVIDIA GPUs; None where there is none, or nobody to ask."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer[0] if answer else None
