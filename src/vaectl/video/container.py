@@ -1,4 +1,4 @@
-"""Opening a file with FFmpeg and choosing its picture stream. Every way in which that fails becomes one clear line.
+"""Opening a file with FFmpeg, choosing its picture stream and decoder. Each way to fail becomes one clear line.
 
 It knows nothing of frames: what is in the stream is for `probe`, `index` and `read`.
 """
@@ -15,9 +15,11 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.video.messages import listening
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"),
@@ -31,6 +33,10 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg,ivf,nut,mxf,dv,yuv4mpegpipe,"
     "h264,hevc,obu,av1,apng,png_pipe,jpeg_pipe,webp_pipe,webp_anim,bmp_pipe,tiff_pipe"
 )
+
+
+_ACCOMPANYING = Disposition.attached_pic | Disposition.timed_thumbnails
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def is_image(container: InputContainer) -> bool:
@@ -63,7 +69,7 @@ def _check(path: Path) -> None:
 
 @contextmanager
 def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open `path` and give its first picture stream that is no cover art; `threads` decode it, 0 for one on each core.
+    """Open `path` and give the picture stream that players show; `threads` decode it, 0 for one on each core.
 
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
@@ -72,20 +78,51 @@ def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, V
     # are marked as files, because a colon in them would read as a protocol.
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
     try:
-        container = av.open(source, options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
+        # Tags are for people, and many old files have them in another encoding: that must not cost the video.
+        container = av.open(
+            source,
+            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
     except av.error.FFmpegError as error:
         raise VaectlError(
             f"{path} is not a video that can be read, or its end is missing ({error.strerror}); "
             "play it to check, and get the file again"
         ) from None
-    with container:
+    with container, listening():
         assert isinstance(container, InputContainer)
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        streams = picture_streams(container)
         if not streams:
             held = "only sound" if container.streams.audio else "no picture"
             raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
-        stream = streams[0]
+        stream = max(streams, key=_prominence)
         if stream.codec_context is None:
             raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", 1 if is_image(container) else threads
         yield container, stream
+
+
+def picture_streams(container: InputContainer) -> list[VideoStream]:
+    """All that hold moving pictures: no cover art, no thumbnails."""
+    return [s for s in container.streams.video if not s.disposition & _ACCOMPANYING]
+
+
+def _prominence(stream: VideoStream) -> tuple[bool, int]:
+    """What players go by: the stream that is marked as the default, then the largest, then the first."""
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), context.width * context.height if context else 0
+
+
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """What decodes the stream: FFmpeg's choice, except where that leaves out the alpha of VP8 and VP9.
+
+    In WebM alpha is a stream of its own within the packets, which only the codec's reference decoder puts together.
+    """
+    context = stream.codec_context
+    with_alpha = _ALPHA_DECODERS.get(context.name)
+    if with_alpha is None or stream.metadata.get("alpha_mode") != "1":
+        return context
+    decoder = av.CodecContext.create(with_alpha, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata, decoder.thread_count = context.extradata, context.thread_count
+    return decoder

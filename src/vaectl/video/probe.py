@@ -5,46 +5,55 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vaectl.errors import VaectlError
+from vaectl.video import isobmff, matroska
 from vaectl.video.clip import ColorTags, VideoInfo
-from vaectl.video.container import frame_rate_of, is_image, open_video
+from vaectl.video.container import frame_rate_of, is_image, open_video, picture_streams
+from vaectl.video.crop import Crop
+from vaectl.video.decode import first_frame
 from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
 
 
-def probe(path: Path | str, threads: int = 0) -> VideoInfo:
-    """The facts of the video or image at `path`, decoding with `threads` threads, 0 for one on each core.
+def probe(path: Path | str) -> VideoInfo:
+    """The facts of the video or image at `path`.
 
     Raises UsageError for a path that is no readable file, VaectlError for one that holds no video.
     """
-    return probe_with_orientation(Path(path), threads)[0]
+    return probe_with_layout(Path(path))[0]
 
 
-def probe_with_orientation(path: Path, threads: int = 0) -> tuple[VideoInfo, Orientation]:
-    """`probe`, and how the stored frames are to be turned."""
-    with open_video(path, threads) as (container, stream):
+def probe_with_layout(path: Path) -> tuple[VideoInfo, Orientation, Crop]:
+    """`probe`, and what to do with a stored frame: leave out its borders, then turn it."""
+    with open_video(path, threads=1) as (container, stream):
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short; get the file again")
-        try:
-            frame = next(container.decode(stream), None)
-        except av.error.FFmpegError:
-            frame = None
+        frame, problem = first_frame(path, container, stream)
+        if problem and is_image(container):
+            raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
         if frame is None:
             raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
-        orientation = orientation_of(frame)
-        return _info(path, container, stream, frame, orientation), orientation
+        orientation, crop = orientation_of(frame), _crop(path, container, stream)
+        return _info(path, container, stream, frame, orientation, crop), orientation, crop
+
+
+def _crop(path: Path, container: InputContainer, stream: VideoStream) -> Crop:
+    """What the container leaves out of the picture; FFmpeg tells its own tools only."""
+    crops = {"mov,mp4,m4a,3gp,3g2,mj2": isobmff.crops, "matroska,webm": matroska.crops}.get(container.format.name)
+    found = crops(path) if crops else []
+    streams = list(container.streams.video)
+    return found[streams.index(stream)] if len(found) == len(streams) else Crop()
 
 
 def _info(
-    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, orientation: Orientation
+    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, orientation: Orientation, crop: Crop
 ) -> VideoInfo:
     still = is_image(container)
-    width, height = frame.width, frame.height
+    width, height = frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if orientation.transpose:
         width, height, aspect = height, width, 1 / aspect
@@ -68,6 +77,7 @@ def _info(
         is_interlaced=frame.interlaced_frame,
         is_image=still,
         has_audio=bool(container.streams.audio),
+        other_videos=len(picture_streams(container)) - 1,
     )
 
 

@@ -15,18 +15,15 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-import av
 import torch
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
-from vaectl.video.container import open_video
+from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
-from vaectl.video.probe import probe_with_orientation
+from vaectl.video.probe import probe_with_layout
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
@@ -50,7 +47,7 @@ class VideoReader:
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
         self._path, self._threads = Path(path), threads
-        self.info, self._orientation = probe_with_orientation(self._path, threads)
+        self.info, self._orientation, self._crop = probe_with_layout(self._path)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -117,8 +114,9 @@ class VideoReader:
         return build_index(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
-        info, orientation, times = self.info, self._orientation, self._index.times
-        stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
+        info, orientation, crop, times = self.info, self._orientation, self._crop, self._index.times
+        width, height = (info.height, info.width) if orientation.transpose else (info.width, info.height)
+        stored = width + crop.left + crop.right, height + crop.top + crop.bottom
         convert = RgbConverter(still=info.is_image, codec=info.codec)
         with closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
@@ -130,72 +128,72 @@ class VideoReader:
                     except VaectlError as error:
                         raise VaectlError(f"{self._path}: {error}") from None
                     for channel, plane in zip(picture, planes, strict=True):
-                        channel[...] = orientation.apply(plane)
+                        channel[...] = orientation.apply(crop.apply(plane))
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""
-        pts, readable = self._index.pts, 0
+        pts, readable, detail = self._index.pts, 0, ""
         with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
             try:
                 for readable, frame in frames:
-                    if frame.is_corrupt or (pts and frame.pts != pts[readable]):
+                    if readable >= len(self._index.times) or (pts and frame.pts != pts[readable]):
                         break
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
                         return
                     readable += 1
-            except av.error.FFmpegError:
-                pass  # as a frame that is missing
-        raise self._damaged(readable, f"frame {readable} is damaged")
+            except DamageError as damage:
+                detail = f" ({damage})"
+        raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _damaged(self, frames: int, reason: str) -> VaectlError:
+    def _damaged(self, frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only the first {frames} of its frames can be read; "
+            f"{self._path}: {reason}, and only the first {frames} of its frames can be read{detail}; "
             "get the file again, or read no more than those"
         )
 
 
 def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
-    """Numbered frames, from one at or before `start` on, that equal those of a full pass."""
+    """Numbered frames, from one at or before `start` on, that equal those of a full pass. Raises DamageError."""
+    number = 0
     for keyframe in _keyframes_before(index, start):
-        with open_video(path, threads) as (container, stream):
-            if keyframe is None:
-                yield from enumerate(container.decode(stream))
+        with closing(decode(path, threads, keyframe)) as pictures:
+            frames = (picture.frame for picture in pictures)
+            first = _first_frame(frames)
+            if first is None or first.pts is None or first.pts > index.pts[start]:
+                continue
+            number = bisect_left(index.pts, first.pts)
+            try:
+                for frame in chain([first], frames):
+                    yield number, frame
+                    number += 1
                 return
-            frames = _decode_from_keyframe(container, stream, keyframe)
-            first = next(frames, None)
-            if first is not None and first.pts is not None and first.pts <= index.pts[start]:
-                yield from enumerate(chain([first], frames), bisect_left(index.pts, first.pts))
-                return
+            except DamageError:  # or what is missing lies before the keyframe: a full pass tells
+                break
+    with closing(decode(path, threads)) as pictures:
+        yield from ((n, picture.frame) for n, picture in enumerate(pictures) if n >= number)
 
 
-def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int | None]:
-    """Ticks of keyframes to try, the nearest first and then ever further back; None stands for the beginning."""
+def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int]:
+    """Ticks of keyframes to try, the nearest first and then ever further back; not the first one of all."""
     if index.pts:
         place, step = bisect_right(index.keyframes, index.pts[start]) - 1, 1
         while place > 0:
             yield index.keyframes[place]
             place, step = place - step, step * 2
-    yield None
 
 
-def _decode_from_keyframe(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
-    """Frames from a keyframe on; none where the file does not keep what its keyframe marks promise.
+def _first_frame(frames: Iterator[VideoFrame]) -> VideoFrame | None:
+    """The frame of the first packet after seeking; None where the file does not keep what its keyframe marks promise.
 
     Seeking may land elsewhere, the mark may be false, the decoder may withhold frames until the picture has recovered:
     all of these show in the first frame. Frames shown before the keyframe but decoded after it are left out, because
     they may refer to frames before it (open GOP).
     """
     try:
-        container.seek(keyframe, stream=stream)
-        packets = container.demux(stream)
-        head = next(packets)
-        frames = (frame for packet in chain([head], packets) for frame in packet.decode())
-        first = next((frame for frame in frames if frame.pts == head.pts), None)
-    except (av.error.FFmpegError, StopIteration):
-        return
-    if head.is_keyframe and first is not None and first.key_frame:
-        yield first
-        yield from frames
+        first = next((frame for frame in frames if frame.opaque == 0), None)
+    except DamageError:
+        return None
+    return first if first is not None and first.key_frame else None

@@ -108,7 +108,7 @@ def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
 def _facts(path: Path) -> Facts | str:
     try:
         size, modified = _identity(path)
-        info = probe(path, threads=1)
+        info = probe(path)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
         frames = info.frame_count or len(build_index(info).times)
