@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 
 class Crop(NamedTuple):
@@ -14,8 +12,3 @@ class Crop(NamedTuple):
     bottom: int = 0
     left: int = 0
     right: int = 0
-
-    def apply(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """The part of the (H, W) plane that is shown. A view."""
-        height, width = plane.shape
-        return plane[self.top : height - self.bottom, self.left : width - self.right]

@@ -122,13 +122,14 @@ class _Joins:
 
     def place(self, packet: Packet[VideoStream]) -> tuple[int, bool]:
         """The shift of the packet's times, in ticks, and whether a piece begins with it."""
-        if packet.dts is None or not self._may_jump:
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is None or not self._may_jump:
             return self._shift, False
-        ahead = 0 if self._expected is None else packet.dts + self._shift - self._expected
+        ahead = 0 if self._expected is None else time + self._shift - self._expected
         begins = ahead > _JUMP * self._second or ahead < -_BACK * self._second
         if begins:
             self._shift -= ahead
-        self._expected = packet.dts + self._shift + (packet.duration or self._step)
+        self._expected = time + self._shift + (packet.duration or self._step)
         return self._shift, begins
 
 

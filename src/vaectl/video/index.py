@@ -6,6 +6,7 @@ Knows packets and times, and decodes only where packets cannot tell; it converts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -69,9 +70,8 @@ def build_index(info: VideoInfo) -> FrameIndex:
         until = first_break(info.path, name, stream.id)
         packets, damage = _scan_packets(info.path, container, stream, until)
         has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
-        from_packets = has_pts and _tell_all(packets, info)
         reorders = stream.codec_context.codec.reorder
-    if from_packets:
+    if has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
         frames = sorted(packets, key=_shown)
         if damage and damage.pts is not None and reorders:
             frames = [frame for frame in frames if _pts(frame) < damage.pts]
@@ -125,6 +125,16 @@ def _tell_all(packets: list[_Timing], info: VideoInfo) -> bool:
         and packets[0] == min(packets, key=_shown)
         and packets[-1].shift == 0  # where a piece begins, as well
     )
+
+
+def _begins_with(packet: _Timing, path: Path) -> bool:
+    """Whether the first frame that decoding gives is that of the first packet; some decoders wait for a better one."""
+    with closing(decode(path, threads=1)) as pictures:
+        try:
+            first = next(pictures, None)
+        except DamageError:
+            return True  # what is damaged shows when it is read
+    return first is not None and first.frame.pts == packet.pts
 
 
 def _scan_frames(path: Path, until: Break | None) -> tuple[list[_Timing], DamageError | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -12,11 +13,13 @@ from av.video.stream import VideoStream
 from vaectl.errors import VaectlError
 from vaectl.video import isobmff, matroska
 from vaectl.video.clip import ColorTags, VideoInfo
-from vaectl.video.container import frame_rate_of, is_image, open_video, picture_streams
+from vaectl.video.container import IMAGE_EXTENSIONS, frame_rate_of, is_image, open_video, picture_streams
 from vaectl.video.crop import Crop
 from vaectl.video.decode import first_frame
 from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
+from vaectl.video.stored import is_sited
+from vaectl.video.tiff import read_tiff
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -27,8 +30,19 @@ def probe(path: Path | str) -> VideoInfo:
     return probe_with_layout(Path(path))[0]
 
 
-def probe_with_layout(path: Path) -> tuple[VideoInfo, Orientation, Crop]:
-    """`probe`, and what to do with a stored frame: leave out its borders, then turn it."""
+class Layout(NamedTuple):
+    """What to do with a stored frame to show it: leave out its borders, convert its colours, and turn it."""
+
+    crop: Crop = Crop()
+    is_sited: bool = True
+    """See `vaectl.video.stored.is_sited`."""
+    orientation: Orientation = Orientation()
+
+
+def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
+    """`probe`, and what to do with the frames."""
+    if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and (picture := read_tiff(path)) is not None:
+        return _info_of_tiff(path, picture), Layout()
     with open_video(path, threads=1) as (container, stream):
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short; get the file again")
@@ -37,8 +51,29 @@ def probe_with_layout(path: Path) -> tuple[VideoInfo, Orientation, Crop]:
             raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
         if frame is None:
             raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
-        orientation, crop = orientation_of(frame), _crop(path, container, stream)
-        return _info(path, container, stream, frame, orientation, crop), orientation, crop
+        context = stream.codec_context
+        sited = is_sited(context.name, container.format.name, context.extradata, still=is_image(container))
+        layout = Layout(_crop(path, container, stream), sited, orientation_of(frame))
+        return _info(path, container, stream, frame, layout), layout
+
+
+def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:
+    return VideoInfo(
+        path=path,
+        width=picture.width,
+        height=picture.height,
+        frame_rate=Fraction(1),
+        frame_count=1,
+        codec="tiff",
+        pixel_format=picture.format.name,
+        bit_depth=max(component.bits for component in picture.format.components),
+        color=ColorTags(),
+        sample_aspect_ratio=Fraction(1),
+        rotation=0,
+        is_interlaced=False,
+        is_image=True,
+        has_audio=False,
+    )
 
 
 def _crop(path: Path, container: InputContainer, stream: VideoStream) -> Crop:
@@ -49,10 +84,8 @@ def _crop(path: Path, container: InputContainer, stream: VideoStream) -> Crop:
     return found[streams.index(stream)] if len(found) == len(streams) else Crop()
 
 
-def _info(
-    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, orientation: Orientation, crop: Crop
-) -> VideoInfo:
-    still = is_image(container)
+def _info(path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, layout: Layout) -> VideoInfo:
+    still, crop, orientation = is_image(container), layout.crop, layout.orientation
     width, height = frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if orientation.transpose:

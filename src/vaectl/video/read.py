@@ -24,6 +24,8 @@ from vaectl.video.color import RgbConverter
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import probe_with_layout
+from vaectl.video.stored import StoredFrames
+from vaectl.video.tiff import read_tiff
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
@@ -47,7 +49,7 @@ class VideoReader:
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
         self._path, self._threads = Path(path), threads
-        self.info, self._orientation, self._crop = probe_with_layout(self._path)
+        self.info, self._layout = probe_with_layout(self._path)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -114,9 +116,9 @@ class VideoReader:
         return build_index(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
-        info, orientation, crop, times = self.info, self._orientation, self._crop, self._index.times
-        width, height = (info.height, info.width) if orientation.transpose else (info.width, info.height)
-        stored = width + crop.left + crop.right, height + crop.top + crop.bottom
+        info, orientation, times = self.info, self._layout.orientation, self._index.times
+        stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
+        prepare = StoredFrames(self._layout.crop, is_sited=self._layout.is_sited)
         convert = RgbConverter(still=info.is_image, codec=info.codec)
         with closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
@@ -124,15 +126,18 @@ class VideoReader:
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
                 for picture, frame in zip(batch.numpy(), frames, strict=False):
                     try:
-                        planes = convert(frame, *stored)
+                        planes = convert(prepare(frame), *stored)
                     except VaectlError as error:
                         raise VaectlError(f"{self._path}: {error}") from None
                     for channel, plane in zip(picture, planes, strict=True):
-                        channel[...] = orientation.apply(crop.apply(plane))
+                        channel[...] = orientation.apply(plane)
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""
+        if self.info.is_image and (picture := read_tiff(self._path)) is not None:
+            yield picture
+            return
         pts, readable, detail = self._index.pts, 0, ""
         with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
             try:
