@@ -186,9 +186,10 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
         except DamageError as damage:
             if threads != 1:
                 raise _AgainWithOneThreadError from None
-            if damage.pts is not None or not decoder.codec.reorder:  # else the next may be shown after what is missing
-                rest = chain(damage.frames, _flush(decoder))
-                yield from map(picture, takewhile(partial(_is_whole, damage=damage, shifts=shifts), rest))
+            # Without times, what the decoder still holds may be shown after what is missing.
+            held = _flush(decoder) if damage.pts is not None or not decoder.codec.reorder else ()
+            rest = takewhile(partial(_is_whole, damage=damage, shifts=shifts), chain(damage.frames, held))
+            yield from map(picture, rest)
             raise
         finally:
             if threads != 1:
