@@ -7,6 +7,7 @@ frames.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ class ManifestClip:
     height: int = 0
     generated_bytes: int = 0
     origin_bytes: int = 0
+    generated_sha256: str = ""
+    """Of the content of the file, in hexadecimal digits; empty in manifests of earlier versions."""
+    origin_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     for journal in journals(folder):
         journal.unlink(missing_ok=True)
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def journals(folder: Path) -> list[Path]:

@@ -59,6 +59,15 @@ class VideoInfo:
     """Video streams that the file holds besides the one that is read: the default one, else the largest."""
 
 
+def others_left_out(info: VideoInfo) -> str:
+    """What to say about a file with several video streams."""
+    count = info.other_videos
+    return (
+        f"holds {count + 1} video streams; the one of {info.width}x{info.height} that players show is read, "
+        f"{'the other' if count == 1 else f'the other {count}'} left out"
+    )
+
+
 @dataclass(frozen=True)
 class Clip:
     """Consecutive frames in presentation order: a whole clip, or one batch of a stream."""

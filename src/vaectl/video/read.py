@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import UsageError, VaectlError, is_lack_of_memory
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
 from vaectl.video.decode import DamageError, decode
@@ -26,6 +28,14 @@ from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import probe_with_layout
 from vaectl.video.stored import StoredFrames
 from vaectl.video.tiff import read_tiff
+
+_HELD_AT_ONCE = 2**28
+"""Bytes of frames in the size of the file that are worth to be held together."""
+
+
+def frames_at_once(info: VideoInfo, most: int) -> int:
+    """How many frames to read at a time when they become smaller at once: fewer than `most` where they are huge."""
+    return max(1, min(most, _HELD_AT_ONCE // (3 * info.width * info.height)))
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
@@ -120,18 +130,35 @@ class VideoReader:
         stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
         prepare = StoredFrames(self._layout.crop, is_sited=self._layout.is_sited)
         convert = RgbConverter(still=info.is_image, codec=info.codec)
-        with closing(self._frames(wanted)) as frames:
+
+        def show(frame: VideoFrame, picture: NDArray[np.uint8]) -> None:
+            try:
+                planes = convert(prepare(frame), *stored)
+            except VaectlError as error:
+                raise VaectlError(f"{self._path}: {error}") from None
+            for channel, plane in zip(picture, planes, strict=True):
+                channel[...] = orientation.apply(plane)
+
+        with self._memory_errors_explained(), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
-                for picture, frame in zip(batch.numpy(), frames, strict=False):
-                    try:
-                        planes = convert(prepare(frame), *stored)
-                    except VaectlError as error:
-                        raise VaectlError(f"{self._path}: {error}") from None
-                    for channel, plane in zip(picture, planes, strict=True):
-                        channel[...] = orientation.apply(plane)
+                for picture in batch.numpy():
+                    show(next(frames), picture)
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
+
+    @contextmanager
+    def _memory_errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            width, height = self.info.width, self.info.height
+            raise VaectlError(
+                f"{self._path}: out of memory: its frames have {width}x{height} pixels; "
+                "free some, or make it smaller first"
+            ) from None
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""
