@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -19,7 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.video.messages import listening
+from vaectl.video.messages import listening, of_this_thread
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"),
@@ -35,6 +37,8 @@ _FORMATS = (
 )
 
 
+# Formats without a table of their packets, of which FFmpeg reads megabytes to find out what they hold.
+_READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
 _ACCOMPANYING = Disposition.attached_pic | Disposition.timed_thumbnails
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -67,39 +71,60 @@ def _check(path: Path) -> None:
         raise VaectlError(f"{path} is empty (0 bytes); get the file again")
 
 
+class Opened(NamedTuple):
+    """A file with its picture stream."""
+
+    container: InputContainer
+    stream: VideoStream
+    problem: str | None = None
+    """What the demuxer said against the part of the file that it read to find out what it holds."""
+
+
 @contextmanager
-def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open `path` and give the picture stream that players show; `threads` decode it, 0 for one on each core.
+def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
+    """Open `path` and its picture stream, the one that players show; `threads` decode it, 0 for one on each core.
 
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
     _check(path)
+    with listening():
+        container, problem = _open(path)
+        if problem:  # packets that were read then are not read again: have them read when they are wanted
+            container.close()
+            container, problem = _open(path, {"probesize": "5000", "analyzeduration": "0"})
+        with container:
+            streams = picture_streams(container)
+            if not streams:
+                held = "only sound" if container.streams.audio else "no picture"
+                raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
+            stream = max(streams, key=_prominence)
+            if stream.codec_context is None:
+                raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", 1 if is_image(container) else threads
+            yield Opened(container, stream, problem)
+
+
+def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:
     # An image goes in as bytes, because FFmpeg takes a name such as "a%03d.png" for a numbered sequence. Other names
     # are marked as files, because a colon in them would read as a protocol.
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
     try:
-        # Tags are for people, and many old files have them in another encoding: that must not cost the video.
-        container = av.open(
-            source,
-            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            metadata_errors="replace",
-        )
+        with of_this_thread() as messages:
+            # Tags are for people, and many old files have them in another encoding: that must not cost the video.
+            container = av.open(
+                source,
+                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
+                metadata_errors="replace",
+            )
     except av.error.FFmpegError as error:
         raise VaectlError(
             f"{path} is not a video that can be read, or its end is missing ({error.strerror}); "
             "play it to check, and get the file again"
         ) from None
-    with container, listening():
-        assert isinstance(container, InputContainer)
-        streams = picture_streams(container)
-        if not streams:
-            held = "only sound" if container.streams.audio else "no picture"
-            raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
-        stream = max(streams, key=_prominence)
-        if stream.codec_context is None:
-            raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", 1 if is_image(container) else threads
-        yield container, stream
+    assert isinstance(container, InputContainer)
+    name = container.format.name
+    errors = (message.text.strip() for message in messages if message.source == name and message.is_error)
+    return container, next(errors, None) if name in _READ_AHEAD else None
 
 
 def picture_streams(container: InputContainer) -> list[VideoStream]:

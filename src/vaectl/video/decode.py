@@ -25,7 +25,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vaectl.video.container import decoder_of, frame_rate_of, open_video
+from vaectl.video.container import Opened, decoder_of, frame_rate_of, open_video
 from vaectl.video.intact import Break
 from vaectl.video.messages import OtherThreads, of_this_thread
 from vaectl.video.mpegts import Continuity
@@ -71,14 +71,13 @@ class Picture(NamedTuple):
     """Ticks to add to its times: see `TimedPacket`."""
 
 
-def demux(
-    path: Path, container: InputContainer, stream: VideoStream, until: Break | None = None
-) -> Iterator[TimedPacket]:
+def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[TimedPacket]:
     """The packets of a stream that hold anything, in decoding order.
 
     Raises DamageError where one is damaged or cannot be read, and for `until`, which is where the file is known to be
     broken: before the packet at that place, or at the end.
     """
+    container, stream, problem = opened
     continuity = Continuity(path, stream.id) if container.format.name == "mpegts" else None
     joins = _Joins(container, stream)
     packets = container.demux(stream)
@@ -97,6 +96,8 @@ def demux(
             if until is not None:
                 lacks_its_end = container.format.name in _UNMARKED
                 raise DamageError(until.reason, number - lacks_its_end, missing[1])
+            if problem is not None:
+                raise DamageError(f"reading fails: {problem}", *missing)
             return
         if not packet.size:  # PyAV's mark of the end, or an AVI's that the frame before stays
             continue
@@ -153,12 +154,12 @@ def decode(path: Path, threads: int = 0, keyframe: int | None = None, until: Bre
         yield from islice(pictures, given, None)
 
 
-def first_frame(path: Path, container: InputContainer, stream: VideoStream) -> tuple[VideoFrame | None, str | None]:
+def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | None]:
     """The first frame that can be decoded at all, None where there is none, and what is wrong with it or before it."""
-    decoder = decoder_of(stream)
+    decoder = decoder_of(opened.stream)
     problem = None
     try:
-        for packet, *_ in demux(path, container, stream):
+        for packet, *_ in demux(path, opened):
             frames, trouble = _decode_packet(decoder, packet)
             problem = problem or trouble
             if frames:
@@ -176,13 +177,13 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
     def picture(frame: VideoFrame) -> Picture:
         return Picture(frame, shifts[_number(frame, shifts)])
 
-    with open_video(path, threads) as (container, stream):
-        decoder = decoder_of(stream)
+    with open_video(path, threads) as opened:
+        decoder = decoder_of(opened.stream)
         decoder.copy_opaque = True
         if keyframe is not None:
-            container.seek(keyframe, stream=stream)
+            opened.container.seek(keyframe, stream=opened.stream)
         try:
-            yield from map(picture, _frames(decoder, demux(path, container, stream, until), shifts))
+            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts))
         except DamageError as damage:
             if threads != 1:
                 raise _AgainWithOneThreadError from None

@@ -13,12 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.video.clip import VideoInfo
-from vaectl.video.container import open_video
+from vaectl.video.container import Opened, open_video
 from vaectl.video.decode import DamageError, decode, demux
 from vaectl.video.intact import Break, first_break, may_end_anywhere
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
@@ -28,6 +27,7 @@ _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "ffv1", "prores", "mjpeg", "png", "rawvideo", "gif", "apng"}
 )
 # Where each packet carries the time of its frame, so that one can seek by it.
+_FORMATS_WITH_TABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "avi"})
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 
@@ -53,6 +53,9 @@ class _Timing(NamedTuple):
     is_key: bool
     shift: int
     """What its times lack in a stream that was joined out of several."""
+    position: int = 0
+    """In the file, of a packet."""
+    is_shown: bool = True
 
 
 def build_index(info: VideoInfo) -> FrameIndex:
@@ -62,15 +65,21 @@ def build_index(info: VideoInfo) -> FrameIndex:
     """
     if info.is_image:
         return FrameIndex((Fraction(0),), (), (), None)
-    with open_video(info.path) as (container, stream):
+    with open_video(info.path) as opened:
+        container, stream, _ = opened
         tick = stream.time_base or 1 / info.frame_rate
         name = container.format.name
         seekable = name in _SEEKABLE_FORMATS
         times_tag = container.metadata.get(FRAME_TIMES_TAG)
         until = first_break(info.path, name, stream.id)
-        packets, damage = _scan_packets(info.path, container, stream, until)
+        table = [entry.pos for entry in stream.index_entries if entry.size] if name in _FORMATS_WITH_TABLE else []
+        packets, damage = _scan_packets(info.path, opened, until)
         has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
         reorders = stream.codec_context.codec.reorder
+    if damage is None and (until := _first_missing(table, packets)):
+        with open_video(info.path) as opened:
+            packets, damage = _scan_packets(info.path, opened, until)
+    packets = [packet for packet in packets if packet.is_shown]
     if has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
         frames = sorted(packets, key=_shown)
         if damage and damage.pts is not None and reorders:
@@ -93,15 +102,24 @@ def build_index(info: VideoInfo) -> FrameIndex:
     return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), reason)
 
 
-def _scan_packets(
-    path: Path, container: InputContainer, stream: VideoStream, until: Break | None
-) -> tuple[list[_Timing], DamageError | None]:
-    """The packets of frames that are shown, in decoding order, up to the first damage, and what that is."""
+def _first_missing(table: Sequence[int], packets: Sequence[_Timing]) -> Break | None:
+    """The first packet that the table of an MP4 or AVI file has, by its place, and the file has not."""
+    there = [packet.position for packet in packets]
+    if len(there) >= len(table):
+        return None
+    offset = there[0] - table[0] if there else 0
+    place = next((i for i, position in enumerate(there) if position != table[i] + offset), len(there))
+    reason = f"its table lists {len(table)} frames, {len(there)} are there"
+    return Break(table[place] + offset, reason)
+
+
+def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
+    """The packets in decoding order, up to the first damage, and what that is."""
     packets: list[_Timing] = []
     try:
-        for packet, shift, _ in demux(path, container, stream, until):
-            if not packet.is_discard and not _is_hidden_vp8(packet):  # discarded: outside the edit list
-                packets.append(_Timing(packet.pts, packet.dts, packet.is_keyframe, shift))
+        for packet, shift, _ in demux(path, opened, until):
+            shown = not packet.is_discard and not _is_hidden_vp8(packet)  # discarded: outside the edit list
+            packets.append(_Timing(packet.pts, packet.dts, packet.is_keyframe, shift, packet.pos or 0, shown))
     except DamageError as damage:
         return packets[: damage.packet], damage
     return packets, None

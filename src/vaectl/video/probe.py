@@ -43,10 +43,11 @@ def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
     """`probe`, and what to do with the frames."""
     if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and (picture := read_tiff(path)) is not None:
         return _info_of_tiff(path, picture), Layout()
-    with open_video(path, threads=1) as (container, stream):
+    with open_video(path, threads=1) as opened:
+        container, stream, _ = opened
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short; get the file again")
-        frame, problem = first_frame(path, container, stream)
+        frame, problem = first_frame(path, opened)
         if problem and is_image(container):
             raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
         if frame is None:
