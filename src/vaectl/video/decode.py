@@ -81,7 +81,7 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
     continuity = Continuity(path, stream.id) if container.format.name == "mpegts" else None
     joins = _Joins(container, stream)
     packets = container.demux(stream)
-    number, last = 0, None
+    number, last, after_seam = 0, None, False
     while True:
         missing = number, None if last is None else last + 1
         try:
@@ -103,12 +103,15 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
             continue
         if until is not None and packet.pos is not None and packet.pos >= until.position:
             raise DamageError(until.reason, *missing)
-        if continuity is not None and packet.is_corrupt:
-            packet.is_corrupt = continuity.is_broken(packet.pos or 0)
-        if packet.is_corrupt:
+        seam = continuity is not None and packet.is_corrupt and not continuity.is_broken(packet.pos or 0)
+        if packet.is_corrupt and not seam:
             raise DamageError("a packet is damaged", number, packet.dts)
-        yield TimedPacket(packet, *joins.place(packet))
-        number, last = number + 1, packet.dts
+        packet.is_corrupt = False
+        placed = joins.place(packet, after_seam=after_seam)
+        if placed is None:
+            raise DamageError("frames are missing", *missing)
+        yield TimedPacket(packet, *placed)
+        number, last, after_seam = number + 1, packet.dts, seam
 
 
 class _Joins:
@@ -121,16 +124,23 @@ class _Joins:
         self._expected: int | None = None
         self._shift = 0
 
-    def place(self, packet: Packet[VideoStream]) -> tuple[int, bool]:
-        """The shift of the packet's times, in ticks, and whether a piece begins with it."""
-        time = packet.dts if packet.dts is not None else packet.pts
-        if time is None or not self._may_jump:
+    def place(self, packet: Packet[VideoStream], *, after_seam: bool) -> tuple[int, bool] | None:
+        """The shift of the packet's times, in ticks, and whether a piece begins with it.
+
+        None where there is a gap in time after what may be a seam: then frames were lost there.
+        """
+        known = [ticks for ticks in (packet.dts, packet.pts) if ticks is not None]
+        if not known or not self._may_jump:
             return self._shift, False
+        time = min(known)  # where FFmpeg makes up the one, it may do so from the piece before
         ahead = 0 if self._expected is None else time + self._shift - self._expected
+        if after_seam and self._step / 2 < ahead <= _JUMP * self._second:
+            return None
         begins = ahead > _JUMP * self._second or ahead < -_BACK * self._second
         if begins:
             self._shift -= ahead
-        self._expected = time + self._shift + (packet.duration or self._step)
+        self._step = packet.duration or self._step
+        self._expected = time + self._shift + self._step
         return self._shift, begins
 
 
@@ -183,7 +193,7 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
         if keyframe is not None:
             opened.container.seek(keyframe, stream=opened.stream)
         try:
-            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts))
+            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts, threads))
         except DamageError as damage:
             if threads != 1:
                 raise _AgainWithOneThreadError from None
@@ -200,10 +210,10 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
 
 
 def _frames(
-    decoder: VideoCodecContext, packets: Iterator[TimedPacket], shifts: list[int]
+    decoder: VideoCodecContext, packets: Iterator[TimedPacket], shifts: list[int], threads: int
 ) -> Generator[VideoFrame, None, None]:
     """What comes out of the decoder, as long as all is well. The shift of each packet is added to `shifts`."""
-    others = OtherThreads(decoder.name)
+    others = OtherThreads(decoder.name) if threads != 1 else None
     start: Packet[VideoStream] | None = None
     begun: int | None = None
     for packet, shift, begins in packets:
@@ -219,7 +229,7 @@ def _frames(
         frames, problem = _decode_packet(decoder, packet)
         if problem and start is not None and not _is_shown_before(packet, start):
             raise DamageError(problem, number, packet.pts, frames)
-        if others.logged_an_error():
+        if others and others.logged_an_error():
             raise _AgainWithOneThreadError
         for frame in frames:
             if not frame.is_corrupt:
@@ -227,7 +237,7 @@ def _frames(
             elif begun is not None and begun <= _number(frame, shifts):
                 raise DamageError("a frame is damaged", _number(frame, shifts), frame.pts)
     frames, problem = _decode_packet(decoder, None)
-    if problem or others.logged_an_error():
+    if problem or (others and others.logged_an_error()):
         raise DamageError(problem or "", len(shifts) - 1, None, frames)
     yield from frames
 

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, open_video
 from vaectl.video.decode import DamageError, decode, demux
-from vaectl.video.intact import Break, first_break, may_end_anywhere
+from vaectl.video.intact import CUT_SHORT, Break, first_break, may_end_anywhere
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
 # Codecs with one shown frame in each packet (VP8: in each that says so).
@@ -53,8 +53,8 @@ class _Timing(NamedTuple):
     is_key: bool
     shift: int
     """What its times lack in a stream that was joined out of several."""
-    position: int = 0
-    """In the file, of a packet."""
+    place: tuple[int, int] = (0, 0)
+    """Of a packet: its position in the file, and its size."""
     is_shown: bool = True
 
 
@@ -72,15 +72,16 @@ def build_index(info: VideoInfo) -> FrameIndex:
         seekable = name in _SEEKABLE_FORMATS
         times_tag = container.metadata.get(FRAME_TIMES_TAG)
         until = first_break(info.path, name, stream.id)
-        table = [entry.pos for entry in stream.index_entries if entry.size] if name in _FORMATS_WITH_TABLE else []
+        table = [(entry.pos, entry.size) for entry in stream.index_entries if entry.size]
         packets, damage = _scan_packets(info.path, opened, until)
         has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
         reorders = stream.codec_context.codec.reorder
-    if damage is None and (until := _first_missing(table, packets)):
+    if damage is None and name in _FORMATS_WITH_TABLE and (until := _first_missing(table, packets)):
         with open_video(info.path) as opened:
             packets, damage = _scan_packets(info.path, opened, until)
     packets = [packet for packet in packets if packet.is_shown]
-    if has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
+    whole = damage is None or (until is not None and until.reason == CUT_SHORT)  # what is there of it
+    if whole and has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
         frames = sorted(packets, key=_shown)
         if damage and damage.pts is not None and reorders:
             frames = [frame for frame in frames if _pts(frame) < damage.pts]
@@ -102,15 +103,14 @@ def build_index(info: VideoInfo) -> FrameIndex:
     return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), reason)
 
 
-def _first_missing(table: Sequence[int], packets: Sequence[_Timing]) -> Break | None:
-    """The first packet that the table of an MP4 or AVI file has, by its place, and the file has not."""
-    there = [packet.position for packet in packets]
-    if len(there) >= len(table):
+def _first_missing(table: Sequence[tuple[int, int]], packets: Sequence[_Timing]) -> Break | None:
+    """The first packet that the table of an MP4 or AVI file lists, by its place and size, and the file lacks."""
+    if len(packets) >= len(table):
         return None
-    offset = there[0] - table[0] if there else 0
-    place = next((i for i, position in enumerate(there) if position != table[i] + offset), len(there))
-    reason = f"its table lists {len(table)} frames, {len(there)} are there"
-    return Break(table[place] + offset, reason)
+    offset = packets[0].place[0] - table[0][0] if packets else 0
+    listed = [(position + offset, size) for position, size in table]
+    first = next((i for i, packet in enumerate(packets) if packet.place != listed[i]), len(packets))
+    return Break(listed[first][0], f"its table lists {len(table)} frames, {len(packets)} are there")
 
 
 def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
@@ -119,7 +119,9 @@ def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list
     try:
         for packet, shift, _ in demux(path, opened, until):
             shown = not packet.is_discard and not _is_hidden_vp8(packet)  # discarded: outside the edit list
-            packets.append(_Timing(packet.pts, packet.dts, packet.is_keyframe, shift, packet.pos or 0, shown))
+            packets.append(
+                _Timing(packet.pts, packet.dts, packet.is_keyframe, shift, (packet.pos or 0, packet.size), shown)
+            )
     except DamageError as damage:
         return packets[: damage.packet], damage
     return packets, None

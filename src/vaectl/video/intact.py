@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from vaectl.video import isobmff, matroska, mpegts
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_CUT_SHORT = "it is cut short"
+CUT_SHORT = "it is cut short"
 
 
 class Break(NamedTuple):
@@ -44,7 +44,7 @@ def first_break(path: Path, container: str, stream: int) -> Break | None:
         place = mpegts.Continuity(path, stream).first_break()
     if place is not None:
         return Break(place, f"it is damaged at byte {place}")
-    return Break(path.stat().st_size, _CUT_SHORT) if is_cut_short(path) else None
+    return Break(path.stat().st_size, CUT_SHORT) if is_cut_short(path) else None
 
 
 def may_end_anywhere(path: Path, container: str) -> bool:
