@@ -10,7 +10,7 @@ SOURCES := $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup samples demo test lint bench train-data clean
+.PHONY: help setup samples demo test fuzz lint bench train-data clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(DEMO) $(REPORT)  ## send a real video through the built-in model, and me
 
 test: $(READY) $(CLIP)  ## run all tests
 	$(BIN)/pytest
+
+fuzz: $(READY) $(CLIP)  ## run the long fuzz tests
+	$(BIN)/pytest -m fuzz tests/fuzz
 
 lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff check
