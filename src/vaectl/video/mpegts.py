@@ -43,16 +43,17 @@ class Continuity:
 
     @cached_property
     def _starts_and_breaks(self) -> tuple[list[int], list[int]]:
-        """Where frames begin, and where something is missing in the middle of one: bytes of the file, sorted."""
-        starts, breaks = [], []
-        last, expected = None, None
-        for positions, heads, stride in _packets(self._path):
+        """Where frames begin, and where something is missing in one: bytes of the file, sorted."""
+        data = np.memmap(self._path, np.uint8, "r")
+        starts: list[int] = []
+        breaks: list[int] = []
+        last, expected, may_go_on = None, None, False
+        for positions, heads, stride in _packets(data):
             if expected is not None and positions[0] != expected:
                 breaks.append(expected)
             expected = int(positions[-1]) + stride
-            ours = (heads[:, 1] & 0x1F).astype(np.int32) << 8 | heads[:, 2]
-            mine = ours == self._pid
-            positions, heads = positions[mine], heads[mine]
+            ours = ((heads[:, 1] & 0x1F).astype(np.int32) << 8 | heads[:, 2]) == self._pid
+            positions, heads = positions[ours], heads[ours]
             if not len(heads):
                 continue
             begins, failed = heads[:, 1] & 0x40 != 0, heads[:, 1] & 0x80 != 0
@@ -62,15 +63,20 @@ class Continuity:
             before = np.concatenate(([count[0] - has_payload[0] if last is None else last], count[:-1]))
             jumps = ((before + has_payload) % 16 != count % 16) & ~announced
             repeated = (before == count) & has_payload  # the same packet once more is allowed
-            last = count[-1]
+            payload = positions + 4 + has_field * (1 + heads[:, 4].astype(np.int64))
+            code = data[np.minimum(payload[:, None] + np.arange(3), len(data) - 1)]
+            no_start = begins & (code != (0, 0, 1)).any(1)
             starts += positions[begins].tolist()
             breaks += positions[(jumps & ~repeated & ~begins) | failed].tolist()
+            breaks += (positions[no_start] + 1).tolist()
+            last, may_go_on = count[-1], not has_field[-1]
+        if expected is not None and expected < len(data) and may_go_on:  # the last one of a frame is filled up
+            breaks.append(expected)
         return starts, sorted(breaks)
 
 
-def _packets(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], int]]:
+def _packets(data: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], int]]:
     """The places of transport packets in the file, their first six bytes, and their stride, many at a time."""
-    data = np.memmap(path, np.uint8, "r")
     at = 0
     while (found := _synchronised(data, at)) is not None:
         at, stride = found
