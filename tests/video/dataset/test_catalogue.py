@@ -128,7 +128,7 @@ def test_a_damaged_cache_is_made_anew_and_said(videos: Path, cache: Path, damage
 
 def test_a_cache_of_another_version_is_made_anew(videos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = catalogue(videos, Listener())
-    monkeypatch.setattr(module, "_VERSION", 2)
+    monkeypatch.setattr(module, "_VERSION", module._VERSION + 1)
     listener = Listener()
     assert catalogue(videos, listener) == first
     assert listener.clips[0][1] == 5

@@ -25,7 +25,7 @@ from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
 from vaectl.video.replace import replacing
 
-_VERSION = 1
+_VERSION = 2
 _SAVE_EVERY = 30.0
 """Seconds between two saves while a tree is looked at."""
 _AT_ONCE = 256
