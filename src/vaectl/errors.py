@@ -4,6 +4,8 @@ They are raised where they are understood, with one line that names the thing an
 place (`vaectl.cli.app`). Anything else that escapes is a bug.
 """
 
+from vaectl.shortage import is_memory_shortage
+
 
 class VaectlError(Exception):
     """A run that cannot go on. `str(error)` is one line: what failed, on which file, and what to do."""
@@ -34,3 +36,13 @@ def shown(value: object, most: int = 100) -> str:
     if len(text) > most:
         text = text[: most - 1] + "…"
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def unforeseen(name: object, error: Exception) -> VaectlError:
+    """What to report about the clip `name` for an error that nobody foresaw. The other clips of the run go on."""
+    said = " ".join(str(error).split())
+    if is_memory_shortage(error):
+        return VaectlError(f"{name}: out of memory ({said}); free some, or use smaller frames")
+    return VaectlError(
+        f"{name}: {type(error).__name__}: {said}; this is a bug: run this clip alone with --debug for the traceback"
+    )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 import vaectl
 from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
-from vaectl.errors import VaectlError
+from vaectl.errors import VaectlError, unforeseen
 from vaectl.io.atomic_write import replacing
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
@@ -29,7 +31,8 @@ from vaectl.pipeline import ahead
 from vaectl.progress import Progress
 from vaectl.targets import plan_targets, record_path
 from vaectl.video import VideoReader, resize, target_size
-from vaectl.video.clip import Clip
+from vaectl.video.clip import Clip, others_left_out
+from vaectl.video.read import frames_at_once
 from vaectl.video.write import VideoWriter
 
 
@@ -100,6 +103,10 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             if not options.video_path.is_dir():
                 raise
             results.append(ClipResult(source, target, error=str(error)))
+        except Exception as error:  # what nobody foresaw in one clip must not cost the others
+            if not options.video_path.is_dir():
+                raise
+            results.append(ClipResult(source, target, error=str(unforeseen(source, error))))
         finally:
             progress.finish()
     result = RunResult(
@@ -122,6 +129,8 @@ def reconstruct_clip(
     begun = time.monotonic()
     with VideoReader(source) as reader:
         info = reader.info
+        if info.other_videos:
+            progress.warn(f"{source}: {others_left_out(info)}")
         if info.color.hdr:
             progress.warn(f"{source}: is HDR ({info.color.hdr}); its values are taken as they are, not tone-mapped")
         times = frame_times(reader, source, options, progress)
@@ -136,8 +145,11 @@ def reconstruct_clip(
         shown = 2 * frame if options.side_by_side else frame
         beside = Beside.of(stored=info.width * info.height, frame=frame, shown=shown)
         runner, window = how_to_run(model, len(times), width, height, limits, beside, progress)
-        clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=window)
+        at_once = window if (width, height) == (info.width, info.height) else frames_at_once(info, window)
+        clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=at_once)
         resized = (resize(clip.frames, width, height) for clip in clips)
+        if at_once < window:
+            resized = in_windows(resized, window)
         generator = torch.Generator().manual_seed(options.seed) if options.sample else None
         errors: list[float] = []
         progress.start(str(source), len(times))
@@ -167,6 +179,18 @@ def reconstruct_clip(
                 progress.advance(len(result))
     seconds = time.monotonic() - begun
     return ClipResult(source, target, len(errors), width, height, mean_psnr(errors), writer.codec_psnr, seconds)
+
+
+def in_windows(batches: Iterable[torch.Tensor], window: int) -> Generator[torch.Tensor, None, None]:
+    """The frames of batches (T, 3, H, W) in batches of `window` and a rest."""
+    held: list[torch.Tensor] = []
+    for frame in chain.from_iterable(batches):
+        held.append(frame)
+        if len(held) == window:
+            yield torch.stack(held)
+            held.clear()
+    if held:
+        yield torch.stack(held)
 
 
 def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, progress: Progress) -> list[Fraction]:

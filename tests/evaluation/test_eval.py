@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import threading
 from fractions import Fraction
@@ -451,3 +452,14 @@ def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):
         run(*clips, csv=tmp_path / "numbers.csv")
     assert not isinstance(caught.value, Interrupted)
     assert not (tmp_path / "numbers.csv").exists()
+
+
+def test_the_csv_of_names_that_are_no_text_is_utf8(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "made").mkdir()
+    for name in (os.fsdecode(b"caf\xe9"), "caf\u00e9"):
+        store(tmp_path / "real" / f"{name}.mkv", pictures(4))
+        store(tmp_path / "made" / f"{name}.mkv", disturbed(pictures(4)))
+    run(tmp_path / "real", tmp_path / "made", csv=tmp_path / "numbers.csv")
+    rows = list(csv.DictReader((tmp_path / "numbers.csv").read_bytes().decode("utf-8").splitlines()))
+    assert {row["clip"] for row in rows} == {r"caf\udce9", "caf\u00e9"}

@@ -484,6 +484,27 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(here, monkeypatch):
     assert [clip.status for clip in read_manifest(Path("out")).clips] == ["ok", "ok", "waiting"]
 
 
+@pytest.mark.parametrize("place", ["out/a.mp4.mkv", "out/origin/a.mp4.mkv"])
+def test_a_finished_clip_whose_content_changed_is_made_again(here, place):
+    run(output_origin=True)
+    assert counts(run(output_origin=True)) == (0, 3, 0)
+    whole = Path(place).read_bytes()
+    changed = bytearray(whole)
+    changed[len(changed) // 2] ^= 0xFF
+    Path(place).write_bytes(changed)
+    assert counts(run(output_origin=True)) == (1, 2, 0)
+    assert Path(place).read_bytes() == whole
+
+
+def test_a_manifest_without_checksums_goes_by_sizes(here):
+    run()
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    for clip in manifest["clips"]:
+        del clip["generated_sha256"], clip["origin_sha256"]
+    Path("out/manifest.json").write_text(json.dumps(manifest))
+    assert counts(run()) == (0, 3, 0)
+
+
 def test_the_result_is_plain_json(here):
     result = run()
     assert json.loads(json.dumps(result.as_json(), allow_nan=False))["made"] == 3

@@ -264,7 +264,8 @@ def test_a_file_cut_short_is_an_error_and_its_whole_frames_can_be_had(tmp_path: 
                 reader.clips()
             assert str(reader.info.path) in str(caught.value)
             readable = int(str(caught.value).split("first ")[1].split()[0])
-            assert (20 if fraction > 0.9 else 0) <= readable < 40
+            # All 40 where no more than the index at the end of a WebM is missing.
+            assert (20 if fraction > 0.9 else 0) <= readable < (41 if fraction == 0.999 and extension == "webm" else 40)
             if readable:
                 assert torch.equal(reader.read(0, readable).frames, frames[:readable])
             with pytest.raises(VaectlError, match="cut short"):

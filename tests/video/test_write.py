@@ -189,6 +189,8 @@ def test_samples_follow_the_tagged_matrix(tmp_path: Path, matrix: int, extension
     assert subsampled == (width == 64)
     for plane, expected in zip(frame.planes, ycbcr(patches[0].numpy(), matrix, 2 if subsampled else 1), strict=True):
         samples = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        if extension == ".webm" and plane.width < width:  # co-sited with every second pixel, by a longer filter
+            samples, expected = samples[4::8, 4::8], expected[4::8, 4::8]
         assert np.abs(samples - expected).mean() < 1
     inside = (slice(None), slice(None), slice(8, None, 16), slice(8, None, 16))  # away from where chroma blurs
     error = (read_video(tmp_path / f"a{extension}").frames.int() - patches.int())[inside].abs()

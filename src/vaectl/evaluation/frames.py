@@ -21,6 +21,7 @@ from vaectl.options import EvalOptions, cli_name
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION
 from vaectl.progress import Progress
 from vaectl.video import Clip, VideoReader, read_video
+from vaectl.video.clip import others_left_out
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class DecodedPair:
     """Pixels of a frame in the file of the original."""
     seconds: float
     """Spent decoding."""
+    note: str | None = None
+    """What the user should know about the original."""
 
 
 def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progress) -> Reading:
@@ -76,13 +79,14 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
     """Both clips, of one size and number of frames. Raises VaectlError, naming the file, for any that are not."""
     begun = time.monotonic()
-    source_size = None
+    source_size = note = None
     if reading.real_is_prepared:
         real = read_video(pair.real)
         stored = real.frames[0, 0].numel()
     else:
         real, info = read_clip_and_facts(pair.real, reading.protocol)
         source_size, stored = (info.width, info.height), info.width * info.height
+        note = f"{pair.real}: {others_left_out(info)}" if info.other_videos else None
     generated = None
     if pair.generated:
         prepared = reading.generated_is_prepared
@@ -93,7 +97,7 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
         )
         if generated.frames.shape != real.frames.shape:
             raise VaectlError(f"{pair.generated}: has {_extent(generated)}, its original {pair.real} {_extent(real)}")
-    return DecodedPair(pair, real, generated, stored, time.monotonic() - begun)
+    return DecodedPair(pair, real, generated, stored, time.monotonic() - begun, note)
 
 
 def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, protocol: ClipProtocol) -> Clip:

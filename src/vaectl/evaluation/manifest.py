@@ -7,6 +7,7 @@ frames.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -54,6 +55,9 @@ class ManifestClip:
     height: int = 0
     generated_bytes: int = 0
     origin_bytes: int = 0
+    generated_sha256: str = ""
+    """Of the content of the file, in hexadecimal digits; empty in manifests of earlier versions."""
+    origin_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 _CLIP = TypeAdapter(ManifestClip)
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def journals(folder: Path) -> list[Path]:

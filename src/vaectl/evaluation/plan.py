@@ -16,7 +16,15 @@ import torch
 
 from vaectl.engine import tell_no_effect
 from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, ManifestModel, read_manifest
+from vaectl.evaluation.manifest import (
+    MANIFEST,
+    ORIGIN,
+    Manifest,
+    ManifestClip,
+    ManifestModel,
+    checksum,
+    read_manifest,
+)
 from vaectl.evaluation.protocol import protocol_of
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
@@ -160,16 +168,18 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
 
 
 def is_there(folder: Path, clip: ManifestClip) -> bool:
-    """Whether a clip is finished and its files are as it left them."""
+    """Whether a clip is finished and its files are as it left them, byte for byte."""
 
-    def size(place: str) -> int:
+    def unchanged(place: str, size: int, sha256: str) -> bool:
         file = folder / place
-        return file.stat().st_size if file.is_file() else -1
+        if not file.is_file() or file.stat().st_size != size:
+            return False
+        return not sha256 or checksum(file) == sha256  # earlier versions recorded none
 
     return (
         clip.status == "ok"
-        and size(clip.generated) == clip.generated_bytes
-        and (clip.origin is None or size(clip.origin) == clip.origin_bytes)
+        and unchanged(clip.generated, clip.generated_bytes, clip.generated_sha256)
+        and (clip.origin is None or unchanged(clip.origin, clip.origin_bytes, clip.origin_sha256))
     )
 
 

@@ -17,8 +17,8 @@ import torch
 
 from vaectl import memory
 from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
-from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
+from vaectl.errors import UsageError, VaectlError, unforeseen
+from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
 from vaectl.io.lock import locked
@@ -27,7 +27,7 @@ from vaectl.options import PrepareEvalOptions
 from vaectl.pipeline import ahead, batches_of_alike, in_parallel
 from vaectl.progress import Progress, Silent
 from vaectl.ranks import device_of_rank, is_main, rank, together, wait_for_others, world_size
-from vaectl.video.clip import Clip
+from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.write import write_video
 
 
@@ -92,6 +92,8 @@ class Made:
     frames: torch.Tensor | None = None
     """(T, 3, H, W) uint8, out of the network."""
     reason: str | None = None
+    note: str | None = None
+    """What the user should know about the source."""
 
 
 def make(
@@ -110,7 +112,9 @@ def make(
                     progress.warn(made.reason)
                     journal.add(replace(made.entry, status="failed", reason=made.reason))
                 else:
-                    journal.add(write(made, options))
+                    if made.note:
+                        progress.warn(made.note)
+                    journal.add(written(made, options, progress))
                 progress.advance(frames)
     finally:
         progress.finish()
@@ -129,11 +133,15 @@ def through_network(
 
 def read(options: PrepareEvalOptions, entry: ManifestClip) -> Made:
     """The frames of a clip, or the reason why there are none."""
+    source = options.real_video_dir / entry.source
     try:
-        clip, info = read_clip_and_facts(options.real_video_dir / entry.source, protocol_of(options))
+        clip, info = read_clip_and_facts(source, protocol_of(options))
     except VaectlError as error:
         return Made(entry, reason=str(error))
-    return Made(entry, clip, info.width * info.height)
+    except Exception as error:  # what nobody foresaw in one clip must not cost the others
+        return Made(entry, reason=str(unforeseen(source, error)))
+    note = f"{source}: {others_left_out(info)}" if info.other_videos else None
+    return Made(entry, clip, info.width * info.height, note=note)
 
 
 def shape_of(made: Made) -> torch.Size | None:
@@ -162,15 +170,32 @@ def reconstruct_batch(
         )
     except UsageError:
         raise
-    except VaectlError as error:
+    except Exception as error:
         if len(batch) == 1:
-            yield replace(first, reason=str(error))
+            known = (
+                error
+                if isinstance(error, VaectlError)
+                else unforeseen(options.real_video_dir / first.entry.source, error)
+            )
+            yield replace(first, reason=str(known))
         else:
             for made in batch:
                 yield from reconstruct_batch([made], model, limits, options, progress)
         return
     for made, frames in zip(batch, results, strict=True):
         yield replace(made, frames=frames)
+
+
+def written(made: Made, options: PrepareEvalOptions, progress: Progress) -> ManifestClip:
+    """How the manifest lists a clip after writing it. Raises where disk or folder stop the next one as well."""
+    try:
+        return write(made, options)
+    except (VaectlError, OSError):
+        raise
+    except Exception as error:
+        reason = str(unforeseen(options.real_video_dir / made.entry.source, error))
+        progress.warn(reason)
+        return replace(made.entry, status="failed", reason=reason)
 
 
 def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
@@ -182,19 +207,22 @@ def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
         rate = options.sample_fps / options.sample_rate
         clip = replace(clip, timestamps=tuple(index / rate for index in range(len(clip))), frame_rate=rate)
 
-    def store(place: str, frames: torch.Tensor) -> int:
+    def store(place: str, frames: torch.Tensor) -> tuple[int, str]:
         file, lossless = folder / place, options.format == "mkv"
         write_video(file, replace(clip, frames=frames), lossless=lossless, overwrite=True)
-        return file.stat().st_size
+        return file.stat().st_size, checksum(file)
 
     height, width = clip.frames.shape[2:]
-    origin_bytes = store(entry.origin, clip.frames) if entry.origin else 0
+    origin_bytes, origin_sha256 = store(entry.origin, clip.frames) if entry.origin else (0, "")
+    generated_bytes, generated_sha256 = store(entry.generated, made.frames)
     return replace(
         entry,
         status="ok",
         frames=len(clip),
         width=width,
         height=height,
-        generated_bytes=store(entry.generated, made.frames),
+        generated_bytes=generated_bytes,
         origin_bytes=origin_bytes,
+        generated_sha256=generated_sha256,
+        origin_sha256=origin_sha256,
     )

@@ -12,7 +12,7 @@ from pydantic import Field
 from vaectl.engine import Beside
 from vaectl.errors import VaectlError
 from vaectl.video.clip import Clip, VideoInfo
-from vaectl.video.read import VideoReader
+from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 
 
@@ -67,7 +67,7 @@ def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, Video
             )
         frames = [
             scale_and_crop(batch.frames, protocol.resolution, protocol.crop_size)
-            for batch in reader.clips(*wanted, batch_size=FRAMES_AT_ONCE)
+            for batch in reader.clips(*wanted, batch_size=frames_at_once(reader.info, FRAMES_AT_ONCE))
         ]
         return Clip(torch.cat(frames), times, reader.info.frame_rate / protocol.sample_rate), reader.info
 

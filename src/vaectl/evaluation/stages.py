@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 
 from vaectl.engine import Limits, generator_for, reconstruct_frames
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
 from vaectl.evaluation.pairs import Pair
 from vaectl.evaluation.protocol import memory_beside
@@ -64,6 +64,9 @@ def compare_all(
         if model:
             clips = succeeded(through_model(clips, model, options, progress), found)
         for batch in batches_of_alike(clips, lambda clip: clip.real.frames.shape, options.batch_size):
+            for clip in batch:
+                if clip.note:
+                    progress.warn(clip.note)
             compare(batch, metrics, report, found)
             progress.advance(sum(len(clip.real) for clip in batch))
 
@@ -78,6 +81,8 @@ def decode(
             return read_pair(pair, reading)
         except VaectlError as error:
             return Failed(pair, str(error))
+        except Exception as error:  # what nobody foresaw in one clip must not cost the others
+            return Failed(pair, str(unforeseen(pair.real, error)))
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
     # Tiles are there to save memory, which clips that wait would take.
@@ -108,6 +113,8 @@ def through_model(
             raise
         except VaectlError as error:
             yield Failed(pair, str(error))
+        except Exception as error:
+            yield Failed(pair, str(unforeseen(pair.real, error)))
         else:
             yield replace(clip, generated=replace(clip.real, frames=made))
 
@@ -124,6 +131,9 @@ def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilde
         }
     except VaectlError as error:
         found.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
+        return
+    except Exception as error:
+        found.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
         return
     for metric in metrics.values():
         if isinstance(metric, SetMetric):

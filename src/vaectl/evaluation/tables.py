@@ -13,12 +13,13 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
     """One row for each clip and frame, counted from 0, with a column for each metric of frames, at full precision.
 
     A metric of neighbouring frames stands in the row of the second, and leaves that of the first empty. An exact frame
-    has a PSNR of inf. Replaces what is there, all or nothing.
+    has a PSNR of inf. It is UTF-8 also where a name is not: such bytes are written as `\\udcff`, as on the screen.
+    Replaces what is there, all or nothing.
     """
     metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
     with (
         replacing(path, overwrite=True) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["clip", "frame", *metrics])

@@ -170,7 +170,8 @@ def _encoded(
 
 
 def _opened(path: Path) -> InputContainer:
-    return av.open(f"file:{path.absolute()}")  # "file:", because a colon in the name would read as a protocol
+    # "file:", because a colon in the name would read as a protocol.
+    return av.open(f"file:{path.absolute()}", metadata_errors="replace")
 
 
 def _priming(context: AudioCodecContext) -> Fraction:

@@ -32,7 +32,7 @@ class ColorTags:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The facts of the first real video stream of a file (or of a still image)."""
+    """The facts of the video stream of a file that players show (or of a still image)."""
 
     path: Path
     width: int
@@ -55,6 +55,17 @@ class VideoInfo:
     """Each frame holds two half-pictures of different times; they are given as they are stored."""
     is_image: bool
     has_audio: bool
+    other_videos: int = 0
+    """Video streams that the file holds besides the one that is read: the default one, else the largest."""
+
+
+def others_left_out(info: VideoInfo) -> str:
+    """What to say about a file with several video streams."""
+    count = info.other_videos
+    return (
+        f"holds {count + 1} video streams; the one of {info.width}x{info.height} that players show is read, "
+        f"{'the other' if count == 1 else f'the other {count}'} left out"
+    )
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vaectl.errors import VaectlError
+from vaectl.shortage import is_memory_shortage
 
 # swscale's SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: as numbers, because PyAV names the
 # last three only from version 18 on. With them 8-bit results are the nearest level; without, several levels off.
 _ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
 _LIMITED, _FULL = 1, 2
+_AT_ONCE = 2**20
+"""Pixels that are computed with together, where numbers take more than a byte."""
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 # Codecs whose specification reads an absent range flag as limited, also for gray.
@@ -83,7 +86,9 @@ class RgbConverter:
                 dst_color_range=_FULL,
                 interpolation=_ACCURATE,
             )
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if is_memory_shortage(error):
+                raise MemoryError(str(error)) from None
             name = frame.format.name
             raise VaectlError(f"its pixel format {name} is not supported; convert it to 8 or 16 bits first") from None
         dtype = np.uint16 if deep else np.uint8
@@ -126,6 +131,14 @@ def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8 | np.uint16]) -> 
     return samples.reshape(plane.height, -1)[:, : plane.width]
 
 
-def _scaled(plane: NDArray[np.integer], factor: NDArray[np.integer] | int, white: int) -> NDArray[np.uint32]:
-    """plane * factor / white to the nearest integer."""
-    return (plane.astype(np.uint32) * np.asarray(factor, np.uint32) + white // 2) // white
+def _scaled(plane: NDArray[np.integer], factor: NDArray[np.integer] | int, white: int) -> NDArray[np.integer]:
+    """plane * factor / white to the nearest integer. Some rows at a time: a large picture would take gigabytes."""
+    factors = np.broadcast_to(np.asarray(factor), plane.shape)
+    scaled = np.empty(plane.shape, plane.dtype)
+    height, width = plane.shape
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        some = slice(top, top + rows)
+        product = plane[some].astype(np.uint32) * factors[some].astype(np.uint32)
+        scaled[some] = (product + white // 2) // white
+    return scaled

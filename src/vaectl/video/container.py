@@ -1,4 +1,4 @@
-"""Opening a file with FFmpeg and choosing its picture stream. Every way in which that fails becomes one clear line.
+"""Opening a file with FFmpeg, choosing its picture stream and decoder. Each way to fail becomes one clear line.
 
 It knows nothing of frames: what is in the stream is for `probe`, `index` and `read`.
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import io
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import av
-import av.logging
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.video.messages import listening, of_this_thread
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"),
@@ -33,6 +35,12 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg,ivf,nut,mxf,dv,yuv4mpegpipe,"
     "h264,hevc,obu,av1,apng,png_pipe,jpeg_pipe,webp_pipe,webp_anim,bmp_pipe,tiff_pipe"
 )
+
+
+# Formats without a table of their packets, of which FFmpeg reads megabytes to find out what they hold.
+_READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
+_ACCOMPANYING = Disposition.attached_pic | Disposition.timed_thumbnails
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def is_image(container: InputContainer) -> bool:
@@ -71,35 +79,83 @@ def _check(path: Path) -> None:
         raise VaectlError(f"{path} is empty (0 bytes); get the file again")
 
 
+class Opened(NamedTuple):
+    """A file with its picture stream."""
+
+    container: InputContainer
+    stream: VideoStream
+    problem: str | None = None
+    """What the demuxer said against the part of the file that it read to find out what it holds."""
+
+
 @contextmanager
-def open_video(path: Path, threads: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open `path` and give its first picture stream that is no cover art; `threads` decode it, 0 for one on each core.
+def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
+    """Open `path` and its picture stream, the one that players show; `threads` decode it, 0 for one on each core.
 
     Raises UsageError for a path that is no readable file, VaectlError for a file without a video that can be decoded.
     """
     _check(path)
-    # PyAV frees a decoder while it holds the interpreter lock, and waits for the decoder's threads. With FFmpeg's
-    # messages on, one of these may wait for the lock, to log: both hang. Older torchvisions switch them on.
-    if av.logging.get_level() is not None:
-        av.logging.set_level(None)
+    with listening():
+        container, problem = _open(path)
+        if problem:  # packets that were read then are not read again: have them read when they are wanted
+            container.close()
+            container, problem = _open(path, {"probesize": "5000", "analyzeduration": "0"})
+        with container:
+            streams = picture_streams(container)
+            if not streams:
+                held = "only sound" if container.streams.audio else "no picture"
+                raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
+            stream = max(streams, key=_prominence)
+            if stream.codec_context is None:
+                raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", 1 if is_image(container) else threads
+            yield Opened(container, stream, problem)
+
+
+def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:
     # An image goes in as bytes, because FFmpeg takes a name such as "a%03d.png" for a numbered sequence. Other names
     # are marked as files, because a colon in them would read as a protocol.
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
     try:
-        container = av.open(source, options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
+        with of_this_thread() as messages:
+            # Tags are for people, and many old files have them in another encoding: that must not cost the video.
+            container = av.open(
+                source,
+                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
+                metadata_errors="replace",
+            )
     except av.error.FFmpegError as error:
         raise VaectlError(
             f"{path} is not a video that can be read, or its end is missing ({error.strerror}); "
             "play it to check, and get the file again"
         ) from None
-    with container:
-        assert isinstance(container, InputContainer)
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            held = "only sound" if container.streams.audio else "no picture"
-            raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
-        yield container, stream
+    assert isinstance(container, InputContainer)
+    name = container.format.name
+    errors = (message.text.strip() for message in messages if message.source == name and message.is_error)
+    return container, next(errors, None) if name in _READ_AHEAD else None
+
+
+def picture_streams(container: InputContainer) -> list[VideoStream]:
+    """All that hold moving pictures: no cover art, no thumbnails."""
+    return [s for s in container.streams.video if not s.disposition & _ACCOMPANYING]
+
+
+def _prominence(stream: VideoStream) -> tuple[bool, int]:
+    """What players go by: the stream that is marked as the default, then the largest, then the first."""
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), context.width * context.height if context else 0
+
+
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """What decodes the stream: FFmpeg's choice, except where that leaves out the alpha of VP8 and VP9.
+
+    In WebM alpha is a stream of its own within the packets, which only the codec's reference decoder puts together.
+    """
+    context = stream.codec_context
+    with_alpha = _ALPHA_DECODERS.get(context.name)
+    if with_alpha is None or stream.metadata.get("alpha_mode") != "1":
+        return context
+    decoder = av.CodecContext.create(with_alpha, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata, decoder.thread_count = context.extradata, context.thread_count
+    return decoder

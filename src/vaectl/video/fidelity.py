@@ -14,6 +14,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vaectl.video.color import RgbConverter
+from vaectl.video.crop import Crop
+from vaectl.video.stored import StoredFrames, is_sited
 
 
 class CodecFidelity:
@@ -30,6 +32,7 @@ class CodecFidelity:
         decoder.width, decoder.height = encoder.width, encoder.height
         self._decoder = decoder
         self._to_rgb = RgbConverter(still=still, codec=codec)
+        self._stored = StoredFrames(Crop(), is_sited=is_sited(codec, "", None, still=still))
         self._given: deque[NDArray[np.uint8]] = deque()
         self._errors: list[float] = []
         self._floor = 0.0
@@ -44,7 +47,7 @@ class CodecFidelity:
             for frame in self._decoder.decode(packet):
                 given = self._given.popleft().astype(np.int32)
                 _, height, width = given.shape
-                planes = self._to_rgb(frame, width, height)
+                planes = self._to_rgb(self._stored(frame), width, height)
                 self._floor = 1 / given.size
                 self._errors.append(
                     sum(float(np.mean((channel - plane) ** 2)) for channel, plane in zip(given, planes, strict=True))

@@ -6,20 +6,20 @@ Knows packets and times, and decodes only where packets cannot tell; it converts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import av
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.video.clip import VideoInfo
-from vaectl.video.container import fraction, open_video
-from vaectl.video.intact import is_cut_short
+from vaectl.video.container import Opened, fraction, open_video
+from vaectl.video.decode import DamageError, decode, demux
+from vaectl.video.intact import CUT_SHORT, Break, first_break, may_end_anywhere
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
 # Codecs with one shown frame in each packet (VP8: in each that says so).
@@ -27,9 +27,8 @@ _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "ffv1", "prores", "mjpeg", "png", "rawvideo", "gif", "apng"}
 )
 # Where each packet carries the time of its frame, so that one can seek by it.
+_FORMATS_WITH_TABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "avi"})
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-# H.264 and H.265 let that many frames be decoded before one that is shown first.
-_LONGEST_REORDERING = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,11 @@ class _Timing(NamedTuple):
     pts: int | None
     dts: int | None
     is_key: bool
+    shift: int
+    """What its times lack in a stream that was joined out of several."""
+    place: tuple[int, int] = (0, 0)
+    """Of a packet: its position in the file, and its size."""
+    is_shown: bool = True
 
 
 def build_index(info: VideoInfo) -> FrameIndex:
@@ -61,49 +65,65 @@ def build_index(info: VideoInfo) -> FrameIndex:
     """
     if info.is_image:
         return FrameIndex((Fraction(0),), (), (), None)
-    with open_video(info.path) as (container, stream):
+    with open_video(info.path) as opened:
+        container, stream, _ = opened
         tick = fraction(stream.time_base) or 1 / info.frame_rate
-        seekable = container.format.name in _SEEKABLE_FORMATS
+        name = container.format.name
+        seekable = name in _SEEKABLE_FORMATS
         times_tag = container.metadata.get(FRAME_TIMES_TAG)
-        packets, damage = _scan_packets(container, stream)
-        has_pts = container.format.name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
-        if has_pts and _tell_all(packets, info):
-            frames = sorted(packets, key=_pts)
-        else:
-            frames, broken = _scan_frames(info.path)
-            damage = damage or broken
-    if is_cut_short(info.path):
-        damage = "it is cut short"
-
-    if damage and packets:  # the last packet may lack its end; what is missing is decoded after it
-        if has_pts:  # and shown no earlier than that
-            frames = [frame for frame in frames if _pts(frame) < (packets[-1].dts or 0)]
-        else:
-            frames = frames[: max(0, len(packets) - _LONGEST_REORDERING)]
+        until = first_break(info.path, name, stream.id)
+        table = [(entry.pos, entry.size) for entry in stream.index_entries if entry.size]
+        packets, damage = _scan_packets(info.path, opened, until)
+        has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
+        reorders = stream.codec_context.codec.reorder
+    if damage is None and name in _FORMATS_WITH_TABLE and (until := _first_missing(table, packets)):
+        with open_video(info.path) as opened:
+            packets, damage = _scan_packets(info.path, opened, until)
+    packets = [packet for packet in packets if packet.is_shown]
+    whole = damage is None or (until is not None and until.reason == CUT_SHORT)  # what is there of it
+    if whole and has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
+        frames = sorted(packets, key=_shown)
+        if damage and damage.pts is not None and reorders:
+            frames = [frame for frame in frames if _pts(frame) < damage.pts]
+    else:
+        frames, damage = _scan_frames(info.path, until)
+    if damage is None and has_pts and may_end_anywhere(info.path, name):
+        frames = _without_tail(frames, packets)
     pts = [frame.pts for frame in frames if frame.pts is not None]
-    dts = sorted(packet.dts for packet in packets if packet.dts is not None)
-    if has_pts and len(pts) == len(frames) and _is_increasing(pts):
-        times = true_times([t * tick for t in pts], times_tag)
+    shown = [frame.pts + frame.shift for frame in frames if frame.pts is not None]
+    dts = sorted(packet.dts + packet.shift for packet in packets if packet.dts is not None)
+    if has_pts and len(pts) == len(frames) and _is_increasing(shown):
+        times = true_times([t * tick for t in shown], times_tag)
     elif len(dts) == len(frames) and _is_increasing(dts):
         times, pts = [t * tick for t in dts], []
     else:
         times, pts = [i / info.frame_rate for i in range(len(frames))], []
     keyframes = sorted(_pts(packet) for packet in packets if packet.is_key) if pts and seekable else []
-    return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), damage)
+    reason = str(until.reason if until and damage else damage or "") or None
+    return FrameIndex(tuple(times), tuple(pts), tuple(keyframes), reason)
 
 
-def _scan_packets(container: InputContainer, stream: VideoStream) -> tuple[list[_Timing], str | None]:
-    """The packets of frames that are shown, in decoding order, up to the first damage, and what that is."""
+def _first_missing(table: Sequence[tuple[int, int]], packets: Sequence[_Timing]) -> Break | None:
+    """The first packet that the table of an MP4 or AVI file lists, by its place and size, and the file lacks."""
+    if len(packets) >= len(table):
+        return None
+    offset = packets[0].place[0] - table[0][0] if packets else 0
+    listed = [(position + offset, size) for position, size in table]
+    first = next((i for i, packet in enumerate(packets) if packet.place != listed[i]), len(packets))
+    return Break(listed[first][0], f"its table lists {len(table)} frames, {len(packets)} are there")
+
+
+def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
+    """The packets in decoding order, up to the first damage, and what that is."""
     packets: list[_Timing] = []
     try:
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                return packets, "a packet is damaged"
-            # Empty: PyAV's mark of the end, or an AVI's that the frame before stays. Discarded: outside the edit list.
-            if packet.size and not packet.is_discard and not _is_hidden_vp8(packet):
-                packets.append(_Timing(packet.pts, packet.dts, packet.is_keyframe))
-    except av.error.FFmpegError as error:
-        return packets, f"reading fails ({error.strerror})"
+        for packet, shift, _ in demux(path, opened, until):
+            shown = not packet.is_discard and not _is_hidden_vp8(packet)  # discarded: outside the edit list
+            packets.append(
+                _Timing(packet.pts, packet.dts, packet.is_keyframe, shift, (packet.pos or 0, packet.size), shown)
+            )
+    except DamageError as damage:
+        return packets[: damage.packet], damage
     return packets, None
 
 
@@ -118,31 +138,60 @@ def _tell_all(packets: list[_Timing], info: VideoInfo) -> bool:
         info.codec in _FRAME_PER_PACKET
         and not info.is_interlaced  # two packets, one for each half-picture, may make a frame
         and all(packet.pts is not None for packet in packets)
-        and _is_increasing(sorted(map(_pts, packets)))
+        and _is_increasing(sorted(map(_shown, packets)))
         # Frames shown before the first keyframe may need what came before the file was cut, and are then not decoded.
         and bool(packets)
         and packets[0].is_key
-        and packets[0] == min(packets, key=_pts)
+        and packets[0] == min(packets, key=_shown)
+        and packets[-1].shift == 0  # where a piece begins, as well
     )
 
 
-def _scan_frames(path: Path) -> tuple[list[_Timing], str | None]:
+def _begins_with(packet: _Timing, path: Path) -> bool:
+    """Whether the first frame that decoding gives is that of the first packet; some decoders wait for a better one."""
+    with closing(decode(path, threads=1)) as pictures:
+        try:
+            first = next(pictures, None)
+        except DamageError:
+            return True  # what is damaged shows when it is read
+    return first is not None and first.frame.pts == packet.pts
+
+
+def _scan_frames(path: Path, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
     """The frames that decoding gives, in presentation order, up to the first damage, and what that is."""
     frames: list[_Timing] = []
-    with open_video(path) as (container, stream):
-        try:
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    return frames, "a frame is damaged"
-                frames.append(_Timing(frame.pts, frame.dts, frame.key_frame))
-        except av.error.FFmpegError as error:
-            return frames, f"decoding fails ({error.strerror})"
+    try:
+        for frame, shift in decode(path, until=until):
+            frames.append(_Timing(frame.pts, frame.dts, frame.key_frame, shift))
+    except DamageError as damage:
+        return frames, damage
     return frames, None
+
+
+def _without_tail(frames: list[_Timing], packets: list[_Timing]) -> list[_Timing]:
+    """Up to where frames are missing among the last: a recording may have been cut, and its end is declared nowhere.
+
+    What is shown after the last packet's own decoding time may have lost frames that would have been decoded later.
+    """
+    if len(packets) < 3 or packets[-1].dts is None:
+        return frames
+    complete = packets[-1].dts + packets[-1].shift
+    times = [_shown(frame) for frame in frames]
+    steps = [after - before for before, after in pairwise(times)]
+    usual = [step for time, step in zip(times[1:], steps, strict=True) if time <= complete]
+    for number, (time, step) in enumerate(zip(times[1:], steps, strict=True), 1):
+        if time > complete and usual and step > max(usual) * Fraction(3, 2):
+            return frames[:number]
+    return frames
 
 
 def _pts(timing: _Timing) -> int:
     """Its pts, or where the file has none, its dts: the same but for a delay."""
     return timing.pts if timing.pts is not None else timing.dts or 0
+
+
+def _shown(timing: _Timing) -> int:
+    return _pts(timing) + timing.shift
 
 
 def _is_increasing(ticks: Sequence[int]) -> bool:

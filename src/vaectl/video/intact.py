@@ -1,46 +1,77 @@
-"""Whether the end of a file is there, by the sizes that its container declares. Knows boxes and chunks, no pictures.
+"""Whether a file is whole, by the sizes and the order that its container declares. Knows no pictures.
 
-FFmpeg reads a file that was cut short as if it ended there; a clip must not come out short without a word.
+FFmpeg reads a file that was cut short as if it ended there, and skips what it does not understand; a clip must not come
+out short without a word. What a file says of itself is read by `isobmff`, `matroska`, `mpegts`, and here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+from vaectl.video import isobmff, matroska, mpegts
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+CUT_SHORT = "it is cut short"
+
+
+class Break(NamedTuple):
+    """Where a file is no longer what it should be."""
+
+    position: int
+    """Byte of the file."""
+    reason: str
 
 
 def is_cut_short(path: Path) -> bool:
-    """True where an MP4, MOV, Matroska, WebM, AVI, WebP, GIF or JPEG file lacks its end. Other formats give False."""
+    """True where an MP4, MOV, Matroska, WebM, AVI, WebP, GIF, PNG or JPEG file lacks its end; for others False."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
-            return _boxes_end(file, size) > size
-        if head[:4] == b"RIFF":
-            return _chunks_end(file, size) > size
-        if head[:4] == b"\x1aE\xdf\xa3":
-            return _elements_end(file, size) > size
-        if head[:4] == b"GIF8":
-            return _blocks_end(path.read_bytes()) > size
-        if head[:2] == b"\xff\xd8":
-            data = path.read_bytes()
-            return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image, start of scan
-    return False
+        return _end(file, size) > size
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box of an ISO base media file ends (ISO/IEC 14496-12, 4.2)."""
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8 or not head[4:8].isalnum():  # a box that goes on to the end of the file, or junk after the last
-            return end
-        end += length
-    return end
+def first_break(path: Path, container: str, stream: int) -> Break | None:
+    """The first place where the file is broken, None where it is whole as far as its structure tells.
+
+    Args:
+        container: FFmpeg's name of the format.
+        stream: FFmpeg's id of the picture stream, in a transport stream its packet identifier.
+    """
+    place: int | None = None
+    if container == "matroska,webm":
+        place = matroska.first_break(path)
+    elif container == "mpegts":
+        place = mpegts.Continuity(path, stream).first_break()
+    if place is not None:
+        return Break(place, f"it is damaged at byte {place}")
+    return Break(path.stat().st_size, CUT_SHORT) if is_cut_short(path) else None
+
+
+def may_end_anywhere(path: Path, container: str) -> bool:
+    """Whether the file is of a kind that declares no end: a recording that was stopped may have lost its last frames.
+
+    `container` is FFmpeg's name of the format.
+    """
+    return container in ("mpegts", "mpeg") or (container == "matroska,webm" and matroska.is_live(path))
+
+
+def _end(file: BinaryIO, size: int) -> int:
+    """Where the file ends by what it declares; 0 where it declares nothing."""
+    head = file.read(12)
+    if head[4:8] in isobmff.FIRST_BOXES:
+        return isobmff.end(file, size)
+    if head[:4] == b"RIFF":
+        return _chunks_end(file, size)
+    if head[:4] == matroska.EBML:
+        return matroska.end(file, size)
+    file.seek(0)
+    if head[:8] == _PNG:
+        return _png_end(file)
+    if head[:4] == b"GIF8":
+        return _blocks_end(file.read())
+    if head[:2] == b"\xff\xd8":
+        return _jpeg_end(file.read())
+    return 0
 
 
 def _chunks_end(file: BinaryIO, size: int) -> int:
@@ -56,21 +87,15 @@ def _chunks_end(file: BinaryIO, size: int) -> int:
     return end
 
 
-def _elements_end(file: BinaryIO, size: int) -> int:
-    """Where the Segment ends (RFC 8794): each element is an id, a length, and that many bytes."""
-    end = 0
-    while end < size:
-        file.seek(end)
-        head = file.read(12)
-        id_width = next((len(name) for name in _ELEMENTS if head.startswith(name)), 0)
-        if id_width == 0 or not head[id_width:]:
-            return end
-        length_width = 9 - head[id_width].bit_length()
-        length = int.from_bytes(head[id_width : id_width + length_width], "big") & ((1 << 7 * length_width) - 1)
-        if length == (1 << 7 * length_width) - 1:  # unknown: written as a live stream
-            return end
-        end += id_width + length_width + length
-    return end
+def _png_end(file: BinaryIO) -> int:
+    """Where the closing chunk of a PNG ends (ISO/IEC 15948, 5.3); beyond the file where there is none."""
+    at = len(_PNG)
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        at += 12 + int.from_bytes(head[:4], "big")
+        if len(head) < 8 or head[4:8] == b"IEND":
+            return at
 
 
 def _blocks_end(data: bytes) -> int:
@@ -90,5 +115,19 @@ def _blocks_end(data: bytes) -> int:
     return end if end >= size or data[end] == ord(";") else size + 1  # many files do without the closing ";"
 
 
-# EBML header, Segment, Void.
-_ELEMENTS = (b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\xec")
+def _jpeg_end(data: bytes) -> int:
+    """Where the first picture of a JPEG ends (ITU-T T.81, B.1.1); beyond the file where it does not.
+
+    Cameras put more behind it: another picture, or a film.
+    """
+    end = 2
+    while 0 <= (end := data.find(b"\xff", end)) < len(data) - 1:
+        marker = data[end + 1]
+        end += 2
+        if marker == 0xD9:  # end of image
+            return end
+        if marker == 0xFF:  # the first of two fill bytes
+            end -= 1
+        elif marker not in (0x00, 0x01, *range(0xD0, 0xD8)):  # of those in the scan, none has a length
+            end += int.from_bytes(data[end : end + 2], "big")
+    return len(data) + 1

@@ -4,47 +4,90 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
-import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vaectl.errors import VaectlError
+from vaectl.video import isobmff, matroska
 from vaectl.video.clip import ColorTags, VideoInfo
-from vaectl.video.container import fraction, frame_rate_of, is_image, open_video
+from vaectl.video.container import IMAGE_EXTENSIONS, fraction, frame_rate_of, is_image, open_video, picture_streams
+from vaectl.video.crop import Crop
+from vaectl.video.decode import first_frame
 from vaectl.video.intact import is_cut_short
 from vaectl.video.orient import Orientation, orientation_of
+from vaectl.video.stored import is_sited
+from vaectl.video.tiff import read_tiff
 
 
-def probe(path: Path | str, threads: int = 0) -> VideoInfo:
-    """The facts of the video or image at `path`, decoding with `threads` threads, 0 for one on each core.
+def probe(path: Path | str) -> VideoInfo:
+    """The facts of the video or image at `path`.
 
     Raises UsageError for a path that is no readable file, VaectlError for one that holds no video.
     """
-    return probe_with_orientation(Path(path), threads)[0]
+    return probe_with_layout(Path(path))[0]
 
 
-def probe_with_orientation(path: Path, threads: int = 0) -> tuple[VideoInfo, Orientation]:
-    """`probe`, and how the stored frames are to be turned."""
-    with open_video(path, threads) as (container, stream):
+class Layout(NamedTuple):
+    """What to do with a stored frame to show it: leave out its borders, convert its colours, and turn it."""
+
+    crop: Crop = Crop()
+    is_sited: bool = True
+    """See `vaectl.video.stored.is_sited`."""
+    orientation: Orientation = Orientation()
+
+
+def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
+    """`probe`, and what to do with the frames."""
+    if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and (picture := read_tiff(path)) is not None:
+        return _info_of_tiff(path, picture), Layout()
+    with open_video(path, threads=1) as opened:
+        container, stream, _ = opened
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short; get the file again")
-        try:
-            frame = next(container.decode(stream), None)
-        except av.error.FFmpegError:
-            frame = None
+        frame, problem = first_frame(path, opened)
+        if problem and is_image(container):
+            raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
         if frame is None:
             raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
-        orientation = orientation_of(frame)
-        return _info(path, container, stream, frame, orientation), orientation
+        context = stream.codec_context
+        sited = is_sited(context.name, container.format.name, context.extradata, still=is_image(container))
+        layout = Layout(_crop(path, container, stream), sited, orientation_of(frame))
+        return _info(path, container, stream, frame, layout), layout
 
 
-def _info(
-    path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, orientation: Orientation
-) -> VideoInfo:
-    still = is_image(container)
-    width, height = frame.width, frame.height
+def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:
+    return VideoInfo(
+        path=path,
+        width=picture.width,
+        height=picture.height,
+        frame_rate=Fraction(1),
+        frame_count=1,
+        codec="tiff",
+        pixel_format=picture.format.name,
+        bit_depth=max(component.bits for component in picture.format.components),
+        color=ColorTags(),
+        sample_aspect_ratio=Fraction(1),
+        rotation=0,
+        is_interlaced=False,
+        is_image=True,
+        has_audio=False,
+    )
+
+
+def _crop(path: Path, container: InputContainer, stream: VideoStream) -> Crop:
+    """What the container leaves out of the picture; FFmpeg tells its own tools only."""
+    crops = {"mov,mp4,m4a,3gp,3g2,mj2": isobmff.crops, "matroska,webm": matroska.crops}.get(container.format.name)
+    found = crops(path) if crops else []
+    streams = list(container.streams.video)
+    return found[streams.index(stream)] if len(found) == len(streams) else Crop()
+
+
+def _info(path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame, layout: Layout) -> VideoInfo:
+    still, crop, orientation = is_image(container), layout.crop, layout.orientation
+    width, height = frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom
     aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
     if orientation.transpose:
         width, height, aspect = height, width, 1 / aspect
@@ -68,6 +111,7 @@ def _info(
         is_interlaced=frame.interlaced_frame,
         is_image=still,
         has_audio=bool(container.streams.audio),
+        other_videos=len(picture_streams(container)) - 1,
     )
 
 

@@ -8,25 +8,35 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-import av
+import numpy as np
 import torch
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.shortage import is_memory_shortage
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
-from vaectl.video.container import open_video
+from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
-from vaectl.video.probe import probe_with_orientation
+from vaectl.video.probe import probe_with_layout
+from vaectl.video.stored import StoredFrames
+from vaectl.video.tiff import read_tiff
+
+_HELD_AT_ONCE = 2**28
+"""Bytes of frames in the size of the file that are worth to be held together."""
+
+
+def frames_at_once(info: VideoInfo, most: int) -> int:
+    """How many frames to read at a time when they become smaller at once: fewer than `most` where they are huge."""
+    return max(1, min(most, _HELD_AT_ONCE // (3 * info.width * info.height)))
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
@@ -50,7 +60,7 @@ class VideoReader:
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
         self._path, self._threads = Path(path), threads
-        self.info, self._orientation = probe_with_orientation(self._path, threads)
+        self.info, self._layout = probe_with_layout(self._path)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -117,85 +127,106 @@ class VideoReader:
         return build_index(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
-        info, orientation, times = self.info, self._orientation, self._index.times
+        info, orientation, times = self.info, self._layout.orientation, self._index.times
         stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
+        prepare = StoredFrames(self._layout.crop, is_sited=self._layout.is_sited)
         convert = RgbConverter(still=info.is_image, codec=info.codec)
-        with closing(self._frames(wanted)) as frames:
+
+        def show(frame: VideoFrame, picture: NDArray[np.uint8]) -> None:
+            try:
+                planes = convert(prepare(frame), *stored)
+            except VaectlError as error:
+                raise VaectlError(f"{self._path}: {error}") from None
+            for channel, plane in zip(picture, planes, strict=True):
+                channel[...] = orientation.apply(plane)
+
+        with self._memory_errors_explained(), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
-                for picture, frame in zip(batch.numpy(), frames, strict=False):
-                    try:
-                        planes = convert(frame, *stored)
-                    except VaectlError as error:
-                        raise VaectlError(f"{self._path}: {error}") from None
-                    for channel, plane in zip(picture, planes, strict=True):
-                        channel[...] = orientation.apply(plane)
+                for picture in batch.numpy():
+                    show(next(frames), picture)
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
+
+    @contextmanager
+    def _memory_errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_shortage(error):
+                raise
+            width, height = self.info.width, self.info.height
+            raise VaectlError(
+                f"{self._path}: out of memory: its frames have {width}x{height} pixels; "
+                "free some, or make it smaller first"
+            ) from None
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""
-        pts, readable = self._index.pts, 0
+        if self.info.is_image and (picture := read_tiff(self._path)) is not None:
+            yield picture
+            return
+        pts, readable, detail = self._index.pts, 0, ""
         with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
             try:
                 for readable, frame in frames:
-                    if frame.is_corrupt or (pts and frame.pts != pts[readable]):
+                    if readable >= len(self._index.times) or (pts and frame.pts != pts[readable]):
                         break
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
                         return
                     readable += 1
-            except av.error.FFmpegError:
-                pass  # as a frame that is missing
-        raise self._damaged(readable, f"frame {readable} is damaged")
+            except DamageError as damage:
+                detail = f" ({damage})"
+        raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _damaged(self, frames: int, reason: str) -> VaectlError:
+    def _damaged(self, frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only the first {frames} of its frames can be read; "
+            f"{self._path}: {reason}, and only the first {frames} of its frames can be read{detail}; "
             "get the file again, or read no more than those"
         )
 
 
 def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
-    """Numbered frames, from one at or before `start` on, that equal those of a full pass."""
+    """Numbered frames, from one at or before `start` on, that equal those of a full pass. Raises DamageError."""
+    number = 0
     for keyframe in _keyframes_before(index, start):
-        with open_video(path, threads) as (container, stream):
-            if keyframe is None:
-                yield from enumerate(container.decode(stream))
+        with closing(decode(path, threads, keyframe)) as pictures:
+            frames = (picture.frame for picture in pictures)
+            first = _first_frame(frames)
+            if first is None or first.pts is None or first.pts > index.pts[start]:
+                continue
+            number = bisect_left(index.pts, first.pts)
+            try:
+                for frame in chain([first], frames):
+                    yield number, frame
+                    number += 1
                 return
-            frames = _decode_from_keyframe(container, stream, keyframe)
-            first = next(frames, None)
-            if first is not None and first.pts is not None and first.pts <= index.pts[start]:
-                yield from enumerate(chain([first], frames), bisect_left(index.pts, first.pts))
-                return
+            except DamageError:  # or what is missing lies before the keyframe: a full pass tells
+                break
+    with closing(decode(path, threads)) as pictures:
+        yield from ((n, picture.frame) for n, picture in enumerate(pictures) if n >= number)
 
 
-def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int | None]:
-    """Ticks of keyframes to try, the nearest first and then ever further back; None stands for the beginning."""
+def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int]:
+    """Ticks of keyframes to try, the nearest first and then ever further back; not the first one of all."""
     if index.pts:
         place, step = bisect_right(index.keyframes, index.pts[start]) - 1, 1
         while place > 0:
             yield index.keyframes[place]
             place, step = place - step, step * 2
-    yield None
 
 
-def _decode_from_keyframe(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
-    """Frames from a keyframe on; none where the file does not keep what its keyframe marks promise.
+def _first_frame(frames: Iterator[VideoFrame]) -> VideoFrame | None:
+    """The frame of the first packet after seeking; None where the file does not keep what its keyframe marks promise.
 
     Seeking may land elsewhere, the mark may be false, the decoder may withhold frames until the picture has recovered:
     all of these show in the first frame. Frames shown before the keyframe but decoded after it are left out, because
     they may refer to frames before it (open GOP).
     """
     try:
-        container.seek(keyframe, stream=stream)
-        packets = container.demux(stream)
-        head = next(packets)
-        frames = (frame for packet in chain([head], packets) for frame in packet.decode())
-        first = next((frame for frame in frames if frame.pts == head.pts), None)
-    except (av.error.FFmpegError, StopIteration):
-        return
-    if head.is_keyframe and first is not None and first.key_frame:
-        yield first
-        yield from frames
+        first = next((frame for frame in frames if frame.opaque == 0), None)
+    except DamageError:
+        return None
+    return first if first is not None and first.key_frame else None

@@ -77,8 +77,9 @@ def resize_exactly(frames: Tensor, width: int, height: int) -> Tensor:
         return frames
     resized = frames.new_empty((*frames.shape[:2], height, width))
     for frame, place in zip(frames, resized, strict=True):  # in float32 they are large
-        values = F.interpolate(frame[None].float(), (height, width), mode="bilinear", antialias=True)
-        place.copy_(values[0].round_().clamp_(0, 255))
+        for channel, target in zip(frame, place, strict=True):
+            values = F.interpolate(channel[None, None].float(), (height, width), mode="bilinear", antialias=True)
+            target.copy_(values[0, 0].round_().clamp_(0, 255))
     return resized
 
 

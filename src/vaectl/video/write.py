@@ -149,6 +149,8 @@ class VideoWriter:
             self._resources = resources.pop_all()
 
     def _container_options(self) -> dict[str, str]:
+        if self._encoding.container in ("matroska", "webm"):
+            return {"fflags": "+bitexact"}  # no random number: the same frames make the same file
         if self._encoding.container not in ("mp4", "mov"):
             return {}
         # Where each track begins and ends is counted in this unit; FFmpeg's own, a millisecond, can cost a frame.

@@ -128,7 +128,7 @@ def test_a_damaged_cache_is_made_anew_and_said(videos: Path, cache: Path, damage
 
 def test_a_cache_of_another_version_is_made_anew(videos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = catalogue(videos, Listener())
-    monkeypatch.setattr(module, "_VERSION", 2)
+    monkeypatch.setattr(module, "_VERSION", module._VERSION + 1)
     listener = Listener()
     assert catalogue(videos, listener) == first
     assert listener.clips[0][1] == 5
@@ -177,10 +177,10 @@ def test_what_was_found_is_kept_when_looking_is_interrupted(
 def test_a_video_that_breaks_its_decoder_is_unreadable(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = module.probe
 
-    def break_on_avi(path: Path, threads: int) -> Any:
+    def break_on_avi(path: Path) -> Any:
         if path.suffix == ".avi":
             raise MemoryError("200 GB of nothing")
-        return probe(path, threads)
+        return probe(path)
 
     monkeypatch.setattr(module, "probe", break_on_avi)
     reasons = catalogue(videos, Listener()).unreadable

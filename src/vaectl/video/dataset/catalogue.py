@@ -25,7 +25,7 @@ from vaectl.video.index import build_index
 from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
 
-_VERSION = 1
+_VERSION = 2
 _SAVE_EVERY = 30.0
 """Seconds between two saves while a tree is looked at."""
 _AT_ONCE = 256
@@ -108,7 +108,7 @@ def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
 def _facts(path: Path) -> Facts | str:
     try:
         size, modified = _identity(path)
-        info = probe(path, threads=1)
+        info = probe(path)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
         frames = info.frame_count or len(build_index(info).times)

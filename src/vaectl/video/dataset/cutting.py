@@ -11,7 +11,7 @@ from torch import Tensor
 from vaectl.errors import VaectlError
 from vaectl.video.dataset.camera import film
 from vaectl.video.dataset.sampling import Draw, Sampling, place, span
-from vaectl.video.read import VideoReader
+from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 
 _FRAMES_AT_ONCE = 4
@@ -53,7 +53,8 @@ class Cutter:
             cut = film(reader.read().frames[0], times, size, side, draw.camera)
         else:
             where = place(draw, sampling, frames)
-            clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=_FRAMES_AT_ONCE)
+            at_once = frames_at_once(reader.info, _FRAMES_AT_ONCE)
+            clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=at_once)
             cut = torch.cat([scale_and_crop(clip.frames, size, side, where.at, exact=False) for clip in clips])
         return cut.flip(-1) if where.flip else cut
 

@@ -1,0 +1,279 @@
+"""Packets and pictures of a stream, up to the first that is damaged or missing. What FFmpeg logs counts as well.
+
+A valid stream may log errors too: one that begins between two keyframes, by itself or after a seam, has packets that
+need what is not there. So messages count from the first keyframe on, and not for pictures shown before it.
+
+This knows packets and pictures, not what they are for; it numbers and times nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from fractions import Fraction
+from functools import partial
+from itertools import chain, islice, takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vaectl.video.container import Opened, decoder_of, fraction, frame_rate_of, open_video
+from vaectl.video.intact import Break
+from vaectl.video.messages import OtherThreads, of_this_thread
+from vaectl.video.mpegts import Continuity
+
+_UNMARKED = frozenset({"gif", "apng"})
+"""Formats of which FFmpeg gives the last packet of a file that is cut short as if it were whole."""
+_JUMP, _BACK = 10, Fraction(1, 10)
+"""Seconds forward, and back, from which on times are those of another recording: FFmpeg's own limits."""
+
+
+class DamageError(Exception):
+    """What comes next is not as it was; the message says why, in a few words."""
+
+    def __init__(self, reason: str, packet: int, pts: int | None = None, frames: Sequence[VideoFrame] = ()) -> None:
+        super().__init__(reason)
+        self.packet = packet
+        """The number, in decoding order, of the first packet that is damaged or missing."""
+        self.pts = pts
+        """Ticks before which everything is shown that was decoded before it; None where the file has no such times."""
+        self.frames = frames
+        """What came out of the decoder when that packet went in."""
+
+
+class _AgainWithOneThreadError(Exception):
+    """Something is wrong, and with several threads one cannot know where."""
+
+
+class TimedPacket(NamedTuple):
+    """A packet and its place in a stream that may have been joined out of several."""
+
+    packet: Packet[VideoStream]
+    shift: int
+    """Ticks to add to its times, so that they go on where the piece before ended."""
+    begins: bool
+    """The first packet of a piece."""
+
+
+class Picture(NamedTuple):
+    """A decoded frame."""
+
+    frame: VideoFrame
+    shift: int
+    """Ticks to add to its times: see `TimedPacket`."""
+
+
+def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[TimedPacket]:
+    """The packets of a stream that hold anything, in decoding order.
+
+    Raises DamageError where one is damaged or cannot be read, and for `until`, which is where the file is known to be
+    broken: before the packet at that place, or at the end.
+    """
+    container, stream, problem = opened
+    continuity = Continuity(path, stream.id) if container.format.name == "mpegts" else None
+    joins = _Joins(container, stream)
+    packets = container.demux(stream)
+    number, last, after_seam = 0, None, False
+    while True:
+        missing = number, None if last is None else last + 1
+        try:
+            with of_this_thread() as messages:
+                packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            raise DamageError(f"reading fails: {error.strerror}", *missing) from None
+        for message in messages:
+            if message.source == container.format.name and message.is_error:
+                raise DamageError(f"reading fails: {message.text.strip()}", *missing)
+        if packet is None:
+            if until is not None:
+                lacks_its_end = container.format.name in _UNMARKED
+                raise DamageError(until.reason, number - lacks_its_end, missing[1])
+            if problem is not None:
+                raise DamageError(f"reading fails: {problem}", *missing)
+            return
+        if not packet.size:  # PyAV's mark of the end, or an AVI's that the frame before stays
+            continue
+        if until is not None and packet.pos is not None and packet.pos >= until.position:
+            raise DamageError(until.reason, *missing)
+        seam = continuity is not None and packet.is_corrupt and not continuity.is_broken(packet.pos or 0)
+        if packet.is_corrupt and not seam:
+            raise DamageError("a packet is damaged", number, packet.dts)
+        packet.is_corrupt = False
+        placed = joins.place(packet, after_seam=after_seam)
+        if placed is None:
+            raise DamageError("frames are missing", *missing)
+        yield TimedPacket(packet, *placed)
+        number, last, after_seam = number + 1, packet.dts, seam
+
+
+class _Joins:
+    """Finds where one recording was joined to another: there the times of a transport stream or Ogg file jump."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._may_jump = bool(Flags.ts_discont & Flags(container.format.flags))
+        self._second = round(1 / (fraction(stream.time_base) or 1))
+        self._step = round(self._second / frame_rate_of(stream))
+        self._expected: int | None = None
+        self._shift = 0
+
+    def place(self, packet: Packet[VideoStream], *, after_seam: bool) -> tuple[int, bool] | None:
+        """The shift of the packet's times, in ticks, and whether a piece begins with it.
+
+        None where there is a gap in time after what may be a seam: then frames were lost there.
+        """
+        known = [ticks for ticks in (packet.dts, packet.pts) if ticks is not None]
+        if not known or not self._may_jump:
+            return self._shift, False
+        time = min(known)  # where FFmpeg makes up the one, it may do so from the piece before
+        ahead = 0 if self._expected is None else time + self._shift - self._expected
+        if after_seam and self._step / 2 < ahead <= _JUMP * self._second:
+            return None
+        begins = ahead > _JUMP * self._second or ahead < -_BACK * self._second
+        if begins:
+            self._shift -= ahead
+        self._step = packet.duration or self._step
+        self._expected = time + self._shift + self._step
+        return self._shift, begins
+
+
+def decode(path: Path, threads: int = 0, keyframe: int | None = None, until: Break | None = None) -> Generator[Picture]:
+    """The pictures of a video in the order in which they are shown, from the keyframe at that tick on.
+
+    With `threads` threads, 0 for one on each core; for `until` see `demux`. Raises DamageError before the first picture
+    that is damaged or missing, and UsageError or VaectlError as `open_video` does.
+    """
+    given = 0
+    if threads != 1:
+        try:
+            with closing(_decode(path, threads, keyframe, until)) as pictures:
+                for picture in pictures:
+                    yield picture
+                    given += 1
+            return
+        except _AgainWithOneThreadError:
+            pass
+    with closing(_decode(path, 1, keyframe, until)) as pictures:
+        yield from islice(pictures, given, None)
+
+
+def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | None]:
+    """The first frame that can be decoded at all, None where there is none, and what is wrong with it or before it."""
+    decoder = decoder_of(opened.stream)
+    problem = None
+    try:
+        for packet, *_ in demux(path, opened):
+            frames, trouble = _decode_packet(decoder, packet)
+            problem = problem or trouble
+            if frames:
+                return frames[0], problem
+    except DamageError as damage:
+        problem = problem or str(damage)
+    frames, trouble = _decode_packet(decoder, None)
+    return next(iter(frames), None), problem or trouble
+
+
+def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None) -> Generator[Picture]:
+    shifts: list[int] = []
+    """Of each packet, by its number."""
+
+    def picture(frame: VideoFrame) -> Picture:
+        return Picture(frame, shifts[_number(frame, shifts)])
+
+    with open_video(path, threads) as opened:
+        decoder = decoder_of(opened.stream)
+        decoder.copy_opaque = True
+        if keyframe is not None:
+            opened.container.seek(keyframe, stream=opened.stream)
+        try:
+            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts, threads))
+        except DamageError as damage:
+            if threads != 1:
+                raise _AgainWithOneThreadError from None
+            # Without times, what the decoder still holds may be shown after what is missing.
+            held = _flush(decoder) if damage.pts is not None or not decoder.codec.reorder else ()
+            rest = takewhile(partial(_is_whole, damage=damage, shifts=shifts), chain(damage.frames, held))
+            yield from map(picture, rest)
+            raise
+        finally:
+            if threads != 1:
+                # A thread that logs waits for Python's global lock, which PyAV holds while it frees a decoder and waits
+                # for its threads. So these have to be idle by then.
+                deque(_flush(decoder), maxlen=0)
+
+
+def _frames(
+    decoder: VideoCodecContext, packets: Iterator[TimedPacket], shifts: list[int], threads: int
+) -> Generator[VideoFrame, None, None]:
+    """What comes out of the decoder, as long as all is well. The shift of each packet is added to `shifts`."""
+    others = OtherThreads(decoder.name) if threads != 1 else None
+    start: Packet[VideoStream] | None = None
+    begun: int | None = None
+    for packet, shift, begins in packets:
+        if begins:  # what comes out of the decoder is of the piece before, what goes in does not build on it
+            yield from _flush(decoder)
+            decoder.flush_buffers()
+            start = begun = None
+        number = len(shifts)
+        if packet.is_keyframe and start is None:
+            start, begun = packet, number
+        packet.opaque = number
+        shifts.append(shift)
+        frames, problem = _decode_packet(decoder, packet)
+        if problem and start is not None and not _is_shown_before(packet, start):
+            raise DamageError(problem, number, packet.pts, frames)
+        if others and others.logged_an_error():
+            raise _AgainWithOneThreadError
+        for frame in frames:
+            if not frame.is_corrupt:
+                yield frame
+            elif begun is not None and begun <= _number(frame, shifts):
+                raise DamageError("a frame is damaged", _number(frame, shifts), frame.pts)
+    frames, problem = _decode_packet(decoder, None)
+    if problem or (others and others.logged_an_error()):
+        raise DamageError(problem or "", len(shifts) - 1, None, frames)
+    yield from frames
+
+
+def _decode_packet(
+    decoder: VideoCodecContext, packet: Packet[VideoStream] | None
+) -> tuple[list[VideoFrame], str | None]:
+    """The frames that come out when `packet` goes in, None after the last, and what the decoder says against it."""
+    frames: list[VideoFrame] = []
+    failure = None
+    with of_this_thread() as messages:
+        try:
+            frames = decoder.decode(packet)
+        except av.error.EOFError:
+            pass  # it was flushed before
+        except av.error.FFmpegError as error:
+            failure = f"decoding fails: {error.strerror}"
+    problem = next((message.text.strip() for message in messages if message.is_error), None)
+    return frames, f"decoding fails: {problem}" if problem else failure
+
+
+def _flush(decoder: VideoCodecContext) -> Iterator[VideoFrame]:
+    """The frames that the decoder still holds."""
+    yield from _decode_packet(decoder, None)[0]
+
+
+def _number(frame: VideoFrame, shifts: Sequence[int]) -> int:
+    """Of the packet that it was decoded from; the newest where the decoder does not say."""
+    return frame.opaque if isinstance(frame.opaque, int) else len(shifts) - 1
+
+
+def _is_whole(frame: VideoFrame, damage: DamageError, shifts: Sequence[int]) -> bool:
+    late = damage.pts is not None and frame.pts is not None and frame.pts >= damage.pts
+    return not frame.is_corrupt and not late and _number(frame, shifts) < damage.packet
+
+
+def _is_shown_before(packet: Packet[VideoStream], keyframe: Packet[VideoStream]) -> bool:
+    """Whether it may need what came before the keyframe, though it is decoded after it (an open GOP)."""
+    return packet.pts is not None and keyframe.pts is not None and packet.pts < keyframe.pts

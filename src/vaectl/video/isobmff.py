@@ -1,0 +1,104 @@
+"""Boxes of MP4 and MOV files (ISO/IEC 14496-12): where the file ends, and which part of a picture is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+from vaectl.video.crop import Crop
+
+FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+_LARGEST_INDEX = 2**28
+"""Bytes of a `moov` box that is still looked into."""
+
+
+def end(file: BinaryIO, size: int) -> int:
+    """Where the last top-level box ends (4.2)."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8 or not head[4:8].isalnum():  # a box that goes on to the end of the file, or junk after the last
+            return end
+        end += length
+    return end
+
+
+def crops(path: Path) -> list[Crop]:
+    """Of each picture track, what its clean aperture box (`clap`, 12.1.4) leaves out of the stored picture."""
+    moov = _find(path, b"moov")
+    found = []
+    for track in _inside(moov, b"trak"):
+        for media in _inside(track, b"mdia"):
+            if not any(handler[8:12] == b"vide" for handler in _inside(media, b"hdlr")):
+                continue
+            found.append(Crop())
+            for information in _inside(media, b"minf"):
+                for table in _inside(information, b"stbl"):
+                    for descriptions in _inside(table, b"stsd"):
+                        found[-1] = _crop(descriptions) or found[-1]
+    return found
+
+
+def _crop(descriptions: bytes) -> Crop | None:
+    """What the first sample description says."""
+    for _, entry in _boxes(descriptions[8:]):
+        width, height = (int.from_bytes(entry[at : at + 2], "big") for at in (24, 26))
+        for aperture in _inside(entry[78:], b"clap"):
+            left, right = _cut(aperture[0:8], aperture[16:24], width)
+            top, bottom = _cut(aperture[8:16], aperture[24:32], height)
+            if min(left, right, top, bottom) >= 0 and left + right < width and top + bottom < height:
+                return Crop(top, bottom, left, right)
+        return None
+    return None
+
+
+def _cut(extent: bytes, offset: bytes, size: int) -> tuple[int, int]:
+    """Pixels to leave out before and after, for an aperture of that extent, moved by `offset` from the middle."""
+
+    def fraction(data: bytes) -> Fraction:
+        numerator, denominator = int.from_bytes(data[:4], "big", signed=True), int.from_bytes(data[4:8], "big")
+        return Fraction(numerator, denominator or 1)
+
+    before = -((-(fraction(offset) + (size - fraction(extent)) / 2)) // 1)
+    return before, size - before - int(fraction(extent))
+
+
+def _find(path: Path, name: bytes) -> bytes:
+    """The content of a top-level box; empty where there is none."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length, header = int.from_bytes(head[:4], "big"), 8
+            if length == 1:
+                length, header = int.from_bytes(head[8:16], "big"), 16
+            if head[4:8] == name and length <= _LARGEST_INDEX:
+                file.seek(at + header)
+                return file.read((length or size - at) - header)
+            if length < 8:
+                break
+            at += length
+    return b""
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names and contents of the boxes in a row."""
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length < 8:
+            return
+        yield data[at + 4 : at + 8], data[at + 8 : at + length]
+        at += length
+
+
+def _inside(data: bytes, name: bytes) -> Iterator[bytes]:
+    return (content for found, content in _boxes(data) if found == name)

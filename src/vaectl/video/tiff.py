@@ -1,0 +1,92 @@
+"""Still images in TIFF files. FFmpeg cannot be trusted with all of them: it takes tiles and JPEG for black pictures.
+
+Pillow reads them with libtiff, the reference. It cuts colours of 16 bits down to 8, so FFmpeg keeps those of them that
+it knows, and tifffile reads the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from vaectl.errors import VaectlError
+
+_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OPAQUE = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+"""What Pillow calls pictures without alpha, and what they become. The others become RGBA."""
+_FFMPEG_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
+"""None, LZW, deflate (two numbers), PackBits."""
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_ASSOCIATED_ALPHA = 1
+
+
+def read_tiff(path: Path) -> VideoFrame | None:
+    """The first picture of a TIFF, upright: gray, RGB or RGBA of 8 or 16 bits. None for what FFmpeg may read.
+
+    Raises VaectlError, which says what it is, for one that cannot be read as it should be.
+    """
+    with path.open("rb") as opened:
+        if opened.read(4) not in _HEADS:
+            return None
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it has to say comes as an exception too
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            if page.sampleformat not in (None, 1) or page.bitspersample not in (*range(1, 9), 16):
+                numbers = {2: "signed numbers", 3: "floating-point numbers"}.get(page.sampleformat, "numbers")
+                raise VaectlError(f"{path}: a TIFF of {numbers} of {page.bitspersample} bits; convert it to PNG first")
+            if page.bitspersample <= 8:
+                return _frame(_with_pillow(path))
+            if not (page.is_tiled or file.is_bigtiff) and page.compression in _FFMPEG_COMPRESSIONS:
+                return None
+            tag = page.tags.get("Orientation")
+            return _frame(_upright(_with_tifffile(path, page), 1 if tag is None else int(tag.value)))
+    except VaectlError:
+        raise
+    except Exception as error:  # what two libraries raise for a file that is damaged, or of a kind that they lack
+        reason = "it is damaged" if isinstance(error, LookupError) else str(error) or type(error).__name__
+        raise VaectlError(f"{path}: the TIFF cannot be read ({reason}); convert it to PNG, or get it again") from None
+
+
+def _with_pillow(path: Path) -> NDArray[Any]:
+    from PIL import ImageOps
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    with TiffImageFile(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert(_OPAQUE.get(image.mode, "RGBA")))
+
+
+def _with_tifffile(path: Path, page: Any) -> NDArray[Any]:
+    picture: NDArray[Any] = page.asarray()
+    if page.axes == "SYX":
+        picture = picture.transpose(1, 2, 0)
+    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or page.axes not in ("YX", "YXS", "SYX"):
+        raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits; convert it to PNG first")
+    if page.photometric == _WHITE_IS_ZERO:
+        picture = np.iinfo(picture.dtype).max - picture
+    if page.photometric == _RGB:  # over black, colours that alpha was multiplied into are as they are shown
+        return picture[..., : 3 if page.extrasamples[:1] in ((), (_ASSOCIATED_ALPHA,)) else 4]
+    return picture if picture.ndim == 2 else picture[..., 0]
+
+
+def _upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turned and mirrored by the value of the orientation tag, 1 to 8 (TIFF 6.0, section 8)."""
+    if orientation in (5, 6, 7, 8):
+        picture = picture.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return picture[:, ::-1] if orientation in (2, 3, 6, 7) else picture
+
+
+def _frame(picture: NDArray[Any]) -> VideoFrame:
+    deep = picture.dtype.itemsize == 2
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    kinds = {1: ("gray", "gray16le"), 3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}
+    return VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=kinds[channels][deep])

@@ -1,0 +1,252 @@
+"""Damage that FFmpeg only logs, or passes over, is an error that counts the good frames; nothing else is one."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+import torch
+from tests.video.media import encode, number_of, numbered_picture
+
+from vaectl.errors import VaectlError
+from vaectl.video import VideoReader, read_video
+from vaectl.video.messages import listening
+
+FFV1: dict[str, Any] = {"codec": "ffv1", "pix_fmt": "bgr0", "options": {"level": "3", "slicecrc": "1", "g": "1"}}
+MJPEG: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
+HUFFYUV: dict[str, Any] = {"codec": "huffyuv", "pix_fmt": "yuv422p"}
+B_FRAMES: dict[str, Any] = {"options": {"g": "8", "bf": "2", "b-pyramid": "none", "sc_threshold": "0"}}
+
+
+def packets(path: Path) -> list[tuple[int, int]]:
+    """Where the packets of the video are, and their sizes."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def spoil(path: Path, at: int, count: int = 8, value: int | None = None) -> None:
+    """Invert `count` bytes, or make them all `value`."""
+    data = bytearray(path.read_bytes())
+    for place in range(at, min(at + count, len(data))):
+        data[place] = data[place] ^ 0xFF if value is None else value
+    path.write_bytes(data)
+
+
+def readable(path: Path) -> int:
+    """The number of good frames that the error names; they are read, which has to work."""
+    given: list[torch.Tensor] = []
+    with (
+        pytest.raises(VaectlError, match=r"first \d+ of its frames can be read") as caught,
+        VideoReader(path) as reader,
+    ):
+        given.extend(clip.frames for clip in reader.clips(batch_size=1))
+    count = int(str(caught.value).split("first ")[1].split()[0])
+    assert len(given) in (0, count)  # told before anything is read, or after the good ones
+    if count:
+        assert [number_of(frame) for frame in read_video(path, 0, count).frames] == list(range(count))
+    with pytest.raises(VaectlError), VideoReader(path) as reader:
+        list(reader.clips(0, count + 1))
+    return count
+
+
+@pytest.mark.parametrize("threads", [1, 0])
+def test_a_slice_whose_checksum_fails(tmp_path: Path, threads: int) -> None:
+    path = encode(tmp_path / "clip.mkv", 20, **FFV1)
+    whole = read_video(path).frames
+    position, size = packets(path)[11]
+    spoil(path, position + size // 2)
+    assert readable(path) == 11
+    given: list[torch.Tensor] = []
+    with pytest.raises(VaectlError, match=r"frame 11 is damaged.*CRC"), VideoReader(path, threads=threads) as reader:
+        given.extend(clip.frames for clip in reader.clips(batch_size=1))
+    assert torch.equal(torch.cat(given), whole[:11])
+    assert torch.equal(read_video(path, 12, 4).frames, whole[12:16])  # each is by itself, and these are whole
+
+
+def test_messages_reach_the_file_that_they_are_about(tmp_path: Path) -> None:
+    whole, broken = (encode(tmp_path / f"{name}.mkv", 40, size=(320, 240), **FFV1) for name in ("whole", "broken"))
+    position, size = packets(broken)[30]
+    spoil(broken, position + size // 2)
+
+    def read(number: int) -> str:
+        path = (whole, broken)[number % 2]
+        try:
+            return str(len(read_video(path)))
+        except VaectlError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, said in enumerate(pool.map(read, range(32), timeout=120)):
+            assert (said == "40") if number % 2 == 0 else (f"{broken}: frame 30 is damaged" in said)
+
+
+def test_the_same_message_about_another_file_counts_too(tmp_path: Path) -> None:
+    for name in "ab":
+        path = encode(tmp_path / f"{name}.mkv", 6, **FFV1)
+        position, size = packets(path)[3]
+        spoil(path, position + size // 2)
+        assert readable(path) == 3
+
+
+def test_the_settings_of_the_log_are_those_of_before(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mp4", 3)
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
+    with listening():
+        assert av.logging.get_level() == av.logging.WARNING
+        read_video(path)
+        assert av.logging.get_level() == av.logging.WARNING
+    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
+
+
+def test_motion_jpeg_that_its_decoder_complains_about(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.avi", 20, **MJPEG)
+    position, size = packets(path)[8]
+    spoil(path, position + size // 2, size // 2, 0)
+    assert readable(path) == 8
+
+
+def test_zeros_in_the_middle_of_a_matroska_file(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mkv", 40, container_options={"cluster_time_limit": "200"}, **FFV1)
+    position, _ = packets(path)[22]
+    spoil(path, position - 200, 500, 0)  # the heads of a block and perhaps a cluster
+    assert 18 <= readable(path) <= 22
+
+
+def test_a_chunk_that_the_table_of_an_avi_lists_and_the_file_lacks(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.avi", 20, **MJPEG)
+    position, _ = packets(path)[8]
+    spoil(path, position - 8, 8, 0)  # its name and its size
+    assert readable(path) == 8
+
+
+@pytest.mark.parametrize("extension", ["ts", "m2ts"])
+def test_a_transport_packet_that_is_missing(tmp_path: Path, extension: str) -> None:
+    blueray = {"mpegts_m2ts_mode": "1"} if extension == "m2ts" else {}
+    path = encode(tmp_path / "clip.ts", 24, size=(320, 240), container_options=blueray, **B_FRAMES)
+    stride = 192 if blueray else 188
+    data, there = path.read_bytes(), packets(path)
+    for number in (10, 13):
+        first = there[number][0] // stride * stride
+        for at in (first, first + stride):
+            path.write_bytes(data[:at] + data[at + stride :])
+            assert number - 4 <= readable(path) <= number
+
+
+@pytest.mark.parametrize(
+    ("extension", "how", "least"),
+    [("avi", MJPEG, 0), ("avi", HUFFYUV, 0), ("h264", B_FRAMES, 3), ("mkv", FFV1, 0), ("mp4", {}, 5)],
+    ids=["Motion JPEG", "HuffYUV", "raw H.264", "FFV1", "H.264"],
+)
+def test_all_that_can_be_decoded_of_a_cut_file_is_counted(
+    tmp_path: Path, extension: str, how: dict[str, Any], least: int
+) -> None:
+    front = {"container_options": {"movflags": "faststart"}} if extension == "mp4" else {}
+    path = encode(tmp_path / f"clip.{extension}", 40, **how, **front)
+    there = packets(path)
+    position, size = there[30] if extension != "h264" else (sum(size for _, size in there[:30]), there[30][1])
+    path.write_bytes(path.read_bytes()[: position + size // 2])
+    assert 30 - least <= readable(path) <= 30
+
+
+def live_matroska(path: Path, count: int, **how: Any) -> Path:
+    """A Matroska file as a stream has it: no sizes, no index."""
+    return encode(path, count, container_options={"live": "1", "cluster_time_limit": "200"}, **how)
+
+
+@pytest.mark.parametrize("kind", ["live Matroska", "MPEG-TS"])
+def test_a_recording_that_was_stopped_ends_before_the_first_frame_that_is_missing(tmp_path: Path, kind: str) -> None:
+    if kind == "MPEG-TS":
+        path = encode(tmp_path / "clip.ts", 40, **B_FRAMES)
+    else:
+        path = live_matroska(tmp_path / "clip.mkv", 40, **B_FRAMES)
+    data, whole = path.read_bytes(), read_video(path)
+    assert len(whole) == 40
+    for number, (position, _) in enumerate(packets(path)):
+        if number < 12:
+            continue
+        end = position if kind == "MPEG-TS" else position - 1
+        path.write_bytes(data[:end])
+        try:
+            clip = read_video(path)
+        except VaectlError:
+            assert kind == "live Matroska"  # the head of a block that is not there
+            continue
+        assert number - 3 <= len(clip) <= number
+        assert clip.timestamps == whole.timestamps[: len(clip)]
+        assert torch.equal(clip.frames, whole.frames[: len(clip)])
+
+
+def renumbered(data: bytes) -> bytes:
+    """A transport stream whose continuity counters run on from its beginning to its end."""
+    stream, counts = bytearray(data), {}
+    for at in range(0, len(stream), 188):
+        pid = (stream[at + 1] & 0x1F) << 8 | stream[at + 2]
+        if pid in counts and stream[at + 3] & 0x10:
+            counts[pid] = (counts[pid] + 1) % 16
+        counts.setdefault(pid, stream[at + 3] & 15)
+        stream[at + 3] = stream[at + 3] & 0xF0 | counts[pid]
+    return bytes(stream)
+
+
+@pytest.mark.parametrize("first", [0, 250_000], ids=["again", "back"])
+@pytest.mark.parametrize("runs_on", [False, True], ids=["counters begin anew", "counters run on"])
+def test_joined_transport_streams_are_one_video(tmp_path: Path, first: int, runs_on: bool) -> None:
+    one = encode(tmp_path / "1.ts", 24, pts=range(first, first + 24), time_base=Fraction(1, 25), **B_FRAMES)
+    two = encode(
+        tmp_path / "2.ts",
+        24,
+        **B_FRAMES,
+        pictures=(av.VideoFrame.from_ndarray(numbered_picture(24 + n), format="rgb24") for n in range(24)),
+    )
+    both = tmp_path / "both.ts"
+    data = one.read_bytes() + two.read_bytes()
+    both.write_bytes(renumbered(data) if runs_on else data)
+    clip = read_video(both)
+    assert [number_of(frame) for frame in clip.frames] == list(range(48))
+    steps = [b - a for a, b in zip(clip.timestamps, clip.timestamps[1:], strict=False)]
+    assert all(abs(step - Fraction(1, 25)) <= Fraction(1, 1000) for step in steps)
+    with VideoReader(both) as reader:
+        assert torch.equal(reader.read(23, 4).frames, clip.frames[23:27])
+
+
+def test_a_piece_that_begins_between_keyframes_gives_what_can_be_decoded(tmp_path: Path) -> None:
+    path = encode(tmp_path / "1.ts", 24, options={"g": "8", "bf": "0", "sc_threshold": "0"})
+    position, _ = packets(path)[5]
+    data = path.read_bytes()
+    (tmp_path / "both.ts").write_bytes(data + data[position:])
+    assert [number_of(frame) for frame in read_video(tmp_path / "both.ts").frames] == [*range(24), *range(8, 24)]
+
+
+def test_a_tag_in_another_encoding_is_no_damage(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        container.metadata["title"] = "ABCD"
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(path.read_bytes().replace(b"ABCD", b"\xe9\xe8BC"))
+    assert len(read_video(path)) == 3
+
+
+def test_a_motion_photo_is_a_picture(tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "photo.jpg"
+    Image.fromarray(numbered_picture(5, 200, 150)).save(picture)
+    whole = read_video(picture).frames
+    data = picture.read_bytes()
+    rest = os.urandom(100) + b"\xff\xda" + os.urandom(5000) + b"\xff\xda" + os.urandom(100)
+    picture.write_bytes(data + encode(tmp_path / "film.mp4", 5).read_bytes() + rest)
+    assert torch.equal(read_video(picture).frames, whole)
+    picture.write_bytes(data[:-300] + rest)  # no end of the picture, though there may be such bytes behind
+    with pytest.raises(VaectlError, match=r"photo\.jpg"):
+        read_video(picture)
