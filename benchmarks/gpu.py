@@ -3,12 +3,13 @@
     python benchmarks/gpu.py [--minutes 8] [--out DIRECTORY] [--device cuda]
 
 The steps run in order of importance, each in a process of its own with a share of the time that is left. What a step
-finds is written at once: DIRECTORY/results.jsonl has a line per case, and after every step results.json and results.md
-hold them all. A step that fails or hangs does not stop the next, and the command ends in time.
+finds is written at once: DIRECTORY/results.jsonl has a line for each case, and after every step results.json and
+results.md hold them all. A step that fails or hangs does not stop the next, and the command ends in time.
 
 It needs this repository, PyTorch 2.4 or newer, NumPy, SciPy, safetensors, einops, rich, typer and pydantic, and no
-network. Cases that need PyAV, lpips or the sample clips (`make samples`) are left out by name where these are missing.
-`--device cpu --minutes 1` runs the same steps on tiny shapes. Exit status: 1 if a check failed, else 0.
+network. Cases that need PyAV, lpips, an installed vaectl or the sample clips (`make samples`) are left out by name
+where these are missing. `--device cpu --minutes 1` runs the same steps on tiny shapes. The exit status is 1 if a check
+or a step failed, 2 for wrong arguments, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,13 +26,14 @@ import time
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks")]
 
-Row = dict[str, Any]
-"""As `gpu_steps.context` has it, which is not imported here: it imports PyTorch, and a step has to prepare that."""
+from gpu_steps.console import Row, running_case, say, shown  # noqa: E402
+
+RESULTS = "results.jsonl"
 STEPS = {
     "machine": 1,
     "numbers": 3,
@@ -50,70 +53,94 @@ ENDING = 5.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="how long all steps may take together (default: 8)")
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="where results go (default: gpu-results)")
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)")
+    parser.add_argument("--minutes", type=minutes, default=8.0, help="how long all steps may take (default: 8)")
+    parser.add_argument("--out", type=Path, help="a new folder for the results (default: gpu-results/ and the time)")
+    parser.add_argument("--device", default="auto", type=device, help="auto, cuda, cuda:N or cpu (default: auto)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=[*STEPS], help="run these steps alone")
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # makes this the process of one step
     arguments = parser.parse_args()
+    out: Path = arguments.out or Path("gpu-results") / time.strftime("%Y-%m-%dT%H-%M-%S")
     if arguments.seconds is not None:
-        return run_step(arguments.steps[0], arguments.device, arguments.out, arguments.seconds)
+        return run_step(arguments.steps[0], arguments.device, out, arguments.seconds)
 
     from vaectl.errors import UsageError
     from vaectl.models.placement import choose_device
 
     try:
-        device = str(choose_device(arguments.device))
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        chosen = str(choose_device(arguments.device))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULTS).touch(exist_ok=False)
+    except FileExistsError:
+        print(f"error: {out}: is a file, or holds results; give another --out", file=sys.stderr)
+        return 2
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if device == "cpu" and arguments.device == "auto":
-        print("PyTorch sees no CUDA GPU here: the steps run on the CPU, on tiny shapes", flush=True)
-    (arguments.out / "results.jsonl").write_text("")
-    deadline = time.monotonic() + 60 * arguments.minutes
+    if chosen == "cpu" and arguments.device == "auto":
+        say("PyTorch sees no CUDA GPU here: the steps run on the CPU, on tiny shapes")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_like_ctrl_c)
     try:
-        for i, step in enumerate(arguments.steps):
-            left = arguments.steps[i:]
-            share = STEPS[step] / sum(STEPS[later] for later in left)
-            seconds = STARTING + share * (deadline - time.monotonic() - len(left) * STARTING)
-            in_own_process(step, device, arguments.out, min(seconds, deadline - time.monotonic()))
-            write_results(arguments.out)
+        run_steps(list(dict.fromkeys(arguments.steps)), chosen, out, time.monotonic() + 60 * arguments.minutes)
     except KeyboardInterrupt:
-        write_results(arguments.out)
+        write_results(out)
         return 130
-    print(f"written: {arguments.out / 'results.md'}, results.json and results.jsonl")
-    return int(any(row["status"] == "failed" for row in read_rows(arguments.out)))
+    say(f"written: {out / 'results.md'}, results.json and {RESULTS}")
+    return int(any(row["status"] == "failed" for row in read_rows(out)))
+
+
+def minutes(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 1440:
+        raise ValueError
+    return value
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise ValueError
+    return text
+
+
+def stop_like_ctrl_c(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def run_steps(steps: list[str], device: str, out: Path, deadline: float) -> None:
+    """Run the steps one after the other, and write all results after each."""
+    for i, step in enumerate(steps):
+        left = steps[i:]
+        share = STEPS[step] / sum(STEPS[later] for later in left)
+        seconds = STARTING + share * (deadline - time.monotonic() - len(left) * STARTING)
+        in_own_process(step, device, out, max(0.0, min(seconds, deadline - time.monotonic())))
+        write_results(out)
 
 
 def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
     """Run a step, and end it when its time is over; what goes wrong with it is a row of its own."""
     command = [sys.executable, __file__, "--steps", step, "--device", device, "--out", str(out)]
-    begun = time.monotonic()
-    with (out / f"{step}.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen([*command, "--seconds", str(seconds)], stderr=log, start_new_session=True)
+    log, begun = out / f"{step}.log", time.monotonic()
+    with TemporaryDirectory(prefix="gpu-step-") as scratch, log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*command, "--seconds", str(seconds)],
+            stderr=errors,
+            start_new_session=True,
+            env=os.environ | {"TMPDIR": scratch},
+        )
         try:
             status = process.wait(max(0.1, seconds))
-            reason = f"ended with status {status}; see {step}.log" if status else None
+            reason = f"ended with status {status}; see {log.name}" if status else None
         except subprocess.TimeoutExpired:
-            reason = f"stopped after {seconds:.0f} s: {running_case(out / f'{step}.log')}"
+            case = running_case(log)
+            reason = f"stopped after {seconds:.0f} s: {case}" if case else None
         finally:
             stop(process)
-    row = {"step": step, "name": "step", "status": "failed" if reason else "measured"}
+    row: Row = {"step": step, "name": "the whole step", "status": "failed" if reason else "measured"}
     row |= {"reason": reason} if reason else {"values": {"seconds": time.monotonic() - begun}}
-    with (out / "results.jsonl").open("a", encoding="utf-8") as file:
+    with (out / RESULTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     if reason:
-        print(f"{step:10} failed    {reason}", flush=True)
-
-
-def running_case(log: Path) -> str:
-    """The case that a step was busy with, by its log."""
-    from gpu_steps.context import CASE
-
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    cases = [line.removeprefix(CASE) for line in lines if line.startswith(CASE)]
-    return cases[-1] if cases else "still starting"
+        say(f"{step:10} failed    {reason}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -139,13 +166,15 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     tiny = place.type != "cuda"
     if tiny:
         torch.set_num_threads(1)  # on tiny shapes threads only wait for each other
-    context = Context(place, tiny, deadline, out / "results.jsonl", step)
+    else:
+        torch.cuda.set_device(place.index or 0)  # events are recorded on the current device
+    context = Context(place, tiny, deadline, out / RESULTS, step)
     importlib.import_module(f"gpu_steps.{step}").run(context)
     return 0
 
 
 def read_rows(out: Path) -> list[Row]:
-    return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
 
 
 def write_results(out: Path) -> None:
@@ -157,22 +186,19 @@ def write_results(out: Path) -> None:
 
 def markdown(rows: list[Row]) -> list[str]:
     """A heading for each step, and a table for each run of rows that have the same columns."""
-    from gpu_steps.context import shown
-
     lines: list[str] = []
     for step, group in groupby(rows, key=lambda row: row["step"]):
         lines += [f"## {step}", ""]
         columns: list[str] | None = None
         for row in group:
-            if row["name"] == "step" and row["status"] != "failed":
-                continue
             if columns is None or (row.get("values") and [*row["values"]] != columns):
                 lines += [""] if columns is not None else []
                 columns = [*row.get("values", {})]
                 lines += [f"| {' | '.join(['case', *columns, 'status'])} |", "|---" * (len(columns) + 2) + "|"]
             values = [shown(row.get("values", {}).get(name, "")) for name in columns]
             status = f"{row['status']}: {row['reason']}" if "reason" in row else row["status"]
-            lines.append(f"| {' | '.join([row['name'], *values, status])} |".replace("\n", " "))
+            cells = (cell.replace("|", "/").replace("\n", " ") for cell in (row["name"], *values, status))
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ def examine(out: Path, *arguments: str, **environment: str) -> subprocess.Comple
 def test_every_step_runs_on_tiny_shapes(tmp_path):
     done = examine(tmp_path, "--minutes", "5")  # far more than it takes, so that a slow machine leaves nothing out
     assert done.returncode == 0, done.stdout + done.stderr
+    assert all(path.is_file() for path in tmp_path.iterdir())
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()] == rows
     assert {row["status"] for row in rows} == {"measured", "passed", "left out"}
@@ -79,7 +81,8 @@ def program(path: Path) -> Path:
     path.write_text("""
 import subprocess, sys, time
 step = sys.argv[sys.argv.index("--steps") + 1]
-print("case: a long case", file=sys.stderr, flush=True)
+for line in ("case: a short case", "no case runs", "case: a long case"):
+    print(line, file=sys.stderr, flush=True)
 if step == "hangs":
     subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])
 sys.exit(3 if step == "fails" else 0)
@@ -116,12 +119,47 @@ def test_a_case_that_fails_or_lacks_memory_or_time_is_a_row(tmp_path, monkeypatc
     ]
 
 
-def test_a_gpu_that_is_not_there_is_named(tmp_path):
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "--device", "cuda", "--out", tmp_path],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cuda"], "error: device cuda: PyTorch sees no CUDA GPU here"),
+        (["--device", "cuda:99999"], "argument --device: invalid device value: 'cuda:99999'"),
+        (["--minutes", "nan"], "argument --minutes: invalid minutes value: 'nan'"),
+        (["--minutes", "0"], "argument --minutes: invalid minutes value: '0'"),
+        ([], "holds results; give another --out"),
+    ],
+)
+def test_wrong_arguments_are_named_and_nothing_is_touched(tmp_path, arguments, message):
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    done = examine(tmp_path, *arguments, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: device cuda: PyTorch sees no CUDA GPU here")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "results.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_writes_the_results(tmp_path, number):
+    command = [sys.executable, PROGRAM, "--device", "cpu", "--out", tmp_path / "out", "--steps", "machine", "training"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not process.stdout.readline().startswith("machine"):
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads((tmp_path / "out" / "results.json").read_text())
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / "out")], capture_output=True, text=True).stdout
+    assert not left
+
+
+def test_a_reader_that_has_gone_stops_nothing(tmp_path):
+    command = f"'{sys.executable}' '{PROGRAM}' --device cpu --out '{tmp_path}/out' --steps machine | head -1"
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert rows[-1]["name"] == "the whole step"
+    assert rows[-1]["status"] == "measured"

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gpu_steps.context import Context, Row
+from gpu_steps.context import Context, Values
 from gpu_steps.program import BENCHMARKS, ENVIRONMENT
 
 CLIP = BENCHMARKS.parent / ".samples" / "bikes.mp4"
@@ -26,7 +26,7 @@ def run(context: Context) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
 
-        def case(name: str, work: Callable[[Context, Path], Row], *, rehearsed: bool = True) -> None:
+        def case(name: str, work: Callable[[Context, Path], Values], *, rehearsed: bool = True) -> None:
             if missing:
                 context.leave_out(name, f"missing: {', '.join(missing)}")
             elif context.tiny and not rehearsed:
@@ -65,7 +65,7 @@ def vaectl(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def reconstruct(context: Context, place: Path, options: tuple[str, ...] = (), dtype: str = "float32") -> Row:
+def reconstruct(context: Context, place: Path, options: tuple[str, ...] = (), dtype: str = "float32") -> Values:
     size = ("--num-frames", 5, "--short-size", 32) if context.tiny else ("--num-frames", 65)
     common = ("reconstruct", "--video-path", CLIP, "--rec-path", place / "made.mp4", "--overwrite", *size)
     made = vaectl(*common, "--device", str(context.device), "--dtype", dtype, *options)
@@ -76,7 +76,7 @@ def reconstruct(context: Context, place: Path, options: tuple[str, ...] = (), dt
     return values | ({"passed": abs(clip["psnr"] - expected) <= SAME_DB} if dtype == "float32" else {})
 
 
-def evaluate(context: Context, place: Path) -> Row:
+def evaluate(context: Context, place: Path) -> Values:
     metrics = ("psnr", "ssim", "lpips") if find_spec("lpips") else ("psnr", "ssim")
     size = ("--num-frames", 5, "--resolution", 32) if context.tiny else ("--num-frames", 33, "--resolution", 256)
     common = ("eval", "--real-video-dir", CLIP, "--ckpt", "builtin", *size, *(f"--metric={name}" for name in metrics))
@@ -88,7 +88,7 @@ def evaluate(context: Context, place: Path) -> Row:
     return {**made, "relative difference": difference, "passed": difference <= 1e-3}
 
 
-def train(context: Context, place: Path) -> Row:
+def train(context: Context, place: Path) -> Values:
     size = ("--num-frames", 5, "--resolution", 32) if context.tiny else ("--num-frames", 17, "--resolution", 256)
     common = ("train", "--video-path", CLIP.parent, "--ckpt-dir", place / "results", "--device", context.device)
     steps = 2 if context.tiny else 10

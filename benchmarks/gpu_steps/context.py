@@ -9,10 +9,9 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaectl.engine import OutOfMemoryError
+from gpu_steps.console import CASE, END, Row, brief, first_line, mark, say
+from vaectl.errors import OutOfMemoryError
 from vaectl.memory import peak
+from vaectl.shortage import is_memory_shortage
 
-Row = dict[str, Any]
-"""`name`, `status` (measured, passed, failed, left out), `values`, and a `reason` for the last two of these."""
+Values = dict[str, Any]
+"""What a case found, by name; `passed` makes it a check."""
 
-CASE = "case: "
-"""Begins a line of a step's log: the case that runs now."""
 FEWEST_RUNS, MOST_RUNS = 3, 10
 ENOUGH_SECONDS = 2.0
 """A measurement repeats its work at least and at most so often, and no more once it has taken that long. On the CPU,
@@ -57,22 +56,27 @@ class Context:
         """Whether the device computes in bfloat16, not only emulates it."""
         return self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) >= (8, 0)
 
-    def case(self, name: str, work: Callable[[], Row]) -> None:
+    def case(self, name: str, work: Callable[[], Values]) -> None:
         """Report the values that `work` returns. If they have a `passed`, the row is a check."""
+        self.cases(name, lambda: [(name, work())])
+
+    def cases(self, name: str, work: Callable[[], Iterable[tuple[str, Values]]]) -> None:
+        """Report the rows that `work` gives, each with a name; where it fails, a row `name`."""
         if time.monotonic() >= self.deadline:
             self.leave_out(name, "no time left")
             return
-        print(f"{CASE}{name}", file=sys.stderr, flush=True)
+        mark(f"{CASE}{name}")
         try:
-            values = work()
-        except (torch.cuda.OutOfMemoryError, OutOfMemoryError) as error:
-            self.leave_out(name, f"too little memory: {first_line(error)}")
+            for row, values in work():
+                passed = values.pop("passed", None)
+                self._report(row, {None: "measured", True: "passed", False: "failed"}[passed], values=values)
         except Exception as error:  # whatever fails is a result of this step, and the next case is another
-            traceback.print_exc()
-            self._report(name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
-        else:
-            passed = values.pop("passed", None)
-            self._report(name, {None: "measured", True: "passed", False: "failed"}[passed], values=values)
+            if isinstance(error, OutOfMemoryError) or is_memory_shortage(error):
+                self.leave_out(name, f"too little memory: {first_line(error)}")
+            else:
+                traceback.print_exc()
+                self._report(name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
+        mark(END)
         free_memory(self.device)
 
     def leave_out(self, name: str, reason: str) -> None:
@@ -80,25 +84,10 @@ class Context:
         self._report(name, "left out", reason=reason)
 
     def _report(self, name: str, status: str, **more: Any) -> None:
-        row = {"step": self.step, "name": name, "status": status, **more}
+        row: Row = {"step": self.step, "name": name, "status": status, **more}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{self.step:10} {status:9} {name}: {brief(row)}", flush=True)
-
-
-def brief(row: Row) -> str:
-    """The values of a row, or its reason, on one line."""
-    return row.get("reason") or ", ".join(f"{name} {shown(value)}" for name, value in row.get("values", {}).items())
-
-
-def shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
-    return str(value)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+        say(f"{self.step:10} {status:9} {name}: {brief(row)}")
 
 
 def free_memory(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-from gpu_steps.context import Context, Row, dtype_name, seconds_of
+from gpu_steps.context import Context, Values, dtype_name, seconds_of
 from vaectl.memory import obtainable
 
 
@@ -31,7 +31,7 @@ def run(context: Context) -> None:
     context.case("copy on the device", lambda: copy(context))
 
 
-def software() -> Row:
+def software() -> Values:
     packages = ("av", "lpips", "diffusers", "triton")
     return {
         "Python": platform.python_version(),
@@ -42,12 +42,12 @@ def software() -> Row:
     }
 
 
-def host() -> Row:
+def host() -> Values:
     memory = obtainable(torch.device("cpu")) / 2**30
     return {"processor": platform.machine(), "cores": os.cpu_count(), "free GiB": memory}
 
 
-def gpu(device: torch.device) -> Row:
+def gpu(device: torch.device) -> Values:
     properties = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     return {
@@ -69,7 +69,7 @@ def driver() -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.splitlines()[0].strip()
 
 
-def product(context: Context, dtype: torch.dtype, *, tf32: bool = False) -> Row:
+def product(context: Context, dtype: torch.dtype, *, tf32: bool = False) -> Values:
     return {"TFLOP/s": product_rate(context, dtype, tf32=tf32) / 1e12}
 
 
@@ -85,7 +85,7 @@ def product_rate(context: Context, dtype: torch.dtype, *, tf32: bool = False) ->
         torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-def copy(context: Context) -> Row:
+def copy(context: Context) -> Values:
     """GB/s of a copy on the device, bytes read and written counted."""
     source = torch.randn((2**20 if context.tiny else 2**30) // 4, device=context.device)
     target = torch.empty_like(source)

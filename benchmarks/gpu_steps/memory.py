@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpu_steps.context import Context, Row, free_memory, peak_gib, synchronize
+from gpu_steps.context import Context, Values, free_memory, peak_gib, synchronize
 from gpu_steps.models import reference_model, wfvae
 from vaectl.engine import Beside, Limits, reconstruct_frames
 from vaectl.memory import format_size, obtainable
@@ -38,22 +39,22 @@ class Listener(Silent):
 def run(context: Context) -> None:
     frames = noise(5, 64, 96) if context.tiny else noise(17, 720, 1280)
     dtype = torch.bfloat16 if context.bfloat16 else torch.float32
-    model = wfvae("S", context, torch.float32 if context.tiny else dtype)
-    whole: list[Tensor] = []
+    limits = TINY_LIMITS if context.tiny else LIMITS
 
-    def unlimited() -> Row:
-        made, values = measured(context, model, frames, Limits())
-        whole.append(made)
-        return values
+    @cache
+    def model() -> AnyVAE:
+        return wfvae("S", context, torch.float32 if context.tiny else dtype)
 
-    for limit in TINY_LIMITS if context.tiny else LIMITS:
-        context.case(f"limit of {limit} GiB", lambda limit=limit: within(context, model, frames, limit))
-    context.case("no limit, whole frames", unlimited)
-    for limit in TINY_LIMITS[:1] if context.tiny else LIMITS[:1]:
-        context.case("frames of a limited run", lambda limit=limit: same_frames(context, model, frames, limit, whole))
-    context.case("--save-memory", lambda: measured(context, model, frames, Limits(tiled=True, sparing=True))[1])
+    for limit in limits:
+        if obtainable(context.device) < limit * 2**30:
+            context.leave_out(f"limit of {limit} GiB", "the device has less free memory")
+        else:
+            context.case(f"limit of {limit} GiB", lambda limit=limit: within(context, model(), frames, limit))
+    context.case("no limit, whole frames", lambda: measured(context, model(), frames, Limits())[1])
+    context.case("frames of a limited run", lambda: same_frames(context, model(), frames, limits[0]))
+    context.case("--save-memory", lambda: measured(context, model(), frames, Limits(tiled=True, sparing=True))[1])
     if context.device.type == "cuda":
-        context.case("less memory than planned for", lambda: recovery(context, model, frames))
+        context.case("less memory than planned for", lambda: recovery(context, model(), frames))
     else:
         context.leave_out("less memory than planned for", "the CPU's memory cannot be taken from other processes")
     context.case("CausalVAE v1.2, narrow, stage by stage", lambda: causalvae(context))
@@ -66,7 +67,7 @@ def noise(frames: int, height: int, width: int) -> Tensor:
 
 def measured(
     context: Context, model: AnyVAE, frames: Tensor, limits: Limits, listener: Listener | None = None
-) -> tuple[Tensor, Row]:
+) -> tuple[Tensor, Values]:
     """The frames (1, T, 3, H, W) that come back, and what that took."""
     listener = listener or Listener()
     height, width = frames.shape[3:]
@@ -81,21 +82,22 @@ def measured(
     return made, values | {"plan": "; ".join(listener.lines)}
 
 
-def within(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Row:
+def within(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Values:
     _, values = measured(context, model, frames, Limits(tiled=True, memory_limit=round(gib * 2**30)))
     share = values["peak GiB"] / gib
     return values | {"of the limit": share, "passed": share <= 1}
 
 
-def same_frames(context: Context, model: AnyVAE, frames: Tensor, gib: float, whole: list[Tensor]) -> Row:
+def same_frames(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Values:
     """In float32 rounding moves a value by one level of 256 now and then; bfloat16 by more, so it is only reported."""
     made, _ = measured(context, model, frames, Limits(tiled=True, memory_limit=round(gib * 2**30)))
-    difference = (made.int() - whole[0].int()).abs()
+    whole, _ = measured(context, model, frames, Limits())
+    difference = (made.int() - whole.int()).abs()
     values: dict[str, Any] = {"levels": difference.max().item(), "share": (difference > 0).float().mean().item()}
     return values | ({"passed": values["levels"] <= 1} if model.dtype == torch.float32 else {})
 
 
-def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Row:
+def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Values:
     """Another process takes memory after the plan was made: the clip is tried once more within half of the limit."""
     device, limit = context.device, 8 * 2**30
     for _ in range(2):  # the second time the limit is what the fastest plan takes, so that half of it is another plan
@@ -104,14 +106,14 @@ def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Row:
     free_memory(device)
     room = round(0.75 * (limit - torch.cuda.memory_reserved(device)))
     # A plan counts what this process has reserved as its own to use, so it does not see that this is taken.
-    held = torch.empty(torch.cuda.mem_get_info(device)[0] - room, dtype=torch.uint8, device=device)
+    held = torch.empty(max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device)
     listener = Listener()
     _, values = measured(context, model, frames, Limits(tiled=True, memory_limit=limit), listener)
     del held
     return values | {"passed": any("tried once more" in line for line in listener.lines)}
 
 
-def causalvae(context: Context) -> Row:
+def causalvae(context: Context) -> Values:
     """Statistics over the clip: half of the peak of the clip in one go as the limit."""
     frames = noise(5, 32, 32) if context.tiny else noise(33, 256, 256)
     model = reference_model("causalvae_v1_2", context)

@@ -10,7 +10,7 @@ from tests.models.reference import CASES, load_reference
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpu_steps.context import Context, Row, dtype_name, largest_difference, psnr
+from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
 from vaectl.models.streaming import Runner, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
@@ -48,11 +48,11 @@ def run(context: Context) -> None:
     context.case("a latent drawn with a seed, against the CPU", lambda: drawn_latent(context))
 
 
-def exact(difference: float) -> Row:
+def exact(difference: float) -> Values:
     return {"difference": difference, "bound": EXACT, "passed": difference <= EXACT}
 
 
-def float32_rounding(context: Context) -> Row:
+def float32_rounding(context: Context) -> Values:
     """A convolution and a product, each relative to the same in float64 on the CPU; TF32 would give some 3e-4."""
     built_in(context)  # loading a model sets the precision
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +67,7 @@ def float32_rounding(context: Context) -> Row:
     return {"relative error": max(errors), "bound": 1e-5, "passed": max(errors) <= 1e-5}
 
 
-def against_reference(context: Context, name: str) -> Row:
+def against_reference(context: Context, name: str) -> Values:
     """The published implementation's moments and reconstruction."""
     case, model = load_reference(name), reference_model(name, context)
     posterior = model.encode(case.video)
@@ -80,19 +80,19 @@ def against_reference(context: Context, name: str) -> Row:
     )
 
 
-def against_cpu(context: Context) -> Row:
+def against_cpu(context: Context) -> Values:
     video = clip(5, 32, 32) if context.tiny else clip(9, 128, 128)
     model = wfvae("S", context)
     made = model.reconstruct(video).cpu()
     return exact(largest_difference(made, model.to("cpu").reconstruct(video)))
 
 
-def trained_in_half_precision(context: Context, dtype: torch.dtype) -> Row:
+def trained_in_half_precision(context: Context, dtype: torch.dtype) -> Values:
     decibels = half_precision(context, built_in, dtype)
     return {"dB": decibels, "bound": HALF_PRECISION_DB, "passed": decibels >= HALF_PRECISION_DB}
 
 
-def random_in_half_precision(context: Context, dtype: torch.dtype) -> Row:
+def random_in_half_precision(context: Context, dtype: torch.dtype) -> Values:
     """No bound: random weights amplify rounding as trained ones do not."""
     return {"dB": half_precision(context, partial(wfvae, "S"), dtype)}
 
@@ -103,7 +103,7 @@ def half_precision(context: Context, load: Callable[[Context, torch.dtype], AnyV
     return psnr(made, expected)
 
 
-def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> Row:
+def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> Values:
     """An odd size in tiles and windows, against whole frames."""
     video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
     model = load(context)
@@ -112,7 +112,7 @@ def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> 
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
-def stage_by_stage(context: Context, name: str, place: Place) -> Row:
+def stage_by_stage(context: Context, name: str, place: Place) -> Values:
     """A model with statistics over the clip, in the smallest pieces, against the clip in one go."""
     frames, height, width = (5, 32, 40) if context.tiny else (17, 128, 160)
     video = clip(frames, height, width)
@@ -126,7 +126,7 @@ def in_windows(model: AnyVAE, video: Tensor, runner: Runner) -> Tensor:
     return torch.cat([part.cpu() for part in reconstruct_pieces(model, video.split(8, dim=2), runner)], dim=2)
 
 
-def drawn_latent(context: Context) -> Row:
+def drawn_latent(context: Context) -> Values:
     """The noise of a seed is the same on every device."""
     video, model = clip(5, 32, 32), built_in(context)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_steps.context import Context
+from gpu_steps.context import Context, Values
 from gpu_steps.memory import noise
 from gpu_steps.speed import Shape, input_of, model_of, run_of
 from vaectl.engine import Beside, Limits, reconstruct_frames
-from vaectl.models.wfvae import WFVAE
 from vaectl.progress import Silent
 
 KERNELS = 10
@@ -23,23 +23,25 @@ KERNELS = 10
 def run(context: Context) -> None:
     shape: Shape = (5, 32, 32) if context.tiny else (33, 256, 256)
     dtype = torch.float32 if context.tiny else context.dtypes[0]
+    context.cases(f"the {KERNELS} most expensive kernels", lambda: kernels(context, dtype, shape))
+    if context.device.type == "cuda":
+        context.cases("host synchronizations", lambda: synchronizations(context, dtype, shape))
+    else:
+        context.leave_out("host synchronizations", "only a GPU is waited for")
+
+
+def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
+    """The kernels of a decode that take the most time."""
     model = model_of(context, "S", dtype)
     decode, z = run_of(model, "decode", plain=False), input_of(context, model, "decode", shape)
     decode(z)  # not the time to choose kernels
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (context.device.type == "cuda")
     with profile(activities=activities) as profiler:
         decode(z)
-    kernels = [(event, own_time(context, event)) for event in profiler.key_averages()]
-    kernels.sort(key=lambda each: each[1], reverse=True)
-    total = sum(microseconds for _, microseconds in kernels)
-    for event, microseconds in kernels[:KERNELS]:
-        values = {"ms": microseconds / 1000, "share": microseconds / total, "calls": event.count}
-        context.case(event.key[:100].replace("|", "/"), lambda values=values: values)
-    if context.device.type == "cuda":
-        for place, count in synchronizations(context, model, shape).most_common():
-            context.case(f"the host waits at {place}", lambda count=count: {"calls": count})
-    else:
-        context.leave_out("host synchronizations", "only a GPU is waited for")
+    times = [(event, own_time(context, event)) for event in profiler.key_averages()]
+    total = sum(microseconds for _, microseconds in times)
+    for event, microseconds in sorted(times, key=lambda each: each[1], reverse=True)[:KERNELS]:
+        yield event.key[:100], {"ms": microseconds / 1000, "share": microseconds / total, "calls": event.count}
 
 
 def own_time(context: Context, event: Any) -> float:
@@ -51,8 +53,9 @@ def own_time(context: Context, event: Any) -> float:
     return float(event.self_device_time_total)
 
 
-def synchronizations(context: Context, model: WFVAE, shape: Shape) -> Counter[str]:
+def synchronizations(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
     """Lines of Python at which a clip on its way through the engine makes the host wait for the GPU."""
+    model = model_of(context, "S", dtype)
     frames, height, width = shape
     clip = noise(frames, height, width)
     beside = Beside.of(stored=height * width, frame=height * width, shown=height * width)
@@ -64,4 +67,6 @@ def synchronizations(context: Context, model: WFVAE, shape: Shape) -> Counter[st
         finally:
             torch.cuda.set_sync_debug_mode("default")
     places = [each for each in caught if "synchronizing" in str(each.message)]
-    return Counter(f"{Path(each.filename).name}:{each.lineno}" for each in places)
+    counts = Counter(f"{Path(each.filename).name}:{each.lineno}" for each in places)
+    for place, count in counts.most_common():
+        yield f"the host waits at {place}", {"calls": count}

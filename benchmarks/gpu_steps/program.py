@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,15 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def start(module: str, *arguments: str, ranks: int = 0) -> subprocess.Popen[bytes]:
-    """Start `python -m module`, or with `ranks` that many of it under torchrun; errors go where the step's go."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
-    command = [sys.executable, *torchrun, "-m", module, *arguments]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=sys.stderr, stderr=sys.stderr)
+def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start `python -m module` in the step's group of processes; what it prints goes where the step's errors go."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, env=ENVIRONMENT | environment, stdout=sys.stderr, stderr=sys.stderr)
+
+
+def start_ranks(count: int, module: str, *arguments: str) -> list[subprocess.Popen[bytes]]:
+    """Start the ranks of one job, as torchrun does; but its workers would outlive a step that is stopped."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
+    return [start(module, *arguments, **meeting, RANK=str(number), LOCAL_RANK=str(number)) for number in range(count)]

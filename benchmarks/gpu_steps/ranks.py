@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from gpu_steps.context import Context, Row
-from gpu_steps.program import start
+from gpu_steps.context import Context, Values
+from gpu_steps.program import start, start_ranks
 from gpu_steps.train_clips import losses
 from gpu_steps.training import largest_relative
 
@@ -28,13 +28,13 @@ def run(context: Context) -> None:
         context.case(name, lambda: two_ranks(context))
 
 
-def two_ranks(context: Context) -> Row:
+def two_ranks(context: Context) -> Values:
     with tempfile.TemporaryDirectory() as place:
         runs = [Path(place) / name for name in ("one", "two")]
         shared = ["--steps", str(STEPS), "--device", context.device.type, "--no-discriminator"]
         processes = [
             start("gpu_steps.train_clips", str(runs[0]), *shared, "--batch", "2"),
-            start("gpu_steps.train_clips", str(runs[1]), *shared, "--batch", "1", ranks=2),
+            *start_ranks(2, "gpu_steps.train_clips", str(runs[1]), *shared, "--batch", "1"),
         ]
         try:
             if any(statuses := [process.wait() for process in processes]):

@@ -10,7 +10,7 @@ import torch
 from tests import straightforward
 from torch import Tensor
 
-from gpu_steps.context import Context, Row, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
+from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
 from network import WF_VAE_L, WF_VAE_S, flops
@@ -49,7 +49,6 @@ class Subject:
 
 def run(context: Context) -> None:
     half, *exact = [torch.float32] if context.tiny else [each for each in context.dtypes if each != torch.float16]
-    rates = {dtype: product_rate(context, dtype) for dtype in (half, *exact)}
 
     def compare(size: str, dtypes: list[torch.dtype], ways: tuple[str, ...]) -> None:
         for dtype in dtypes:
@@ -57,7 +56,7 @@ def run(context: Context) -> None:
                 for job in ("encode", "decode"):
                     for way in ways:
                         subject = Subject(size, job, shape, dtype, way)
-                        context.case(subject.name, partial(measure, context, subject, rates[dtype]))
+                        context.case(subject.name, partial(measure, context, subject))
 
     compare("S", [half, *exact], EAGER)
     context.case("tiles and windows", lambda: price_of_tiles(context, half))
@@ -69,11 +68,12 @@ def run(context: Context) -> None:
         compare("S", [half, *exact], COMPILED[1:])
 
 
-def measure(context: Context, subject: Subject, rate: float) -> Row:
+def measure(context: Context, subject: Subject) -> Values:
+    rate = rate_of(context, subject.dtype)
     model = model_of(context, subject.size, subject.dtype)
     run = run_of(model, subject.job, plain=subject.way.startswith("plain"))
     x = input_of(context, model, subject.job, subject.shape)
-    more: Row = {}
+    more: Values = {}
     free_memory(context.device)
     if subject.way in COMPILED:
         torch.compiler.reset()
@@ -96,6 +96,9 @@ def measure(context: Context, subject: Subject, rate: float) -> Row:
         "of the product": operations / taken / rate,
         **more,
     }
+
+
+rate_of = cache(product_rate)
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +143,7 @@ def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
     return flops(lambda: model.encode(x) if job == "encode" else model.decode(z))
 
 
-def price_of_tiles(context: Context, dtype: torch.dtype) -> Row:
+def price_of_tiles(context: Context, dtype: torch.dtype) -> Values:
     """A clip there and back in tiles of half its sides and windows of 8 frames, as a multiple of the clip in one go."""
     model = model_of(context, "S", dtype)
     frames, side = (9, 32) if context.tiny else (17, 512)
@@ -159,7 +162,7 @@ def price_of_tiles(context: Context, dtype: torch.dtype) -> Row:
     return {"one go ms": 1000 * whole, **prices}
 
 
-def windows(context: Context, dtype: torch.dtype) -> Row:
+def windows(context: Context, dtype: torch.dtype) -> Values:
     """Frames per second there and back at 256x256, by the length of the windows that the clip is cut into."""
     model = model_of(context, "S", dtype)
     frames, side = (9, 32) if context.tiny else (65, 256)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gpu_steps.context import Context, Row, free_memory, peak_gib, seconds_of
+from gpu_steps.context import Context, Values, free_memory, peak_gib, seconds_of
 from gpu_steps.models import narrowed, placed
 from gpu_steps.program import start
 from gpu_steps.train_clips import losses
@@ -54,7 +54,7 @@ def run(context: Context) -> None:
     context.case(f"{STEPS} steps, killed and resumed", lambda: killed_and_resumed(context))
 
 
-def step(context: Context, options: TrainOptions, frames: int, side: int) -> Row:
+def step(context: Context, options: TrainOptions, frames: int, side: int) -> Values:
     """WF-VAE-S, batch 1, bfloat16 autocast where the GPU has it; with a discriminator, a step of each of the two."""
     precision = torch.float32 if context.tiny or not context.bfloat16 else torch.bfloat16
     free_memory(context.device)
@@ -75,7 +75,7 @@ def step(context: Context, options: TrainOptions, frames: int, side: int) -> Row
     return {"seconds": seconds_of(advance, context.device), "peak GiB": peak_gib(context.device)}
 
 
-def killed_and_resumed(context: Context) -> Row:
+def killed_and_resumed(context: Context) -> Values:
     """Two runs side by side, the same but that one is killed and resumed: their losses have to be equal."""
     with tempfile.TemporaryDirectory() as place:
         runs = [Path(place) / name for name in ("killed", "whole")]

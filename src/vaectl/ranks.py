@@ -104,7 +104,12 @@ def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: st
         return
     import torch.distributed as dist
 
-    meet(progress, timeout, backends_for(device))
+    backends = backends_for(device)
+    if "nccl" in backends:
+        import torch
+
+        torch.cuda.set_device(device_of_rank(device))  # where NCCL waits for others
+    meet(progress, timeout, backends)
     try:
         yield
     except KeyboardInterrupt:

@@ -327,3 +327,9 @@ def test_where_a_device_is_chosen_float32_means_float32():
     finally:
         for library, value in zip(libraries, before, strict=True):
             library.allow_tf32 = value
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", ""])
+def test_an_unknown_device_is_one_line(device):
+    with pytest.raises(UsageError, match=f"device {device}: unknown; must be auto, cpu, cuda"):
+        choose_device(device)

@@ -18,7 +18,10 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device {device}: unknown; must be auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here; use --device cpu or install a CUDA build")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
