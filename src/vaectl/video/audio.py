@@ -18,6 +18,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from vaectl.video.container import LENIENT_TAGS
+
 # What common players play in each container, which is less than what could be stored; Matroska takes whatever its
 # muxer does. The second is the encoder for the rest.
 _HOLDS: dict[str, tuple[frozenset[str] | None, str]] = {
@@ -171,7 +173,9 @@ def _encoded(
 
 def _opened(path: Path) -> InputContainer:
     # "file:", because a colon in the name would read as a protocol.
-    return av.open(f"file:{path.absolute()}", metadata_errors="replace")
+    container = av.open(f"file:{path.absolute()}", **LENIENT_TAGS)
+    assert isinstance(container, InputContainer)
+    return container
 
 
 def _priming(context: AudioCodecContext) -> Fraction:

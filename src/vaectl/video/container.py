@@ -39,6 +39,9 @@ _FORMATS = (
 
 # Formats without a table of their packets, of which FFmpeg reads megabytes to find out what they hold.
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
+LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""For `av.open`: tags in another encoding than UTF-8, as old files have them, must not cost the video. PyAV 19 sees to
+that by itself."""
 _ACCOMPANYING = Disposition.attached_pic | Disposition.timed_thumbnails
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -118,11 +121,10 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
     try:
         with of_this_thread() as messages:
-            # Tags are for people, and many old files have them in another encoding: that must not cost the video.
             container = av.open(
                 source,
                 options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
-                metadata_errors="replace",
+                **LENIENT_TAGS,
             )
     except av.error.FFmpegError as error:
         raise VaectlError(
