@@ -181,6 +181,30 @@ def test_a_recording_that_was_stopped_ends_before_the_first_frame_that_is_missin
         assert torch.equal(clip.frames, whole.frames[: len(clip)])
 
 
+HEVC: dict[str, Any] = {
+    "codec": "libx265",
+    "options": {"x265-params": "keyint=8:min-keyint=8:bframes=4:b-adapt=0:log-level=none:pools=1"},
+}
+
+
+@pytest.mark.parametrize(("extension", "how"), [("h264", B_FRAMES), ("hevc", HEVC)], ids=["H.264", "H.265"])
+def test_a_raw_stream_that_was_stopped_ends_before_the_first_frame_that_is_missing(
+    tmp_path: Path, extension: str, how: dict[str, Any]
+) -> None:
+    path = encode(tmp_path / f"clip.{extension}", 40, **how)
+    data, whole = path.read_bytes(), read_video(path).frames
+    assert [number_of(frame) for frame in whole] == list(range(40))
+    end = 0
+    for number, (_, size) in enumerate(packets(path)):
+        end += size
+        if number < 20:
+            continue
+        path.write_bytes(data[:end])
+        frames = read_video(path).frames
+        assert number - 5 <= len(frames) <= number + 1
+        assert torch.equal(frames, whole[: len(frames)])
+
+
 def renumbered(data: bytes) -> bytes:
     """A transport stream whose continuity counters run on from its beginning to its end."""
     stream, counts = bytearray(data), {}

@@ -20,6 +20,7 @@ from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, fraction, open_video
 from vaectl.video.decode import DamageError, decode, demux
 from vaectl.video.intact import CUT_SHORT, Break, first_break, may_end_anywhere
+from vaectl.video.raw import RAW_FORMATS, complete_frames
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 
 # Codecs with one shown frame in each packet (VP8: in each that says so).
@@ -89,6 +90,8 @@ def build_index(info: VideoInfo) -> FrameIndex:
         frames, damage = _scan_frames(info.path, until)
     if damage is None and has_pts and may_end_anywhere(info.path, name):
         frames = _without_tail(frames, packets)
+    if damage is None and name in RAW_FORMATS and not info.is_interlaced:
+        frames = frames[: complete_frames(info.path, len(frames))]
     pts = [frame.pts for frame in frames if frame.pts is not None]
     shown = [frame.pts + frame.shift for frame in frames if frame.pts is not None]
     dts = sorted(packet.dts + packet.shift for packet in packets if packet.dts is not None)

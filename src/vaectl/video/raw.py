@@ -1,0 +1,92 @@
+"""The order of frames in raw H.264 and H.265, which have no times: whether the last ones are all there.
+
+A recording that was cut lacks frames that are shown before its last one, and their decoders say nothing about it. Each
+picture is numbered in the order of display (ITU-T H.264, 8.2.1; H.265, 8.3.1), and FFmpeg's filter `trace_headers`
+writes these numbers to its log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import av
+from av import logging
+from av.bitstream import BitStreamFilterContext
+
+from vaectl.video.container import open_video
+from vaectl.video.messages import of_this_thread
+
+RAW_FORMATS = frozenset({"h264", "hevc"})
+_LONGEST_REORDERING = 16
+_ELEMENT = re.compile(r"\d+ +(\w+) +[01]+ = (\d+)")
+_RESETS = {"h264": (5,), "hevc": (19, 20)}
+"""Types of the units that begin to count anew."""
+
+
+def complete_frames(path: Path, frames: int) -> int:
+    """How many of the frames that decoding gives come before the first that is missing, or may be incomplete.
+
+    All of them where the end shows no sign of having been cut, or where the numbers are not known.
+    """
+    orders = _orders(path)
+    if len(orders) != frames:
+        return frames
+    shown = sorted(orders)
+    steps = [later[1] - earlier[1] for earlier, later in pairwise(shown) if earlier[0] == later[0]]
+    gaps = [
+        place
+        for place, (earlier, later) in enumerate(pairwise(shown), 1)
+        if earlier[0] == later[0] and later[1] - earlier[1] > min(steps)
+    ]
+    if not gaps or gaps[0] < frames - _LONGEST_REORDERING:  # or numbers are left out all the time
+        return frames
+    return min(gaps[0], shown.index(orders[-1]))  # the last one in the file may lack its end
+
+
+def _orders(path: Path) -> list[tuple[int, int]]:
+    """Of each packet, how often the count began anew before it, and its number since; empty where that is not known."""
+    orders: list[tuple[int, int]] = []
+    group, number, modulus = 0, 0, 16
+    with open_video(path) as (container, stream, _), _talkative():
+        resets = _RESETS[container.format.name]
+        trace = BitStreamFilterContext("trace_headers", stream)
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            try:
+                with of_this_thread() as messages:
+                    trace.filter(packet)
+            except av.error.FFmpegError:
+                return []
+            low, begins = None, False
+            for element in filter(None, (_ELEMENT.match(message.text) for message in messages)):
+                name, value = element[1], int(element[2])
+                if name == "log2_max_pic_order_cnt_lsb_minus4":
+                    modulus = 1 << value + 4
+                elif name == "nal_unit_type":
+                    begins = begins or value in resets
+                elif name.endswith("pic_order_cnt_lsb") and low is None:
+                    low = value
+            if begins:
+                group, number = group + 1, low or 0
+            elif low is None:
+                return []
+            else:
+                number += (low - number + modulus // 2) % modulus - modulus // 2
+            orders.append((group, number))
+    return orders
+
+
+@contextmanager
+def _talkative() -> Iterator[None]:
+    """Have FFmpeg log information too."""
+    before = logging.get_level()
+    logging.set_level(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.set_level(before)
