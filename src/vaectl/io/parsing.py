@@ -74,6 +74,6 @@ def read_json(path: Path, most: int, missing: str = "check the path") -> Any:
         raise UsageError(f"{path}: has {size} bytes, and at most {most} are read; it is not the file that it should be")
     try:
         with parsing(path, "cannot be read as JSON"):
-            return json.loads(path.read_bytes().decode("utf-8-sig"))
+            return json.loads(path.read_bytes().decode())
     except DamagedError as error:
         raise UsageError(str(error)) from None

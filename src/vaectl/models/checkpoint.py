@@ -137,6 +137,8 @@ def locate(path: Path) -> tuple[Path, Path]:
         if not path.is_dir():
             return path.parent, path
         readable = (path / "config.json").exists()
+    except PermissionError as error:
+        raise UsageError(f"{error.filename}: no permission to read it; change its permissions or its owner") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be opened ({reason}); check the path and its permissions") from None

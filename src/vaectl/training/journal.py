@@ -95,7 +95,7 @@ class Lines:
     Where the disk is full lines wait in memory until there is room again.
     """
 
-    def __init__(self, path: Path, step: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
         """Goes on after `step`: later lines, and those from a damaged one on, are removed. Raises VaectlError."""
         self._path, self._waiting, self._in_trouble = path, b"", False
         try:

@@ -153,7 +153,7 @@ def test_a_full_disk_keeps_the_old_cache(videos: Path, cache: Path, monkeypatch:
     monkeypatch.setattr(Path, "write_bytes", lambda _path, data: write(Path("/dev/full"), data))
     listener = Listener()
     assert len(catalogue(videos, listener).videos) == 6
-    assert "cannot be written (No space left on device); choose another folder with" in listener.warnings[0]
+    assert "writing failed (No space left on device); free space or choose another place with" in listener.warnings[0]
     assert cache_file(cache).read_bytes() == before
 
 
