@@ -76,6 +76,28 @@ def test_ctrl_c_while_the_libraries_load(tmp_path, samples):
     assert files(tmp_path) == {}
 
 
+SWALLOWED = """
+import os, signal, sys, time
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "vaectl.reconstruction":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+            except KeyboardInterrupt:
+                pass
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_ctrl_c_that_a_library_swallows_while_it_loads(tmp_path, samples):
+    """PyTorch 2.4 does, while it looks for NumPy."""
+    clip = str(samples / "bigbuckbunny.mp4")
+    process = start("--video-path", clip, "--rec-path", "out.mp4", code=SWALLOWED, here=tmp_path)
+    assert finish(process) == (130, "", "error: interrupted\n")
+    assert files(tmp_path) == {}
+
+
 # Output
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vaectl.cli import eval, models, prepare_eval, reconstruct, train
+from vaectl.cli import eval, interruption, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.errors import VaectlError
@@ -114,7 +114,8 @@ def _signals_stop_the_run() -> Iterator[list[int]]:
     A signal that whoever started us ignores stays ignored: Ctrl-C is not meant for jobs in the background, and SIGHUP
     not for those under nohup.
     """
-    received: list[int] = []
+    received = interruption.received
+    received.clear()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         received.append(number)

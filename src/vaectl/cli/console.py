@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from vaectl.cli import interruption
 from vaectl.progress import Progress
 
 PATIENCE = 2.0
@@ -45,6 +46,7 @@ def pace(per_second: float, unit: str = "frames") -> str:
 @contextmanager
 def reporter() -> Iterator[Progress]:
     """The `Progress` of a run; on leaving, however that comes about, the terminal is as it was before."""
+    interruption.check()  # the libraries that this run needs are loaded by now
     console = Console(stderr=True)
     progress: Progress = _Bar(console) if console.is_interactive else _Lines(console)
     try:
