@@ -72,11 +72,7 @@ class Worker:
             self._process = None
 
 
-# Tags that are no UTF-8 stop the reading of a file.
-UNFINISHED = {"clips": [pytest.mark.xfail(reason="tags of clips that are no UTF-8", strict=False)]}
-
-
-@pytest.fixture(scope="module", params=[pytest.param(kind, marks=UNFINISHED.get(kind, [])) for kind in KINDS])
+@pytest.fixture(scope="module", params=KINDS)
 def worker(request, tmp_path_factory) -> Iterator[tuple[str, Worker]]:
     kind = request.param
     whole = tmp_path_factory.mktemp(kind)

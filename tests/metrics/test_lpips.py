@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.metrics.reference import CPU, disturbed, noise, package_lpips, smooth
 from vaectl.errors import UsageError, VaectlError
-from vaectl.metrics import MetricSettings, build
+from vaectl.metrics import MetricSettings, build, lpips
 from vaectl.metrics.lpips import ALEXNET, LPIPS, LPIPSMetric, load_lpips, vgg16_features
 
 pytestmark = [
@@ -133,7 +134,10 @@ def test_weights_may_be_torchvisions_own_file(tmp_path, vgg_file):
 def test_vggs_weights_are_found_in_the_cache_of_torch_hub(tmp_path, monkeypatch, vgg_file):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(load_file(vgg_file), tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth")
+    file = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    torch.save(load_file(vgg_file), file)
+    name, url, _, option = lpips.VGG16
+    monkeypatch.setattr(lpips, "VGG16", (name, url, sha256(file.read_bytes()).hexdigest(), option))
     metric = build(["lpips"], MetricSettings(lpips_net="vgg"), CPU)["lpips"]
     known = load_lpips("vgg", vgg_file)
     assert torch.equal(metric.model.features[0].weight, known.features[0].weight)
