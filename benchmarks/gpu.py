@@ -36,19 +36,19 @@ from gpu_steps.console import Row, running_case, say, shown  # noqa: E402
 RESULTS = "results.jsonl"
 STEPS = {
     "machine": 1,
-    "numbers": 3,
+    "numbers": 5,
     "memory": 3,
     "speed": 8,
-    "training": 3,
+    "training": 5,
     "profile": 1,
-    "commands": 3,
+    "commands": 4,
     "ranks": 1,
 }
 """In order of importance, with the share of each in the time that is left."""
 STARTING = 4.0
 """Seconds that each step has on top of its share, to import PyTorch and to find the GPU."""
 ENDING = 5.0
-"""Seconds before its end in which a step begins no further case; of a short step, a quarter of its time."""
+"""Seconds before its end in which a step begins no further case; of a short step, a sixth of its time."""
 
 
 def main() -> int:
@@ -152,7 +152,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     """In the process of a step: its cases, until `seconds` are over."""
-    deadline = time.monotonic() + seconds - min(ENDING, seconds / 4)
+    deadline = time.monotonic() + seconds - min(ENDING, seconds / 6)
     from vaectl.memory import expand_segments
 
     expand_segments()  # as the commands do

@@ -30,8 +30,7 @@ Values = dict[str, Any]
 
 FEWEST_RUNS, MOST_RUNS = 3, 10
 ENOUGH_SECONDS = 2.0
-"""A measurement repeats its work at least and at most so often, and no more once it has taken that long. On the CPU,
-where times say nothing of a GPU, it repeats as few times as it may."""
+"""A measurement repeats its work at least and at most so often, and no more once it has taken that long."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ class Context:
 
 
 def free_memory(device: torch.device) -> None:
-    """Drop what the last case has left, so that the next one starts with all of the memory."""
-    gc.collect()
+    """Drop what the last case has left on a GPU, so that the next one starts with all of its memory."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -109,11 +108,11 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """The median of several runs after one to warm up: by GPU events, else by the clock."""
+    """The median of several runs after a warm-up, by GPU events. On the CPU, for a rehearsal, one run by the clock."""
     work()
     times: list[float] = []
-    most = MOST_RUNS if device.type == "cuda" else FEWEST_RUNS
-    while len(times) < FEWEST_RUNS or (len(times) < most and sum(times) < ENOUGH_SECONDS):
+    fewest, most = (FEWEST_RUNS, MOST_RUNS) if device.type == "cuda" else (1, 1)
+    while len(times) < fewest or (len(times) < most and sum(times) < ENOUGH_SECONDS):
         with timed(device) as seconds:
             work()
         times.append(seconds())

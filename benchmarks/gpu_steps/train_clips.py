@@ -82,7 +82,7 @@ def trainer_on(device: torch.device, batch: int, steps: int, disc_weight: float)
     torch.manual_seed(0)
     model = build_model(NARROW).to(device).train()
     options = TrainOptions(
-        video_path=(Path(),), num_frames=FRAMES, resolution=SIDE, batch_size=batch, lr=1e-4, disc_start=12
+        video_path=(Path(),), num_frames=FRAMES, resolution=SIDE, batch_size=batch, lr=1e-4, disc_start=16
     )
     objective = Objective(ObjectiveConfig(perceptual_weight=0.0, disc_weight=disc_weight)).to(device)
     return Trainer(model, objective, options, torch.float32, steps)
