@@ -13,7 +13,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """`auto` is the first CUDA GPU if there is one, else the CPU. Raises UsageError for a device that is not there.
 
     On a GPU float32 means float32 from then on. Convolutions round to TF32 by default, and products where the
-    environment asks for it, as NVIDIA's containers do.
+    environment asks for it (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE).
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
