@@ -1,5 +1,7 @@
 """Stages overlap, pass on what goes wrong, and end when they are left, whoever leaves."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -163,6 +165,31 @@ def test_ctrl_c_does_not_wait_for_the_item_at_hand():
     assert time.monotonic() - start < PATIENCE / 2
     hold.set()
     assert eventually(source.closed.is_set)
+
+
+UNDER_WAY = """
+import time
+import torch
+from vaectl.pipeline import ahead
+
+def made():
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        torch.rand(1000, 1000).softmax(0)
+    yield
+
+try:
+    with ahead(made()):
+        time.sleep(0.1)
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    pass
+"""
+
+
+def test_a_script_may_end_after_ctrl_c_while_pytorch_computes():
+    ended = subprocess.run([sys.executable, "-c", UNDER_WAY], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 # In parallel

@@ -5,6 +5,7 @@ Knows iterators and threads, and nothing of what goes through them.
 
 from __future__ import annotations
 
+import atexit
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +26,7 @@ def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[
     """Gives the same items, made in a thread of their own, at most `depth` of them waiting.
 
     What is raised while making them is raised where they are taken. When the block is left, the thread has ended and
-    `items` is closed; but who presses Ctrl-C does not wait for the item that is being made.
+    `items` is closed. Ctrl-C does not wait for the item that is being made; the end of the program does.
     """
     queue: SimpleQueue[object] = SimpleQueue()
     room = Semaphore(depth - 1)
@@ -59,6 +60,7 @@ def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[
         yield take()
     except KeyboardInterrupt:
         wait = False
+        atexit.register(thread.join)  # PyTorch aborts the process when the interpreter ends around its work
         raise
     finally:
         stop.set()

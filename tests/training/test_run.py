@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,15 +137,24 @@ def test_lpips_is_part_of_the_objective(videos, tmp_path):
 
 
 def test_batches_that_are_accumulated_learn_as_one(videos, tmp_path):
-    """Equal but for the order of sums: 1e-5 of the weights' size after two steps."""
+    """Equal but for the order of sums, after two steps: the losses, and the means of the gradients that AdamW keeps.
+
+    The weights would not do: AdamW scales a gradient that is nothing but rounding up to a whole step.
+    """
     whole = run(videos, tmp_path, max_steps=2, batch_size=4, exp_name="whole")
     parts = run(videos, tmp_path, max_steps=2, batch_size=1, gradient_accumulation_steps=4, exp_name="parts")
     for a, b in zip(lines(whole.run), lines(parts.run), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
-    before, after = weights(whole.checkpoint), weights(parts.checkpoint)
-    for name, tensor in before.items():
-        if not name.endswith("k.conv.bias"):  # softmax does not feel it: its gradient is rounding, which Adam scales up
-            torch.testing.assert_close(tensor, after[name], rtol=1e-3, atol=2e-4, msg=name)
+    means, others = (mean_gradients(result.checkpoint) for result in (whole, parts))
+    rounding = 1e-8 * max(mean.norm() for mean in means)
+    assert len(means) > 100
+    for mean, other in zip(means, others, strict=True):
+        assert (mean - other).norm() < 1e-4 * mean.norm() + rounding
+
+
+def mean_gradients(checkpoint: Path) -> list[torch.Tensor]:
+    state = torch.load(checkpoint / "training_state.pt", weights_only=True)["generator_optimizer"]["state"]
+    return [state[k]["exp_avg"] for k in sorted(state)]
 
 
 def test_recomputed_activations_change_nothing(videos, tmp_path):
