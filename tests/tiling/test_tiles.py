@@ -97,7 +97,8 @@ def test_a_clip_of_any_length_and_size_comes_back_as_without_tiles(kind, height,
     pieces = list(reconstruct_pieces(model, clip.split(lengths, dim=2), Tiles(model, tile, InMemory())))
     expected = model.reconstruct(clip)
     assert expected.shape == clip.shape
-    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=TOLERANCE)
+    bound = TOLERANCE * max(1.0, expected.abs().max().item())  # it is meant for outputs of order 1
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=bound)
 
 
 @torch.no_grad()
