@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.conftest import environment
+from vaectl.evaluation.report.media import image
 from vaectl.io import leftovers
 from vaectl.io.atomic_write import replacing
 from vaectl.io.leftovers import PREFIX, sweep, temporary_folder, this_host
@@ -19,7 +22,7 @@ import sys, time
 from pathlib import Path
 from vaectl.io.atomic_write import replacing
 from vaectl.io.leftovers import temporary_folder
-with replacing(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporary_folder(Path(sys.argv[1])) as folder:
+with replacing(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporary_folder() as folder:
     file.write_bytes(b"half")
     (folder / "inside").write_bytes(b"half")
     print("ready", flush=True)
@@ -29,8 +32,9 @@ with replacing(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporary_f
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that is writing a file and a folder in `tmp_path`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], env=environment(), stdout=subprocess.PIPE)
+    """A process that is writing a file in `tmp_path`, and has its temporary folder there."""
+    env = environment() | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], env=env, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     yield process
     process.kill()
@@ -85,13 +89,14 @@ def test_where_there_are_no_locks_nothing_is_removed(tmp_path, monkeypatch):
     assert names(tmp_path) == {name, "b.mp4"}
 
 
-def test_a_file_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+def test_what_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     real, calls = leftovers._lock, []
 
     def late(descriptor: int) -> None:
         if not calls:
             for path in tmp_path.iterdir():
-                path.unlink()
+                path.rmdir() if path.is_dir() else path.unlink()
         calls.append(1)
         real(descriptor)
 
@@ -99,10 +104,23 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkey
     write(tmp_path / "a.mp4")
     assert len(calls) == 2
     assert (tmp_path / "a.mp4").read_text() == "whole"
+    calls.clear()
+    with temporary_folder() as folder:
+        assert folder.is_dir()
+    assert len(calls) == 2
 
 
-def test_nothing_is_left_after_an_error_in_either(tmp_path):
-    with pytest.raises(FileNotFoundError), temporary_folder(tmp_path) as folder:
+def test_a_report_removes_the_temporary_folders_of_killed_ones(holder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    image(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    assert names(tmp_path) == set()
+
+
+def test_nothing_is_left_after_an_error_in_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(FileNotFoundError), temporary_folder() as folder:
         (folder / "inside" / "missing").write_text("x")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a", overwrite=False):
         1 / 0  # noqa: B018

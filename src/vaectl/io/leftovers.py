@@ -13,9 +13,10 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 PREFIX = ".vaectl-"
 _swept: set[Path] = set()
@@ -35,36 +36,51 @@ def temporary_name(suffix: str = "") -> str:
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
     """A new empty file in `folder`, marked as in use. Whoever takes it renames it; else it is removed at the end."""
-    while True:
-        path = folder / temporary_name(suffix)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+
+    def make(path: Path) -> int:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+
+    with _held(folder, suffix, make) as path:
         try:
-            _lock(descriptor)
-            if os.fstat(descriptor).st_nlink == 0:  # another process swept it between the two lines above
-                continue
-            try:
-                yield path
-            finally:
-                path.unlink(missing_ok=True)
-            return
+            yield path
         finally:
-            os.close(descriptor)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def temporary_folder(folder: Path) -> Iterator[Path]:
-    """The same for a new empty folder."""
-    path = folder / temporary_name()
-    path.mkdir(parents=True)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        _lock(descriptor)
+def temporary_folder() -> Iterator[Path]:
+    """The same for a new empty folder, among the system's temporary files; nobody else may look into it."""
+
+    def make(path: Path) -> int | None:
+        path.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):  # swept
+            return os.open(path, os.O_RDONLY)
+        return None
+
+    place = Path(gettempdir())
+    sweep(place)
+    with _held(place, "", make) as path:
         try:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
-    finally:
-        os.close(descriptor)
+
+
+@contextmanager
+def _held(folder: Path, suffix: str, make: Callable[[Path], int | None]) -> Iterator[Path]:
+    """What `make` makes under a new name and opens, locked; made again where another process sweeps it before that."""
+    while True:
+        path = folder / temporary_name(suffix)
+        descriptor = make(path)
+        if descriptor is None:
+            continue
+        try:
+            _lock(descriptor)
+            if os.fstat(descriptor).st_nlink > 0:
+                yield path
+                return
+        finally:
+            os.close(descriptor)
 
 
 def sweep(folder: Path, *, again: bool = False) -> None:

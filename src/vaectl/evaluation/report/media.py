@@ -9,13 +9,12 @@ import math
 from base64 import b64encode
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaectl.io.leftovers import temporary_folder
 from vaectl.video import Clip, VideoWriter, write_video
 from vaectl.video.transform import resize_exactly
 
@@ -107,8 +106,8 @@ def image(frame_3HW: Tensor) -> str:
     height, width = frame_3HW.shape[1:]
     shrink = min(1.0, LONGEST_SIDE / max(width, height))
     small = resize_exactly(frame_3HW[None], max(1, round(width * shrink)), max(1, round(height * shrink)))
-    with TemporaryDirectory(prefix="vaectl-report-") as folder:
-        path = Path(folder) / "frame.png"
+    with temporary_folder() as folder:
+        path = folder / "frame.png"
         write_video(path, Clip(small, (Fraction(0),), Fraction(1)))
         return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
@@ -116,8 +115,8 @@ def image(frame_3HW: Tensor) -> str:
 def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int]) -> str:
     width, height = size
     even = (0, width % 2, 0, height % 2)  # browsers play 4:2:0 only
-    with TemporaryDirectory(prefix="vaectl-report-") as folder:
-        path = Path(folder) / "preview.mp4"
+    with temporary_folder() as folder:
+        path = folder / "preview.mp4"
         both_width, even_height = 2 * (width + width % 2), height + height % 2
         with VideoWriter(path, width=both_width, height=even_height, frame_rate=frame_rate) as writer:
             for number, pair in enumerate(zip(real_T3HW, generated_T3HW, strict=True)):
