@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,3 +290,29 @@ def test_what_cannot_be_allocated_is_an_error_with_the_name(tmp_path: Path, monk
         monkeypatch.setattr(torch, "empty", fail)
         with pytest.raises(VaectlError, match=r"a\.mp4: out of memory: its frames have 64x48 pixels"):
             next(reader.clips())
+
+
+SHORT = """
+import resource, sys
+from pathlib import Path
+import torch
+from vaectl.errors import VaectlError
+from vaectl.video import VideoReader
+
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+for room in range(20, 620, 30):
+    resource.setrlimit(resource.RLIMIT_AS, (used + room * 2**20, resource.RLIM_INFINITY))
+    try:
+        print(sum(len(clip.frames) for clip in VideoReader(sys.argv[1], threads=1).clips(batch_size=1)))
+    except VaectlError as error:
+        print(error)
+"""
+
+
+def test_wherever_in_reading_memory_is_short_that_is_said_and_not_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    first, *others = [Image.new("P", (4000, 4000), number) for number in (1, 2, 3)]
+    first.save(path, save_all=True, append_images=others)
+    told = f"{path}: out of memory: its frames have 4000x4000 pixels; free some, or make it smaller first"
+    done = subprocess.run([sys.executable, "-c", SHORT, path], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()) == {told, "3"}

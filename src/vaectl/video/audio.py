@@ -70,8 +70,12 @@ def add_audio(source: Path, target: OutputContainer, warn: Callable[[str], None]
             for stream in container.streams.audio:
                 try:
                     tracks.append(_add_track(source, stream, target, warn))
+                except MemoryError:
+                    raise
                 except (av.FFmpegError, ValueError) as error:
                     warn(f"{source}: audio stream {stream.index} is left out: {error}")
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError) as error:
         warn(f"{source}: the audio is left out: {error}")
     return tuple(tracks)
@@ -133,6 +137,8 @@ def _track_packets(track: AudioTrack, origin: Fraction, warn: Callable[[str], No
                     raise ValueError(f"its times run backwards at {float(time):.3f} s")
                 last = time
                 yield TimedPacket(time, packet)
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         warn(f"{track.source}: audio stream {track.index} ends early: {error}")
 
@@ -159,6 +165,8 @@ def _encoded(
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.FFmpegError:
             damaged += 1
             continue

@@ -8,6 +8,8 @@ passes through untouched; more than 8 bits are rounded to 8.
 
 from __future__ import annotations
 
+import errno
+
 import av
 import numpy as np
 from av.video.frame import VideoFrame
@@ -87,7 +89,7 @@ class RgbConverter:
                 interpolation=_ACCURATE,
             )
         except av.error.FFmpegError as error:
-            if is_memory_shortage(error):
+            if is_memory_shortage(error) or error.errno == errno.EAGAIN:  # EAGAIN: no thread can be started
                 raise MemoryError(str(error)) from None
             name = frame.format.name
             raise VaectlError(f"its pixel format {name} is not supported; convert it to 8 or 16 bits first") from None

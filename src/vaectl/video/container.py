@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.shortage import is_memory_shortage
 from vaectl.video.messages import listening, of_this_thread
 
 VIDEO_EXTENSIONS = (
@@ -111,8 +112,23 @@ def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
             stream = max(streams, key=_prominence)
             if stream.codec_context is None:
                 raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-            stream.thread_type, stream.codec_context.thread_count = "AUTO", 1 if is_image(container) else threads
-            yield Opened(container, stream, problem)
+            context = stream.codec_context
+            stream.thread_type, context.thread_count = "AUTO", 1 if is_image(container) else threads
+            with memory_errors_told(path, context.width, context.height):
+                yield Opened(container, stream, problem)
+
+
+@contextmanager
+def memory_errors_told(path: Path, width: int, height: int) -> Iterator[None]:
+    """Raises VaectlError where memory for the pictures of `path` is short; FFmpeg's errors say so as well."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_shortage(error):
+            raise
+        raise VaectlError(
+            f"{path}: out of memory: its frames have {width}x{height} pixels; free some, or make it smaller first"
+        ) from None
 
 
 def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:
@@ -126,6 +142,8 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
                 options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
                 **LENIENT_TAGS,
             )
+    except MemoryError:
+        raise VaectlError(f"{path}: out of memory while opening it; free some") from None
     except av.error.FFmpegError as error:
         raise VaectlError(
             f"{path} is not a video that can be read, or its end is missing ({error.strerror}); "

@@ -87,6 +87,8 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
         try:
             with of_this_thread() as messages:
                 packet = next(packets, None)
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:
             raise DamageError(f"reading fails: {error.strerror}", *missing) from None
         for message in messages:
@@ -253,6 +255,8 @@ def _decode_packet(
             frames = decoder.decode(packet)
         except av.error.EOFError:
             pass  # it was flushed before
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:
             failure = f"decoding fails: {error.strerror}"
     problem = next((message.text.strip() for message in messages if message.is_error), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +56,10 @@ def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
         context = stream.codec_context
         sited = is_sited(context.name, container.format.name, context.extradata, still=is_image(container))
         layout = Layout(_crop(path, container, stream), sited, orientation_of(frame))
-        return _info(path, container, stream, frame, layout), layout
+        info = _info(path, container, stream, frame, layout)
+    del frame
+    gc.collect(1)  # a frame and its side data refer to each other: a huge picture would stay in memory
+    return info, layout
 
 
 def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:

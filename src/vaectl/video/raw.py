@@ -60,6 +60,8 @@ def _orders(path: Path) -> list[tuple[int, int]]:
             try:
                 with of_this_thread() as messages:
                     trace.filter(packet)
+            except MemoryError:
+                raise
             except av.error.FFmpegError:
                 return []
             low, begins = None, False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain
@@ -21,9 +21,9 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.shortage import is_memory_shortage
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
+from vaectl.video.container import memory_errors_told
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import probe_with_layout
@@ -140,26 +140,13 @@ class VideoReader:
             for channel, plane in zip(picture, planes, strict=True):
                 channel[...] = orientation.apply(plane)
 
-        with self._memory_errors_explained(), closing(self._frames(wanted)) as frames:
+        with memory_errors_told(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
                 for picture in batch.numpy():
                     show(next(frames), picture)
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
-
-    @contextmanager
-    def _memory_errors_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_memory_shortage(error):
-                raise
-            width, height = self.info.width, self.info.height
-            raise VaectlError(
-                f"{self._path}: out of memory: its frames have {width}x{height} pixels; "
-                "free some, or make it smaller first"
-            ) from None
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """The wanted frames as they are stored, each checked to be the one that the index names."""

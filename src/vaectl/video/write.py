@@ -261,10 +261,10 @@ class VideoWriter:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (av.FFmpegError, OSError) as error:
-            reason = error.strerror or type(error).__name__
-            if isinstance(error, OSError):
+        except (av.FFmpegError, OSError, MemoryError) as error:
+            if isinstance(error, (OSError, MemoryError)):
                 raise VaectlError(cannot_write(self._path, error)) from error
+            reason = error.strerror or type(error).__name__
             _, height, width = self._shape
             what = f"{self._encoding.codec} cannot code {width}x{height} ({reason})"
             raise VaectlError(f"{self._path}: {what}; choose another size or extension") from error
