@@ -74,7 +74,7 @@ class EvalOptions:
             panel=INPUT,
             metavar="PATH",
             read=read_path,
-            help="What became of them: a folder that prepare-eval or another tool wrote, or a file. Or give --ckpt.",
+            help="The generated clips: a folder that prepare-eval or another tool wrote, or a file. Or give --ckpt.",
         ),
     ] = None
     num_frames: Annotated[
