@@ -149,6 +149,12 @@ def test_a_missing_matrix_is_guessed_as_players_do() -> None:
     assert guessed(720, 576, colorspace=1) == 1
 
 
+def test_a_guessed_matrix_is_the_one_that_is_used() -> None:
+    planes = [np.full((48, 64), value, np.uint8) for value in (82, 120, 202)]
+    frame = frame_of("yuv444p", planes, color_primaries=9, color_range=1)
+    assert convert(frame)[:, 0, 0].tolist() == pytest.approx([201, 30, 60], abs=1)  # by BT.601: 195, 20, 61
+
+
 def test_a_missing_range_is_limited_for_video_and_full_for_images() -> None:
     frame = av.VideoFrame(64, 48, "yuv420p")
     assert not is_full_range(frame, still=False, codec="h264")

@@ -74,6 +74,7 @@ class RgbConverter:
             matrix = matrix_of(frame, still=self._still)
             if matrix not in _MATRICES:
                 raise VaectlError(f"its colour matrix (H.273: {matrix}) is not supported; convert it to BT.709 first")
+            frame.colorspace = matrix  # PyAV 17 takes BT.2020 from the frame alone
         deep = _needs_16_bits(frame, full)
         alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
         try:

@@ -152,6 +152,7 @@ def converter(encoding: Encoding, tags: ColorTags) -> Callable[[NDArray[np.uint8
 
     def convert(rgb_CHW: NDArray[np.uint8]) -> VideoFrame:
         picture = _planar(rgb_CHW)
+        picture.colorspace = tags.matrix  # PyAV 17 takes BT.2020 from the frame alone
         frame = (
             co_sited(picture)
             if co_sited
