@@ -12,15 +12,15 @@ from torch import Tensor
 
 from gpu_steps.context import Context, Values, free_memory, peak_gib, synchronize
 from gpu_steps.models import reference_model, wfvae
-from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.engine import Beside, Limits, process_memory, reconstruct_frames
 from vaectl.memory import format_size, obtainable
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Silent
 
 LIMITS = (2, 4, 8)
 """GiB, for 17 frames of 1280x720 through WF-VAE-S."""
-TINY_LIMITS = (0.75, 1.0, 1.25)
-"""GiB of the process; a peak of the process only grows, so the smallest limit comes first."""
+TINY_ROOM = (0.4, 0.6, 0.8)
+"""GiB beyond what the process takes by itself; its peak only grows, so the smallest limit comes first."""
 
 
 class Listener(Silent):
@@ -39,7 +39,7 @@ class Listener(Silent):
 def run(context: Context) -> None:
     frames = noise(5, 64, 96) if context.tiny else noise(17, 720, 1280)
     dtype = torch.bfloat16 if context.bfloat16 else torch.float32
-    limits = TINY_LIMITS if context.tiny else LIMITS
+    limits = [round(process_memory() / 2**30 + room, 2) for room in TINY_ROOM] if context.tiny else LIMITS
 
     @cache
     def model() -> AnyVAE:

@@ -204,7 +204,11 @@ PICTURE = numbered_picture(5, 96, 64)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_compressed_tiffs(tmp_path: Path, compression: str, mode: str) -> None:
     image = Image.fromarray(PICTURE).convert(mode)
-    image.save(tmp_path / "a.tif", compression=compression)
+    try:
+        image.save(tmp_path / "a.tif", compression=compression)
+    except OSError:
+        assert compression == "zstd"
+        pytest.skip("this version of Pillow writes no zstd")
     expected = np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")).astype(int)
     assert np.abs(np.asarray(image.convert("RGB")) - expected).mean() < 8
     shown = read_video(tmp_path / "a.tif").frames[0].permute(1, 2, 0).numpy()
