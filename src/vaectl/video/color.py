@@ -99,7 +99,8 @@ class RgbConverter:
         planes = [red, green, blue]
         white = int(np.iinfo(dtype).max)
         if not full and _is_gray(frame):  # swscale takes all gray for full range
-            planes = [((plane / white * 255 - 16) * (white / 219)).clip(0, white).round() for plane in planes]
+            levels = ((np.arange(white + 1) / white * 255 - 16) * (white / 219)).clip(0, white).round().astype(dtype)
+            planes = [levels[plane] for plane in planes]
         if opacity and np.min(opacity[0]) < white:
             planes = [_scaled(plane, opacity[0], white) for plane in planes]
         if deep:
