@@ -22,36 +22,40 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks")]
 
-from gpu_steps.console import Row, running_case, say, shown  # noqa: E402
+from gpu_steps.console import Row, add_row, running_case, say, shown  # noqa: E402
 
 RESULTS = "results.jsonl"
 STEPS = {
     "machine": 1,
-    "numbers": 5,
+    "numbers": 6,
     "memory": 3,
     "speed": 8,
-    "training": 5,
+    "training": 6,
     "profile": 1,
-    "commands": 4,
-    "ranks": 1,
+    "commands": 5,
+    "ranks": 2,
 }
 """In order of importance, with the share of each in the time that is left."""
 STARTING = 4.0
 """Seconds that each step has on top of its share, to import PyTorch and to find the GPU."""
 ENDING = 5.0
-"""Seconds before its end in which a step begins no further case; of a short step, a sixth of its time."""
+"""Seconds before its end in which a step begins no further short case; of a short step, a sixth of its time."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
+    begun = time.monotonic()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=minutes, default=8.0, help="how long all steps may take (default: 8)")
     parser.add_argument("--out", type=Path, help="a new folder for the results (default: gpu-results/ and the time)")
@@ -62,12 +66,24 @@ def main() -> int:
     out: Path = arguments.out or Path("gpu-results") / time.strftime("%Y-%m-%dT%H-%M-%S")
     if arguments.seconds is not None:
         return run_step(arguments.steps[0], arguments.device, out, arguments.seconds)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop_like_ctrl_c)
+    try:
+        return examine(list(dict.fromkeys(arguments.steps)), arguments.device, out, begun + 60 * arguments.minutes)
+    except KeyboardInterrupt:
+        if (out / RESULTS).is_file():
+            write_results(out)
+        return 130
 
+
+def examine(steps: list[str], device: str, out: Path, deadline: float) -> int:
+    """Run the steps; gives the exit status."""
     from vaectl.errors import UsageError
     from vaectl.models.placement import choose_device
 
     try:
-        chosen = str(choose_device(arguments.device))
+        chosen = str(choose_device(device))
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULTS).touch(exist_ok=False)
     except FileExistsError:
@@ -76,17 +92,13 @@ def main() -> int:
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if chosen == "cpu" and arguments.device == "auto":
+    if chosen == "cpu" and device == "auto":
         say("PyTorch sees no CUDA GPU here: the steps run on the CPU, on tiny shapes")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop_like_ctrl_c)
-    try:
-        run_steps(list(dict.fromkeys(arguments.steps)), chosen, out, time.monotonic() + 60 * arguments.minutes)
-    except KeyboardInterrupt:
-        write_results(out)
-        return 130
-    say(f"written: {out / 'results.md'}, results.json and {RESULTS}")
-    return int(any(row["status"] == "failed" for row in read_rows(out)))
+    run_steps(steps, chosen, out, deadline)
+    rows = read_rows(out)
+    written = write_results(out)
+    say(f"written: {out / 'results.md'}, results.json and {RESULTS}" if written else "not everything was written")
+    return int(not written or any(row["status"] == "failed" for row in rows))
 
 
 def minutes(text: str) -> float:
@@ -103,6 +115,8 @@ def device(text: str) -> str:
 
 
 def stop_like_ctrl_c(_number: int, _frame: object) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -110,9 +124,16 @@ def run_steps(steps: list[str], device: str, out: Path, deadline: float) -> None
     """Run the steps one after the other, and write all results after each."""
     for i, step in enumerate(steps):
         left = steps[i:]
+        remaining = deadline - time.monotonic()
+        if remaining < STARTING:
+            report(out, step, "left out", reason="no time left")
+            continue
         share = STEPS[step] / sum(STEPS[later] for later in left)
-        seconds = STARTING + share * (deadline - time.monotonic() - len(left) * STARTING)
-        in_own_process(step, device, out, max(0.0, min(seconds, deadline - time.monotonic())))
+        seconds = STARTING + share * max(0.0, remaining - len(left) * STARTING)
+        try:
+            in_own_process(step, device, out, min(seconds, remaining))
+        except OSError as error:
+            report(out, step, "failed", reason=f"could not be started: {error}")
         write_results(out)
 
 
@@ -120,7 +141,10 @@ def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
     """Run a step, and end it when its time is over; what goes wrong with it is a row of its own."""
     command = [sys.executable, __file__, "--steps", step, "--device", device, "--out", str(out)]
     log, begun = out / f"{step}.log", time.monotonic()
-    with TemporaryDirectory(prefix="gpu-step-") as scratch, log.open("w", encoding="utf-8") as errors:
+    with (
+        TemporaryDirectory(prefix="gpu-step-", ignore_cleanup_errors=True) as scratch,
+        log.open("w", encoding="utf-8") as errors,
+    ):
         process = subprocess.Popen(
             [*command, "--seconds", str(seconds)],
             stderr=errors,
@@ -135,12 +159,18 @@ def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
             reason = f"stopped after {seconds:.0f} s: {case}" if case else None
         finally:
             stop(process)
-    row: Row = {"step": step, "name": "the whole step", "status": "failed" if reason else "measured"}
-    row |= {"reason": reason} if reason else {"values": {"seconds": time.monotonic() - begun}}
-    with (out / RESULTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
     if reason:
-        say(f"{step:10} failed    {reason}")
+        report(out, step, "failed", reason=f"{reason}; what comes after it was not run")
+    else:
+        report(out, step, "measured", values={"seconds": time.monotonic() - begun})
+
+
+def report(out: Path, step: str, status: str, **more: Any) -> None:
+    """Add the row about a step as a whole."""
+    row: Row = {"step": step, "name": "the whole step", "status": status, **more}
+    add_row(out / RESULTS, row)
+    if "reason" in row:
+        say(f"{step:10} {status:9} {row['reason']}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -152,7 +182,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     """In the process of a step: its cases, until `seconds` are over."""
-    deadline = time.monotonic() + seconds - min(ENDING, seconds / 6)
+    end = time.monotonic() + seconds
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     from vaectl.memory import expand_segments
 
     expand_segments()  # as the commands do
@@ -168,20 +199,37 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
         torch.set_num_threads(1)  # on tiny shapes threads only wait for each other
     else:
         torch.cuda.set_device(place.index or 0)  # events are recorded on the current device
-    context = Context(place, tiny, deadline, out / RESULTS, step)
+    context = Context(place, tiny, end, min(ENDING, seconds / 6), out / RESULTS, step)
     importlib.import_module(f"gpu_steps.{step}").run(context)
     return 0
 
 
+def end_with_parent(parent: int) -> None:
+    """End this step and what it has started when the command that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
 def read_rows(out: Path) -> list[Row]:
-    return [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
+    """The rows so far. A line that is not whole, as a full disk leaves it, is none."""
+    rows = []
+    for line in (out / RESULTS).read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
-def write_results(out: Path) -> None:
-    """All rows as one JSON list, and as a Markdown table for each step."""
+def write_results(out: Path) -> bool:
+    """Write all rows as one JSON list, and as a Markdown table for each step; False where that was not possible."""
     rows = read_rows(out)
-    (out / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    (out / "results.md").write_text("\n".join(markdown(rows)), encoding="utf-8")
+    try:
+        (out / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        (out / "results.md").write_text("\n".join(markdown(rows)), encoding="utf-8")
+    except OSError as error:
+        say(f"{out}: results.json and results.md are not written: {error.strerror}")
+        return False
+    return True
 
 
 def markdown(rows: list[Row]) -> list[str]:

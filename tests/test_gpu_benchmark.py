@@ -63,9 +63,30 @@ def test_a_step_that_hangs_or_fails_is_one_row_and_the_next_one_runs(tmp_path, m
         gpu.in_own_process(step, "cpu", tmp_path, seconds)
     assert time.monotonic() - begun < 15
     hangs, fails, works = gpu.read_rows(tmp_path)
-    assert (hangs["status"], hangs["reason"]) == ("failed", "stopped after 1 s: a long case")
-    assert (fails["status"], fails["reason"]) == ("failed", "ended with status 3; see fails.log")
+    after = "; what comes after it was not run"
+    assert (hangs["status"], hangs["reason"]) == ("failed", f"stopped after 1 s: a long case{after}")
+    assert (fails["status"], fails["reason"]) == ("failed", f"ended with status 3; see fails.log{after}")
     assert works["status"] == "measured"
+
+
+def test_the_most_important_steps_get_time_first(tmp_path, monkeypatch):
+    gpu, given = load(monkeypatch), {}
+    monkeypatch.setattr(gpu, "in_own_process", lambda step, _device, _out, seconds: given.update({step: seconds}))
+    monkeypatch.setattr(gpu, "write_results", lambda _out: True)
+    gpu.run_steps([*gpu.STEPS], "cpu", tmp_path, time.monotonic() + 480)
+    assert list(given) == [*gpu.STEPS]
+    assert min(given.values()) > gpu.STARTING
+    given.clear()
+    clock = iter((0.0, 4.5, *[9.0] * 6))
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
+    gpu.run_steps([*gpu.STEPS], "cpu", tmp_path, 10.0)
+    assert given == {"machine": gpu.STARTING, "numbers": gpu.STARTING}
+    assert [row["reason"] for row in gpu.read_rows(tmp_path)] == ["no time left"] * 6
+
+
+def test_a_line_that_a_full_disk_has_torn_is_no_row(tmp_path, monkeypatch):
+    (tmp_path / "results.jsonl").write_text('{"step": "numbers"}\n{"step": "mem')
+    assert load(monkeypatch).read_rows(tmp_path) == [{"step": "numbers"}]
 
 
 def load(monkeypatch):
@@ -96,8 +117,8 @@ def test_a_case_that_fails_or_lacks_memory_or_time_is_a_row(tmp_path, monkeypatc
     load(monkeypatch)
     from gpu_steps.context import Context
 
-    def context(deadline: float) -> Context:
-        return Context(torch.device("cpu"), True, deadline, tmp_path / "rows", "numbers")
+    def context(seconds: float) -> Context:
+        return Context(torch.device("cpu"), True, time.monotonic() + seconds, 5.0, tmp_path / "rows", "numbers")
 
     def lacks_memory():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmuch")
@@ -105,18 +126,23 @@ def test_a_case_that_fails_or_lacks_memory_or_time_is_a_row(tmp_path, monkeypatc
     def fails():
         return {"made": 1 / 0}
 
-    now = context(time.monotonic() + 60)
+    now = context(60)
     now.case("lacks memory", lacks_memory)
+    now.case("lacks memory that was planned", lacks_memory, must_fit=True)
     now.case("fails", fails)
-    now.case("is wrong", lambda: {"difference": 1.0, "passed": False})
-    context(0.0).case("is late", fails)
+    now.case("is wrong", lambda: {"difference": float("inf"), "passed": False})
+    now.case("is long", fails, seconds=100)
+    context(4).case("is late", fails)
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
     assert [(row["status"], row.get("reason")) for row in rows] == [
         ("left out", "too little memory: CUDA out of memory. Tried to allocate"),
+        ("failed", "OutOfMemoryError: CUDA out of memory. Tried to allocate"),
         ("failed", "ZeroDivisionError: division by zero"),
         ("failed", None),
         ("left out", "no time left"),
+        ("left out", "no time left"),
     ]
+    assert rows[3]["values"] == {"difference": "inf"}
 
 
 @pytest.mark.parametrize(
@@ -151,8 +177,9 @@ def test_a_signal_ends_the_step_and_writes_the_results(tmp_path):
     assert not left
 
 
-def test_a_reader_that_has_gone_stops_nothing(tmp_path):
-    command = f"'{sys.executable}' '{PROGRAM}' --device cpu --out '{tmp_path}/out' --steps machine | head -1"
+@pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
+def test_output_that_nobody_takes_stops_nothing(tmp_path, where):
+    command = f"'{sys.executable}' '{PROGRAM}' --device cpu --out '{tmp_path}/out' --steps machine {where}"
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert rows[-1]["name"] == "the whole step"

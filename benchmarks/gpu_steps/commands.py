@@ -32,7 +32,7 @@ def run(context: Context) -> None:
             elif context.tiny and not rehearsed:
                 context.leave_out(name, "tested on the CPU elsewhere")
             else:
-                context.case(name, lambda: work(context, folder))
+                context.case(name, lambda: work(context, folder), seconds=context.processes)
 
         case("reconstruct, float32, against the CPU", reconstruct)
         case("train, stopped and resumed", train)

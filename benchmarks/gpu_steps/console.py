@@ -5,6 +5,8 @@ Imports no PyTorch, so the parent and a step can use it before PyTorch is prepar
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,11 +21,26 @@ END = "no case runs"
 
 
 def say(line: str) -> None:
-    """Print a line at once. Results are in files, so a reader that has gone is no reason to stop."""
+    """Print a line at once. Results are in files, so a reader that has gone, or a full disk, is no reason to stop."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def add_row(file: Path, row: Row) -> None:
+    """Add a row to a file of JSON lines; what JSON has no number for (infinity, NaN) becomes text."""
+    values = {name: plain(value) for name, value in row.get("values", {}).items()}
+    text = json.dumps(row | ({"values": values} if values else {}), allow_nan=False)
+    try:
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(text + "\n")
+    except OSError as error:
+        say(f"{file}: not written: {error.strerror}")
+
+
+def plain(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def mark(line: str) -> None:

@@ -7,7 +7,6 @@ the next case follows. Each row is on disk before the next case begins.
 from __future__ import annotations
 
 import gc
-import json
 import statistics
 import time
 import traceback
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_steps.console import CASE, END, Row, brief, first_line, mark, say
+from gpu_steps.console import CASE, END, Row, add_row, brief, first_line, mark, say
 from vaectl.errors import OutOfMemoryError
 from vaectl.memory import peak
 from vaectl.shortage import is_memory_shortage
@@ -38,11 +37,18 @@ class Context:
     device: torch.device
     tiny: bool
     """Shapes so small that a CPU runs every step in a minute."""
-    deadline: float
-    """By `time.monotonic()`: cases that would begin later are left out."""
+    end: float
+    """By `time.monotonic()`: when the step is stopped."""
+    ending: float
+    """Seconds that a case takes where it does not say so itself; with less time left it is left out."""
     rows: Path
     """The file of JSON lines that rows are added to."""
     step: str
+
+    @property
+    def processes(self) -> float:
+        """Seconds of a case that starts processes of its own."""
+        return 8.0 if self.tiny else 20.0
 
     @property
     def dtypes(self) -> list[torch.dtype]:
@@ -55,13 +61,25 @@ class Context:
         """Whether the device computes in bfloat16, not only emulates it."""
         return self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) >= (8, 0)
 
-    def case(self, name: str, work: Callable[[], Values]) -> None:
-        """Report the values that `work` returns. If they have a `passed`, the row is a check."""
-        self.cases(name, lambda: [(name, work())])
+    def case(
+        self, name: str, work: Callable[[], Values], *, seconds: float | None = None, must_fit: bool = False
+    ) -> None:
+        """Report the values that `work` returns. If they have a `passed`, the row is a check.
 
-    def cases(self, name: str, work: Callable[[], Iterable[tuple[str, Values]]]) -> None:
-        """Report the rows that `work` gives, each with a name; where it fails, a row `name`."""
-        if time.monotonic() >= self.deadline:
+        `seconds` is what it takes at most; where memory is short it fails if it `must_fit`, else it is left out.
+        """
+        self.cases(name, lambda: [(name, work())], seconds=seconds, must_fit=must_fit)
+
+    def cases(
+        self,
+        name: str,
+        work: Callable[[], Iterable[tuple[str, Values]]],
+        *,
+        seconds: float | None = None,
+        must_fit: bool = False,
+    ) -> None:
+        """Report the rows that `work` gives, each with a name; where it fails, a row `name`. See `case`."""
+        if time.monotonic() + (self.ending if seconds is None else seconds) >= self.end:
             self.leave_out(name, "no time left")
             return
         mark(f"{CASE}{name}")
@@ -70,7 +88,7 @@ class Context:
                 passed = values.pop("passed", None)
                 self._report(row, {None: "measured", True: "passed", False: "failed"}[passed], values=values)
         except Exception as error:  # whatever fails is a result of this step, and the next case is another
-            if isinstance(error, OutOfMemoryError) or is_memory_shortage(error):
+            if not must_fit and (isinstance(error, OutOfMemoryError) or is_memory_shortage(error)):
                 self.leave_out(name, f"too little memory: {first_line(error)}")
             else:
                 traceback.print_exc()
@@ -84,8 +102,7 @@ class Context:
 
     def _report(self, name: str, status: str, **more: Any) -> None:
         row: Row = {"step": self.step, "name": name, "status": status, **more}
-        with self.rows.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        add_row(self.rows, row)
         say(f"{self.step:10} {status:9} {name}: {brief(row)}")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from importlib.util import find_spec
 
 import torch
 
+from gpu_steps.console import first_line
 from gpu_steps.context import Context, Values, dtype_name, seconds_of
 from vaectl.memory import obtainable
 
@@ -62,11 +62,13 @@ def gpu(device: torch.device) -> Values:
 
 
 def driver() -> str:
-    """The driver's version by nvidia-smi, where that is installed."""
-    if shutil.which("nvidia-smi") is None:
-        return "unknown (no nvidia-smi)"
+    """The driver's version by nvidia-smi, where that works."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.splitlines()[0].strip()
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unknown ({first_line(error)})"
+    return (printed.splitlines() or ["unknown"])[0].strip()
 
 
 def product(context: Context, dtype: torch.dtype, *, tf32: bool = False) -> Values:

@@ -40,6 +40,8 @@ def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tupl
         decode(z)
     times = [(event, own_time(context, event)) for event in profiler.key_averages()]
     total = sum(microseconds for _, microseconds in times)
+    if total == 0:
+        raise RuntimeError("the profiler sees no kernels; does the system let it read the GPU's counters?")
     for event, microseconds in sorted(times, key=lambda each: each[1], reverse=True)[:KERNELS]:
         yield event.key[:100], {"ms": microseconds / 1000, "share": microseconds / total, "calls": event.count}
 
@@ -68,5 +70,7 @@ def synchronizations(context: Context, dtype: torch.dtype, shape: Shape) -> Iter
             torch.cuda.set_sync_debug_mode("default")
     places = [each for each in caught if "synchronizing" in str(each.message)]
     counts = Counter(f"{Path(each.filename).name}:{each.lineno}" for each in places)
+    if not counts:
+        yield "the host waits nowhere", {"calls": 0}
     for place, count in counts.most_common():
         yield f"the host waits at {place}", {"calls": count}

@@ -25,7 +25,7 @@ def run(context: Context) -> None:
     if context.device.type == "cuda" and torch.cuda.device_count() < 2:
         context.leave_out(name, "needs two GPUs")
     else:
-        context.case(name, lambda: two_ranks(context))
+        context.case(name, lambda: two_ranks(context), seconds=context.processes)
 
 
 def two_ranks(context: Context) -> Values:

@@ -2,8 +2,8 @@
 
     python -m gpu_steps.train_clips RUN --steps 20 --batch 1 --device cuda
 
-Trains a narrow WF-VAE in float32 on clips of noise that depend on their numbers alone, goes on from the last checkpoint
-in the folder RUN, and adds the loss of each step to RUN/losses.jsonl. Under torchrun ranks share the clips. Algorithms
+Trains a narrow WF-VAE in float32 on clips of noise that depend on their numbers alone, begins at the last checkpoint in
+the folder RUN, and adds the loss of each step to RUN/losses.jsonl. Under torchrun ranks share the clips. Algorithms
 are deterministic: within 20 steps Adam would make a difference of 10 % out of rounding.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--no-discriminator", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     arguments.run.mkdir(parents=True, exist_ok=True)
     with ranks.together(Silent()):
         device = choose_device(ranks.device_of_rank(arguments.device))

@@ -51,7 +51,7 @@ def run(context: Context) -> None:
         context.case(title + LPIPS, partial(step, context, options, frames, side))
     else:
         context.leave_out(title + LPIPS, "lpips is not installed")
-    context.case(f"{STEPS} steps, killed and resumed", lambda: killed_and_resumed(context))
+    context.case(f"{STEPS} steps, killed and resumed", lambda: killed_and_resumed(context), seconds=context.processes)
 
 
 def step(context: Context, options: TrainOptions, frames: int, side: int) -> Values:

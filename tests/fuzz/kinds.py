@@ -41,6 +41,7 @@ from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.video import read_video
+from vaectl.video.container import LENIENT_TAGS
 
 
 class SilentLossError(Exception):
@@ -84,25 +85,35 @@ def attempt_clip(whole: Path, here: Path, rng: Random) -> None:
     spoilt = here / source.name
     spoilt.write_bytes(spoil_bytes(source.read_bytes(), rng))
     given = len(read_video(spoilt))
-    if given < (there := frames_of_ffmpeg(spoilt)):
+    if given < (there := len(times_of_ffmpeg(spoilt))) and not (spoilt.suffix == ".ts" and is_cut(spoilt, given)):
         raise SilentLossError(f"{source.name}: {given} frames of {there}")
 
 
-def frames_of_ffmpeg(path: Path) -> int:
-    """How many frames FFmpeg gives that goes on after errors, as its program does."""
-    count = 0
-    with av.open(str(path)) as container:
+def times_of_ffmpeg(path: Path) -> list[int | None]:
+    """The times (ticks) of the frames that FFmpeg gives if it goes on after errors, as its program does."""
+    times: list[int | None] = []
+    with av.open(str(path), **LENIENT_TAGS) as container:
         stream = container.streams.video[0]
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets)
             except (StopIteration, av.error.FFmpegError):
-                return count
+                return times
             try:
-                count += len(packet.decode())
+                times += [frame.pts for frame in packet.decode()]
             except av.error.FFmpegError:
                 continue
+
+
+def is_cut(path: Path, frames: int) -> bool:
+    """Whether a recording may have been cut so that only `frames` are left before the first missing one.
+
+    Then a frame is missing among the last, which are decoded in another order than they are shown.
+    """
+    times = times_of_ffmpeg(path)
+    step = (times[1] or 0) - (times[0] or 0)
+    return len(times) - frames <= 3 and (times[frames] or 0) - (times[frames - 1] or 0) != step
 
 
 # Checkpoints
