@@ -296,6 +296,47 @@ def test_what_cannot_be_allocated_is_an_error_with_the_name(tmp_path: Path, monk
             next(reader.clips())
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("kind", ["premultiplied", "unspecified", "gray alpha", "gray premultiplied", "CMYK"])
+def test_what_else_is_in_tiffs_of_16_bits(tmp_path: Path, kind: str, tile: Any, order: str) -> None:
+    rgb, fourth = PICTURE.astype(float) / 255, np.full((64, 96, 1), 0.5)
+    how: dict[str, Any] = {"photometric": "rgb", "tile": tile, "byteorder": order}
+    samples, expected = np.concatenate([rgb, fourth], 2), rgb
+    if kind == "premultiplied":
+        samples = np.concatenate([rgb * 0.5, fourth], 2)
+        how["extrasamples"], expected = ["assocalpha"], rgb * 0.5
+    elif kind == "unspecified":
+        how["extrasamples"] = ["unspecified"]
+    elif kind.startswith("gray"):
+        gray = rgb[..., :1] * (0.5 if kind == "gray premultiplied" else 1)
+        samples, expected = np.concatenate([gray, fourth], 2), np.repeat(rgb[..., :1] * 0.5, 3, 2)
+        alpha = "unassalpha" if kind == "gray alpha" else "assocalpha"
+        how |= {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [alpha]}
+    else:
+        how["photometric"], expected = "separated", (1 - rgb) * 0.5
+    tifffile.imwrite(tmp_path / "a.tif", (samples * 65535).round().astype(np.uint16), **how)
+    shown = read_video(tmp_path / "a.tif").frames[0].permute(1, 2, 0).numpy()
+    assert np.abs(shown - expected * 255).max() <= 1
+
+
+def test_no_limit_is_set_to_the_pixels_of_a_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.tif", compression="tiff_deflate")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a third of the picture's
+    assert np.array_equal(read_video(tmp_path / "a.tif").frames[0].permute(1, 2, 0).numpy(), PICTURE)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_libraries_print_nothing_about_a_damaged_tiff(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(PICTURE).save(path, compression="tiff_deflate")
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes(100) + content[200:])
+    with pytest.raises(VaectlError, match=r"a\.tif: the TIFF cannot be read"):
+        read_video(path)
+    assert capfd.readouterr() == ("", "")
+
+
 SHORT = """
 import resource, sys
 from pathlib import Path

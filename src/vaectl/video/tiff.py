@@ -1,12 +1,17 @@
 """Still images in TIFF files. FFmpeg cannot be trusted with all of them: it takes tiles and JPEG for black pictures.
 
 Pillow reads them with libtiff, the reference. It cuts colours of 16 bits down to 8, so FFmpeg keeps those of them that
-it knows, and tifffile reads the others.
+it reads right, and tifffile reads the others.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,10 @@ _OPAQUE = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbC
 """What Pillow calls pictures without alpha, and what they become. The others become RGBA."""
 _FFMPEG_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
 """None, LZW, deflate (two numbers), PackBits."""
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
-_ASSOCIATED_ALPHA = 1
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_ALPHA = (2,)
+"""The first extra sample is alpha that was not multiplied into the colours. Over black, colours that it was multiplied
+into (1) are as they are shown; what is not specified (0) is no alpha."""
 
 
 def read_tiff(path: Path) -> VideoFrame | None:
@@ -44,14 +51,17 @@ def read_tiff(path: Path) -> VideoFrame | None:
                 raise VaectlError(f"{path}: a TIFF of {numbers} of {page.bitspersample} bits; convert it to PNG first")
             if page.bitspersample <= 8:
                 return _frame(_with_pillow(path))
-            if not (page.is_tiled or file.is_bigtiff) and page.compression in _FFMPEG_COMPRESSIONS:
+            plain = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) and page.extrasamples in ((), _ALPHA)
+            if plain and not (page.is_tiled or file.is_bigtiff) and page.compression in _FFMPEG_COMPRESSIONS:
                 return None
             tag = page.tags.get("Orientation")
             return _frame(_upright(_with_tifffile(path, page), 1 if tag is None else int(tag.value)))
     except VaectlError:
         raise
     except Exception as error:  # what two libraries raise for a file that is damaged, or of a kind that they lack
-        reason = "it is damaged" if isinstance(error, LookupError) else str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
+        if isinstance(error, LookupError) or "decoder error" in reason:
+            reason = "it is damaged"
         raise VaectlError(f"{path}: the TIFF cannot be read ({reason}); convert it to PNG, or get it again") from None
 
 
@@ -59,21 +69,52 @@ def _with_pillow(path: Path) -> NDArray[Any]:
     from PIL import ImageOps
     from PIL.TiffImagePlugin import TiffImageFile
 
-    with TiffImageFile(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert(_OPAQUE.get(image.mode, "RGBA")))
+    with _of_any_size(), TiffImageFile(path) as image:
+        _silence_libtiff()
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(
+            upright.convert("LA" if image.mode == "La" else None).convert(_OPAQUE.get(image.mode, "RGBA"))
+        )
+
+
+@contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Without Pillow's limit to the pixels of an image: a huge picture is no attack, and our memory errors are told."""
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing its errors to the standard error as well: Pillow raises them."""
+    with suppress(OSError, AttributeError):  # where it is built in, or there is no /proc
+        for library in set(re.findall(r"/.*/libtiff[^/\n]*", Path("/proc/self/maps").read_text())):
+            ctypes.CDLL(library).TIFFSetErrorHandler(ctypes.c_void_p(None))
 
 
 def _with_tifffile(path: Path, page: Any) -> NDArray[Any]:
     picture: NDArray[Any] = page.asarray()
     if page.axes == "SYX":
         picture = picture.transpose(1, 2, 0)
-    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or page.axes not in ("YX", "YXS", "SYX"):
+    kinds = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}
+    if page.photometric not in kinds or page.axes not in ("YX", "YXS", "SYX"):
         raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits; convert it to PNG first")
+    picture = picture.reshape(*picture.shape[:2], -1)
+    channels, white = kinds[page.photometric], np.iinfo(picture.dtype).max
+    colors, alpha = picture[..., :channels], picture[..., channels : channels + (page.extrasamples[:1] == _ALPHA)]
     if page.photometric == _WHITE_IS_ZERO:
-        picture = np.iinfo(picture.dtype).max - picture
-    if page.photometric == _RGB:  # over black, colours that alpha was multiplied into are as they are shown
-        return picture[..., : 3 if page.extrasamples[:1] in ((), (_ASSOCIATED_ALPHA,)) else 4]
-    return picture if picture.ndim == 2 else picture[..., 0]
+        colors = white - colors
+    elif page.photometric == _CMYK:
+        inks = (white - colors).astype(np.uint32)
+        colors = ((inks[..., :3] * inks[..., 3:] + white // 2) // white).astype(picture.dtype)
+    if alpha.shape[2]:
+        return np.concatenate([np.broadcast_to(colors, (*colors.shape[:2], 3)), alpha], axis=2)
+    return colors[..., 0] if colors.shape[2] == 1 else colors
 
 
 def _upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
