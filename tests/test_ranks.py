@@ -16,6 +16,7 @@ from tests.video.media import encode
 from vaectl import ranks
 from vaectl.cli.app import main
 from vaectl.errors import UsageError
+from vaectl.progress import Silent
 
 EVAL = "--ckpt builtin --num-frames 3 --resolution 32 --metric psnr --device cpu"
 MAIN = "from vaectl.cli.app import main; sys.exit(main())"
@@ -132,3 +133,22 @@ def test_nccl_is_for_gpus_that_are_used(monkeypatch, gpu, nccl, device, backends
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
     assert ranks.backends_for(device) == backends
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (
+            {"MASTER_ADDR": "no.such.host.invalid"},
+            "MASTER_ADDR is 'no.such.host.invalid' in the environment, a",
+        ),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR is '' in the environment, a host that cannot be found"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT is 'abc' in the environment, not a port from 1 to 65535"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999' in the environment, not a port"),
+    ],
+)
+def test_a_place_where_nobody_can_meet_is_named(monkeypatch, place, said):
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", **place}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said), ranks.together(Silent()):
+        pass

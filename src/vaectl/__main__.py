@@ -4,8 +4,11 @@ Until the command line can handle signals, Ctrl-C ends the process as it ends pr
 without a traceback of whatever was being imported.
 """
 
+import os
 import signal
 import sys
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its sockets warn, with a stack, of what we say in one line
 
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)

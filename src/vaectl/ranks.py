@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -127,11 +128,13 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
+    host, port = _meeting_place()
     failures: list[Exception] = []
 
     def join() -> None:
         try:
-            store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout))))
+            # We give up first: PyTorch would print an error of its own.
+            store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout + 60))))
             store.set_timeout(PATIENCE)
             dist.init_process_group(backends, store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
         except Exception as error:
@@ -140,10 +143,10 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
     waiting = Thread(target=join, name=RENDEZVOUS, daemon=True)  # in there, a thread is deaf to signals
     begun = time.monotonic()
     waiting.start()
-    waiting.join(SILENCE)
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    waiting.join(min(SILENCE, timeout))
+    where = f"{host}:{port}"
     others = f"the other {world_size() - 1} of {world_size()} processes"
-    if waiting.is_alive():
+    if waiting.is_alive() and timeout > SILENCE:
         progress.note(f"rank {rank()}: waiting for {others} at {where}, for {timeout:g} s at most")
         waiting.join(max(0.0, begun + timeout - time.monotonic()))
     if waiting.is_alive() or (failures and time.monotonic() - begun >= timeout):
@@ -154,6 +157,22 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
     if failures:
         reason = shown(str(failures[0]).strip().partition("\n")[0], 200)
         raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
+
+
+def _meeting_place() -> tuple[str, int]:
+    """Host and port where the processes of a job meet. Raises UsageError where there can be no such place."""
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    start = "start with torchrun, which sets it, or unset WORLD_SIZE to run one process"
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise UsageError(f"MASTER_PORT is {shown(repr(port))} in the environment, not a port from 1 to 65535; {start}")
+    try:
+        socket.getaddrinfo(host or " ", int(port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"MASTER_ADDR is {shown(repr(host))} in the environment, a host that cannot be found ({reason}); {start}"
+        ) from None
+    return host, int(port)
 
 
 def wait_for_others() -> None:

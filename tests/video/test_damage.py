@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import pytest
 import torch
+from PIL import Image
 from tests.video.media import encode, number_of, numbered_picture
 
 from vaectl.errors import VaectlError
@@ -274,3 +278,82 @@ def test_a_motion_photo_is_a_picture(tmp_path: Path) -> None:
     picture.write_bytes(data[:-300] + rest)  # no end of the picture, though there may be such bytes behind
     with pytest.raises(VaectlError, match=r"photo\.jpg"):
         read_video(picture)
+
+
+# Cut and spoilt anywhere
+
+ROWS: dict[str, dict[str, Any]] = {
+    "a.flv": {"options": {"g": "8", "bf": "2"}},
+    "b.flv": {"codec": "flv"},
+    "a.ivf": {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}},
+    "a.wmv": {"codec": "wmv2", "size": (320, 240)},
+    "a.mxf": {"codec": "mpeg2video", "options": {"bf": "2"}},
+    "a.ogv": {},
+    "a.y4m": {"codec": "wrapped_avframe"},
+    "a.hevc": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=8"}},
+}
+
+
+def make(path: Path) -> Path:
+    if path.suffix != ".ogv":
+        return encode(path, 20, **ROWS[path.name])
+    source = ("-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25", "-frames:v", "20")
+    subprocess.run(  # PyAV has no encoder for Theora
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *source, "-c:v", "libtheora", path], check=True
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_cut_anywhere_leaves_only_frames_of_the_whole_file(tmp_path: Path, name: str) -> None:
+    whole = make(tmp_path / name)
+    content, frames = whole.read_bytes(), read_video(whole).frames
+    cut = tmp_path / f"cut{whole.suffix}"
+    counts = []
+    for place in range(len(content) // 4, len(content), len(content) // 25):
+        cut.write_bytes(content[:place])
+        try:
+            read = read_video(cut).frames
+        except VaectlError as error:
+            named = re.search(r"first (\d+) of its frames", str(error))
+            read = read_video(cut, 0, int(named[1])).frames if named and named[1] != "0" else frames[:0]
+        assert torch.equal(read, frames[: len(read)]), place
+        counts.append(len(read))
+    assert max(counts) > 10
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("a.y4m", "a.hevc")])
+@pytest.mark.parametrize("how", ["lost", "zeros"])
+def test_bytes_that_are_lost_or_overwritten_are_told(tmp_path: Path, name: str, how: str) -> None:
+    path = make(tmp_path / name)
+    content, frames = path.read_bytes(), read_video(path).frames
+    places = packets(path)
+    start = places[8][0] + 5
+    end = max(places[10][0], start + 3300) + 7  # at least as much as a packet of WMV
+    path.write_bytes(content[:start] + (b"" if how == "lost" else bytes(end - start)) + content[end:])
+    with pytest.raises(VaectlError, match=r"first \d+ of its frames can be read") as caught:
+        read_video(path)
+    count = int(str(caught.value).split("first ")[1].split()[0])
+    assert count <= 10
+    if count:
+        assert torch.equal(read_video(path, 0, count).frames, frames[:count])
+
+
+def test_joined_ogg_files_are_one_video(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.ogv")
+    frames = read_video(path).frames
+    path.write_bytes(2 * path.read_bytes())
+    assert torch.equal(read_video(path).frames, torch.cat([frames, frames]))
+
+
+def test_a_small_jpeg_with_another_behind_it(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (75, 57), "red")
+    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture.rotate(90)])
+    assert read_video(tmp_path / "a.jpg").frames.shape == (1, 3, 57, 75)
+
+
+def test_joined_fragmented_mp4_files_are_damaged(tmp_path: Path) -> None:
+    fragmented = {"movflags": "frag_keyframe+empty_moov"}
+    path = encode(tmp_path / "a.mp4", 24, options={"g": "8"}, container_options=fragmented)
+    path.write_bytes(2 * path.read_bytes())
+    assert 20 <= readable(path) <= 24  # those that are decoded last may be shown after what is missing

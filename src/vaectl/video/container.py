@@ -38,6 +38,8 @@ _FORMATS = (
 )
 
 
+_JPEG = b"\xff\xd8\xff"
+"""Begins a JPEG. FFmpeg takes one with a second picture behind it (MPO) for a film."""
 # Formats without a table of their packets, of which FFmpeg reads megabytes to find out what they hold.
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
 LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -134,11 +136,16 @@ def memory_errors_told(path: Path, width: int, height: int) -> Iterator[None]:
 def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:
     # An image goes in as bytes, because FFmpeg takes a name such as "a%03d.png" for a numbered sequence. Other names
     # are marked as files, because a colon in them would read as a protocol.
-    source = io.BytesIO(path.read_bytes()) if path.suffix.lower() in IMAGE_EXTENSIONS else f"file:{path.absolute()}"
+    source: io.BytesIO | str = f"file:{path.absolute()}"
+    kind = None
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        content = path.read_bytes()
+        source, kind = io.BytesIO(content), "jpeg_pipe" if content.startswith(_JPEG) else None
     try:
         with of_this_thread() as messages:
             container = av.open(
                 source,
+                format=kind,
                 options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
                 **LENIENT_TAGS,
             )

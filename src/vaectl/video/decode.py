@@ -32,6 +32,8 @@ from vaectl.video.mpegts import Continuity
 
 _UNMARKED = frozenset({"gif", "apng"})
 """Formats of which FFmpeg gives the last packet of a file that is cut short as if it were whole."""
+_HEADER = "Header packet passed to frame decoder"
+"""What the decoder of Theora says where one Ogg file was joined to another."""
 _JUMP, _BACK = 10, Fraction(1, 10)
 """Seconds forward, and back, from which on times are those of another recording: FFmpeg's own limits."""
 
@@ -79,7 +81,7 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
     """
     container, stream, problem = opened
     continuity = Continuity(path, stream.id) if container.format.name == "mpegts" else None
-    joins = _Joins(container, stream)
+    joins, isobmff = _Joins(container, stream), container.format.name.startswith("mov,")
     packets = container.demux(stream)
     number, last, after_seam = 0, None, False
     while True:
@@ -88,7 +90,9 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
             with of_this_thread() as messages:
                 packet = next(packets, None)
         except MemoryError:
-            raise
+            if until is None and not _fits_into_memory(path):
+                raise
+            raise DamageError(until.reason if until else "a size in it is wrong", *missing) from None
         except av.error.FFmpegError as error:
             raise DamageError(f"reading fails: {error.strerror}", *missing) from None
         for message in messages:
@@ -108,12 +112,23 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
         seam = continuity is not None and packet.is_corrupt and not continuity.is_broken(packet.pos or 0)
         if packet.is_corrupt and not seam:
             raise DamageError("a packet is damaged", number, packet.dts)
+        if isobmff and last is not None and packet.dts is not None and packet.dts < last:  # of a file that was joined
+            raise DamageError("its times run backwards", *missing)
         packet.is_corrupt = False
         placed = joins.place(packet, after_seam=after_seam)
         if placed is None:
             raise DamageError("frames are missing", *missing)
         yield TimedPacket(packet, *placed)
         number, last, after_seam = number + 1, packet.dts, seam
+
+
+def _fits_into_memory(path: Path) -> bool:
+    """Whether memory is left for a packet as large as the file, and so for each of its packets."""
+    try:
+        bytearray(path.stat().st_size)
+    except MemoryError:
+        return False
+    return True
 
 
 class _Joins:
@@ -259,6 +274,8 @@ def _decode_packet(
             raise
         except av.error.FFmpegError as error:
             failure = f"decoding fails: {error.strerror}"
+    if any(_HEADER in message.text for message in messages):
+        return frames, None
     problem = next((message.text.strip() for message in messages if message.is_error), None)
     return frames, f"decoding fails: {problem}" if problem else failure
 

@@ -77,6 +77,9 @@ def build_index(info: VideoInfo) -> FrameIndex:
         packets, damage = _scan_packets(info.path, opened, until)
         has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
         reorders = stream.codec_context.codec.reorder
+    if damage is None and name == "yuv4mpegpipe" and packets and sum(packets[-1].place) < info.path.stat().st_size:
+        damage = DamageError(CUT_SHORT, len(packets))  # a part of a frame, of which FFmpeg makes no packet
+        until = Break(info.path.stat().st_size, CUT_SHORT)
     if damage is None and name in _FORMATS_WITH_TABLE and (until := _first_missing(table, packets)):
         with open_video(info.path) as opened:
             packets, damage = _scan_packets(info.path, opened, until)

@@ -1,7 +1,7 @@
 """Whether a file is whole, by the sizes and the order that its container declares. Knows no pictures.
 
 FFmpeg reads a file that was cut short as if it ended there, and skips what it does not understand; a clip must not come
-out short without a word. What a file says of itself is read by `isobmff`, `matroska`, `mpegts`, and here.
+out short without a word. What a file says of itself is read by `isobmff`, `matroska`, `mpegts`, `blocks`, and here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from vaectl.video import isobmff, matroska, mpegts
+from vaectl.video import blocks, isobmff, matroska, mpegts
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 CUT_SHORT = "it is cut short"
@@ -42,6 +42,10 @@ def first_break(path: Path, container: str, stream: int) -> Break | None:
         place = matroska.first_break(path)
     elif container == "mpegts":
         place = mpegts.Continuity(path, stream).first_break()
+    elif (broken := blocks.first_break(path, container)) is not None:
+        place, lacks_its_end = broken
+        if lacks_its_end:
+            return Break(place, CUT_SHORT)
     if place is not None:
         return Break(place, f"it is damaged at byte {place}")
     return Break(path.stat().st_size, CUT_SHORT) if is_cut_short(path) else None

@@ -2,25 +2,31 @@
 
 A recording that was cut lacks frames that are shown before its last one, and their decoders say nothing about it. Each
 picture is numbered in the order of display (ITU-T H.264, 8.2.1; H.265, 8.3.1), and FFmpeg's filter `trace_headers`
-writes these numbers to its log.
+writes these numbers to its log. And a last picture of H.265 that lacks its end is told by what is put behind it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 import av
 from av import logging
 from av.bitstream import BitStreamFilterContext
+from av.codec.context import CodecContext
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 
 from vaectl.video.container import open_video
 from vaectl.video.messages import of_this_thread
 
 RAW_FORMATS = frozenset({"h264", "hevc"})
+_BEHIND = 4096
+"""Bytes that are put behind a last picture: more than a decoder reads in advance."""
 _LONGEST_REORDERING = 16
 _ELEMENT = re.compile(r"\d+ +(\w+) +[01]+ = (\d+)")
 _RESETS = {"h264": (5,), "hevc": (19, 20)}
@@ -32,6 +38,49 @@ def complete_frames(path: Path, frames: int) -> int:
 
     All of them where the end shows no sign of having been cut, or where the numbers are not known.
     """
+    return min(_before_gap(path, frames), _before_cut(path, frames))
+
+
+def _before_cut(path: Path, frames: int) -> int:
+    """How many frames are the same whatever follows the last byte of the file.
+
+    A decoder of H.265 says nothing about a last picture that lacks its end. It goes on to read what follows, where it
+    would have stopped at the end of a whole one.
+    """
+    with open_video(path, threads=1) as (container, stream, _):
+        if container.format.name != "hevc":
+            return frames
+        before: list[bytes] = []
+        packets: list[bytes] = []
+        for packet in container.demux(stream):
+            if packet.is_keyframe:
+                before, packets = packets, []
+            if packet.size:
+                packets.append(bytes(packet))
+        packets = before + packets  # what is shown before the last keyframe may build on the one before
+        parameters = stream.codec_context.extradata
+    one, other = (_pictures(parameters, packets, filler) for filler in (b"\x55", b"\xaa"))
+    if len(one) != len(other):
+        return frames - max(len(one), len(other)) + min(len(one), len(other))
+    changed = next((place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]), len(one))
+    return frames - len(one) + changed
+
+
+def _pictures(parameters: bytes | None, packets: list[bytes], filler: bytes) -> list[bytes]:
+    """Hashes of what the packets, with something behind the last, are decoded to."""
+    decoder = CodecContext.create("hevc", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata, decoder.thread_count = parameters, 1
+    hashes = []
+    for number, data in enumerate((*packets, None), 1):
+        rest = filler * _BEHIND if number == len(packets) else b""
+        with of_this_thread(), suppress(av.error.FFmpegError):
+            for frame in decoder.decode(None if data is None else Packet(data + rest)):
+                hashes.append(blake2b(b"".join(bytes(plane) for plane in frame.planes)).digest())
+    return hashes
+
+
+def _before_gap(path: Path, frames: int) -> int:
     orders = _orders(path)
     if len(orders) != frames:
         return frames
