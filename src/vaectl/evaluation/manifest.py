@@ -97,12 +97,13 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         values = read_json(file, MANIFEST_BYTES)
-        entries = values.pop("clips") if isinstance(values, dict) else None
+        entries = values.pop("clips", None) if isinstance(values, dict) else None
         if not isinstance(entries, list):
             raise UsageError("it holds no list of clips")
         manifest = TypeAdapter(Manifest).validate_python({**values, "clips": ()})
-    except (UsageError, LookupError, ValidationError) as error:
-        reason = f"{_first(error)}" if isinstance(error, ValidationError) else shown(str(error), 200)
+    except (UsageError, ValidationError) as error:
+        said = _first(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{file}: ")
+        reason = shown(said, 200)
         raise VaectlError(
             f"{file}: not a readable manifest ({reason}); remove it, or prepare with --overwrite"
         ) from None
