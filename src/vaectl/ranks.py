@@ -103,8 +103,6 @@ def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: st
     if rank() == local_rank() == 0 and world_size() == 1:
         yield
         return
-    import torch.distributed as dist
-
     backends = backends_for(device)
     if "nccl" in backends:
         import torch
@@ -116,11 +114,11 @@ def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: st
     except KeyboardInterrupt:
         raise  # to end the group would be to wait for the others; they see that this process has ended
     except BaseException as error:
-        dist.destroy_process_group()
+        _part()
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl")):
             raise VaectlError(STOPPED.format(rank())) from error
         raise
-    dist.destroy_process_group()
+    _part()
 
 
 def meet(progress: Progress, timeout: float, backends: str) -> None:
@@ -157,6 +155,15 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
     if failures:
         reason = shown(str(failures[0]).strip().partition("\n")[0], 200)
         raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
+
+
+def _part() -> None:
+    """Leave the group."""
+    import torch.distributed as dist
+
+    # PyTorch 2.4 waits for its threads with Python's global lock held, and they need it to let go of the last tensors.
+    time.sleep(0.1)
+    dist.destroy_process_group()
 
 
 def _meeting_place() -> tuple[str, int]:

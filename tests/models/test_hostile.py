@@ -52,7 +52,7 @@ def test_one_short_line_in_little_memory_and_time(folder, fault):
     assert most_memory() - before < 2**28
     line = str(error.value)
     assert line.startswith(str(folder))
-    assert said in line
+    assert any(words in line for words in said.split("|"))
     assert len(line) < len(str(folder)) + 600
     assert line.isprintable()
     with pytest.raises(VaectlError):  # `vaectl models` says so too; but it reads no values

@@ -147,7 +147,8 @@ def test_a_run_stays_within_its_limit(model, tmp_path):
 
     refused = vaectl(MiB)
     assert refused.returncode == 2
-    limit = parse_size(refused.stderr.strip().rpartition(" at least ")[2]) + MiB
+    limit = parse_size(refused.stderr.strip().rpartition(" at least ")[2])
+    limit += 33 * MiB  # what a process takes by itself is counted in steps of 32 MiB, and may differ by one
     ran = vaectl(limit)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["peak_memory"] <= 1.1 * limit

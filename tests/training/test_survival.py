@@ -178,7 +178,8 @@ def test_when_a_rank_dies_the_others_end_with_a_message(videos, tmp_path):
     os.kill(int(found[-1]), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "error: rank 0: another process has stopped; see its message" in err
+    # It notices that by itself, unless torchrun is faster and ends it.
+    assert "error: rank 0: another process has stopped; see its message" in err or "error: interrupted" in err
     assert "this is a bug" not in err
 
 
