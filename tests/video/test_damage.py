@@ -18,7 +18,7 @@ from PIL import Image
 from tests.video.media import encode, number_of, numbered_picture
 
 from vaectl.errors import VaectlError
-from vaectl.video import VideoReader, read_video
+from vaectl.video import VideoReader, blocks, read_video
 from vaectl.video.messages import listening
 
 FFV1: dict[str, Any] = {"codec": "ffv1", "pix_fmt": "bgr0", "options": {"level": "3", "slicecrc": "1", "g": "1"}}
@@ -337,6 +337,14 @@ def test_bytes_that_are_lost_or_overwritten_are_told(tmp_path: Path, name: str, 
     assert count <= 10
     if count:
         assert torch.equal(read_video(path, 0, count).frames, frames[:count])
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("a.y4m", "a.hevc", "a.wmv")])
+def test_blocks_of_any_size_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """MXF may hold all of its pictures in one."""
+    path = make(tmp_path / name)
+    monkeypatch.setattr(blocks, "_ORDINARY", 1)
+    assert len(read_video(path).frames) == 20
 
 
 def test_joined_ogg_files_are_one_video(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ _ASF_PACKET = b"\x82\0\0"
 """How packets begin that have the usual field for error correction."""
 _MXF_KEY = b"\x06\x0e\x2b\x34"
 _ORDINARY = 2**20
-"""Bytes of a block that surprise nobody; one that is far larger than all before has a wrong size."""
+"""Bytes of a block that surprise nobody. One that is far larger than all before and than the file has a wrong size."""
 _FLV_TAGS = frozenset({8, 9, 18})
 """Sound, pictures, data."""
 
@@ -37,7 +37,7 @@ def first_break(path: Path, container: str) -> tuple[int, bool] | None:
         while at < size:
             file.seek(at)
             end = end_of(file, at, size)
-            if end is None or end - at > 4 * largest:
+            if end is None or (end > size and end - at > 4 * largest):
                 return before, False  # what spoilt this head may have spoilt the block before it too
             if end > size:
                 return at, True
