@@ -347,6 +347,13 @@ def test_blocks_of_any_size_are_valid(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(read_video(path).frames) == 20
 
 
+@pytest.mark.parametrize("name", ["a.mxf", "a.asf"])
+def test_times_of_decoding_are_not_taken_for_those_of_display(tmp_path: Path, name: str) -> None:
+    """In these containers FFmpeg writes them for H.264 with B-frames."""
+    path = encode(tmp_path / name, 20, options={"bf": "2", "b-pyramid": "none", "sc_threshold": "0", "g": "20"})
+    assert [number_of(frame) for frame in read_video(path).frames] == list(range(20))
+
+
 def test_joined_ogg_files_are_one_video(tmp_path: Path) -> None:
     path = make(tmp_path / "a.ogv")
     frames = read_video(path).frames

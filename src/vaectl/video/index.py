@@ -29,6 +29,8 @@ _FRAME_PER_PACKET = frozenset(
 )
 # Where each packet carries the time of its frame, so that one can seek by it.
 _FORMATS_WITH_TABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "avi"})
+# Which may store the times of decoding alone; AVI stores no others.
+_FORMATS_WITHOUT_PTS = frozenset({"asf", "mxf"})
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 
@@ -75,8 +77,9 @@ def build_index(info: VideoInfo) -> FrameIndex:
         until = first_break(info.path, name, stream.id)
         table = [(entry.pos, entry.size) for entry in stream.index_entries if entry.size]
         packets, damage = _scan_packets(info.path, opened, until)
-        has_pts = name != "avi"  # AVI stores none; FFmpeg's guesses fail with B-frames
         reorders = stream.codec_context.codec.reorder
+        may_lack_pts = name in _FORMATS_WITHOUT_PTS and reorders and stream.codec_context.has_b_frames
+        has_pts = name != "avi" and not may_lack_pts  # FFmpeg's guesses fail with B-frames
     if damage is None and name == "yuv4mpegpipe" and packets and sum(packets[-1].place) < info.path.stat().st_size:
         damage = DamageError(CUT_SHORT, len(packets))  # a part of a frame, of which FFmpeg makes no packet
         until = Break(info.path.stat().st_size, CUT_SHORT)
