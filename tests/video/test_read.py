@@ -277,7 +277,7 @@ def test_a_damaged_frame_is_an_error_after_the_good_ones(tmp_path: Path) -> None
     whole = read_video(path).frames
     data = bytearray(path.read_bytes())
     middle = int(len(data) * 0.6)
-    data[middle : middle + 60] = bytes(byte ^ 0x5A for byte in data[middle : middle + 60])
+    data[middle : middle + 300] = bytes(byte ^ 0x5A for byte in data[middle : middle + 300])
     path.write_bytes(data)
     given = []
     with pytest.raises(VaectlError, match=r"clip\.mp4: frame \d+ is damaged"):
