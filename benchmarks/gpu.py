@@ -38,7 +38,7 @@ from gpu_steps.console import Row, add_row, running_case, say, shown  # noqa: E4
 RESULTS = "results.jsonl"
 STEPS = {
     "machine": 1,
-    "numbers": 6,
+    "numbers": 8,
     "memory": 3,
     "speed": 8,
     "training": 6,
