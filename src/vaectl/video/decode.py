@@ -8,7 +8,6 @@ This knows packets and pictures, not what they are for; it numbers and times not
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
@@ -223,7 +222,7 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
             if threads != 1:
                 # A thread that logs waits for Python's global lock, which PyAV holds while it frees a decoder and waits
                 # for its threads. So these have to be idle by then.
-                deque(_flush(decoder), maxlen=0)
+                decoder.flush_buffers()
 
 
 def _frames(
