@@ -164,12 +164,18 @@ def test_wrong_arguments_are_named_and_nothing_is_touched(tmp_path, arguments, m
     assert (tmp_path / "results.jsonl").read_text() == "{}\n"
 
 
-def test_a_signal_ends_the_step_and_writes_the_results(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_writes_the_results(tmp_path, number):
     command = [sys.executable, PROGRAM, "--device", "cpu", "--out", tmp_path / "out", "--steps", "machine", "training"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not process.stdout.readline().startswith("machine"):
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads((tmp_path / "out" / "results.json").read_text())

@@ -114,11 +114,11 @@ def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: st
     except KeyboardInterrupt:
         raise  # to end the group would be to wait for the others; they see that this process has ended
     except BaseException as error:
-        _part()
+        _leave_group()
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl")):
             raise VaectlError(STOPPED.format(rank())) from error
         raise
-    _part()
+    _leave_group()
 
 
 def meet(progress: Progress, timeout: float, backends: str) -> None:
@@ -157,8 +157,8 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
         raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
 
 
-def _part() -> None:
-    """Leave the group."""
+def _leave_group() -> None:
+    """End this process's part in the group."""
     import torch.distributed as dist
 
     # PyTorch 2.4 waits for its threads with Python's global lock held, and they need it to let go of the last tensors.

@@ -90,7 +90,7 @@ def attempt_clip(whole: Path, here: Path, rng: Random) -> None:
 
 
 def times_of_ffmpeg(path: Path) -> list[int | None]:
-    """The times (ticks) of the frames that FFmpeg gives if it goes on after errors, as its program does."""
+    """The times (ticks) of the frames that FFmpeg decodes when it continues after errors, as its program does."""
     times: list[int | None] = []
     with av.open(str(path), **LENIENT_TAGS) as container:
         stream = container.streams.video[0]

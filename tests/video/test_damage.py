@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ import imageio_ffmpeg
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import ROOT
 from tests.video.media import encode, number_of, numbered_picture
 
 from vaectl.errors import VaectlError
@@ -278,6 +280,25 @@ def test_a_motion_photo_is_a_picture(tmp_path: Path) -> None:
     picture.write_bytes(data[:-300] + rest)  # no end of the picture, though there may be such bytes behind
     with pytest.raises(VaectlError, match=r"photo\.jpg"):
         read_video(picture)
+
+
+READ_OFTEN = """
+import sys
+from vaectl.errors import VaectlError
+from vaectl.video import read_video
+
+for _ in range(150):
+    try:
+        read_video(sys.argv[1])
+    except VaectlError:
+        pass
+"""
+
+
+def test_decode_threads_that_still_log_cannot_hang_the_end_of_reading() -> None:
+    """The file is MPEG-4 with a few dozen flipped bits, on which reading hung in one of three tries."""
+    path = ROOT / "tests" / "data" / "damaged_slices.avi"
+    subprocess.run([sys.executable, "-c", READ_OFTEN, path], check=True, timeout=60)
 
 
 # Cut and spoilt anywhere

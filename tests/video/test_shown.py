@@ -360,6 +360,6 @@ def test_wherever_in_reading_memory_is_short_that_is_said_and_not_damage(tmp_pat
     for number, picture in enumerate(others, 1):
         picture.paste(255, (0, 0, 1000 * number, 1000))
     first.save(path, save_all=True, append_images=others, duration=40)
-    told = f"{path}: out of memory: its frames have 4000x4000 pixels; free some, or make it smaller first"
+    message = f"{path}: out of memory: its frames have 4000x4000 pixels; free some, or make it smaller first"
     done = subprocess.run([sys.executable, "-c", SHORT, path], capture_output=True, text=True, check=True)
-    assert set(done.stdout.splitlines()) == {told, "3"}
+    assert set(done.stdout.splitlines()) == {message, "3"}

@@ -2,7 +2,8 @@
 
 A recording that was cut lacks frames that are shown before its last one, and their decoders say nothing about it. Each
 picture is numbered in the order of display (ITU-T H.264, 8.2.1; H.265, 8.3.1), and FFmpeg's filter `trace_headers`
-writes these numbers to its log. And a last picture of H.265 that lacks its end is told by what is put behind it.
+writes these numbers to its log. Whether the last picture of H.265 is whole shows when it is decoded twice, with
+different bytes behind it.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def complete_frames(path: Path, frames: int) -> int:
 
 
 def _before_cut(path: Path, frames: int) -> int:
-    """How many frames are the same whatever follows the last byte of the file.
+    """How many frames stay the same whatever bytes follow the file.
 
-    A decoder of H.265 says nothing about a last picture that lacks its end. It goes on to read what follows, where it
-    would have stopped at the end of a whole one.
+    FFmpeg's H.265 decoder stops at the end of a whole picture. Where the end is missing it reports nothing, and decodes
+    the bytes that follow.
     """
     with open_video(path, threads=1) as (container, stream, _):
         if container.format.name != "hevc":
@@ -81,6 +82,7 @@ def _pictures(parameters: bytes | None, packets: list[bytes], filler: bytes) -> 
 
 
 def _before_gap(path: Path, frames: int) -> int:
+    """How many frames come before the first number that is missing among the last ones."""
     orders = _orders(path)
     if len(orders) != frames:
         return frames

@@ -79,7 +79,7 @@ def _with_pillow(path: Path) -> NDArray[Any]:
 
 @contextmanager
 def _of_any_size() -> Iterator[None]:
-    """Without Pillow's limit to the pixels of an image: a huge picture is no attack, and our memory errors are told."""
+    """Lift Pillow's limit on the pixels of an image; where memory is too short for them, we report that ourselves."""
     from PIL import Image
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
