@@ -27,9 +27,9 @@ from vaectl.engine import Limits, keep_freed
 from vaectl.memory import reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
-from vaectl.models.piece import Piece
-from vaectl.models.placement import choose_device, choose_dtype
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.context import Piece
+from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.wfvae import WFVAE
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests import straightforward

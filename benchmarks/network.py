@@ -24,7 +24,7 @@ from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
 
 WF_VAE_S = WFVAEConfig(
     latent_dim=4,

@@ -8,7 +8,7 @@ import pytest
 WITHOUT_PYAV = (
     "vaectl.engine",
     "vaectl.models",
-    "vaectl.tiling.run",
+    "vaectl.tiling.executor",
     "vaectl.tiling.whole_clip",
     "vaectl.training.trainer",
 )

@@ -16,10 +16,10 @@ from gpu_steps.models import narrowed, placed
 from network import WF_VAE_L, WF_VAE_S, flops
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.run import Tiles
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.store import InMemory, OnDisk
 
 SHAPES = ((33, 256, 256), (17, 720, 1280))

@@ -6,7 +6,8 @@ import torch
 from tests import straightforward
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.resample import (
     Spatial2xTime2x3DDownsample,
     Spatial2xTime2x3DUpsample,
@@ -16,8 +17,7 @@ from vaectl.models.resample import (
     TimeUpsampleRes2x,
 )
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.dry_run import Living
+from vaectl.tiling.trace import Living
 
 from .reference import CASES, load_reference, synthetic_model
 from .synthetic_weights import synthetic_video

@@ -26,7 +26,7 @@ from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import replacing
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
-from vaectl.models.placement import choose_device
+from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
