@@ -7,30 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.memory import format_size, obtainable, resident, return_freed, reuse_freed
 from vaectl.models import load_model
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
+from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.plan import Budget, make_plan
-from vaectl.tiling.store import InMemory, OnDisk, Spool
-from vaectl.tiling.whole_clip import WholeClip, plan_stages
+from vaectl.tiling.plan import Budget, Plan, make_plan, window_frames
+from vaectl.tiling.storage import SpillFile
+from vaectl.tiling.stream import reconstruct_windows
 from vaectl.video.clip import batch_to_frames, batch_to_video
 
 T = TypeVar("T")
@@ -54,26 +52,26 @@ class Limits:
     tiled: bool = False
     memory_limit: int | None = None
     """Bytes; None for what is free."""
-    sparing: bool = False
+    low_memory: bool = False
     """As little as is bearable."""
 
     @classmethod
     def of(cls, options: MemoryOptions) -> Limits:
-        """A limit, or to be sparing, implies tiles."""
+        """A limit, or low memory, implies tiles."""
         tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
         return cls(tiled, options.memory_limit, options.save_memory)
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What a clip takes beside the network: bytes of the process, where this runs on the CPU."""
+class HostOverhead:
+    """What a clip takes next to the network: bytes of the process, where this runs on the CPU."""
 
     fixed: int
     per_frame: int
     """For each frame of a window."""
 
     @classmethod
-    def of(cls, *, stored: int, frame: int, shown: int) -> Beside:
+    def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
         """From pixels of a frame: as it is stored, as it goes through the network, as it is written.
 
         The encoder's share from runs at 720p, the others counted from what the stages hold; all on the safe side, as
@@ -112,8 +110,8 @@ def open_model(
     """The model at `path`, None for the built-in one. Raises UsageError if it is not of the family of that `name`."""
     where = choose_device(device)
     called = path or "the built-in model"
-    precision = choose_dtype(dtype, where, sparing=limits.sparing)
-    with _memory_errors_told(called, where, "its weights alone do not fit; free some, or use another --device"):
+    precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
+    with _explain_shortage(called, where, "its weights alone do not fit; free some, or use another --device"):
         model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)
     if name is not None and not model.config.is_called(name):
         raise UsageError(
@@ -122,14 +120,14 @@ def open_model(
     return model
 
 
-def tell_no_effect(tile_overlap_factor: float | None, progress: Progress) -> None:
-    """That what a published command gives means nothing here."""
+def note_no_effect(tile_overlap_factor: float | None, progress: Progress) -> None:
+    """Say that what a published command gives means nothing here."""
     if tile_overlap_factor is not None:
         progress.note("--tile-overlap-factor has no effect: tiles give exactly what whole frames give")
 
 
-def within_memory(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
-    """What `attempt` gives; with tiles, once more in half the memory if that was too little."""
+def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
+    """The result of `attempt`; with tiles, retried once with half the limit if memory runs out."""
     try:
         return attempt(limits)
     except OutOfMemoryError as error:
@@ -152,13 +150,26 @@ def limit_of(limits: Limits, device: torch.device) -> int:
     return round(0.9 * there) if limits.memory_limit is None else min(limits.memory_limit, there)
 
 
-def how_to_run(
-    model: AnyVAE, frames: int, width: int, height: int, limits: Limits, beside: Beside, progress: Progress
-) -> tuple[Runner, int]:
-    """What runs the model on one clip, and how many frames to give it at a time."""
+@dataclass(frozen=True)
+class Run:
+    """How to run a model on clips of one size."""
+
+    model: AnyVAE
+    window: int
+    """Frames to hand over at a time."""
+    plan: Plan | None
+    """None for whole frames."""
+    report: Callable[[int], None]
+    """Takes the number of each group of segments when it begins."""
+
+
+def prepare_run(
+    model: AnyVAE, frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
+) -> Run:
+    """Plan for one clip, say what the plan is, and set the memory allocator for it."""
     if not limits.tiled:
         keep_freed(model, limits)
-        return WholeFrames(model), piece_frames(model.config, height, width)
+        return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     scale = model.config.space_compression
     height, width = -(-height // scale) * scale, -(-width // scale) * scale
     limit = limit_of(limits, model.device)
@@ -166,28 +177,29 @@ def how_to_run(
         asked = format_size(limits.memory_limit)
         progress.warn(f"--memory-limit is {asked}, but {model.device} has {format_size(limit)} to give")
     if model.device.type == "cpu":
-        budget = Budget(limit, beside.fixed, beside.per_frame, places=("device", "disk"))
+        budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
         budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
-    if isinstance(model, WFVAE) and model.streams:
-        plan = make_plan(model, frames, height, width, budget, sparing=limits.sparing)
+    plan = make_plan(model, frames, height, width, budget, low_memory=limits.low_memory)
+    groups = len(plan.encoder) + len(plan.decoder)
+    about = f"about {format_size(plan.peak)} on {model.device}"
+    if model.streams:
+        tile = scale * plan.encoder[0].tile
+        progress.note(f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}, {about}")
+    else:
         progress.note(
-            f"tiles of {scale * plan.tile} pixels, windows of {plan.window} frames, state {WHERE[plan.state]},"
-            f" about {format_size(plan.peak)} on {model.device}"
+            f"this model looks at the whole clip: {groups} stages, the clip between them {WHERE[plan.place]}, {about}"
         )
-        keep_freed(model, limits, plan.peak, limit)
-        store = OnDisk() if plan.state == "disk" else InMemory(torch.device("cpu") if plan.state == "host" else None)
-        return Tiles(model, plan.tile, store), plan.window
-    stages = plan_stages(model, frames, height, width, budget, sparing=limits.sparing)
-    progress.note(
-        f"this model looks at the whole clip: {stages.rehearsed.stages} stages, the clip between them"
-        f" {WHERE[stages.place]}, about {format_size(stages.peak)} on {model.device}"
-    )
-    keep_freed(model, limits, stages.peak, limit)
-    return WholeClip(model, stages, progress.status), stages.window
+    keep_freed(model, limits, plan.peak, limit)
+
+    def report(number: int) -> None:
+        if not model.streams:
+            progress.status(f"stage {number + 1} of {groups}")
+
+    return Run(model, plan.window, plan, report)
 
 
 def keep_within(model: AnyVAE, limit: int) -> None:
@@ -208,7 +220,7 @@ def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> 
     """
     if model.device.type != "cpu":
         return
-    if limits.sparing or limit < GAPS * peak:
+    if limits.low_memory or limit < GAPS * peak:
         reuse_freed(2**23)
     elif sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK:
         reuse_freed(2**24)
@@ -222,26 +234,26 @@ LARGE_NETWORK = 50_000_000
 """Parameters."""
 
 
-def through_model(
-    model: AnyVAE, runner: Runner, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
+def run_frames(
+    run: Run, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Batches of 8-bit frames (T, 3, H, W) with what became of them; the batches may be cut anew."""
-    waiting = Waiting(on_disk=isinstance(runner, WholeClip) and runner.plan.place == "disk")
+    """Batches of 8-bit frames (T, C, H, W) with their reconstructions; the batches may be cut anew."""
+    waiting = FrameQueue(on_disk=run.plan is not None and not run.model.streams and run.plan.place == "disk")
 
     def inputs() -> Iterator[Tensor]:
         for frames in originals:
             waiting.put(frames)
             yield frames[None]
 
-    for result in _pieces(model, runner, inputs(), generator, source):
+    for result in _run_windows(run, inputs(), generator, source):
         yield waiting.take(result.shape[1]), result[0]
 
 
-class Waiting:
-    """8-bit frames (T, 3, H, W) that wait for what becomes of them, in order; in memory or in a temporary file."""
+class FrameQueue:
+    """8-bit frames (T, C, H, W) that wait for their reconstructions, in order; in memory or in a temporary file."""
 
     def __init__(self, *, on_disk: bool) -> None:
-        self._spool = Spool() if on_disk else None
+        self._file = SpillFile() if on_disk else None
         self._frames: deque[Tensor] = deque()
         """Those in memory."""
         self._put = self._taken = 0
@@ -249,63 +261,66 @@ class Waiting:
         self._shape = torch.Size()
 
     def put(self, frames: Tensor) -> None:
-        if self._spool is None:
+        if self._file is None:
             self._frames.extend(frames)
         else:
-            self._spool.write(self._put, frames.contiguous())
+            self._file.write(self._put, frames.contiguous())
             self._put += frames.nbytes
             self._shape = frames.shape[1:]
 
     def take(self, count: int) -> Tensor:
         """The next `count` of them."""
-        if self._spool is None:
+        if self._file is None:
             return torch.stack([self._frames.popleft() for _ in range(count)])
         frames = torch.empty((count, *self._shape), dtype=torch.uint8)
-        self._spool.read(self._taken, frames)
+        self._file.read(self._taken, frames)
         self._taken += frames.nbytes
         return frames
 
 
 def reconstruct_frames(
     model: AnyVAE,
-    frames_BT3HW: Tensor,
+    frames_BTCHW: Tensor,
     source: Path,
     limits: Limits,
-    beside: Beside,
+    overhead: HostOverhead,
     progress: Progress,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Clips of one size, (B, T, 3, H, W) uint8, through the model and back: the same shape and type, on the CPU.
+    """Clips of one size, (B, T, C, H, W) uint8, through the model and back: the same shape and type, on the CPU.
 
     With a `generator` latents are drawn from the posterior, else its mean is taken. The frames of one clip alone are
     always the same ones; several at once may differ from them by rounding. `source` is named in errors: VaectlError for
     NaN and infinity, `OutOfMemoryError` where memory is short.
     """
-    _, frames, _, height, width = frames_BT3HW.shape
+    _, frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
         if generator and noise is not None:
             generator.set_state(noise)  # a second attempt draws what the first one has drawn
-        runner, window = how_to_run(model, frames, width, height, limits, beside, progress)
-        pieces = (frames_BT3HW[:, first : first + window] for first in range(0, frames, window))
-        return torch.cat(list(_pieces(model, runner, pieces, generator, source)), dim=1)
+        run = prepare_run(model, frames, width, height, limits, overhead, progress)
+        return torch.cat(
+            list(_run_windows(run, torch.split(frames_BTCHW, run.window, dim=1), generator, source)), dim=1
+        )
 
-    return within_memory(attempt, model, limits, progress)
+    return retry_on_oom(attempt, model, limits, progress)
 
 
-def _pieces(
-    model: AnyVAE, runner: Runner, pieces_BT3HW: Iterator[Tensor], generator: torch.Generator | None, source: Path
+def _run_windows(
+    run: Run, windows_BTCHW: Iterable[Tensor], generator: torch.Generator | None, source: Path
 ) -> Iterator[Tensor]:
-    """What became of the pieces of clips, (B, T, 3, H, W) uint8 each, on the CPU; they may be cut anew."""
+    """The reconstructions of windows of clips, (B, T, C, H, W) uint8 each, on the CPU; they may be cut anew."""
 
     def videos() -> Iterator[Tensor]:
-        for frames in pieces_BT3HW:
-            placed = frames.to(model.device) if isinstance(runner, WholeFrames) else frames
-            yield batch_to_video(placed)
+        for frames in windows_BTCHW:
+            yield batch_to_video(frames.to(run.model.device) if run.plan is None else frames)
 
-    with _memory_errors_told(source, model.device):
-        for video in reconstruct_pieces(model, videos(), runner, sample=generator is not None, generator=generator):
+    made = reconstruct_windows(
+        run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
+    )
+    with _explain_shortage(source, run.model.device), returning_freed(run.model):
+        for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
                     f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
@@ -316,11 +331,34 @@ def _pieces(
             yield frames
 
 
+@contextmanager
+def returning_freed(model: AnyVAE) -> Iterator[None]:
+    """Within the block, return freed memory before the layers that make the largest tensors: gaps rarely suit them.
+
+    That is after a layer that enlarges frames. On a GPU it is PyTorch's own business.
+    """
+
+    def after(_layer: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
+        x = inputs[0]
+        if y.nbytes > max(x.nbytes, LARGE_TENSOR) and y.shape[3] > x.shape[3]:
+            return_freed()
+
+    layers = [layer for layer in model.modules() if isinstance(layer, Layer)] if model.device.type == "cpu" else []
+    hooks = [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+LARGE_TENSOR = 2**24
+"""Bytes. To fetch new memory takes time, which is much beside smaller tensors, and what it saves is little."""
 LESS = "use --enable-tiling with a smaller --memory-limit, or smaller frames"
 
 
 @contextmanager
-def _memory_errors_told(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
+def _explain_shortage(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:

@@ -21,7 +21,7 @@ import torch
 
 import vaectl
 from vaectl import memory
-from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
+from vaectl.engine import HostOverhead, Limits, note_no_effect, open_model, prepare_run, retry_on_oom, run_frames
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.io.atomic_write import replacing
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
@@ -92,13 +92,13 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     begun = time.monotonic()
     pairs = plan_targets(options)
     limits = Limits.of(options)
-    tell_no_effect(options.tile_overlap_factor, progress)
+    note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
     results = []
     for source, target in pairs:
         try:
             attempt = partial(reconstruct_clip, model, source, target, options=options, progress=progress)
-            results.append(within_memory(attempt, model, limits, progress))
+            results.append(retry_on_oom(attempt, model, limits, progress))
         except VaectlError as error:
             if not options.video_path.is_dir():
                 raise
@@ -143,13 +143,13 @@ def reconstruct_clip(
         )
         frame = width * height
         shown = 2 * frame if options.side_by_side else frame
-        beside = Beside.of(stored=info.width * info.height, frame=frame, shown=shown)
-        runner, window = how_to_run(model, len(times), width, height, limits, beside, progress)
-        at_once = window if (width, height) == (info.width, info.height) else frames_at_once(info, window)
+        overhead = HostOverhead.of(stored=info.width * info.height, frame=frame, shown=shown)
+        run = prepare_run(model, len(times), width, height, limits, overhead, progress)
+        at_once = run.window if (width, height) == (info.width, info.height) else frames_at_once(info, run.window)
         clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=at_once)
         resized = (resize(clip.frames, width, height) for clip in clips)
-        if at_once < window:
-            resized = in_windows(resized, window)
+        if at_once < run.window:
+            resized = in_windows(resized, run.window)
         generator = torch.Generator().manual_seed(options.seed) if options.sample else None
         errors: list[float] = []
         progress.start(str(source), len(times))
@@ -169,7 +169,7 @@ def reconstruct_clip(
                 warn=progress.warn,
             ) as writer,
             ahead(resized) as originals,
-            ahead(through_model(model, runner, originals, generator, source)) as frames,
+            ahead(run_frames(run, originals, generator, source)) as frames,
         ):
             for original, result in frames:
                 done = len(errors)

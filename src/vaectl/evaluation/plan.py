@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vaectl.engine import tell_no_effect
+from vaectl.engine import note_no_effect
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import (
     MANIFEST,
@@ -39,7 +39,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     real, results = options.real_video_dir, options.generated_video_dir
     if real.is_file():
         raise UsageError(f"{real}: is a file; name the folder that holds it")
-    tell_no_effect(options.tile_overlap_factor, progress)
+    note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
     sources = find_outside(real, results)

@@ -20,7 +20,7 @@ from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
-from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
+from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
 from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
@@ -164,7 +164,7 @@ def reconstruct_batch(
             frames_BT3HW,
             options.real_video_dir / first.entry.source,
             limits,
-            memory_beside(frames_BT3HW, first.stored),
+            host_overhead(frames_BT3HW, first.stored),
             progress,
             generator,
         )

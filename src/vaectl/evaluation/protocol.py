@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import torch
 from pydantic import Field
 
-from vaectl.engine import Beside
+from vaectl.engine import HostOverhead
 from vaectl.errors import VaectlError
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.read import VideoReader, frames_at_once
@@ -76,12 +76,12 @@ FRAMES_AT_ONCE = 4
 """Frames that are held in the size of the file."""
 
 
-def memory_beside(frames_BT3HW: torch.Tensor, stored: int) -> Beside:
+def host_overhead(frames_BT3HW: torch.Tensor, stored: int) -> HostOverhead:
     """What a run with tiles holds beside the network for such clips, decoded from frames of `stored` pixels.
 
     One being decoded, one being written, eight in memory.
     """
     height, width = frames_BT3HW.shape[3:]
-    reading = Beside.of(stored=stored, frame=0, shown=height * width)
+    reading = HostOverhead.of(stored=stored, frame=0, shown=height * width)
     held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
-    return Beside(reading.fixed + held, Beside.of(stored=0, frame=height * width, shown=0).per_frame)
+    return HostOverhead(reading.fixed + held, HostOverhead.of(stored=0, frame=height * width, shown=0).per_frame)

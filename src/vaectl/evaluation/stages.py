@@ -18,7 +18,7 @@ from vaectl.engine import Limits, generator_for, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
 from vaectl.evaluation.pairs import Pair
-from vaectl.evaluation.protocol import memory_beside
+from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import ClipScores
 from vaectl.metrics.metric import FrameMetric, SetMetric
@@ -105,10 +105,10 @@ def through_model(
     limits = Limits.of(options)
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair
-        beside = memory_beside(frames[None], clip.stored)
+        overhead = host_overhead(frames[None], clip.stored)
         generator = generator_for(options.seed, pair.name) if options.sample else None
         try:
-            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, beside, progress, generator)
+            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, overhead, progress, generator)
         except UsageError:
             raise
         except VaectlError as error:

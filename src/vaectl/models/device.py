@@ -31,15 +31,15 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     return chosen
 
 
-def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, sparing: bool = False) -> torch.dtype:
-    """`auto` is bfloat16 on GPUs that compute in it, else float32, or to be `sparing` float16 on any other GPU."""
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
+    """`auto` is bfloat16 on GPUs that compute in it, else float32, or for `low_memory` float16 on any other GPU."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
         native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         if native:
             return torch.bfloat16
-        return torch.float16 if sparing and device.type != "cpu" else torch.float32
+        return torch.float16 if low_memory and device.type != "cpu" else torch.float32
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype}: must be auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]

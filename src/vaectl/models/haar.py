@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.models.layers import Layer
 
 # Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
@@ -59,15 +59,15 @@ class HaarWaveletTransform3D(Layer):
             holder.add_module("conv", conv)
             self.add_module(f"{band}_conv", holder)
 
-    def margin_before(self, margin: int) -> int:
-        return 2 * margin
+    def input_halo(self, halo: int) -> int:
+        return 2 * halo
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, f"{band}_conv").conv.weight for band in SIGNS_3D)
-        window = piece.window(self, x_BCTHW, kernel=2, stride=2)
-        window = window[:, :, : window.shape[2] // 2 * 2]
-        blocks = rearrange(window, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=2, j=2, k=2)
-        return (blocks @ block_matrix(filters, window.shape[1])).permute(0, 4, 1, 2, 3)
+        frames = context.causal_input(self, x_BCTHW, kernel=2, stride=2)
+        frames = frames[:, :, : frames.shape[2] // 2 * 2]
+        blocks = rearrange(frames, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=2, j=2, k=2)
+        return (blocks @ block_matrix(filters, frames.shape[1])).permute(0, 4, 1, 2, 3)
 
 
 class InverseHaarWaveletTransform3D(Layer):
@@ -78,14 +78,14 @@ class InverseHaarWaveletTransform3D(Layer):
         for band, signs in SIGNS_3D.items():
             self.register_buffer(band, haar_filter(signs, TAP_3D))
 
-    def margin_before(self, margin: int) -> int:
-        return (margin + 1) // 2
+    def input_halo(self, halo: int) -> int:
+        return (halo + 1) // 2
 
-    def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
+    def forward(self, bands_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_3D)
         blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 8).mT
         x = rearrange(blocks, "b t h w (i j k c) -> b (t i) (h j) (w k) c", i=2, j=2, k=2)
-        return x.permute(0, 4, 1, 2, 3)[:, :, 1 if piece.first else 0 :]
+        return x.permute(0, 4, 1, 2, 3)[:, :, 1 if context.first else 0 :]
 
 
 class HaarWaveletTransform2D(Layer):
@@ -96,10 +96,10 @@ class HaarWaveletTransform2D(Layer):
         for band, signs in SIGNS_2D.items():
             self.register_buffer(band, haar_filter(signs, TAP_2D))
 
-    def margin_before(self, margin: int) -> int:
-        return 2 * margin
+    def input_halo(self, halo: int) -> int:
+        return 2 * halo
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_2D)
         blocks = rearrange(x_BCTHW, "b c t (h j) (w k) -> b t h w (j k c)", j=2, k=2)
         return (blocks @ block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
@@ -113,10 +113,10 @@ class InverseHaarWaveletTransform2D(Layer):
         for band, signs in SIGNS_2D.items():
             self.register_buffer(band, haar_filter(signs, TAP_2D))
 
-    def margin_before(self, margin: int) -> int:
-        return (margin + 1) // 2
+    def input_halo(self, halo: int) -> int:
+        return (halo + 1) // 2
 
-    def forward(self, bands_BCTHW: Tensor, piece: Piece) -> Tensor:
+    def forward(self, bands_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_2D)
         blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 4).mT
         return rearrange(blocks, "b t h w (j k c) -> b c t (h j) (w k)", j=2, k=2)

@@ -1,11 +1,11 @@
 """The layers that both model families are made of, with the parameter names of the published checkpoints.
 
-Every layer takes (x, piece): x is (B, C, T, H, W), kept channels-last in memory (rows of channels, "NDHWC") from end to
-end, because norms and 1x1 products are contiguous there and the convolutions are faster; `piece` carries time (see
+Every layer takes (x, context): x is (B, C, T, H, W), kept channels-last in memory (rows of channels, "NDHWC") from end
+to end, because norms and 1x1 products are contiguous there and the convolutions are faster; `context` carries time (see
 `context.py`). Layers know nothing of configs, checkpoints or video files.
 
-Layers that look around in space say how far: `margin_before(margin)` is the margin that a tile needs at their input so
-that `margin` positions are left at their output (see `Piece.trim`).
+Layers that look around in space say how far: `input_halo(halo)` is the halo that a tile needs at their input so that
+`halo` positions are left at their output (see `StreamContext.crop_halo`).
 
 Shape suffixes: B batch, C channels, T frames, H height, W width, N = H·W positions of a frame.
 """
@@ -13,15 +13,16 @@ Shape suffixes: B batch, C channels, T frames, H height, W width, N = H·W posit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.models import winograd
-from vaectl.models.context import Piece, outputs
+from vaectl.models import convolution
+from vaectl.models.context import StreamContext, outputs
+from vaectl.models.segments import Segment
 from vaectl.models.statistics import Statistics, at_least_float32
 
 EPS = 1e-6
@@ -39,56 +40,78 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-class Layer(nn.Module, ABC):
-    """What takes (x, piece) and looks at neighbours only."""
+class Block(nn.Module, ABC):
+    """What takes (x, context) to a tensor, and is one segment or several."""
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Tensor, piece: Piece) -> Tensor: ...
+        def __call__(self, x: Tensor, context: StreamContext) -> Tensor: ...
 
     @abstractmethod
-    def forward(self, x: Tensor, piece: Piece) -> Tensor: ...
+    def forward(self, x: Tensor, context: StreamContext) -> Tensor: ...
 
     @abstractmethod
-    def margin_before(self, margin: int) -> int: ...
+    def segments(self, x: str, y: str) -> list[Segment]:
+        """From the value named `x` to the value named `y`."""
 
 
-class Chain(Layer):
-    """Layers one after the other, each given the same piece; numbered from 0 in the checkpoint."""
+class Layer(Block):
+    """A block that looks at neighbours only."""
 
-    def __init__(self, *layers: nn.Module) -> None:
+    @abstractmethod
+    def input_halo(self, halo: int) -> int: ...
+
+    def segments(self, x: str, y: str) -> list[Segment]:
+        return [Segment(self, x, y, layer=self, block=self)]
+
+
+class Sequential(Layer):
+    """Blocks one after the other, each given the same context; numbered from 0 in the checkpoint."""
+
+    def __init__(self, *blocks: Block) -> None:
         super().__init__()
-        for i, layer in enumerate(layers):
-            self.add_module(str(i), layer)
+        for i, block in enumerate(blocks):
+            self.add_module(str(i), block)
 
-    def margin_before(self, margin: int) -> int:
+    def input_halo(self, halo: int) -> int:
         for layer in reversed([*self.children()]):
-            margin = cast(Layer, layer).margin_before(margin)
-        return margin
+            halo = cast(Layer, layer).input_halo(halo)
+        return halo
 
-    def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        for layer in self.children():
-            x = piece.run(layer, x)
+    def segments(self, x: str, y: str) -> list[Segment]:
+        return in_order(self.children(), x, y)
+
+    def forward(self, x: Tensor, context: StreamContext) -> Tensor:
+        for block in self.children():
+            x = context.run(block, x)
         return x
+
+
+def in_order(blocks: Iterable[nn.Module], x: str, y: str) -> list[Segment]:
+    """The segments of blocks, one after the other."""
+    segments: list[Segment] = []
+    for block in blocks:
+        segments += cast(Block, block).segments(y if segments else x, y)
+    return segments
 
 
 # Norms
 
 
-class ChannelNorm(nn.Module):
+class ChannelLayerNorm(nn.Module):
     """ "layernorm": LayerNorm over the channels at each position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=EPS)
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         normed: Tensor = self.norm(x_BCTHW.permute(0, 2, 3, 4, 1))
         return normed.permute(0, 4, 1, 2, 3)
 
 
 class GroupNorm(nn.Module):
-    """32 groups. From statistics that are known beforehand (`piece.statistics`) a piece alone can be computed."""
+    """32 groups. With statistics that are known beforehand (`context.statistics`) it is local."""
 
     groups = 32
 
@@ -113,32 +136,33 @@ class GroupNorm(nn.Module):
 
 
 class ClipGroupNorm(GroupNorm):
-    """ "groupnorm": statistics over the whole clip; so no piece of it can be computed alone."""
+    """ "groupnorm": statistics over the whole clip."""
 
-    whole_clip = True
+    over = "clip"
 
-    def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        if piece.statistics is None:
+    def forward(self, x: Tensor, context: StreamContext) -> Tensor:
+        if context.statistics is None:
             return self.direct(x)
-        return self.from_statistics(x, piece.statistics, each_frame=False)
+        return self.from_statistics(x, context.statistics, each_frame=False)
 
 
 class FrameGroupNorm(GroupNorm):
     """ "groupnorm" inside `ResnetBlock2D`: statistics over each frame."""
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        if piece.statistics is None:
+    over = "frame"
+
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
+        if context.statistics is None:
             return per_frame(self.direct, x_BCTHW)
-        frames = piece.statistics.frames(piece.position, piece.position + x_BCTHW.shape[2])
-        return self.from_statistics(x_BCTHW, frames, each_frame=True)
+        return self.from_statistics(x_BCTHW, context.statistics, each_frame=True)
 
 
 def clip_norm(kind: str, channels: int) -> nn.Module:
-    return ChannelNorm(channels) if kind == "layernorm" else ClipGroupNorm(channels)
+    return ChannelLayerNorm(channels) if kind == "layernorm" else ClipGroupNorm(channels)
 
 
 def frame_norm(kind: str, channels: int) -> nn.Module:
-    return ChannelNorm(channels) if kind == "layernorm" else FrameGroupNorm(channels)
+    return ChannelLayerNorm(channels) if kind == "layernorm" else FrameGroupNorm(channels)
 
 
 # Convolutions
@@ -158,23 +182,14 @@ class Conv3d(nn.Conv3d):
         self.pads = (0, padding, padding)
         super().__init__(in_channels, out_channels, kernel, stride, self.pads)
 
-    def forward(self, window_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
         kernel, stride = self.kernel_size, self.stride
-        if outputs(window_BCTHW, kernel[0], stride[0]) == 0:
+        if outputs(x_BCTHW, kernel[0], stride[0]) == 0:
             height, width = (
-                (window_BCTHW.shape[axis + 2] + 2 * self.pads[axis] - kernel[axis]) // stride[axis] + 1
-                for axis in (1, 2)
+                (x_BCTHW.shape[axis + 2] + 2 * self.pads[axis] - kernel[axis]) // stride[axis] + 1 for axis in (1, 2)
             )
-            return window_BCTHW.new_empty(window_BCTHW.shape[0], self.out_channels, 0, height, width)
-        if self.pads == (0, 1, 1) and stride == (1, 1, 1) and winograd.pays(window_BCTHW, self.weight):
-            return winograd.convolve(window_BCTHW, self.weight, self.bias)
-        if window_BCTHW.device.type == "cpu" and winograd.suits_onednn(window_BCTHW, self.weight):
-            # Called by name, because F.conv3d takes a far slower kernel than this one where batch, channels, frames and
-            # height multiply to 20480 or less, as they do in the pieces of a clip.
-            return torch.mkldnn_convolution(
-                window_BCTHW, self.weight, self.bias, self.pads, stride, self.dilation, self.groups
-            )
-        return super().forward(window_BCTHW)
+            return x_BCTHW.new_empty(x_BCTHW.shape[0], self.out_channels, 0, height, width)
+        return convolution.conv3d(x_BCTHW, self.weight, self.bias, cast(convolution.Triple, stride), self.pads)
 
 
 class CausalConv3d(Layer):
@@ -191,12 +206,16 @@ class CausalConv3d(Layer):
         super().__init__()
         self.conv = Conv3d(in_channels, out_channels, kernel, stride, padding)
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        window = piece.window(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])
-        return piece.trim(self.conv.forward(window), self.conv.pads[1])
+    @property
+    def weight(self) -> Tensor:
+        return self.conv.weight
 
-    def margin_before(self, margin: int) -> int:
-        return margin + self.conv.pads[1]
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
+        frames = context.causal_input(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])
+        return context.crop_halo(self.conv.forward(frames), self.conv.pads[1])
+
+    def input_halo(self, halo: int) -> int:
+        return halo + self.conv.pads[1]
 
 
 class Conv2d(Layer):
@@ -208,12 +227,9 @@ class Conv2d(Layer):
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.pad = stride, padding
 
-    def forward(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        if self.pad == self.stride == 1 and winograd.pays(x_BCTHW, self.weight):
-            y = winograd.convolve(x_BCTHW, self.weight.unsqueeze(2), self.bias)
-        else:
-            y = per_frame(lambda x: F.conv2d(x, self.weight, self.bias, self.stride, self.pad), x_BCTHW)
-        return piece.trim(y, self.pad)
+    def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
+        y = convolution.conv2d(x_BCTHW, self.weight, self.bias, self.stride, self.pad)
+        return context.crop_halo(y, self.pad)
 
-    def margin_before(self, margin: int) -> int:
-        return margin + self.pad
+    def input_halo(self, halo: int) -> int:
+        return halo + self.pad

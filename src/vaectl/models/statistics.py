@@ -36,7 +36,7 @@ class Statistics:
         mean, squares = torch.cat([part.mean for part in parts], 2), torch.cat([part.squares for part in parts], 2)
         return cls(parts[0].count, mean, squares)
 
-    def with_rows(self, other: Statistics) -> Statistics:
+    def with_positions(self, other: Statistics) -> Statistics:
         """Together with other positions of the same frames."""
         count = self.count + other.count
         apart = other.mean - self.mean

@@ -1,36 +1,55 @@
 """A causal video VAE, whatever its family: encode, decode, and a clip of any length and size there and back.
 
-Knows tensors only. The families (`families/`) give the two networks; how a long clip is cut into pieces
-is in `streaming.py`.
+Knows tensors only. The families (`families/`) give the two networks as lists of segments; how they run within a memory
+limit is in `tiling/`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models.config import FamilyConfig
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.models.posterior import Posterior
+from vaectl.models.segments import Segment, by_block, run_segments
 
+Outputs = tuple[Tensor, tuple[Tensor, ...]]
 Config = TypeVar("Config", bound=FamilyConfig)
 
 
 class VideoVAE(nn.Module, ABC, Generic[Config]):
-    """Video in RGB, (B, 3, T, H, W) in [-1, 1], to latents (B, C, 1 + n, H/8, W/8) and back."""
+    """Video (B, 3, T, H, W) in [-1, 1], to latents (B, C, 1 + n, h, w) and back."""
+
+    in_channels: ClassVar[int] = 3
+    features: ClassVar[tuple[str, ...]] = ()
+    """Values of both networks that a training objective may ask for, by their names in the segments."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
 
+    @abstractmethod
+    def encoder_segments(self) -> list[Segment]:
+        """From the video "x" to moments "y" (B, 2C, t, h, w)."""
+
+    @abstractmethod
+    def decoder_segments(self) -> list[Segment]:
+        """From the latent "x" to the video "y"."""
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """The weight of the decoder's last convolution, which sets the adaptive weight of the adversarial term."""
+
     @property
     def streams(self) -> bool:
-        """Whether a clip may be cut into pieces in time: false if a layer's statistics or attention span the clip."""
-        return not any(getattr(module, "whole_clip", False) for module in self.modules())
+        """Whether a clip may be given in windows: false if a layer's statistics or attention span the clip."""
+        return all(segment.streams for segment in (*self.encoder_segments(), *self.decoder_segments()))
 
     @property
     def device(self) -> torch.device:
@@ -44,13 +63,13 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         """On the model's device, in its type, channels-last in memory."""
         return x_BCTHW.to(self.device, self.dtype, memory_format=torch.channels_last_3d)
 
-    @abstractmethod
-    def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        """Moments (B, 2C, t, H/8, W/8) of the latent frames that this piece completes; sizes must fit exactly."""
+    def run_encoder(self, x_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
+        """Moments of the latent frames that this window completes, and the values to `keep`; sizes must fit exactly."""
+        return _run(self.encoder_segments(), x_BCTHW, context, keep)
 
-    @abstractmethod
-    def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
-        """The frames (B, 3, T, H, W) that can be given once these latent frames are known."""
+    def run_decoder(self, z_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
+        """The frames that can be given once these latent frames are known, and the values to `keep`."""
+        return _run(self.decoder_segments(), z_BCTHW, context, keep)
 
     def encode(self, video_BCTHW: Tensor) -> Posterior:
         """The posterior of a clip, (B, 3, T, H, W) in [-1, 1].
@@ -60,11 +79,11 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         """
         missing = (1 - video_BCTHW.shape[2]) % self.config.time_compression
         x = self.prepare(pad_to_fit(video_BCTHW, self.config, missing))
-        return Posterior.from_moments(self.encode_piece(x, Piece()))
+        return Posterior.from_moments(self.run_encoder(x, StreamContext())[0])
 
     def decode(self, latent_BCTHW: Tensor) -> Tensor:
         """The clip (B, 3, 1 + s·(t - 1), 8H, 8W) of a latent (B, C, t, H, W); values about [-1, 1], not clamped."""
-        return self.decode_piece(self.prepare(latent_BCTHW), Piece())
+        return self.run_decoder(self.prepare(latent_BCTHW), StreamContext())[0]
 
     @torch.no_grad()
     def reconstruct(
@@ -78,6 +97,11 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         video = self.decode(posterior.sample(generator) if sample else posterior.mode())
         _, _, frames, height, width = video_BCTHW.shape
         return video[:, :, :frames, :height, :width]
+
+
+def _run(segments: list[Segment], x: Tensor, context: StreamContext, keep: tuple[str, ...]) -> Outputs:
+    values = run_segments(by_block(segments) if context.recompute else segments, x, context, keep)
+    return values["y"], tuple(values[name] for name in keep)
 
 
 def pad_to_fit(x_BCTHW: Tensor, config: FamilyConfig, frames: int) -> Tensor:

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-"""Not in every build of PyTorch."""
 WIDE = 128
 """Channels in and out from which on it is faster."""
 DEEP = 256
@@ -28,27 +26,35 @@ STRIP_COPIES = 6
 """What is made of a strip and lives at a time, as many times its size."""
 
 
-def pays(x_BCTHW: Tensor, weight: Tensor) -> bool:
-    """Whether this is the faster way for a weight (O, C, ..., 3, 3) at stride 1."""
+def available() -> bool:
+    """Whether this build of PyTorch has the operators."""
+    return hasattr(torch.ops.mkldnn, "_reorder_convolution_weight") and hasattr(
+        torch.ops.mkldnn, "_convolution_pointwise"
+    )
+
+
+def pays(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], padding: tuple[int, int, int]) -> bool:
+    """Whether this is the faster way for a weight (O, C, k, 3, 3), in float32 on the CPU."""
     return (
-        min(weight.shape[:2]) >= WIDE
+        stride == (1, 1, 1)
+        and padding == (0, 1, 1)
         and weight.shape[-2:] == (3, 3)
+        and min(weight.shape[:2]) >= WIDE
         and weight[0, ..., 0, 0].numel() >= DEEP
         and x_BCTHW.numel() >= MANY
-        and x_BCTHW.device.type in ("cpu", "meta")
-        and suits_onednn(x_BCTHW, weight)
         and not torch.is_grad_enabled()
     )
 
 
-def suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can be called by name, on the CPU; `torch.compile` could not trace it."""
-    return (
-        ONEDNN
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
+    """Values that live beside the input and the output, at most."""
+    b, c, t, h, w = x_BCTHW.shape
+    return 16 * weight.numel() // 9 + STRIP_COPIES * min(h, strip_rows(x_BCTHW)) * b * c * t * w
+
+
+def strip_rows(x_BCTHW: Tensor) -> int:
+    """Rows of a strip, an even number."""
+    return max(2, STRIP_BYTES // x_BCTHW[..., 0, :].nbytes // 2 * 2)
 
 
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -56,10 +62,7 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     b, _, t, h, w = x_BCTHW.shape
     out = x_BCTHW.new_empty((b, t - weight.shape[2] + 1, h, w, len(weight)))
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
-    rows = max(2, STRIP_BYTES // (x[:, :, 0].nbytes) // 2 * 2)
-    if x.device.type == "meta":  # a dry run, which wants to know what memory this takes
-        x.new_empty(16 * weight.numel() // 9 + STRIP_COPIES * x[:, :, :rows].numel())
-        return out.permute(0, 4, 1, 2, 3)
+    rows = strip_rows(x_BCTHW)
     weights = [[packed(tap) for tap in spread(row)] for row in spread(weight)]
     for top in range(0, h, rows):
         stop = min(top + rows, h)

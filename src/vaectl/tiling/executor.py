@@ -1,90 +1,258 @@
-"""A WF-VAE over tiles: the local parts of the network tile by tile, attention over the whole frame at 1/8 resolution.
+"""The one way in which a network runs: group between clip barriers -> window of frames -> fused segment -> tile.
 
-Windows of time outside, tiles inside; the time state of each tile waits in a store until the next window. The result is
-that of whole frames, up to rounding.
+A network that streams is one group; a run without tiles is one tile. Causal caches wait in a store between windows, and
+what a later group takes waits in storage. The result is that of whole frames and clips, up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vaectl.models.context import Piece, TimeState
-from vaectl.models.families.wfvae import WFVAE
-from vaectl.tiling.grid import Tile, grid
-from vaectl.tiling.store import Store
+from vaectl.models.context import StreamContext
+from vaectl.models.segments import Values
+from vaectl.models.statistics import Statistics
+from vaectl.tiling.fusion import FusedSegment, Group
+from vaectl.tiling.grid import Slices, Tile, grid, windows
+from vaectl.tiling.storage import Buffer, MakeBuffer, OffloadedTensor, StateStore
+
+Window = tuple[Tensor, bool]
+"""Frames (B, C, T, H, W), and whether they are the last of their clip."""
 
 
-class Tiles:
-    """Runs the pieces of one clip through a model, each tile by tile. A `Runner` of `models.streaming`.
+@dataclass(frozen=True)
+class Cut:
+    """How a group is cut up."""
 
-    Whole frames stay in host memory; a tile goes to the model's device and comes back.
-    """
+    tile: int
+    """Latent positions of a tile, each way, at most."""
+    window: int
+    """Frames of what goes in, at most; those of the first group come as they are given."""
 
-    def __init__(self, model: WFVAE, tile: int, store: Store) -> None:
-        """Tiles have at most that many latent positions each way; `store` keeps their state."""
-        self.model = model
-        self.tile = tile
-        self.store = store
-        self.encoder: TimeState | None = None
-        self.decoder: TimeState | None = None
 
-    def encode(self, x_BCTHW: Tensor, *, last: bool) -> Tensor:
-        """Moments of the latent frames that this piece of the clip completes."""
-        encoder, scale = self.model.encoder, self.model.config.space_compression
+class Executor:
+    """Runs a clip through one network, an encoder or a decoder."""
 
-        def features(tile: Tile, before: TimeState | None) -> tuple[Tensor, TimeState]:
-            x, inner = tile.read(x_BCTHW, encoder.margin, scale)
-            piece = Piece(before, last=last, inner=inner)
-            del before  # what a layer has used of it is freed at once
-            made, _ = encoder.features(self.model.prepare(x), piece)
-            return tile.cut(made, inner, 1), piece.after
-
-        height, width = x_BCTHW.shape[3] // scale, x_BCTHW.shape[4] // scale
-        together = self._over_tiles("encoder", features, height, width, 1, self.model.device)
-        piece, self.encoder = Piece(self.encoder, last=last), None
-        moments = encoder.moments(together, piece)
-        self.encoder = piece.after
-        return moments
-
-    def decode(self, z_BCTHW: Tensor, *, last: bool) -> Iterable[Tensor]:
-        """The frames that can be given once these latent frames are known, in host memory."""
-        decoder, scale = self.model.decoder, self.model.config.space_compression
-        piece, self.decoder = Piece(self.decoder, last=last), None
-        features = decoder.features(self.model.prepare(z_BCTHW), piece)
-        self.decoder = piece.after
-
-        def pixels(tile: Tile, before: TimeState | None) -> tuple[Tensor, TimeState]:
-            h, inner = tile.read(features, decoder.margin, 1)
-            piece = Piece(before, last=last, inner=inner)
-            del before
-            made, _ = decoder.video(h, piece)
-            return tile.cut(made, inner, scale), piece.after
-
-        height, width = z_BCTHW.shape[3:]
-        return [self._over_tiles("decoder", pixels, height, width, scale, torch.device("cpu"))]
-
-    def _over_tiles(
+    def __init__(
         self,
-        side: str,
-        run: Callable[[Tile, TimeState | None], tuple[Tensor, TimeState]],
-        height: int,
-        width: int,
-        scale: int,
+        groups: Sequence[Group],
+        cuts: Sequence[Cut],
+        latent: tuple[int, int],
+        *,
         device: torch.device,
-    ) -> Tensor:
-        """What `run` makes of every tile, put together on `device`: `scale` positions to a latent one."""
-        whole: Tensor | None = None
-        for index, tile in enumerate(grid(height, width, self.tile)):
-            made, after = run(tile, self.store.get((side, index)))
-            self.store.put((side, index), after)
-            del after  # not to be there beside the state of the next tile
-            if whole is None:
-                shape = (*made.shape[:3], scale * height, scale * width)
-                whole = torch.empty(shape, dtype=made.dtype, device=device, memory_format=torch.channels_last_3d)
-            rows, columns = tile.core(scale)
-            whole[..., rows, columns] = made
-        assert whole is not None
-        return whole
+        dtype: torch.dtype,
+        store: StateStore,
+        make_buffer: MakeBuffer,
+        to_device: torch.device | None = None,
+        report: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`latent`: height and width of the latent. `device`, `dtype`: of the model. `to_device`: of the results, that
+        of the model if left out. `report` gets the number of each group when it begins.
+        """
+        self.groups, self.cuts, self.latent = groups, cuts, latent
+        self.device, self.dtype, self.to_device = device, dtype, to_device or device
+        self.store, self.make_buffer, self.report = store, make_buffer, report
+
+    def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
+        """The results "y" that can be given once each window is known; of a clip that has to be seen whole, at the end.
+
+        The sizes must be those that were planned for.
+        """
+        kept: dict[str, OffloadedTensor] = {}
+        for number, (group, cut) in enumerate(zip(self.groups, self.cuts, strict=True)):
+            self.report(number)
+            if group.first.sees == "clip":
+                kept.update(self.see_clip(group, cut, kept))
+            elif number == 0:
+                yield from GroupRun(self, group, cut, kept).run(clip)
+            else:
+                frames = kept[group.first.inputs.split()[0]].shape[2]
+                lengths = windows(frames, cut.window)
+                yield from GroupRun(self, group, cut, kept).run(
+                    (length, i == len(lengths)) for i, length in enumerate(lengths, 1)
+                )
+            for name in kept.keys() - group.live:
+                del kept[name]
+
+    def tiles(self, part: FusedSegment, cut: Cut) -> list[Tile]:
+        return grid(*self.latent, max(self.latent) if part.whole_frames else cut.tile)
+
+    def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
+        """Room for a value of the whole clip."""
+        shape = (batch, *group.kept[name][1:])
+        return OffloadedTensor(shape, self.dtype, self.make_buffer, statistics=name in group.normalised)
+
+    def gather(self, x_BCTHW: Tensor) -> Statistics:
+        return Statistics.of(x_BCTHW.permute(0, 2, 3, 4, 1))
+
+    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
+        """Room for whole frames of a value (B, C, T, ...); the `result` goes where that is wanted."""
+        shape = (*frames[:3], scale * self.latent[0], scale * self.latent[1])
+        device = self.to_device if result else self.device
+        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
+
+    def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
+        """A segment that sees the clip: it takes the values in the order of its view, part by part.
+
+        So they are kept once more in that order, where each part is read and written in one go.
+        """
+        segment = group.first
+        clips = [kept[name] for name in segment.inputs.split()]
+        (output,) = segment.outputs.split()
+        shape = clips[0].shape
+        count, *view = segment.view(*shape) if segment.view else shape
+        planes = [in_order(clip, cut.window, self.make_buffer) for clip in clips]
+        for i in range(count):
+            inputs = []
+            for plane in planes:
+                part = torch.empty((1, *view), dtype=self.dtype, device=plane.device)
+                plane.read(i * part.numel(), part)
+                inputs.append(part.to(self.device))
+            made = segment.run(*inputs, StreamContext())
+            planes[0].write(i * made.numel(), made.contiguous())
+        result = self.keep(group, output, shape[0])
+        b, c, t, h, w = shape
+        for start in range(0, t, cut.window):
+            stop = min(start + cut.window, t)
+            frames = torch.empty((b * c, stop - start, h, w), dtype=self.dtype, device=planes[0].device)
+            for i, plane in enumerate(frames):
+                planes[0].read((i * t + start) * h * w, plane)
+            result.write(start, (slice(0, h), slice(0, w)), frames.reshape(b, c, stop - start, h, w))
+        return {output: result}
+
+
+def in_order(clip: OffloadedTensor, window: int, make_buffer: MakeBuffer) -> Buffer:
+    """The values of a clip in the order (B, C, T, H, W)."""
+    _, _, t, h, w = clip.shape
+    buffer = make_buffer(clip.shape.numel(), clip.dtype)
+    for start in range(0, t, window):
+        frames = clip.read(slice(start, min(start + window, t)), (slice(0, h), slice(0, w)))
+        for i, plane in enumerate(frames.flatten(0, 1)):
+            buffer.write((i * t + start) * h * w, plane.contiguous())
+    return buffer
+
+
+class GroupRun:
+    """A clip on its way through one group."""
+
+    def __init__(self, executor: Executor, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> None:
+        self.executor, self.group, self.cut, self.kept = executor, group, cut, kept
+        self.new: dict[str, OffloadedTensor] = {}
+        self.values: Values = {}
+        """Of the window."""
+        self.first, self.last, self.frames = True, False, 0
+        """Of the window: whether it is the first and the last, and how many frames go in."""
+        self.read: Counter[tuple[int, int, str]] = Counter()
+        """Frames that each use of a kept value has read, before this window."""
+        self.ends: Counter[tuple[int, int, str]] = Counter()
+        """And after it."""
+        self.written: Counter[str] = Counter()
+        """Frames of the new values."""
+
+    def run(self, clip: Iterable[tuple[Tensor | int, bool]]) -> Iterator[Tensor]:
+        """Window by window: gives "y" if that is made here, keeps what later groups take.
+
+        A window is given as frames, or as their number where they are kept.
+        """
+        for x, self.last in clip:
+            self.values, self.frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
+            del x
+            for number, part in enumerate(self.group.parts):
+                self.values |= self.run_part(number, part)
+                needed = set().union(*(later.inputs for later in self.group.parts[number + 1 :]), {"y"})
+                self.values = {name: value for name, value in self.values.items() if name in needed}
+            self.first = False
+            if "y" in self.values and not self.group.kept:
+                yield self.values.pop("y")
+        self.kept |= self.new
+
+    def run_part(self, number: int, part: FusedSegment) -> Values:
+        """What later parts take of it, in whole frames."""
+        executor, written, made = self.executor, Counter(self.written), Values()
+        self.ends.clear()
+        for index, tile in enumerate(executor.tiles(part, self.cut)):
+            key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
+            cache = None if self.first else executor.store.get(key) or {}
+            statistics = self.statistics(number, part)
+            context = StreamContext(cache, last=self.last, halo_sides=sides, statistics=statistics)
+            del cache  # what a layer has used of it is freed at once
+            results = self.run_tile(number, part, tile, context)
+            executor.store.put(key, context.after)
+            del context  # not to be there next to the cache of the next tile
+            for name, scale in part.outputs.items():
+                y = results.pop(name)
+                y = y if part.whole_frames else tile.core(y, scale, sides)
+                if name in part.kept:
+                    if name not in self.new:
+                        self.new[name] = executor.keep(self.group, name, y.shape[0])
+                    self.new[name].write(written[name], tile.place(scale), y)
+                    self.written[name] = written[name] + y.shape[2]
+                if name in part.passed_on:
+                    self.join(made, name, y, tile, scale)
+                del y
+        self.read |= self.ends
+        return made
+
+    def join(self, made: Values, name: str, y: Tensor, tile: Tile, scale: int) -> None:
+        """Put the tile of a value into its whole frames."""
+        result = name == "y" and not self.group.kept
+        if tile.whole:
+            made[name] = y.to(self.executor.to_device if result else self.executor.device)
+            return
+        if name not in made:
+            made[name] = self.executor.window(y.shape, scale, result=result)
+        rows, columns = tile.place(scale)
+        made[name][..., rows, columns] = y
+
+    def run_tile(self, number: int, part: FusedSegment, tile: Tile, context: StreamContext) -> Values:
+        """The tile through all segments of a part, with what is left of its halo."""
+        made: Values = {}
+        for i, (step, halos, dead) in enumerate(zip(part.steps, part.halos, part.dead, strict=True)):
+            at_hand = made | self.values
+            frames = next((at_hand[name].shape[2] for name in step.inputs if name in at_hand), self.frames)
+            del at_hand
+            inputs = []
+            for (name, scale), halo in zip(step.inputs.items(), halos, strict=True):
+                if name not in made:
+                    place = None if part.whole_frames else tile.read(halo, scale, context.halo_sides)
+                    inputs.append(self.fetch((number, i, name), frames, place))
+                elif part.whole_frames:
+                    inputs.append(made[name])
+                else:
+                    inputs.append(tile.crop(made[name], halo, scale, context.halo_sides))
+            results = step.segment(inputs, context)
+            del inputs
+            made.update(zip(step.outputs, results, strict=True))
+            del results
+            for name in dead:
+                made.pop(name, None)
+        return made
+
+    def fetch(self, use: tuple[int, int, str], frames: int, place: Slices | None) -> Tensor:
+        """A value from outside a part, on the model's device: where it is kept, its next frames."""
+        name = use[-1]
+        if name in self.values:
+            x = self.values[name] if place is None else self.values[name][..., place[0], place[1]]
+        else:
+            start = self.read[use]
+            self.ends[use] = start + frames
+            x = self.kept[name].read(slice(start, start + frames), place)
+        return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
+
+    def statistics(self, number: int, part: FusedSegment) -> Statistics | None:
+        """For the norm that a part begins with; None where it has none, or has all that it looks at."""
+        segment = part.steps[0].segment
+        name = next(iter(part.steps[0].inputs))
+        if segment.statistics is None or (name in self.values and part.whole_frames):
+            return None
+        if name in self.values:
+            return self.executor.gather(self.values[name])
+        statistics = self.kept[name].statistics
+        if segment.statistics == "clip":
+            return statistics
+        start = self.read[number, 0, name]
+        return statistics.frames(start, start + self.frames)

@@ -1,18 +1,21 @@
-"""Where tiles lie, and what they need around them: integers only.
+"""Where tiles are, and what they need around them: integers only.
 
-A tile is a rectangle of latent positions; its pixels are eight times as many each way. It is read with a margin of its
-neighbours on its inner sides, and what a network makes of the margin is cut off again. A tile so close to the border
-that its margin would cross it is read up to the border, where nothing is cut.
+A tile is a rectangle of latent positions; `scale` says how many positions of a value there are to a latent one. It is
+read with a halo of its neighbours on its inner sides, and what a network makes of the halo is cropped again. A tile so
+close to the border that its halo would cross it is read up to the border, where nothing is cropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
 
-from vaectl.models.context import Sides
+from vaectl.models.context import HaloSides
+
+Slices = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,25 @@ class Span:
     stop: int
     size: int
 
-    def read(self, margin: int, scale: int) -> tuple[slice, bool, bool]:
-        """The positions to read, `scale` to a latent one, and whether a margin lies before and after the tile."""
-        first, end = scale * self.start - margin, scale * self.stop + margin
-        return slice(max(first, 0), min(end, scale * self.size)), first > 0, end < scale * self.size
+    def inner(self, halo: int, scale: int) -> tuple[bool, bool]:
+        """Whether the halo ends before the border, in front of the tile and after it."""
+        return scale * self.start > halo, scale * (self.size - self.stop) > halo
 
-    def cut(self, length: int, before: bool, after: bool, scale: int) -> slice:
-        """Where the tile lies in a result of `length` positions that was read so, whatever margin is left."""
+    def read(self, halo: int, scale: int, before: bool, after: bool) -> slice:
+        """The positions to read: with the halo on inner sides, on the others up to the border."""
+        return slice(
+            scale * self.start - halo if before else 0, scale * self.stop + halo if after else scale * self.size
+        )
+
+    def crop(self, length: int, halo: int, scale: int, before: bool, after: bool) -> slice:
+        """Of `length` positions with some halo on inner sides: those with `halo` positions left there."""
         known = scale * ((self.stop if after else self.size) - (self.start if before else 0))
-        left = (length - known) // max(1, before + after)
-        first = left if before else scale * self.start
+        spare = (length - known) // max(1, before + after) - halo
+        return slice(spare if before else 0, length - spare if after else length)
+
+    def core(self, length: int, scale: int, before: bool, after: bool) -> slice:
+        """Of the same positions, those of the tile itself."""
+        first = self.crop(length, 0, scale, before, after).start if before else scale * self.start
         return slice(first, first + scale * (self.stop - self.start))
 
 
@@ -41,25 +53,39 @@ class Tile:
     rows: Span
     columns: Span
 
-    def core(self, scale: int = 1) -> tuple[slice, slice]:
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole frame."""
+        return all(span.stop - span.start == span.size for span in (self.rows, self.columns))
+
+    def place(self, scale: int) -> Slices:
         """The tile itself, `scale` positions to a latent one: an index into height and width."""
-        rows, columns = self.rows, self.columns
+        rows, columns = (slice(scale * span.start, scale * span.stop) for span in (self.rows, self.columns))
+        return rows, columns
+
+    def halo_sides(self, halos: Iterable[tuple[int, int]]) -> HaloSides:
+        """The sides with a halo where values are read with these halos and scales: the same sides for all of them."""
+        every = [(*self.rows.inner(*each), *self.columns.inner(*each)) for each in halos]
+        return HaloSides(*(all(side) for side in zip(*every, strict=True)))
+
+    def read(self, halo: int, scale: int, sides: HaloSides) -> Slices:
+        """The tile with its halo: an index into height and width."""
         return (
-            slice(scale * rows.start, scale * rows.stop),
-            slice(scale * columns.start, scale * columns.stop),
+            self.rows.read(halo, scale, bool(sides.top), bool(sides.bottom)),
+            self.columns.read(halo, scale, bool(sides.left), bool(sides.right)),
         )
 
-    def read(self, frames: Tensor, margin: int, scale: int) -> tuple[Tensor, Sides]:
-        """The tile of `frames` (..., H, W) with its margin, and the sides that have one."""
-        rows, above, below = self.rows.read(margin, scale)
-        columns, left, right = self.columns.read(margin, scale)
-        return frames[..., rows, columns], Sides(above, below, left, right)
+    def crop(self, x: Tensor, halo: int, scale: int, sides: HaloSides) -> Tensor:
+        """`x` (..., H, W), which was read so and went through layers, with `halo` positions left on inner sides."""
+        rows = self.rows.crop(x.shape[-2], halo, scale, bool(sides.top), bool(sides.bottom))
+        columns = self.columns.crop(x.shape[-1], halo, scale, bool(sides.left), bool(sides.right))
+        return x[..., rows, columns]
 
-    def cut(self, result: Tensor, inner: Sides, scale: int) -> Tensor:
-        """The tile alone, from what a network made of it and its margin."""
-        rows = self.rows.cut(result.shape[-2], bool(inner.top), bool(inner.bottom), scale)
-        columns = self.columns.cut(result.shape[-1], bool(inner.left), bool(inner.right), scale)
-        return result[..., rows, columns]
+    def core(self, x: Tensor, scale: int, sides: HaloSides) -> Tensor:
+        """The tile alone, of the same `x`."""
+        rows = self.rows.core(x.shape[-2], scale, bool(sides.top), bool(sides.bottom))
+        columns = self.columns.core(x.shape[-1], scale, bool(sides.left), bool(sides.right))
+        return x[..., rows, columns]
 
 
 def spans(size: int, most: int) -> list[Span]:
@@ -72,3 +98,8 @@ def spans(size: int, most: int) -> list[Span]:
 def grid(height: int, width: int, tile: int) -> list[Tile]:
     """Tiles that cover a latent of `height` x `width` positions, row by row; of at most `tile` positions each way."""
     return [Tile(rows, columns) for rows in spans(height, tile) for columns in spans(width, tile)]
+
+
+def windows(frames: int, most: int) -> list[int]:
+    """The lengths of the windows of a clip, of at most `most` frames."""
+    return [min(most, frames - start) for start in range(0, frames, most)]

@@ -1,56 +1,40 @@
-"""How to cut a clip up so that a model stays within a memory limit: tile size, window length, where state waits.
+"""How to cut a clip up so that a model stays within a memory limit: tiles, windows, where what waits is kept.
 
 A plan depends on the limit, the model and the shapes alone: the same run gets the same plan.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
-from vaectl.errors import UsageError
+import torch
+
+from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import format_size
-from vaectl.models.config import WFVAEConfig
-from vaectl.models.context import Sides
-from vaectl.models.families.wfvae import WFVAE
-from vaectl.tiling import trace as dry_run
-from vaectl.tiling.grid import Tile, grid
-from vaectl.tiling.trace import Pieces, Region
-
-Place = Literal["device", "host", "disk"]
+from vaectl.models.config import FamilyConfig
+from vaectl.models.vae import AnyVAE
+from vaectl.tiling.executor import Cut
+from vaectl.tiling.fusion import Group
+from vaectl.tiling.grid import Tile, grid, windows
+from vaectl.tiling.storage import Place, spill_folder
+from vaectl.tiling.trace import MemoryEstimate, Network, estimate, latent_size, meta_groups, weight_bytes
 
 SLACK = 1.1
-"""Reserved beyond what tensors take: scratch space of the kernels, gaps between allocations."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to cut a clip up."""
-
-    tile: int
-    """Latent positions of a tile, each way, at most."""
-    window: int
-    """Frames of a window, at most."""
-    state: Place
-    """Where the state of the tiles waits for the next window."""
-
-
-@dataclass(frozen=True)
-class Plan(Way):
-    peak: int
-    """Expected bytes at most."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the network takes in one way."""
-
-    peak: int
-    """Bytes on the model's device, at most."""
-    waiting: int
-    """Bytes of the tiles' state between windows, wherever it waits."""
-    largest: int
-    """Values in a tensor, at most."""
+"""Reserved beyond what tensors take, as a ratio: scratch space of the kernels, gaps between allocations."""
+WINDOW_PIXELS = 1 << 19
+"""Pixels in a window of a run without tiles: 8 frames of 256x256. Longer ones are no faster and take more memory."""
+PIECE_BYTES, SMALL_PIECE_BYTES = 2**28, 2**26
+"""Of a tile where the clip waits between groups, at most: larger ones are no faster on the CPU. And with low memory."""
+LOW_MEMORY_SLOWDOWN = 2.0
+"""How much slower than the fastest plan one with low memory may be, as a ratio."""
+MEAN_HALO = 0.4
+"""How far the layers' work reaches beyond a tile, as a share of its halo, averaged over the layers by their cost."""
+SLOWDOWN: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
+"""Of a run whose caches wait there, as a ratio."""
 
 
 @dataclass(frozen=True)
@@ -62,102 +46,148 @@ class Budget:
     per_frame: int
     """For each frame of a window."""
     places: tuple[Place, ...]
-    """Where state may wait, the fastest first."""
+    """Where something may wait, the fastest first."""
     host: int = 0
     """Of the host's memory, if that is one of the places."""
 
 
-def make_plan(model: WFVAE, frames: int, height: int, width: int, budget: Budget, *, sparing: bool = False) -> Plan:
-    """The fastest way, by estimate, to run a clip of that many frames and pixels within the budget.
+@dataclass(frozen=True)
+class Plan:
+    """How a clip goes through both networks."""
 
-    `sparing`: within little more than the least that can be had for `PATIENCE` times the time of the fastest way.
-    Raises UsageError if nothing fits, with the least that would do.
+    size: tuple[int, int, int]
+    """Frames, height and width of the clip; the sizes as the model takes them."""
+    window: int
+    """Frames to hand over at a time."""
+    place: Place
+    """Where causal caches and values of the clip wait."""
+    encoder: tuple[Cut, ...]
+    decoder: tuple[Cut, ...]
+    """For each group."""
+    peak: int = 0
+    """Expected bytes on the model's device, at most."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network, and the clip that goes into it: filled up to what the network takes."""
+
+    network: Network
+    x: torch.Size
+    lengths: tuple[int, ...] = ()
+    """Of the windows that are given, those that differ."""
+
+    @property
+    def groups(self) -> list[Group]:
+        return meta_groups(self.network, self.x)
+
+    @property
+    def latent(self) -> tuple[int, int]:
+        return latent_size(self.network, self.x)
+
+    def frames(self, number: int) -> int:
+        """Of what goes into a group."""
+        if number == 0:
+            return self.x[2]
+        name = self.groups[number].first.inputs.split()[0]
+        return next(group.kept[name][2] for group in self.groups[number - 1 :: -1] if name in group.kept)
+
+    def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
+        lengths = self.lengths if number == 0 and self.lengths else differing(windows(self.frames(number), cut.window))
+        return estimate(self.network, self.x, number, cut, lengths)
+
+    def kept(self) -> int:
+        """Bytes of what waits between groups, at most at a time."""
+        waiting: dict[str, torch.Size] = {}
+        most = 0
+        for group in self.groups:
+            planes = [waiting[name] for name in group.first.inputs.split()] if group.first.sees == "clip" else []
+            waiting |= group.kept
+            most = max(most, sum(math.prod(shape) for shape in chain(waiting.values(), planes)))
+            waiting = {name: shape for name, shape in waiting.items() if name in group.live}
+        return most * self.network.dtype.itemsize
+
+
+def both_sides(model: AnyVAE, frames: int, height: int, width: int, window: int | None = None) -> tuple[Side, Side]:
+    """The encoder and the decoder for a clip; `window`: frames of the windows that stream through both."""
+    config, cpu = model.config, model.device.type == "cpu"
+    stride, scale = config.time_compression, config.space_compression
+    padded = frames + (1 - frames) % stride
+    pictures, latents = window_lengths(frames, window, stride) if window else ((), ())
+    video = torch.Size((1, model.in_channels, padded, height, width))
+    latent = torch.Size((1, config.latent_channels, 1 + (padded - 1) // stride, height // scale, width // scale))
+    network = Network(type(model), config, model.dtype, "encoder", cpu)
+    return Side(network, video, pictures), Side(replace(network, side="decoder"), latent, latents)
+
+
+def make_plan(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, *, low_memory: bool = False) -> Plan:
+    """The fastest plan, by estimate, to run a clip of that many frames and pixels within the budget.
+
+    `low_memory`: within little more than the least that can be had for `LOW_MEMORY_SLOWDOWN` times the time of the
+    fastest; where the clip waits between groups, small tiles, and nothing kept on the device. Raises UsageError if
+    nothing fits, with the least that would do, and VaectlError if what has to wait on disk does not fit there.
     """
-    slowness = ways(model.config, frames, height, width, budget.places)
-    fastest_first = sorted(slowness, key=lambda way: slowness[way])
+    make = streamed if model.streams else staged
+    return make(model, frames, height, width, budget, low_memory)
 
-    def peak(way: Way) -> int:
-        return budget.fixed + way.window * budget.per_frame + needs(model, frames, height, width, way).peak
 
-    def possible(way: Way) -> bool:
-        needed = needs(model, frames, height, width, way)
-        enough_there = way.state != "host" or needed.waiting <= budget.host
-        return enough_there and (model.device.type == "cpu" or needed.largest < 2**31)  # kernels count in 32 bits
+def streamed(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, low_memory: bool) -> Plan:
+    """A plan for a model through which a clip streams: one group on each side."""
+    slowdown = candidates(model, frames, height, width, budget.places)
+    fastest_first = sorted(slowdown, key=lambda plan: slowdown[plan])
+
+    def measured(plan: Plan) -> tuple[int, int, int]:
+        """Bytes on the device, bytes of caches, values in the largest tensor."""
+        sides = both_sides(model, frames, height, width, plan.window)
+        costs = [side.estimate(0, cut) for side, (cut,) in zip(sides, (plan.encoder, plan.decoder), strict=True)]
+        state = sum(cost.state for cost in costs)
+        tensors = max(cost.peak for cost in costs) + (state if plan.place == "device" else 0)
+        peak = budget.fixed + plan.window * budget.per_frame + weight_bytes(sides[0].network) + round(SLACK * tensors)
+        return peak, state, max(cost.largest for cost in costs)
 
     limit = budget.limit
-    if sparing:
-        bearable = (way for way in fastest_first if slowness[way] <= PATIENCE * slowness[fastest_first[0]])
-        limit = min(limit, round(1.1 * min(map(peak, bearable))))
-    for way in fastest_first:
-        if peak(way) <= limit and possible(way):
-            return Plan(way.tile, way.window, way.state, peak(way))
-    raise UsageError(
-        f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
-        f" give at least {format_size(min(map(peak, fastest_first)), at_least=True)}"
-    )
+    if low_memory:
+        most = LOW_MEMORY_SLOWDOWN * slowdown[fastest_first[0]]
+        limit = min(limit, round(1.1 * min(measured(plan)[0] for plan in fastest_first if slowdown[plan] <= most)))
+    for plan in fastest_first:
+        peak, state, largest = measured(plan)
+        fits = peak <= limit and (plan.place != "host" or state <= budget.host)
+        if fits and (model.device.type == "cpu" or largest < 2**31):  # kernels count in 32 bits
+            return replace(plan, peak=peak)
+    raise too_small(budget, width, height, min(measured(plan)[0] for plan in fastest_first))
 
 
-PATIENCE = 2.0
-
-
-def ways(config: WFVAEConfig, frames: int, height: int, width: int, places: tuple[Place, ...]) -> dict[Way, float]:
+def candidates(model: AnyVAE, frames: int, height: int, width: int, places: Sequence[Place]) -> dict[Plan, float]:
     """Ways to cut up, with their estimated time as a multiple of the uncut clip's."""
-    rows, columns = height // config.space_compression, width // config.space_compression
+    sides = both_sides(model, frames, height, width)
+    rows, columns = sides[0].latent
     whole = max(rows, columns)
-    lengths = [config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
+    reach = MEAN_HALO * sum(max(part.reach for part in side.groups[0].parts) for side in sides) / len(sides)
+    lengths = [model.config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
     if frames <= lengths[-1] + 1:
         lengths = [*(window for window in lengths if window < frames), frames]
-    slowness: dict[Way, float] = {}
+    slowdown: dict[Plan, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
-        computed = sum(worked(part) for part in grid(rows, columns, tile)) / (rows * columns)
+        computed = sum(computed_positions(part, reach) for part in grid(rows, columns, tile)) / (rows * columns)
         for window in lengths:
             for place in places if window < frames else places[:1]:
-                slowness[Way(tile, window, place)] = computed * (1 + 1 / window) * SLOWNESS[place]
-    return slowness
+                cuts = (Cut(tile, window),)
+                slowdown[Plan((frames, height, width), window, place, cuts, cuts)] = (
+                    computed * (1 + 1 / window) * SLOWDOWN[place]
+                )
+    return slowdown
 
 
-SLOWNESS: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
-
-AVERAGE_MARGIN = 3
-"""Latent positions by which the layers' work reaches beyond a tile, averaged over the layers by their cost."""
-
-
-def worked(tile: Tile) -> int:
-    """Positions that are computed for a tile, its margins with it."""
-    sides = (
-        span.stop - span.start + AVERAGE_MARGIN * ((span.start > 0) + (span.stop < span.size))
+def computed_positions(tile: Tile, reach: float) -> float:
+    """Positions that are computed for a tile, with `reach` of them on its inner sides."""
+    height, width = (
+        span.stop - span.start + reach * ((span.start > 0) + (span.stop < span.size))
         for span in (tile.rows, tile.columns)
     )
-    height, width = sides
     return height * width
 
 
-def needs(model: WFVAE, frames: int, height: int, width: int, way: Way) -> Needs:
-    """Weights, features, state and the costliest stage."""
-    config, dtype, scale = model.config, model.dtype, model.config.space_compression
-    pictures, latents = windows(frames, way.window, config.time_compression)
-    frame = Region(height // scale, width // scale)
-    tiles = grid(frame.height, frame.width, way.tile)
-
-    pixels, share = largest(tiles, model.encoder.margin, scale)
-    encoding = dry_run.encoder_tile(config, dtype, pictures, pixels)
-    waiting = encoding.state * share
-    positions, share = largest(tiles, model.decoder.margin, 1)
-    decoding = dry_run.decoder_tile(config, dtype, latents, positions)
-    waiting += decoding.state * share
-    moments = dry_run.encoder_frame(config, dtype, latents, frame)
-    features = dry_run.decoder_frame(config, dtype, latents, frame)
-
-    stages = max(encoding.peak + moments.given, moments.peak, features.peak, decoding.peak + features.result)
-    kept = moments.state + features.state + waiting * (way.state == "device")
-    return Needs(
-        dry_run.weight_bytes(config, dtype) + round(SLACK * (stages + kept)),
-        round(waiting),
-        max(part.largest for part in (encoding, moments, features, decoding)),
-    )
-
-
-def windows(frames: int, window: int, stride: int) -> tuple[Pieces, Pieces]:
+def window_lengths(frames: int, window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Frames and latent frames of the windows that differ: the first three and the last.
 
     The first makes fewer frames than those after it, because up-sampling in time holds the newest back; with two such
@@ -170,12 +200,118 @@ def windows(frames: int, window: int, stride: int) -> tuple[Pieces, Pieces]:
     return (*[window] * some, last), (*[window // stride] * some, latents - full * (window // stride))
 
 
-def largest(tiles: list[Tile], margin: int, scale: int) -> tuple[Region, float]:
-    """The largest region that is read for a tile, and how often its area goes into those of all tiles."""
-    regions = []
-    for tile in tiles:
-        rows, above, below = tile.rows.read(margin, scale)
-        columns, left, right = tile.columns.read(margin, scale)
-        regions.append(Region(rows.stop - rows.start, columns.stop - columns.start, Sides(above, below, left, right)))
-    biggest = max(regions, key=Region.area)
-    return biggest, sum(map(Region.area, regions)) / biggest.area()
+def differing(lengths: list[int]) -> tuple[int, ...]:
+    """The first windows make fewer frames than others, the last may make more, and those between are all alike."""
+    return (*lengths[:3], *lengths[3:][-1:])
+
+
+def staged(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, low_memory: bool) -> Plan:
+    """A plan for a model that looks at the whole clip: every group is cut up by itself."""
+    window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
+    encoder, decoder = both_sides(model, frames, height, width)
+    encoder = replace(encoder, lengths=window_lengths(frames, window, 1)[0])
+    # Kernels may want the weights of a layer in an order of their own.
+    weights = weight_bytes(encoder.network) + max(weight.nbytes for weight in model.parameters())
+    fixed = budget.fixed + window * budget.per_frame + weights
+    # Beside what is kept between groups, the 8-bit frames wait for what is made of them.
+    kept = max(encoder.kept(), decoder.kept()) + math.prod(encoder.x)
+    on_device = {"device": kept, "host": 0, "disk": 0}
+
+    def plan(place: Place, most: int) -> Plan:
+        """With the fastest cuts of at most that many bytes, or the smallest."""
+        cuts, costs = zip(
+            *(
+                fastest_cut(side, number, lengths(side, number), most, place)
+                for side in (encoder, decoder)
+                for number in range(len(side.groups))
+            ),
+            strict=True,
+        )
+        peak = fixed + on_device[place] + round(SLACK * max(costs))
+        return Plan(
+            (frames, height, width), window, place, cuts[: len(encoder.groups)], cuts[len(encoder.groups) :], peak
+        )
+
+    def lengths(side: Side, number: int) -> list[int]:
+        """Of the windows that a group may have: that which is given, or one that gives no more frames than that."""
+        most = side.frames(number)
+        if side is encoder and number == 0:
+            return [window]
+        if side is decoder and number == len(side.groups) - 1:
+            most = max(1, window * most // encoder.x[2])
+        return [length for length in (most, 8, 4, 2, 1) if length <= most]
+
+    def room(place: Place) -> int:
+        return round((budget.limit - fixed - on_device[place]) / SLACK)
+
+    least = round((plan("disk", 0).peak - fixed) / SLACK)
+    if room("device") >= max(least, SMALL_PIECE_BYTES) and not low_memory:
+        place: Place = "device"
+    elif "host" in budget.places and kept <= budget.host:
+        place = "host"
+    else:
+        place = "disk"
+    if room(place) < least:
+        raise too_small(budget, width, height, fixed + math.ceil(SLACK * least))
+    if place == "disk":
+        check_disk(kept)
+    return plan(place, max(least, min(room(place), SMALL_PIECE_BYTES if low_memory else PIECE_BYTES)))
+
+
+def fastest_cut(side: Side, number: int, lengths: list[int], most: int, place: Place) -> tuple[Cut, int]:
+    """The fastest cut of a group that takes at most so many bytes, else the smallest; and what it takes."""
+    group, frames, (rows, columns) = side.groups[number], side.frames(number), side.latent
+
+    def cost(cut: Cut) -> int:
+        needed = side.estimate(number, cut)
+        return needed.peak + (needed.state if place == "device" else 0)
+
+    whole = max(rows, columns)
+    if group.first.sees == "clip":
+        inputs = next(each.kept for each in side.groups[number - 1 :: -1] if group.first.inputs.split()[0] in each.kept)
+        frame = math.prod(inputs[group.first.inputs.split()[0]]) // frames * side.network.dtype.itemsize
+        cut = Cut(whole, max(1, min(frames, most // (3 * frame))))
+        return cut, cost(cut)
+    for_tiles = not all(part.whole_frames for part in group.parts)
+    reach = max(part.reach for part in group.parts)
+    cuts = [Cut(tile, length) for tile in (halvings(whole) if for_tiles else [whole]) for length in lengths]
+
+    def overhead(cut: Cut) -> float:
+        """What of the work is done twice, and the frames that windows keep for the next."""
+        computed = sum(computed_positions(tile, reach) for tile in grid(rows, columns, cut.tile)) / (rows * columns)
+        return computed * (1 + (cut.window < frames) / cut.window)
+
+    for cut in sorted(cuts, key=overhead):
+        if (needed := cost(cut)) <= most:
+            return cut, needed
+    return cuts[-1], cost(cuts[-1])
+
+
+def halvings(size: int) -> list[int]:
+    """`size`, half of it, and so on to 1."""
+    return [-(-size // 2**i) for i in range((size - 1).bit_length() + 1)]
+
+
+def too_small(budget: Budget, width: int, height: int, least: int) -> UsageError:
+    return UsageError(
+        f"--memory-limit {format_size(budget.limit)} is too small for {width}x{height} pixels:"
+        f" give at least {format_size(least, at_least=True)}"
+    )
+
+
+def check_disk(size: int) -> None:
+    folder = spill_folder()
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise VaectlError(f"{folder}: {error.strerror}; set TMPDIR to a folder with room") from None
+    if free < size:
+        raise VaectlError(
+            f"{folder}: has {format_size(free)} free, and the clip takes {format_size(size)} between the stages of this"
+            " model; set TMPDIR to another folder, take fewer --num-frames, or raise --memory-limit"
+        )
+
+
+def window_frames(config: FamilyConfig, height: int, width: int) -> int:
+    """How many frames of that size to give a model at a time: a multiple of what its latent frames stand for."""
+    return config.time_compression * max(1, WINDOW_PIXELS // (config.time_compression * height * width))

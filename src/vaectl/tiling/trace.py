@@ -1,12 +1,12 @@
-"""What memory a piece of a clip takes in a network, found by running it on tensors that have shapes and no data."""
+"""What a network takes and makes, found by running the executor on tensors that have shapes and no data."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,105 +15,234 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vaectl.models.checkpoint import build_model
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig
-from vaectl.models.context import WHOLE_FRAME, Piece, Sides, TimeState
+from vaectl.models.config import FamilyConfig
+from vaectl.models.context import CausalCache, StreamContext
+from vaectl.models.convolution import workspace
+from vaectl.models.statistics import Statistics, mean_and_variance
 from vaectl.models.vae import AnyVAE
+from vaectl.tiling.executor import Cut, Executor, GroupRun
+from vaectl.tiling.fusion import FusedSegment, Group, Shapes, fuse
+from vaectl.tiling.grid import Slices, Tile
+from vaectl.tiling.storage import MemoryStore, OffloadedTensor
+
+META = torch.device("meta")
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Bytes, the most in any piece."""
+class Network:
+    """One side of a model, without its weights."""
+
+    family: type[AnyVAE]
+    config: FamilyConfig
+    dtype: torch.dtype
+    side: Literal["encoder", "decoder"]
+    cpu: bool
+    """Whether it runs on the CPU, whose kernels take memory of their own."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a group takes."""
 
     peak: int
-    """Of all tensors that live at a time, the piece's input among them."""
-    given: int
-    result: int
+    """Bytes at the costliest moment, of all tensors on the device that live then."""
     state: int
-    """Left for the next piece."""
+    """Bytes of the causal caches of all tiles between two windows."""
     largest: int
-    """Not bytes: values in a tensor."""
+    """Values in a tensor, at most."""
 
 
-Pieces = tuple[int, ...]
-"""Frames of the pieces of a clip, in order; of pieces that are all alike some may be left out."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """What one call sees: pixels or latent positions, and the sides with a margin."""
-
-    height: int
-    width: int
-    inner: Sides = WHOLE_FRAME
-
-    def area(self) -> int:
-        return self.height * self.width
-
-
-def encoder_tile(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, pixels: Region) -> Cost:
-    """A tile from the image to features."""
-    return _cost(config, dtype, "encoder.features", 3, pieces, pixels)
-
-
-def encoder_frame(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
-    """A frame's features to moments."""
-    channels = 2 * config.base_channels + config.encoder_energy_flow_hidden_size
-    return _cost(config, dtype, "encoder.moments", channels, pieces, positions)
-
-
-def decoder_frame(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
-    """A frame's latent to features."""
-    return _cost(config, dtype, "decoder.features", config.latent_dim, pieces, positions)
-
-
-def decoder_tile(config: WFVAEConfig, dtype: torch.dtype, pieces: Pieces, positions: Region) -> Cost:
-    """A tile from features to the image."""
-    channels = 4 * config.base_channels + config.decoder_energy_flow_hidden_size
-    return _cost(config, dtype, "decoder.video", channels, pieces, positions)
-
-
-@cache
-def _cost(config: WFVAEConfig, dtype: torch.dtype, part: str, channels: int, pieces: Pieces, region: Region) -> Cost:
-    """The most of each amount in any of the pieces."""
-    network = getattr(twin(config, dtype).get_submodule(part.split(".")[0]), part.split(".")[1])
-    before: TimeState | None = None
-    costs = []
-    for i, frames in enumerate(pieces, 1):
-        with torch.no_grad(), Fused(), Living() as living:
-            living.watch(list((before or {}).values()))
-            x = torch.empty((1, channels, frames, region.height, region.width), dtype=dtype, device="meta")
-            piece, before = Piece(before, last=i == len(pieces), inner=region.inner), None
-            made = network(x.contiguous(memory_format=torch.channels_last_3d), piece)
-            result = made if isinstance(made, Tensor) else made[0]
-        before = piece.after
-        left = sum(state.nbytes for state in before.values())
-        costs.append((living.peak, x.nbytes, result.nbytes, left, living.largest))
-    return Cost(*map(max, zip(*costs, strict=True)))
-
-
-@lru_cache(maxsize=4)
-def twin(config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype) -> AnyVAE:
+@lru_cache(maxsize=8)
+def meta_model(family: type[AnyVAE], config: FamilyConfig, dtype: torch.dtype) -> AnyVAE:
     """The model without weights."""
     with torch.device("meta"):
-        model = build_model(config)
+        model = family(config)
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def weight_bytes(config: WFVAEConfig | CausalVAEConfig, dtype: torch.dtype) -> int:
-    return sum(tensor.nbytes for tensor in twin(config, dtype).state_dict().values())
+def weight_bytes(network: Network) -> int:
+    model = meta_model(network.family, network.config, network.dtype)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-class Fused(TorchFunctionMode):
-    """Attention and norms as their kernels allocate: the result alone, which also is quickly told."""
+def segments_of(model: AnyVAE, side: str) -> list[Any]:
+    return model.encoder_segments() if side == "encoder" else model.decoder_segments()
+
+
+@lru_cache(maxsize=64)  # clips of one folder often have one size
+def value_shapes(network: Network, x: torch.Size) -> Shapes:
+    """The shapes of what each segment gives, for a whole clip `x`."""
+    segments = segments_of(meta_model(network.family, network.config, network.dtype), network.side)
+    values, shapes = {"x": torch.empty(x, dtype=network.dtype, device=META)}, []
+    with torch.no_grad(), FusedKernels(cpu=False):
+        for segment in segments:
+            made = segment([values[name] for name in segment.inputs.split()], StreamContext())
+            values.update(zip(segment.outputs.split(), made, strict=True))
+            shapes.append(tuple(y.shape for y in made))
+    return shapes
+
+
+@lru_cache(maxsize=64)
+def meta_groups(network: Network, x: torch.Size) -> list[Group]:
+    segments = segments_of(meta_model(network.family, network.config, network.dtype), network.side)
+    return fuse(segments, value_shapes(network, x), x)
+
+
+def latent_size(network: Network, x: torch.Size) -> tuple[int, int]:
+    """Height and width of the latent of an encoder's or decoder's clip `x`."""
+    height, width = (value_shapes(network, x)[-1][0] if network.side == "encoder" else x)[3:]
+    return height, width
+
+
+@lru_cache(maxsize=4096)
+def estimate(network: Network, x: torch.Size, number: int, cut: Cut, lengths: tuple[int, ...]) -> MemoryEstimate:
+    """Of the group with that number, for a clip `x` and windows of these lengths; of those alike, one will do."""
+    groups = meta_groups(network, x)
+    group = groups[number]
+    executor = TracingExecutor(network, group, latent_size(network, x))
+    kept: dict[str, OffloadedTensor] = {
+        name: TracedTensor(shape, network.dtype) for each in groups[:number] for name, shape in each.kept.items()
+    }
+    first = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
+    with torch.no_grad(), FusedKernels(cpu=network.cpu), executor.memory:
+        if group.first.sees == "clip":
+            executor.see_clip(group, cut, kept)
+        else:
+            inputs: Sequence[Tensor | int] = lengths if number else first
+            clip = [(x, i == len(inputs)) for i, x in enumerate(inputs, 1)]
+            for _ in GroupRun(executor, group, cut, kept).run(clip):
+                pass
+    return MemoryEstimate(executor.memory.peak, executor.caches.total(executor.shares), executor.memory.largest)
+
+
+def no_buffer(count: int, dtype: torch.dtype) -> Any:
+    raise AssertionError("a trace keeps no values")
+
+
+class TracingExecutor(Executor):
+    """Runs the costliest tile alone, and holds of what waits no more than its size."""
+
+    def __init__(self, network: Network, group: Group, latent: tuple[int, int]) -> None:
+        self.caches = CountingStore()
+        host = torch.device("cpu") if network.side == "decoder" else META
+        super().__init__(
+            [group],
+            [],
+            latent,
+            device=META,
+            dtype=network.dtype,
+            store=self.caches,
+            make_buffer=no_buffer,
+            to_device=host,
+        )
+        self.memory = PeakMemoryMode()
+        self.shares: dict[int, float] = {}
+        """How often the area of the costliest tile goes into those of all, for each part."""
+
+    def tiles(self, part: FusedSegment, cut: Cut) -> list[Tile]:
+        def area(tile: Tile) -> int:
+            halo, scale = max(part.inputs.values(), key=lambda each: each[0] / each[1])
+            rows, columns = tile.read(halo, scale, tile.halo_sides(part.inputs.values()))
+            return int((rows.stop - rows.start) * (columns.stop - columns.start))
+
+        tiles = super().tiles(part, cut)
+        largest = max(tiles, key=area)
+        self.shares[self.groups[0].parts.index(part)] = sum(map(area, tiles)) / area(largest)
+        return [largest]
+
+    def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
+        return TracedTensor(group.kept[name], self.dtype, statistics=name in group.normalised)
+
+    def gather(self, x_BCTHW: Tensor) -> Statistics:
+        mean_and_variance(x_BCTHW[:, :, :1].permute(0, 2, 3, 4, 1))  # goes frame by frame
+        return unknown(x_BCTHW.shape)
+
+    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
+        if not result or self.to_device == META:
+            return super().window(frames, scale, result=result)
+        on_host = torch.empty((*frames[:3], *(scale * size for size in self.latent)), dtype=self.dtype, device=META)
+        self.memory.ignore(on_host)
+        return on_host
+
+    def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
+        segment, clip = group.first, kept[group.first.inputs.split()[0]]
+        b, c, _, h, w = clip.shape
+        _, *view = segment.view(*clip.shape) if segment.view else clip.shape
+        segment.run(*(torch.empty((1, *view), dtype=self.dtype, device=META) for _ in segment.inputs.split()), None)
+        # Frames as they are read, one plane of them after the other, and as they are written.
+        torch.empty((3, b, cut.window, h, w, c), dtype=self.dtype, device=META)
+        return {}
+
+
+class TracedTensor(OffloadedTensor):
+    """A value of the clip that is nowhere: to read it makes a tensor of that size."""
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, *, statistics: bool = False) -> None:
+        self.shape, self.dtype, self._gather = torch.Size(shape), dtype, statistics
+
+    @property
+    def statistics(self) -> Statistics:
+        return unknown(self.shape)
+
+    def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
+        dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
+        if self._gather:
+            mean_and_variance(dense[:, :1])  # goes frame by frame
+
+    def read(self, frames: slice, place: Slices | None = None) -> Tensor:
+        b, c, _, h, w = self.shape
+        rows, columns = place or (slice(0, h), slice(0, w))
+        size = (b, frames.stop - frames.start, rows.stop - rows.start, columns.stop - columns.start, c)
+        return torch.empty(size, dtype=self.dtype, device=META).permute(0, 4, 1, 2, 3)
+
+
+def unknown(shape: torch.Size) -> Statistics:
+    nothing = torch.empty(shape[:3], dtype=torch.float64, device=META)
+    return Statistics(1, nothing, nothing)
+
+
+class CountingStore(MemoryStore):
+    """Adds up what the causal caches take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes: dict[int, int] = {}
+
+    def put(self, key: Hashable, cache: CausalCache) -> None:
+        super().put(key, cache)
+        _, part, _ = cast(tuple[int, int, int], key)
+        self._bytes[part] = max(self._bytes.get(part, 0), sum(frames.nbytes for frames in cache.values()))
+
+    def total(self, shares: Mapping[int, float]) -> int:
+        """Of all tiles."""
+        return round(sum(size * shares[part] for part, size in self._bytes.items()))
+
+
+class FusedKernels(TorchFunctionMode):
+    """Attention, norms and convolutions as their kernels allocate, which also is quickly known."""
+
+    def __init__(self, *, cpu: bool) -> None:
+        super().__init__()
+        self._cpu = cpu
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in (F.scaled_dot_product_attention, F.layer_norm):
             return torch.empty_like(args[0])
-        return function(*args, **(kwargs or {}))
+        made = function(*args, **(kwargs or {}))
+        if self._cpu and function in (F.conv2d, F.conv3d) and args[0].dtype == torch.float32:
+            x, weight, _, stride, padding = args
+            if function is F.conv2d:
+                x, weight, stride, padding = (
+                    x[:, :, None],
+                    weight[:, :, None],
+                    (1, stride, stride),
+                    (0, padding, padding),
+                )
+            x.new_empty(workspace(x, weight, stride, padding))
+        return made
 
 
-class Living(TorchDispatchMode):
+class PeakMemoryMode(TorchDispatchMode):
     """Adds up the memory of the tensors that live, and keeps the most that there was at a time."""
 
     def __init__(self) -> None:
@@ -134,6 +263,10 @@ class Living(TorchDispatchMode):
                     self._living[key] = storage.nbytes()
                     weakref.finalize(storage, self._living.pop, key)
         self.peak = max(self.peak, sum(self._living.values()))
+
+    def ignore(self, tensor: Tensor) -> None:
+        """Do not count a tensor that has just been made."""
+        self._living[tensor.untyped_storage()._cdata] = 0
 
     def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))

@@ -6,22 +6,19 @@ One module with one `forward`, because that is what DDP and `torch.compile` wrap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from vaectl.models.config import FamilyConfig
-from vaectl.models.context import Piece
-from vaectl.models.families.causalvae import CausalVAE
-from vaectl.models.families.wfvae import WFVAE, Coefficients
-from vaectl.models.layers import CausalConv3d
+from vaectl.models.context import StreamContext
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE
 from vaectl.training.chance import seed_of
 
-Output = tuple[Tensor, Posterior, tuple[Coefficients, Coefficients] | None]
-"""The reconstruction, the posterior, and the encoder's and the decoder's wavelet coefficients if the model has any."""
+Features = tuple[Tensor, ...]
+Output = tuple[Tensor, Posterior, tuple[Features, Features] | None]
+"""The reconstruction, the posterior, and the encoder's and the decoder's `features` if the model has any."""
 
 
 class AutoEncoder(nn.Module):
@@ -34,21 +31,14 @@ class AutoEncoder(nn.Module):
         self.freeze_encoder, self.recompute = freeze_encoder, recompute
 
     def forward(self, x_BCTHW: Tensor, noise_BCTHW: Tensor) -> Output:
+        names = self.model.features
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            if isinstance(self.model, WFVAE):
-                moments, bands = self.model.encoder.forward(x_BCTHW, self._piece())
-            else:
-                moments, bands = self.model.encode_piece(x_BCTHW, self._piece()), None
+            moments, features = self.model.run_encoder(x_BCTHW, StreamContext(recompute=self.recompute), names)
         posterior = Posterior.from_moments(moments.float())
         z = posterior.mean + torch.exp(0.5 * posterior.logvar) * noise_BCTHW
         z = z.contiguous(memory_format=torch.channels_last_3d)
-        if isinstance(self.model, WFVAE) and bands is not None:
-            y, predicted = self.model.decoder.forward(z, self._piece())
-            return y, posterior, (bands, predicted)
-        return self.model.decode_piece(z, self._piece()), posterior, None
-
-    def _piece(self) -> Piece:
-        return Piece(recompute=self.recompute)
+        y, predicted = self.model.run_decoder(z, StreamContext(recompute=self.recompute), names)
+        return y, posterior, (features, predicted) if names else None
 
 
 def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
@@ -56,13 +46,6 @@ def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parame
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (freeze_encoder and name.startswith(("encoder.", "quant_conv."))))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def last_layer(model: AnyVAE) -> Tensor:
-    """The weight of the decoder's last convolution, which sets the adaptive weight of the adversarial term."""
-    if isinstance(model, WFVAE):
-        return model.decoder.conv_out.weight
-    return cast(CausalConv3d, cast(CausalVAE, model).decoder.conv_out).conv.weight
 
 
 def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolution: int, seed: int) -> Tensor:

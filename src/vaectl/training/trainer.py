@@ -22,7 +22,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.training.chance import seed_of
 from vaectl.training.ema import Average
-from vaectl.training.network import AutoEncoder, Output, last_layer, latent_noise, trained_parameters
+from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
 from vaectl.training.objective import Objective
 from vaectl.training.schedule import learning_rate
 from vaectl.video.clip import batch_to_video
@@ -121,7 +121,7 @@ class Trainer:
         x, (y, posterior, coefficients) = self._through_network(batch)
         with self._autocast():
             return self.objective.generator_loss(
-                x, y, posterior, coefficients, last_layer(self.model), adversarial=adversarial
+                x, y, posterior, coefficients, self.model.last_layer, adversarial=adversarial
             )
 
     def _criticise(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:

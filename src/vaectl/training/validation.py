@@ -17,10 +17,11 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import FrameMetric
-from vaectl.models.streaming import piece_frames, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
+from vaectl.tiling.plan import window_frames
+from vaectl.tiling.stream import reconstruct_windows
 from vaectl.video import find_videos
 from vaectl.video.clip import batch_to_frames, batch_to_video
 
@@ -58,8 +59,8 @@ class Validation:
                 continue
             original = torch.stack(clips).to(model.device)
             video = batch_to_video(original)
-            pieces = torch.split(video, piece_frames(model.config, *video.shape[3:]), dim=2)
-            result = batch_to_frames(torch.cat(list(reconstruct_pieces(model, pieces)), dim=2))
+            windows = torch.split(video, window_frames(model.config, *video.shape[3:]), dim=2)
+            result = batch_to_frames(torch.cat(list(reconstruct_windows(model, windows)), dim=2))
             scores = [metric.measure(original, result).mean(dim=1).sum() for metric in self._metrics.values()]
             totals += torch.stack([*scores, torch.tensor(len(clips), dtype=torch.float64)])
             for pair in zip(original.cpu(), result.cpu(), strict=True):

@@ -5,17 +5,24 @@ The config names the class of every layer, level by level; the decoder runs its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+from typing import cast
+
 from torch import Tensor, nn
 
 from vaectl.models import resample
-from vaectl.models.blocks import RESNET_BLOCKS, Attention
+from vaectl.models.blocks import RESNET_BLOCKS, Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import CausalVAEConfig
-from vaectl.models.context import Piece
-from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, silu
+from vaectl.models.context import StreamContext
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, in_order, silu
+from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
 
 
-def convolution(name: str, in_channels: int, out_channels: int, kernel: int = 3, padding: int = 1) -> Layer:
+def convolution(
+    name: str, in_channels: int, out_channels: int, kernel: int = 3, padding: int = 1
+) -> Conv2d | CausalConv3d:
     if name == "Conv2d":
         return Conv2d(in_channels, out_channels, kernel, padding=padding)
     return CausalConv3d(in_channels, out_channels, kernel, padding=padding)
@@ -34,26 +41,25 @@ def resampling(name: str, channels: int) -> Layer:
 
 
 class Level(nn.Module):
-    """Res-blocks, each with an attention behind it if the level has any, then resampling in space, then in time."""
+    """Res-blocks, each with an attention after it if the level has any, then resampling in space, then in time."""
 
-    def __init__(self, blocks: list[nn.Module], attention: list[Attention]) -> None:
+    def __init__(self, blocks: list[ResnetBlock2D | ResnetBlock3D], attention: list[Attention]) -> None:
         super().__init__()
         self.block = nn.ModuleList(blocks)
         self.attn = nn.ModuleList(attention)
         self.resampling: list[str] = []
 
-    def append(self, name: str, layer: nn.Module) -> None:
+    def append(self, name: str, layer: Layer) -> None:
         self.add_module(name, layer)
         self.resampling.append(name)
 
-    def forward(self, h: Tensor, piece: Piece) -> Tensor:
-        for i, block in enumerate(self.block):
-            h = piece.run(block, h)
-            if self.attn:
-                h = piece.run(self.attn[i], h)
-        for name in self.resampling:
-            h = piece.run(self.get_submodule(name), h)
-        return h
+    def layers(self) -> list[nn.Module]:
+        blocks = zip(self.block, self.attn, strict=True) if self.attn else zip(self.block, strict=True)
+        return [*chain(*blocks), *(self.get_submodule(name) for name in self.resampling)]
+
+
+def layers_of(levels: Iterable[nn.Module]) -> list[nn.Module]:
+    return [layer for level in levels for layer in cast(Level, level).layers()]
 
 
 class Mid(nn.Module):
@@ -62,11 +68,6 @@ class Mid(nn.Module):
         self.block_1 = RESNET_BLOCKS[block](channels, channels, config.norm_type, config.dropout)
         self.attn_1 = Attention(attention, channels, attention_norm)
         self.block_2 = RESNET_BLOCKS[block](channels, channels, config.norm_type, config.dropout)
-
-    def forward(self, h: Tensor, piece: Piece) -> Tensor:
-        for block in self.children():
-            h = piece.run(block, h)
-        return h
 
 
 class Encoder(nn.Module):
@@ -96,15 +97,17 @@ class Encoder(nn.Module):
         self.norm_out = clip_norm(config.norm_type, channels)
         self.conv_out = convolution(config.encoder_conv_out, channels, 2 * config.z_channels)
 
-    def forward(self, x: Tensor, piece: Piece) -> Tensor:
-        h = piece.stage(self.conv_in, x, margin=self.conv_in.margin_before(0))
-        for level in self.down:
-            h = level(h, piece)
-        h = self.mid(h, piece)
-        return piece.stage(self.moments, h, margin=self.conv_out.margin_before(0))
+    def segments(self) -> list[Segment]:
+        """From the video to moments, before the quantisation layer."""
+        return [
+            *self.conv_in.segments("x", "h"),
+            *in_order(layers_of(self.down), "h", "h"),
+            *in_order(self.mid.children(), "h", "h"),
+            Segment(self.out, "h", "y", layer=self.conv_out, norm=self.norm_out),
+        ]
 
-    def moments(self, h: Tensor, piece: Piece) -> Tensor:
-        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
+    def out(self, h: Tensor, context: StreamContext) -> Tensor:
+        return self.conv_out(silu(self.norm_out(h, context)), context)
 
 
 class Decoder(nn.Module):
@@ -134,14 +137,17 @@ class Decoder(nn.Module):
         self.norm_out = clip_norm(config.norm_type, channels)
         self.conv_out = convolution(config.decoder_conv_out, channels, 3)
 
-    def forward(self, z: Tensor, piece: Piece) -> Tensor:
-        h = self.mid(piece.stage(self.conv_in, z, margin=self.conv_in.margin_before(0)), piece)
-        for level in reversed(self.up):
-            h = level(h, piece)
-        return piece.stage(self.video, h, margin=self.conv_out.margin_before(0))
+    def segments(self) -> list[Segment]:
+        """From the latent, after the quantisation layer, to the video."""
+        return [
+            *self.conv_in.segments("x", "h"),
+            *in_order(self.mid.children(), "h", "h"),
+            *in_order(layers_of(reversed(self.up)), "h", "h"),
+            Segment(self.out, "h", "y", layer=self.conv_out, norm=self.norm_out),
+        ]
 
-    def video(self, h: Tensor, piece: Piece) -> Tensor:
-        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
+    def out(self, h: Tensor, context: StreamContext) -> Tensor:
+        return self.conv_out(silu(self.norm_out(h, context)), context)
 
 
 class CausalVAE(VideoVAE[CausalVAEConfig]):
@@ -156,10 +162,14 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
             self.quant_conv = convolution(config.q_conv, *moments, kernel=1, padding=0)
             self.post_quant_conv = convolution(config.q_conv, config.embed_dim, config.z_channels, kernel=1, padding=0)
 
-    def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        moments = self.encoder.forward(x_BCTHW, piece)
-        return moments if self.quant_conv is None else piece.stage(self.quant_conv, moments)
+    def encoder_segments(self) -> list[Segment]:
+        quantise = [] if self.quant_conv is None else self.quant_conv.segments("y", "y")
+        return [*self.encoder.segments(), *quantise]
 
-    def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
-        z = z_BCTHW if self.post_quant_conv is None else piece.stage(self.post_quant_conv, z_BCTHW)
-        return self.decoder.forward(z, piece)
+    def decoder_segments(self) -> list[Segment]:
+        dequantise = [] if self.post_quant_conv is None else self.post_quant_conv.segments("x", "x")
+        return [*dequantise, *self.decoder.segments()]
+
+    @property
+    def last_layer(self) -> Tensor:
+        return self.decoder.conv_out.weight

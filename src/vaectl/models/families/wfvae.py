@@ -1,7 +1,7 @@
 """WF-VAE (Li et al. 2024, "WF-VAE: Enhancing Video VAE by Wavelet-Driven Energy Flow"), Open-Sora Plan v1.3 and later.
 
-A ladder of wavelet transforms runs beside the convolutions; its low bands enter the encoder at two levels (the energy
-flow), and the decoder predicts them back. Read `Encoder.forward` and `Decoder.forward` top to bottom.
+A ladder of wavelet transforms runs next to the convolutions; its low bands enter the encoder at two levels (the energy
+flow), and the decoder predicts them back. Read `Encoder.segments` and `Decoder.segments` top to bottom.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vaectl.memory import return_freed
 from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
-from vaectl.models.context import Piece
-from vaectl.models.layers import CausalConv3d, Chain, Conv2d, Layer, clip_norm, silu
+from vaectl.models.context import StreamContext
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential, clip_norm, silu
+from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
-
-Coefficients = tuple[Tensor, Tensor]
-"""Wavelet coefficients of level 1 and 2, for the wavelet loss."""
 
 
 def downsampling(name: str, channels: int) -> Layer:
@@ -43,10 +40,10 @@ def wavelet_channels(name: str) -> int:
     return 3 * (8 if time_factor(name) == 2 else 4)
 
 
-def mid_layers(in_channels: int, channels: int, out_channels: int, config: WFVAEConfig) -> Chain:
+def mid_layers(in_channels: int, channels: int, out_channels: int, config: WFVAEConfig) -> Sequential:
     norm, dropout = config.norm_type, config.dropout
     attention = [Attention(config.attention_type, channels, norm)] if config.use_attention else []
-    return Chain(
+    return Sequential(
         ResnetBlock3D(in_channels, channels, norm, dropout),
         *attention,
         ResnetBlock3D(channels, out_channels, norm, dropout),
@@ -65,12 +62,12 @@ class Encoder(nn.Module):
         self.wavelet_transform_in = haar.HaarWaveletTransform3D()
         self.wavelet_transform_l1 = wavelet(config.l1_downsample_wavelet)
         self.wavelet_transform_l2 = wavelet(config.l2_downsample_wavelet)
-        self.down1 = Chain(
+        self.down1 = Sequential(
             Conv2d(24, b, 3, padding=1),
             *(ResnetBlock2D(b, b, norm, dropout) for _ in range(n)),
             downsampling(config.l1_dowmsample_block, b),
         )
-        self.down2 = Chain(
+        self.down2 = Sequential(
             Conv2d(b + flow, 2 * b, 3, padding=1),
             *(ResnetBlock3D(2 * b, 2 * b, norm, dropout) for _ in range(n)),
             downsampling(config.l2_dowmsample_block, 2 * b),
@@ -81,51 +78,30 @@ class Encoder(nn.Module):
         self.norm_out = clip_norm(norm, 4 * b)
         self.conv_out = CausalConv3d(4 * b, 2 * config.latent_dim, 3, padding=1)
 
-        # What a tile needs around it, from the features back to the image. Each level of bands serves the network and
-        # the next transform, which needs less and is spared the rest.
-        flow_l1 = self.down2.margin_before(0)
-        bands_l1 = self.connect_l1.margin_before(flow_l1)
-        bands = self.down1.margin_before(flow_l1)
-        self.spare_l1 = bands_l1 - self.wavelet_transform_l2.margin_before(self.connect_l2.margin_before(0))
-        self.spare_in = bands - self.wavelet_transform_l1.margin_before(bands_l1)
-        self.margin = self.wavelet_transform_in.margin_before(bands)
+    def segments(self) -> list[Segment]:
+        """From the video to moments. Both branches halve time at the same frames, so none waits for the other."""
+        return [
+            *self.wavelet_transform_in.segments("x", "bands"),
+            Segment(low_band, "bands", "low"),
+            *self.wavelet_transform_l1.segments("low", "bands_l1"),
+            Segment(low_band, "bands_l1", "low"),
+            *self.wavelet_transform_l2.segments("low", "bands_l2"),
+            *self.down1.segments("bands", "h"),
+            Segment(self.join_l1, "bands_l1 h", "h", layer=self.connect_l1),
+            *self.down2.segments("h", "h"),
+            Segment(self.join_l2, "bands_l2 h", "h", layer=self.connect_l2),
+            *self.mid.segments("h", "h"),
+            Segment(self.out, "h", "y", layer=self.conv_out, norm=self.norm_out),
+        ]
 
-    def forward(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """Moments and wavelet coefficients of whole frames."""
-        features, coefficients = self.features(x, piece)
-        return self.moments(features, piece), coefficients
+    def join_l1(self, bands_l1: Tensor, h: Tensor, context: StreamContext) -> Tensor:
+        return torch.cat([h, self.connect_l1(bands_l1, context)], dim=1)
 
-    def features(self, x: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """What looks at neighbours only, and may be a tile: from the image to features at 1/8.
+    def join_l2(self, bands_l2: Tensor, h: Tensor, context: StreamContext) -> Tensor:
+        return torch.cat([h, self.connect_l2(bands_l2, context)], dim=1)
 
-        A tile comes with `margin` pixels on its inner sides and gives its features without any. Both branches halve
-        time at the same frames, so none waits for the other.
-        """
-        bands, bands_l1, bands_l2 = piece.stage(self.wavelets, x, margin=self.margin)
-        h = self.down1(bands, piece)
-        h = piece.stage(self.join_l1, h, bands_l1, margin=self.connect_l1.margin_before(0))
-        h = self.down2(h, piece)
-        h = piece.stage(self.join_l2, h, bands_l2, margin=self.connect_l2.margin_before(0))
-        return h, (bands_l1, bands_l2)
-
-    def wavelets(self, x: Tensor, piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
-        bands = self.wavelet_transform_in(x, piece)
-        bands_l1 = self.wavelet_transform_l1(piece.trim(bands[:, :3], self.spare_in), piece)
-        bands_l2 = self.wavelet_transform_l2(piece.trim(bands_l1[:, :3], self.spare_l1), piece)
-        return bands, bands_l1, bands_l2
-
-    def join_l1(self, h: Tensor, bands_l1: Tensor, piece: Piece) -> Tensor:
-        return join(h, self.connect_l1(bands_l1, piece), piece)
-
-    def join_l2(self, h: Tensor, bands_l2: Tensor, piece: Piece) -> Tensor:
-        return join(h, self.connect_l2(bands_l2, piece), piece)
-
-    def moments(self, features: Tensor, piece: Piece) -> Tensor:
-        """From features to moments, over whole frames: attention looks at all positions."""
-        return piece.stage(self.out, self.mid(features, piece), margin=self.conv_out.margin_before(0))
-
-    def out(self, h: Tensor, piece: Piece) -> Tensor:
-        return self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
+    def out(self, h: Tensor, context: StreamContext) -> Tensor:
+        return self.conv_out(silu(self.norm_out(h, context)), context)
 
 
 class Decoder(nn.Module):
@@ -140,19 +116,19 @@ class Decoder(nn.Module):
         self.flow = flow
         self.conv_in = CausalConv3d(config.latent_dim, 4 * b, 3, padding=1)
         self.mid = mid_layers(4 * b, 4 * b, 4 * b + flow, config)
-        self.up2 = Chain(
+        self.up2 = Sequential(
             *(ResnetBlock3D(4 * b, 4 * b, norm, dropout) for _ in range(n)),
             upsampling(config.l2_upsample_block, 4 * b, config),
             ResnetBlock3D(4 * b, 4 * b + flow, norm, dropout),
         )
-        self.up1 = Chain(
+        self.up1 = Sequential(
             *(ResnetBlock3D(4 * b if i == 0 else 2 * b, 2 * b, norm, dropout) for i in range(n)),
             upsampling(config.l1_upsample_block, 2 * b, config),
             ResnetBlock3D(2 * b, 2 * b, norm, dropout),
         )
-        self.layer = Chain(ResnetBlock3D(2 * b, b, norm, dropout), ResnetBlock3D(b, b, norm, dropout))
+        self.layer = Sequential(ResnetBlock3D(2 * b, b, norm, dropout), ResnetBlock3D(b, b, norm, dropout))
         self.connect_l1, self.connect_l2 = (
-            Chain(
+            Sequential(
                 *(ResnetBlock3D(flow, flow, norm, dropout) for _ in range(config.connect_res_layer_num)),
                 Conv2d(flow, wavelet_channels(transform), 3, padding=1),
             )
@@ -164,92 +140,65 @@ class Decoder(nn.Module):
         self.inverse_wavelet_transform_l2 = wavelet(config.l2_upsample_wavelet)
         self.inverse_wavelet_transform_out = haar.InverseHaarWaveletTransform3D()
 
-        bands = self.inverse_wavelet_transform_out.margin_before(0)
-        bands_l1 = self.inverse_wavelet_transform_l1.margin_before(bands)
-        bands_l2 = self.inverse_wavelet_transform_l2.margin_before(bands_l1)
-        up1 = self.up1.margin_before(self.layer.margin_before(self.conv_out.margin_before(bands)))
-        up2 = self.up2.margin_before(max(up1, self.connect_l1.margin_before(bands_l1)))
-        self.margin = max(up2, self.connect_l2.margin_before(bands_l2))
+    def segments(self) -> list[Segment]:
+        """From the latent to the video. Up-sampling lags a frame behind the inverse wavelets, which wait for it."""
+        return [
+            *self.conv_in.segments("x", "h"),
+            *self.mid.segments("h", "h"),
+            Segment(self.split, "h", "h flow"),
+            *self.connect_l2.segments("flow", "bands_l2"),
+            *self.inverse_wavelet_transform_l2.segments("bands_l2", "low"),
+            *self.up2.segments("h", "h"),
+            Segment(self.split, "h", "h flow"),
+            *self.connect_l1.segments("flow", "bands_l1"),
+            Segment(self.add_low_l1, "bands_l1 low", "bands_l1"),
+            *self.inverse_wavelet_transform_l1.segments("bands_l1", "low"),
+            *self.up1.segments("h", "h"),
+            *self.layer.segments("h", "h"),
+            Segment(self.out, "h", "bands", layer=self.conv_out, norm=self.norm_out),
+            Segment(self.add_low, "bands low", "bands"),
+            *self.inverse_wavelet_transform_out.segments("bands", "y"),
+        ]
 
-    def forward(self, z: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """The video and the predicted wavelet coefficients of whole frames."""
-        return self.video(self.features(z, piece), piece)
-
-    def features(self, z: Tensor, piece: Piece) -> Tensor:
-        """From the latent to features at 1/8, over whole frames: attention looks at all positions."""
-        return self.mid(piece.stage(self.conv_in, z, margin=self.conv_in.margin_before(0)), piece)
-
-    def video(self, features: Tensor, piece: Piece) -> tuple[Tensor, Coefficients]:
-        """What looks at neighbours only, and may be a tile: from features to the image and its coefficients.
-
-        A tile comes with `margin` positions on its inner sides and gives its pixels, perhaps with some margin left.
-        """
-        h, flow = piece.stage(self.split, features)
-        bands_l2 = self.connect_l2(flow, piece)
-        low_l2 = piece.stage(self.inverse_wavelet_transform_l2, bands_l2)
-
-        *layers, largest = self.up2.children()
-        for layer in layers:
-            h = piece.run(layer, h)
-        make_room(h)
-        h, flow = piece.stage(self.split, piece.run(largest, h))
-        bands_l1 = piece.stage(self.with_low_l1, self.connect_l1(flow, piece), low_l2)
-        low_l1 = piece.stage(self.inverse_wavelet_transform_l1, bands_l1)
-
-        *layers, largest = self.up1.children()
-        for layer in layers:
-            h = piece.run(layer, h)
-        make_room(h)
-        for layer in (largest, *self.layer.children()):
-            h = piece.run(layer, h)
-        video = piece.stage(self.out, h, low_l1, margin=self.conv_out.margin_before(0))
-        return video, (bands_l1, bands_l2)
-
-    def split(self, h: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
+    def split(self, h: Tensor, context: StreamContext) -> tuple[Tensor, Tensor]:
         """Features and energy flow."""
         return h[:, : -self.flow], h[:, -self.flow :]
 
-    def with_low_l1(self, bands_l1: Tensor, low_l2: Tensor, piece: Piece) -> Tensor:
-        # Up-sampling lags a frame behind the inverse wavelets, which therefore wait for it.
-        return add_low(bands_l1, piece.align(self.connect_l1, low_l2, bands_l1), piece)
+    def add_low_l1(self, bands_l1: Tensor, low_l2: Tensor, context: StreamContext) -> Tensor:
+        return add_to_low_band(bands_l1, context.align(self.connect_l1, low_l2, bands_l1))
 
-    def out(self, h: Tensor, low_l1: Tensor, piece: Piece) -> Tensor:
-        bands = self.conv_out.forward(silu(self.norm_out(h, piece)), piece)
-        bands = add_low(bands, piece.align(self.conv_out, low_l1, bands), piece)
-        return self.inverse_wavelet_transform_out(bands, piece)
+    def out(self, h: Tensor, context: StreamContext) -> Tensor:
+        return self.conv_out(silu(self.norm_out(h, context)), context)
 
-
-def make_room(h: Tensor) -> None:
-    """For the layer that makes the largest tensors, and comes next: return the gaps that others have left."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return
-    if h.device.type == "cpu" and h.nbytes > ROOM_BYTES:
-        return_freed()
+    def add_low(self, bands: Tensor, low_l1: Tensor, context: StreamContext) -> Tensor:
+        return add_to_low_band(bands, context.align(self.conv_out, low_l1, bands))
 
 
-ROOM_BYTES = 2**24
-"""To fetch new memory takes time, which beside smaller tensors is much, and what it saves little."""
+def low_band(bands: Tensor, context: StreamContext) -> Tensor:
+    """The first three channels: the video at half the size."""
+    return bands[:, :3]
 
 
-def join(h: Tensor, flow: Tensor, piece: Piece) -> Tensor:
-    return torch.cat([piece.match(h, flow), flow], dim=1)
-
-
-def add_low(bands: Tensor, low: Tensor, piece: Piece) -> Tensor:
-    """Add to the lowest band, the first three channels, where both are known."""
-    bands, low = piece.match(bands, low), piece.match(low, bands)
+def add_to_low_band(bands: Tensor, low: Tensor) -> Tensor:
     bands[:, :3] += low
     return bands
 
 
 class WFVAE(VideoVAE[WFVAEConfig]):
+    features = ("bands_l1", "bands_l2")
+    """The wavelet coefficients."""
+
     def __init__(self, config: WFVAEConfig) -> None:
         super().__init__(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode_piece(self, x_BCTHW: Tensor, piece: Piece) -> Tensor:
-        return self.encoder.forward(x_BCTHW, piece)[0]
+    def encoder_segments(self) -> list[Segment]:
+        return self.encoder.segments()
 
-    def decode_piece(self, z_BCTHW: Tensor, piece: Piece) -> Tensor:
-        return self.decoder.forward(z_BCTHW, piece)[0]
+    def decoder_segments(self) -> list[Segment]:
+        return self.decoder.segments()
+
+    @property
+    def last_layer(self) -> Tensor:
+        return self.decoder.conv_out.weight

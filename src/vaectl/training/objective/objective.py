@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
-from vaectl.models.families.wfvae import Coefficients
 from vaectl.progress import Progress
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
 from vaectl.training.objective.discriminator import PatchGAN3D
 from vaectl.training.objective.kl import kl_divergence
 from vaectl.training.objective.perceptual import perceptual_distances
 from vaectl.training.objective.reconstruction import LossType, negative_log_likelihood, pixel_errors
-from vaectl.training.objective.wavelet import wavelet_loss
+from vaectl.training.objective.wavelet import Coefficients, wavelet_loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,58 @@
+"""Which kernel computes a convolution: the one place that decides.
+
+Everywhere `torch.nn.functional` serves. For float32 on the CPU there are faster kernels, of which PyTorch promises
+nothing: where a build lacks one of them, the public function computes the same numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaectl.models import winograd
+
+Triple = tuple[int, int, int]
+
+ONEDNN = bool(torch.backends.mkldnn.is_available()) and hasattr(torch, "mkldnn_convolution")  # type: ignore[no-untyped-call]
+"""Whether oneDNN can be called by name. It is not in every build of PyTorch."""
+WINOGRAD = ONEDNN and winograd.available()
+
+
+def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
+    """`torch.nn.functional.conv3d`, by the fastest kernel."""
+    if by_name(x_BCTHW, weight):
+        if WINOGRAD and winograd.pays(x_BCTHW, weight, stride, padding):
+            return winograd.convolve(x_BCTHW, weight, bias)
+        # F.conv3d takes a far slower kernel than this one where batch, channels, frames and height multiply to 20480 or
+        # less, as they do in the windows of a clip.
+        return torch.mkldnn_convolution(x_BCTHW, weight, bias, padding, stride, (1, 1, 1), 1)
+    return F.conv3d(x_BCTHW, weight, bias, stride, padding)
+
+
+def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """`torch.nn.functional.conv2d` of every frame, by the fastest kernel."""
+    steps, pads = (1, stride, stride), (0, padding, padding)
+    if WINOGRAD and by_name(x_BCTHW, weight) and winograd.pays(x_BCTHW, weight.unsqueeze(2), steps, pads):
+        return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias)
+    b, _, t, _, _ = x_BCTHW.shape
+    frames = F.conv2d(x_BCTHW.transpose(1, 2).flatten(0, 1), weight, bias, stride, padding)
+    return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
+
+
+def by_name(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels for the CPU suit; `torch.compile` cannot trace them."""
+    return (
+        ONEDNN
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def workspace(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> int:
+    """Values that a convolution of float32 on the CPU takes for itself, beside its input and its output."""
+    if WINOGRAD and winograd.pays(x, weight, stride, padding):
+        return winograd.workspace(x, weight)
+    return 0
