@@ -20,14 +20,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vaectl.data import ClipLoader, Sampling, Source, open_dataset
+from vaectl.data.sampling import place
 from vaectl.models.checkpoint import build_model
 from vaectl.progress import Silent
 from vaectl.training.network import AutoEncoder
 from vaectl.training.recipes import model_config
 from vaectl.video import VideoReader
 from vaectl.video.clip import batch_to_video
-from vaectl.video.dataset import ClipLoader, Sampling, Source, open_dataset
-from vaectl.video.dataset.sampling import place
 
 SAMPLES = 12
 STEPS = 2

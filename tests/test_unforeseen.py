@@ -9,14 +9,14 @@ import pytest
 
 from tests.jobs import Listener, run
 from tests.video.media import encode
+from vaectl.data.cutting import Cutter
+from vaectl.data.sampling import Sampling, draw
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.evaluation import prepare
 from vaectl.evaluation.evaluate import evaluate
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.options import EvalOptions, PrepareEvalOptions
 from vaectl.video import read, transform
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Sampling, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,6 +14,7 @@ import torch
 
 import vaectl
 from vaectl import memory, ranks
+from vaectl.data import ClipDataset, ClipLoader
 from vaectl.errors import VaectlError
 from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
@@ -29,7 +30,6 @@ from vaectl.training.setup import check_folder, data_of, model_of, resume, steps
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
 from vaectl.training.whole import damaged_after
-from vaectl.video.dataset import ClipDataset, ClipLoader
 
 
 @dataclass(frozen=True)

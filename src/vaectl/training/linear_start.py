@@ -30,6 +30,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.data import Sampling, Source, open_dataset
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import resample, save_model
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
@@ -40,7 +41,6 @@ from vaectl.models.piece import Piece
 from vaectl.models.wfvae import WFVAE
 from vaectl.progress import Silent
 from vaectl.video.clip import batch_to_video
-from vaectl.video.dataset import Sampling, Source, open_dataset
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
 """Of level 2; in level 1 those beside its low band; in the first level the mean change in time, one for each colour."""

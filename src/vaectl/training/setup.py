@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vaectl import ranks
+from vaectl.data import ClipDataset, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
@@ -36,7 +37,6 @@ from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
-from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 """What the published scripts call the objective with the 3D PatchGAN."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vaectl.data.camera import film
+from vaectl.data.sampling import Draw, Sampling, place, span
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.camera import film
-from vaectl.video.dataset.sampling import Draw, Sampling, place, span
 from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 

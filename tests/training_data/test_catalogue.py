@@ -14,9 +14,9 @@ import pytest
 from tests.jobs import Listener
 from tests.video.media import cut, encode
 
+from vaectl.data import catalogue as module
+from vaectl.data.catalogue import Facts, catalogue
 from vaectl.errors import UsageError
-from vaectl.video.dataset import catalogue as module
-from vaectl.video.dataset.catalogue import Facts, catalogue
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_processes_that_write_at_the_same_time(videos: Path, cache: Path) -> Non
     code = f"""
 from pathlib import Path
 from tests.jobs import Listener
-from vaectl.video.dataset.catalogue import catalogue
+from vaectl.data.catalogue import catalogue
 listener = Listener()
 for _ in range(15):
     for file in Path({str(cache)!r}).rglob("[!.]*.json"):
@@ -209,7 +209,7 @@ for _ in range(15):
     assert len(catalogue(Path({str(videos)!r}), listener).videos) == 5
 print(listener.warnings)
 """
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) for _ in range(2)]
     assert [run.communicate()[0] for run in runs] == [b"[]\n", b"[]\n"]
     listener = Listener()

@@ -15,9 +15,9 @@ from types import TracebackType
 
 import torch
 
+from vaectl.data.clips import ClipDataset, Failures, replaced
+from vaectl.data.workers import Order, Worker, WorkerDiedError
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.clips import ClipDataset, Failures, replaced
-from vaectl.video.dataset.workers import Order, Worker, WorkerDiedError
 
 _DEADLY = 3
 """Workers that may die of one video before another stands in for it."""

@@ -15,9 +15,9 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from vaectl.data.clips import ClipDataset
+from vaectl.data.crew import Crew, Unfinished
 from vaectl.pipeline import ahead
-from vaectl.video.dataset.clips import ClipDataset
-from vaectl.video.dataset.crew import Crew, Unfinished
 
 
 @dataclass(frozen=True)

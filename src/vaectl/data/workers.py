@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaectl.data.cutting import Cutter
+from vaectl.data.sampling import Draw, Sampling
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Draw, Sampling
 
 _OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
 

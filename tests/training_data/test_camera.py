@@ -15,11 +15,11 @@ from PIL import Image
 from tests.jobs import Listener
 from torch import Tensor
 
+from vaectl.data import Sampling, Source, open_dataset
+from vaectl.data.camera import FASTEST, MOST_TURN, MOST_ZOOM, QUICKEST, View, drawn_path, film
 from vaectl.errors import UsageError
 from vaectl.metrics.psnr import mean_squared_errors
 from vaectl.video import read_video
-from vaectl.video.dataset import Sampling, Source, open_dataset
-from vaectl.video.dataset.camera import FASTEST, MOST_TURN, MOST_ZOOM, QUICKEST, View, drawn_path, film
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vaectl.data.catalogue import Catalogue, catalogue
+from vaectl.data.cutting import Cutter
+from vaectl.data.sampling import Draw, Sampling, draw, permuted
 from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
-from vaectl.video.dataset.catalogue import Catalogue, catalogue
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Draw, Sampling, draw, permuted
 
 _LISTED = 20
 """Unreadable videos that are named; the others are counted."""
