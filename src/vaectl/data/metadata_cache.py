@@ -47,7 +47,7 @@ class Facts(NamedTuple):
     """Frames per second, as a fraction."""
 
 
-class Catalogue(NamedTuple):
+class VideoTree(NamedTuple):
     """A tree of videos. Files go by their path below the root, with forward slashes, sorted."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Catalogue(NamedTuple):
     """Why, in one line that names the file."""
 
 
-def catalogue(root: Path, progress: Progress) -> Catalogue:
+def scan_videos(root: Path, progress: Progress) -> VideoTree:
     """Look at every video and image below `root`, or at the file `root`.
 
     Raises UsageError as `find_videos` does. A cache that is damaged or cannot be written costs time and a warning.
@@ -91,7 +91,7 @@ def catalogue(root: Path, progress: Progress) -> Catalogue:
             problem = _save(cache, root, videos)
     if problem:
         progress.warn(f"{problem} with XDG_CACHE_HOME, or all videos are looked at on each start")
-    return Catalogue(folder, {name: videos[name] for name in names if name in videos}, unreadable)
+    return VideoTree(folder, {name: videos[name] for name in names if name in videos}, unreadable)
 
 
 def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
