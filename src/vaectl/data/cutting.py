@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vaectl.data.camera import film
+from vaectl.data.ken_burns import ken_burns
 from vaectl.data.sampling import Draw, Sampling, place, span
 from vaectl.errors import VaectlError
 from vaectl.video.read import VideoReader, frames_at_once
@@ -50,7 +50,7 @@ class Cutter:
         if frames == 1 and sampling.animate_images:
             where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
             times = range(0, span(sampling.num_frames, where.sample_rate), where.sample_rate)
-            cut = film(reader.read().frames[0], times, size, side, draw.camera)
+            cut = ken_burns(reader.read().frames[0], times, size, side, draw.camera)
         else:
             where = place(draw, sampling, frames)
             at_once = frames_at_once(reader.info, _FRAMES_AT_ONCE)
