@@ -9,7 +9,7 @@ import pytest
 
 from tests.jobs import Listener, run
 from tests.video.media import encode
-from vaectl.data.cutting import Cutter
+from vaectl.data.clip_reader import ClipReader
 from vaectl.data.sampling import Sampling, draw
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.evaluation import prepare
@@ -93,9 +93,9 @@ def test_eval(clips: Path, trouble: str) -> None:
 
 def test_training_data(clips: Path, trouble: str) -> None:
     sampling = Sampling(num_frames=5, sample_rate=1, resolution=32, seed=0)
-    Cutter().cut(clips / "a.mp4", sampling, draw(0, 0))
+    ClipReader().read(clips / "a.mp4", sampling, draw(0, 0))
     with pytest.raises(VaectlError, match=r"b\.mp4: cannot be read"):
-        Cutter().cut(clips / "b.mp4", sampling, draw(0, 0))
+        ClipReader().read(clips / "b.mp4", sampling, draw(0, 0))
 
 
 def test_resizing_that_runs_out_of_memory(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

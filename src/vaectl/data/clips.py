@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vaectl.data.cutting import Cutter
+from vaectl.data.clip_reader import ClipReader
 from vaectl.data.metadata_cache import VideoTree, scan_videos
 from vaectl.data.sampling import Draw, Sampling, draw, permuted
 from vaectl.errors import UsageError, VaectlError
@@ -78,7 +78,7 @@ class ClipDataset:
         """Changes when a usable video or its facts change, not when the tree is moved or copied with its times."""
         self._trees = trees
         self._strict = strict
-        self._cutter = Cutter()
+        self._clip_reader = ClipReader()
 
     def __len__(self) -> int:
         """Samples of an epoch."""
@@ -90,7 +90,7 @@ class ClipDataset:
         while True:
             path = self.path(number, failures)
             try:
-                frames = self._cutter.cut(path, self.sampling, self.draw(number))
+                frames = self._clip_reader.read(path, self.sampling, self.draw(number))
             except VaectlError as error:
                 failures = failures.and_one(str(error))
             else:

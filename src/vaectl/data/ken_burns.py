@@ -1,4 +1,4 @@
-"""The Ken Burns effect: a camera that moves smoothly over a photograph, pans, zooms and turns, makes a video of it.
+"""The Ken Burns effect: a view that pans, zooms and turns smoothly over a photograph makes a video of it.
 
 Every movement is a sine in time, so that it has no corners and no end. Its numbers follow from a seed alone. Knows
 pictures and numbers, and no file.

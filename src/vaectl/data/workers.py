@@ -1,4 +1,4 @@
-"""Processes that cut samples out of videos.
+"""Processes that read samples out of videos.
 
 They are forked from a process that has imported all that they need, so that a new one is there at once. They hold no
 state: orders and results go through a pipe, and a worker ends when nobody is at the other end any more. Knows nothing
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vaectl.data.cutting import Cutter
+from vaectl.data.clip_reader import ClipReader
 from vaectl.data.sampling import Draw, Sampling
 from vaectl.errors import VaectlError
 
@@ -29,7 +29,7 @@ _OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do: the arguments of `Cutter.cut`."""
+    """What a worker is to do: the arguments of `ClipReader.read`."""
 
     path: Path
     sampling: Sampling
@@ -97,13 +97,13 @@ def _serve(connection: Connection) -> None:
     for number in _OF_THE_TERMINAL:  # where the mask is not inherited: another library started the server
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    cutter = Cutter()
+    reader = ClipReader()
     with suppress(EOFError, OSError):  # who gave the orders is gone
         while True:
             order: Order = connection.recv()
             begun = time.perf_counter()
             try:
-                frames = cutter.cut(order.path, order.sampling, order.draw)
+                frames = reader.read(order.path, order.sampling, order.draw)
             except VaectlError as error:
                 connection.send(Outcome(time.perf_counter() - begun, str(error)))
             else:
