@@ -14,8 +14,8 @@ from tests.jobs import Listener
 from tests.video.media import encode, number_of
 
 from vaectl.data import ClipDataset, Sampling, Source, open_dataset
-from vaectl.data import clips as module
-from vaectl.data.clips import Failures
+from vaectl.data import dataset as module
+from vaectl.data.dataset import Failures
 from vaectl.data.sampling import place
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import read_video

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import torch
 
-from vaectl.data.clips import ClipDataset, Failures, replaced
+from vaectl.data.dataset import ClipDataset, Failures, replaced
 from vaectl.data.workers import Order, Worker, WorkerDiedError
 from vaectl.errors import VaectlError
 

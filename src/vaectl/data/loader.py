@@ -15,8 +15,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from vaectl.data.clips import ClipDataset
 from vaectl.data.crew import Crew, Unfinished
+from vaectl.data.dataset import ClipDataset
 from vaectl.pipeline import ahead
 
 
