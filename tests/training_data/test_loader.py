@@ -20,7 +20,7 @@ import torch
 from tests.jobs import Listener
 
 from vaectl.data import Batch, ClipDataset, ClipLoader, Sampling, Source, open_dataset
-from vaectl.data import crew as module
+from vaectl.data import worker_pool as module
 from vaectl.data.workers import Order, Worker
 from vaectl.errors import VaectlError
 

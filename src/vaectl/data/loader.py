@@ -15,8 +15,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from vaectl.data.crew import Crew, Unfinished
 from vaectl.data.dataset import ClipDataset
+from vaectl.data.worker_pool import PendingBatch, WorkerPool
 from vaectl.pipeline import ahead
 
 
@@ -98,17 +98,17 @@ class ClipLoader:
 
     def _made_by_workers(self, leaving: Connection) -> Generator[Batch]:
         """The same, until the other end of `leaving` is closed."""
-        unfinished: deque[Unfinished] = deque()
+        pending: deque[PendingBatch] = deque()
         upcoming = map(self._numbers, count(self._first))
         sampling = self._dataset.sampling
-        with Crew(self._dataset, self._workers) as crew:
+        with WorkerPool(self._dataset, self._workers) as pool:
             while True:
-                while crew.has_time and len(unfinished) <= self._workers:
-                    unfinished.append(Unfinished(next(upcoming), sampling.num_frames, sampling.side))
-                    crew.fill(unfinished[-1])
-                if not crew.work(leaving):
+                while pool.has_idle_workers and len(pending) <= self._workers:
+                    pending.append(PendingBatch(next(upcoming), sampling.num_frames, sampling.side))
+                    pool.fill(pending[-1])
+                if not pool.work(leaving):
                     return
-                self.decoded_frames, self.decode_seconds = crew.frames, crew.seconds
-                while unfinished and not unfinished[0].missing:
-                    batch = unfinished.popleft()
+                self.decoded_frames, self.decode_seconds = pool.frames, pool.seconds
+                while pending and not pending[0].missing:
+                    batch = pending.popleft()
                     yield Batch(batch.frames, batch.numbers, tuple(batch.notes))
