@@ -21,7 +21,7 @@ from tests.jobs import Listener
 
 from vaectl.data import Batch, ClipDataset, ClipLoader, Sampling, Source, open_dataset
 from vaectl.data import worker_pool as module
-from vaectl.data.workers import Order, Worker
+from vaectl.data.workers import Task, Worker
 from vaectl.errors import VaectlError
 
 
@@ -110,9 +110,9 @@ class Mortal(Worker):
 
     deadly = ""
 
-    def give(self, order: Order) -> None:
-        super().give(order)
-        if self.deadly in order.path.name:
+    def give(self, task: Task) -> None:
+        super().give(task)
+        if self.deadly in task.path.name:
             self._process.kill()
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 import torch
 
 from vaectl.data.dataset import ClipDataset, Failures, replaced
-from vaectl.data.workers import Order, Worker, WorkerDiedError
+from vaectl.data.workers import Task, Worker, WorkerDiedError
 from vaectl.errors import VaectlError
 
 _MAX_DEATHS_PER_VIDEO = 3
@@ -89,7 +89,7 @@ class WorkerPool:
             path = self._dataset.path(sample.number, sample.failures)
             worker = self._idle.pop()
             self._busy[worker.connection] = worker, sample, path
-            worker.give(Order(path, self._dataset.sampling, self._dataset.draw(sample.number)))
+            worker.give(Task(path, self._dataset.sampling, self._dataset.draw(sample.number)))
         for connection in wait([leaving, *self._busy]):
             if connection is leaving:
                 return False
@@ -105,11 +105,11 @@ class WorkerPool:
         return True
 
     def _take(self, worker: Worker, sample: _PendingSample, path: Path) -> None:
-        outcome = worker.take(sample.batch.frames[sample.place].numpy())
+        result = worker.take(sample.batch.frames[sample.place].numpy())
         self._deaths = 0
-        self.seconds += outcome.seconds
-        if outcome.problem is not None:
-            self._retry(sample, outcome.problem)
+        self.seconds += result.seconds
+        if result.problem is not None:
+            self._retry(sample, result.problem)
             return
         self.frames += sample.batch.frames.shape[1]
         sample.batch.missing -= 1
