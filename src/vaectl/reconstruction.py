@@ -27,7 +27,7 @@ from vaectl.io.atomic_write import replacing
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
-from vaectl.pipeline import ahead
+from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
 from vaectl.targets import plan_targets, record_path
 from vaectl.video import VideoReader, resize, target_size
@@ -168,8 +168,8 @@ def reconstruct_clip(
                 measure=True,
                 warn=progress.warn,
             ) as writer,
-            ahead(resized) as originals,
-            ahead(through_model(model, runner, originals, generator, source)) as frames,
+            prefetch(resized) as originals,
+            prefetch(through_model(model, runner, originals, generator, source)) as frames,
         ):
             for original, result in frames:
                 done = len(errors)

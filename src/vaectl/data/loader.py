@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaectl.data.dataset import ClipDataset
 from vaectl.data.worker_pool import PendingBatch, WorkerPool
-from vaectl.pipeline import ahead
+from vaectl.prefetch import prefetch
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ClipLoader:
             if self._workers:
                 leaving, leave = Pipe(duplex=False)
                 resources.callback(leaving.close)
-                self._batches = resources.enter_context(ahead(self._made_by_workers(leaving), self._prefetch))
+                self._batches = resources.enter_context(prefetch(self._made_by_workers(leaving), self._prefetch))
                 resources.callback(leave.close)
             else:
                 self._batches = resources.enter_context(closing(self._made_here()))

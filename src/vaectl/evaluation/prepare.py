@@ -24,7 +24,7 @@ from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and
 from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
-from vaectl.pipeline import ahead, batches_of_alike, in_parallel
+from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 from vaectl.progress import Progress, Silent
 from vaectl.ranks import device_of_rank, is_main, rank, together, wait_for_others, world_size
 from vaectl.video.clip import Clip, others_left_out
@@ -105,7 +105,7 @@ def make(
     try:
         with (
             open_journal(folder, rank()) as journal,
-            ahead(through_network(entries, model, limits, options, progress), depth=1) as clips,
+            prefetch(through_network(entries, model, limits, options, progress), depth=1) as clips,
         ):
             for made in clips:
                 if made.reason:
@@ -126,8 +126,8 @@ def through_network(
     """Each clip with what became of it, in order."""
     # Tiles are there to save memory, which clips that wait would take.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
-    readings = in_parallel(partial(read, options), entries, workers)
-    for batch in batches_of_alike(readings, shape_of, 1 if options.sample else at_once):
+    readings = parallel_map(partial(read, options), entries, workers)
+    for batch in batch_by_shape(readings, shape_of, 1 if options.sample else at_once):
         yield from reconstruct_batch(batch, model, limits, options, progress)
 
 
