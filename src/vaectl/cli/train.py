@@ -24,13 +24,13 @@ def train(options: TrainOptions) -> None:
     Writes checkpoints that every vaectl command and the original code load. A run that was killed goes on where its
     last checkpoint was, with --resume-from-checkpoint latest; Ctrl-C writes one first.
     """
-    from vaectl import ranks
+    from vaectl import distributed
     from vaectl.cli.console import reporter
     from vaectl.training.job import train as run
 
     with reporter() as progress:
         result = run(options, progress)
-    if not ranks.is_main():
+    if not distributed.is_main():
         return
     if options.json:
         print(json.dumps(result.as_json(), allow_nan=False))

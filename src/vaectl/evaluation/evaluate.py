@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from vaectl import memory
+from vaectl.distributed import device_of_rank, gather, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
@@ -30,7 +31,6 @@ from vaectl.models.placement import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
-from vaectl.ranks import device_of_rank, gather, is_main, rank, together, wait_for_others, world_size
 from vaectl.targets import identity
 
 
@@ -50,7 +50,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
     """
     begun, stopped = time.monotonic(), False
-    with together(progress, options.rendezvous_timeout, options.device):
+    with process_group(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
         manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
         reading = how_to_read(options, manifest, progress)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from vaectl import memory
+from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
@@ -26,7 +27,6 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 from vaectl.progress import Progress, Silent
-from vaectl.ranks import device_of_rank, is_main, rank, together, wait_for_others, world_size
 from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.write import write_video
 
@@ -59,7 +59,7 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
     everybody, progress = progress, progress if is_main() else Silent()
-    with together(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
+    with process_group(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         device = device_of_rank(options.device)
         model = open_model(options.ckpt, device, options.dtype, limits, options.model_name, progress)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vaectl.distributed import gather
 from vaectl.errors import VaectlError
 from vaectl.evaluation.report.document import document
 from vaectl.evaluation.report.media import Media, picture
 from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
 from vaectl.io.atomic_write import replacing
-from vaectl.ranks import gather
 
 MEDIA_BYTES = 10 * 2**20
 """All pictures of a page together, as they stand in it."""

@@ -93,7 +93,7 @@ STOPPED = "rank {}: another process has stopped; see its message, and start all 
 
 
 @contextmanager
-def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
+def process_group(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
     """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
 
     These get a VaectlError, wherever they were about to exchange something. The block begins when all of them are
@@ -230,7 +230,7 @@ def mean(tensor: Tensor) -> Tensor:
     return total / world_size()
 
 
-def share(tensors: Iterable[Tensor]) -> None:
+def broadcast(tensors: Iterable[Tensor]) -> None:
     """Give all ranks the values of rank 0, in place."""
     if world_size() == 1:
         return
