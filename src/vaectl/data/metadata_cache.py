@@ -22,8 +22,8 @@ from vaectl.io.atomic_write import replacing
 from vaectl.progress import Progress
 from vaectl.video.find import find_names, find_videos
 from vaectl.video.index import build_index
-from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
+from vaectl.video.truncation import is_cut_short
 
 _VERSION = 2
 _SAVE_EVERY = 30.0
