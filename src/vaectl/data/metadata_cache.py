@@ -20,7 +20,7 @@ from typing import NamedTuple
 from vaectl.errors import VaectlError
 from vaectl.io.atomic_write import replacing
 from vaectl.progress import Progress
-from vaectl.video.find import find_names, find_videos
+from vaectl.video.discover import find_names, find_videos
 from vaectl.video.index import build_index
 from vaectl.video.probe import probe
 from vaectl.video.truncation import is_cut_short
