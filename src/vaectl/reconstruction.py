@@ -24,12 +24,12 @@ from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.io.atomic_write import replacing
+from vaectl.io.output_paths import plan_targets, record_path
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
-from vaectl.targets import plan_targets, record_path
 from vaectl.video import VideoReader, resize, target_size
 from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.read import frames_at_once

@@ -25,13 +25,13 @@ from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import replacing
+from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.placement import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
-from vaectl.targets import identity
 
 
 class Interrupted(KeyboardInterrupt):

@@ -26,10 +26,10 @@ from vaectl.evaluation.manifest import (
     read_manifest,
 )
 from vaectl.evaluation.protocol import protocol_of
+from vaectl.io.output_paths import find_outside, identity, mirror
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
-from vaectl.targets import find_outside, identity, mirror
 from vaectl.versions import versions
 from vaectl.video.container import IMAGE_EXTENSIONS
 

@@ -9,8 +9,8 @@ import torch
 from tests.jobs import Listener, files, run
 from tests.video.media import encode, number_of
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.output_paths import RECORD, plan_targets
 from vaectl.options import ReconstructOptions
-from vaectl.targets import RECORD, plan_targets
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
