@@ -22,18 +22,21 @@ import torch
 import vaectl
 from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
-from vaectl.errors import VaectlError, unforeseen
+from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.io.atomic_write import replacing
-from vaectl.io.output_paths import plan_targets, record_path
+from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
-from vaectl.video import VideoReader, resize, target_size
+from vaectl.video import VideoReader, find_videos, resize, target_size
 from vaectl.video.clip import Clip, others_left_out
+from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.read import frames_at_once
 from vaectl.video.write import VideoWriter
+
+RECORD = "vaectl.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     Raises UsageError for requests that cannot work, VaectlError for a run that cannot go on.
     """
     begun = time.monotonic()
-    pairs = plan_targets(options)
+    pairs = plan_output_paths(options)
     limits = Limits.of(options)
     tell_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
@@ -120,6 +123,52 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     if any(clip.error is None for clip in result.clips):
         write_record(options, result, progress)
     return result
+
+
+def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
+    """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
+    try:
+        pairs = pair(options.video_path, options.rec_path, options.lossless)
+        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
+        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        read = {identity(file) for file in given if file.exists()}
+        for file in (*targets, record):
+            if file.exists() and identity(file) in read:
+                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
+        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
+    if existing and not options.overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
+    return pairs
+
+
+def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
+    """A file with its target; or the files of a tree, each with its place in another tree.
+
+    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
+    Raises UsageError where this leaves none.
+    """
+    if source.is_dir():
+        sources = keep_outside(find_videos(source), source, target)
+        names = [file.relative_to(source) for file in sources]
+    else:
+        sources = find_videos(source)
+        if target.suffix and not target.is_dir():
+            return [(source, target)]
+        names = [Path(source.name)]
+    endings = [
+        ".png" if file.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for file in sources
+    ]
+    return [(file, target / name) for file, name in zip(sources, mirror(names, endings), strict=True)]
+
+
+def record_path(options: ReconstructOptions, first: Path) -> Path:
+    """Where the run is recorded: in the folder of results, or next to the `first` and only one."""
+    if options.video_path.is_dir():
+        return options.rec_path / RECORD
+    return first.with_name(fitting_name(first.name, f".{RECORD}"))
 
 
 def reconstruct_clip(

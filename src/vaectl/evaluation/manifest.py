@@ -22,7 +22,7 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.atomic_write import replacing
 from vaectl.io.lines import read_lines
-from vaectl.io.names import LONGEST
+from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
 

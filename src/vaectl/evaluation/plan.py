@@ -26,11 +26,12 @@ from vaectl.evaluation.manifest import (
     read_manifest,
 )
 from vaectl.evaluation.protocol import protocol_of
-from vaectl.io.output_paths import find_outside, identity, mirror
+from vaectl.io.output_paths import identity, keep_outside, mirror
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
 from vaectl.versions import versions
+from vaectl.video import find_videos
 from vaectl.video.container import IMAGE_EXTENSIONS
 
 
@@ -42,7 +43,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     tell_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
-    sources = find_outside(real, results)
+    sources = keep_outside(find_videos(real), real, results)
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
