@@ -23,7 +23,7 @@ import vaectl
 from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
@@ -258,7 +258,7 @@ def write_record(options: ReconstructOptions, result: RunResult, progress: Progr
     target = record_path(options, result.clips[0].target)
     record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
     try:
-        with replacing(target, overwrite=True) as temporary:
+        with atomic_write(target, overwrite=True) as temporary:
             temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except (OSError, VaectlError) as error:
         progress.warn(f"{target}: the record of this run is missing: {error}")

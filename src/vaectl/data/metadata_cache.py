@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaectl.errors import VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.progress import Progress
 from vaectl.video.discover import find_names, find_videos
 from vaectl.video.index import build_index
@@ -152,7 +152,7 @@ def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
     content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
     text = json.dumps(content, separators=(",", ":")).encode()
     try:
-        with replacing(cache, overwrite=True) as temporary:
+        with atomic_write(cache, overwrite=True) as temporary:
             temporary.write_bytes(_checksum(text) + b"\n" + text)
     except VaectlError as error:
         return str(error)

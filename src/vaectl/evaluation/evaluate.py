@@ -24,7 +24,7 @@ from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
@@ -145,7 +145,7 @@ def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is what this run reads; name another file")
-        with suppress(_Enough), replacing(file, overwrite=options.overwrite):
+        with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
             raise _Enough
     if options.csv is not None and options.csv == options.report:
         raise UsageError(f"{options.csv}: --csv and --report name the same file; give each its own")

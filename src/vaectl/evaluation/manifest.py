@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.lines import read_lines
 from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, all or nothing, in place of what the journals held."""
-    with replacing(folder / MANIFEST, overwrite=True) as temporary:
+    with atomic_write(folder / MANIFEST, overwrite=True) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     for journal in journals(folder):
         journal.unlink(missing_ok=True)

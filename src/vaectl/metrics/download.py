@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from vaectl.errors import DamagedError, VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
 
@@ -40,7 +40,7 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             )
         return file
     try:
-        with replacing(file, overwrite=True) as temporary:
+        with atomic_write(file, overwrite=True) as temporary:
             fetch(url, temporary, sha256, progress or Silent())
     except (OSError, ValueError) as error:
         raise VaectlError(

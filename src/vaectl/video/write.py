@@ -21,7 +21,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.shortage import cannot_write
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
@@ -133,7 +133,7 @@ class VideoWriter:
             warn(f"{self._path}: will be shown with square pixels, the source's are {sample_aspect_ratio}; use .mp4")
 
         with self._explained(), ExitStack() as resources:
-            temporary = resources.enter_context(replacing(self._path, overwrite=overwrite))
+            temporary = resources.enter_context(atomic_write(self._path, overwrite=overwrite))
             self._file = av.open(
                 str(temporary.absolute()), "w", self._encoding.container, container_options=self._container_options()
             )
