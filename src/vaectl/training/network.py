@@ -18,7 +18,7 @@ from vaectl.models.piece import Piece
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE
 from vaectl.models.wfvae import WFVAE, Coefficients
-from vaectl.training.chance import seed_of
+from vaectl.rng import seed_of
 
 Output = tuple[Tensor, Posterior, tuple[Coefficients, Coefficients] | None]
 """The reconstruction, the posterior, and the encoder's and the decoder's wavelet coefficients if the model has any."""

@@ -30,8 +30,8 @@ from vaectl.models.placement import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
+from vaectl.rng import seed_of
 from vaectl.training import folder
-from vaectl.training.chance import seed_of
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions

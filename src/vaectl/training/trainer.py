@@ -20,7 +20,7 @@ from vaectl import distributed
 from vaectl.errors import VaectlError
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.training.chance import seed_of
+from vaectl.rng import seed_of
 from vaectl.training.ema import Average
 from vaectl.training.network import AutoEncoder, Output, last_layer, latent_noise, trained_parameters
 from vaectl.training.objective import Objective
