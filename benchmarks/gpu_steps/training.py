@@ -21,7 +21,7 @@ from gpu_steps.train_clips import losses
 from network import WF_VAE_S
 from vaectl.models import build_model
 from vaectl.options.train import TrainOptions
-from vaectl.rng import deterministic_algorithms
+from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 

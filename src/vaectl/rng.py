@@ -1,32 +1,57 @@
-"""What is drawn by chance in a run, as a function of what it is drawn for. So a run can go on anywhere, on any rank."""
+"""Random numbers as pure functions of what they are drawn for: the same on every machine, in any order of calls.
+
+So a run can resume anywhere, on any rank, and a sample does not depend on the number of workers. A key names what a
+number is for, such as (seed, "step", 5). Saved runs and results rely on the numbers: they must never change. Imports
+torch only where a torch.Generator is made.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from hashlib import blake2b, sha256
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+
+def hash64(*key: int | str) -> int:
+    """Return the 64 bits that belong to `key`."""
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little")
 
 
 def seed_of(*key: int | str) -> int:
-    """63 bits that depend on all of `key`, and are the same on every machine."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    """Return the seed that belongs to `key`: 63 bits, as `torch.manual_seed` takes them."""
+    return hash64(*key) >> 1
 
 
-@contextmanager
-def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Have PyTorch choose deterministic algorithms within the block, so that a GPU gives the same bits every time.
+def uniform(*key: int | str) -> float:
+    """Return the number in [0, 1) that belongs to `key`."""
+    return (hash64(*key) >> 11) / 2**53
 
-    Raises RuntimeError within the block where an operation has no such algorithm.
+
+def permuted(index: int, size: int, *key: int | str) -> int:
+    """Return where the permutation of 0, ..., size - 1 that belongs to `key` sends `index`. Takes no memory.
+
+    A Feistel network over the next power of 4; values beyond `size` are sent on until they fall inside (Black and
+    Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+    bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << bits) - 1
+    while True:
+        left, right = index >> bits, index & mask
+        for step in range(4):
+            left, right = right, left ^ (hash64(step, right, *key) & mask)
+        index = left << bits | right
+        if index < size:
+            return index
+
+
+def generator_for(seed: int, name: str) -> torch.Generator:
+    """Return the generator of one clip among many, by its name: the other clips and their order do not matter.
+
+    Its seed is another hash than `seed_of`: `--sample` has drawn with this one from the start.
+    """
+    import torch
+
+    digest = sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaectl.data import Sampling
-from vaectl.data.sampling import Draw, Place, draw, permuted, place, span
+from vaectl.data.sampling import Draw, Place, draw, place, span
+from vaectl.rng import permuted
 
 SIZES = st.integers(1, 2000)
 

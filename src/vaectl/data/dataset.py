@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vaectl.data.clip_reader import ClipReader
 from vaectl.data.metadata_cache import VideoTree, scan_videos
-from vaectl.data.sampling import Draw, Sampling, draw, permuted
+from vaectl.data.sampling import Draw, Sampling, draw
 from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
+from vaectl.rng import permuted
 
 _LISTED = 20
 """Unreadable videos that are named; the others are counted."""

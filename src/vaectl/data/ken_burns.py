@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaectl.data.sampling import uniform
+from vaectl.rng import uniform
 
 FASTEST, SLOWEST = 1 / 32, 1 / 4096
 """Of a pan: widths of the view for each frame. Slow and fast ones are equally likely, on a logarithmic scale."""

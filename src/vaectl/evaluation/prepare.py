@@ -17,7 +17,7 @@ import torch
 
 from vaectl import memory
 from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
-from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
+from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
@@ -27,6 +27,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 from vaectl.progress import Progress, Silent
+from vaectl.rng import generator_for
 from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.write import write_video
 

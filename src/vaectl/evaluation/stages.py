@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import torch
 
-from vaectl.engine import Limits, generator_for, reconstruct_frames
+from vaectl.engine import Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
 from vaectl.evaluation.pairs import Pair
@@ -26,6 +26,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_map
 from vaectl.progress import Progress
+from vaectl.rng import generator_for
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 

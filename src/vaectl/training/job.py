@@ -19,10 +19,10 @@ from vaectl.errors import VaectlError
 from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
-from vaectl.rng import deterministic_algorithms
 from vaectl.shortage import cannot_write
 from vaectl.training import folder
 from vaectl.training.checkpoint import write_checkpoint, write_options
+from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.journal import Journal
 from vaectl.training.resume import checkpoint_to_resume, recordable
