@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.atomic_write import atomic_write
-from vaectl.io.lines import read_lines
+from vaectl.io.journal import read_lines
 from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write

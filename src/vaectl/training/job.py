@@ -24,8 +24,8 @@ from vaectl.training import folder
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
-from vaectl.training.journal import Journal
 from vaectl.training.resume import checkpoint_to_resume, recordable
+from vaectl.training.run_log import RunLog
 from vaectl.training.setup import check_folder, data_of, model_of, resume, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
@@ -110,7 +110,7 @@ class Run:
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
         self.loss = float("nan")
-        self.journal = Journal(run, trainer.step, progress) if distributed.is_main() else None
+        self.log = RunLog(run, trainer.step, progress) if distributed.is_main() else None
 
     def go(self) -> TrainResult:
         """Train up to the last step; when the user wants to stop, write a checkpoint and raise KeyboardInterrupt."""
@@ -133,8 +133,8 @@ class Run:
                 return self.result(loader)
         finally:
             self.progress.finish()
-            if self.journal:
-                self.journal.close()
+            if self.log:
+                self.log.close()
 
     def clips_of_batch(self, number: int) -> range:
         """The numbers of the clips in this rank's batch `number`, counted from where this process began."""
@@ -156,8 +156,8 @@ class Run:
             "waiting": self.waiting(loader),
             "decoding": decoding(loader),
         }
-        if self.journal:
-            self.journal.step(trainer.step, values, speed)
+        if self.log:
+            self.log.step(trainer.step, values, speed)
         if values["skipped"]:
             self.progress.warn(
                 f"step {trainer.step}: the loss or its gradient was not finite; nothing was learnt from it"
@@ -195,8 +195,8 @@ class Run:
                 averaged, picture = validation.measure(model, self.progress)
             values |= {f"ema_{name}": value for name, value in averaged.items()}
         step = self.trainer.step
-        if self.journal:
-            self.journal.validation(step, values, picture)
+        if self.log:
+            self.log.validation(step, values, picture)
         self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
         better = improves(values, self.best)
         if better:
@@ -205,9 +205,9 @@ class Run:
 
     def save(self, *, final: bool) -> None:
         """Write a checkpoint; where that fails the last one stays, and the run goes on unless this was `final`."""
-        if self.journal:
+        if self.log:
             try:
-                self.journal.flush()
+                self.log.flush()
                 self.write()
             except VaectlError as error:
                 if final:

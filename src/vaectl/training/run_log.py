@@ -16,14 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from vaectl.errors import VaectlError
-from vaectl.io.lines import read_lines
+from vaectl.io.journal import read_lines
 from vaectl.progress import Progress
 from vaectl.shortage import cannot_write
 from vaectl.video.clip import Clip
 from vaectl.video.write import write_video
 
 
-class Journal:
+class RunLog:
     """The journals of a run that goes on after `step`: what an earlier process wrote beyond that is cut off."""
 
     def __init__(self, run: Path, step: int, progress: Progress) -> None:
