@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.atomic_write import atomic_write
-from vaectl.io.journal import read_lines
+from vaectl.io.journal import Journal, read_lines
 from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
@@ -179,25 +179,12 @@ def _first(error: ValidationError) -> str:
     return f"{shown('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
 
 
-class Journal:
-    """Takes in clips as they are finished."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def add(self, clip: ManifestClip) -> None:
-        self._file.write(json.dumps(asdict(clip)) + "\n")
-        self._file.flush()
-
-
 @contextmanager
 def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
-    """The journal of one process."""
+    """The journal of one process, which takes in clips as they are finished."""
     file = folder / f".manifest-{rank}.jsonl"
-    if file.exists():
-        size_of(file, "remove it")
+    size = size_of(file, "remove it") if file.exists() else 0
     try:
-        with file.open("a", encoding="utf-8") as opened:
-            yield Journal(opened)
+        yield Journal(file, size)
     except OSError as error:
         raise VaectlError(cannot_write(file, error)) from error
