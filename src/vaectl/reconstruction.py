@@ -6,8 +6,6 @@ model looks at the whole clip.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ import vaectl
 from vaectl import memory
 from vaectl.engine import Beside, Limits, how_to_run, open_model, tell_no_effect, through_model, within_memory
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.io.atomic_write import atomic_write
+from vaectl.io.json_values import plain, write_json
 from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
@@ -73,17 +71,8 @@ class RunResult:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, float) and not math.isfinite(value):
-                return None if math.isnan(value) else str(value)
-            return value if value is None or isinstance(value, int | float | str) else str(value)
-
-        clips = [
-            {key: plain(value) for key, value in asdict(clip).items()} | {"frames_per_second": clip.frames_per_second}
-            for clip in self.clips
-        ]
-        return {key: plain(value) for key, value in asdict(self).items() if key != "clips"} | {"clips": clips}
+        clips = [plain(asdict(clip)) | {"frames_per_second": clip.frames_per_second} for clip in self.clips]
+        return {name: plain(value) for name, value in vars(self).items() if name != "clips"} | {"clips": clips}
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
@@ -258,7 +247,6 @@ def write_record(options: ReconstructOptions, result: RunResult, progress: Progr
     target = record_path(options, result.clips[0].target)
     record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
     try:
-        with atomic_write(target, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(target, record)
     except (OSError, VaectlError) as error:
         progress.warn(f"{target}: the record of this run is missing: {error}")

@@ -8,7 +8,6 @@ frames.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.io.atomic_write import atomic_write
 from vaectl.io.journal import Journal, read_lines
+from vaectl.io.json_values import write_json
 from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
@@ -114,8 +113,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, all or nothing, in place of what the journals held."""
-    with atomic_write(folder / MANIFEST, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, asdict(manifest), indent=1)
     for journal in journals(folder):
         journal.unlink(missing_ok=True)
 
