@@ -24,6 +24,7 @@ from torch import Tensor
 
 from network import SHAPES, WF_VAE_S
 from vaectl.engine import Limits, keep_freed
+from vaectl.geometry import latent_frames
 from vaectl.memory import reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
@@ -70,7 +71,8 @@ def make_input(job: str, model: WFVAE, shape: tuple[int, int, int]) -> Tensor:
     frames, height, width = shape
     size = (1, 3, frames, height, width)
     if job == "decode":
-        size = (1, model.config.latent_dim, 1 + frames // model.config.time_compression, height // 8, width // 8)
+        length = latent_frames(frames, model.config.time_compression)
+        size = (1, model.config.latent_dim, length, height // 8, width // 8)
     x = torch.rand(size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return x.to(model.device, model.dtype)
 

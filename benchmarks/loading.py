@@ -22,6 +22,7 @@ from rich.table import Table
 
 from vaectl.data import ClipLoader, Sampling, Source, open_dataset
 from vaectl.data.sampling import place
+from vaectl.geometry import latent_frames
 from vaectl.models.checkpoint import build_model
 from vaectl.progress import Silent
 from vaectl.training.network import AutoEncoder
@@ -84,7 +85,7 @@ def wait_for_data(path: Path, console: Console) -> None:
     config = model_config("wfvae-s")
     assert config is not None
     network = AutoEncoder(build_model(config).train(), freeze_encoder=False, recompute=False)
-    noise = torch.randn(1, config.latent_channels, 1 + 8 // config.time_compression, 16, 16)
+    noise = torch.randn(1, config.latent_channels, latent_frames(9, config.time_compression), 16, 16)
     with ClipLoader(dataset, lambda k: [k], first=0, workers=2) as loader:
         batches = iter(loader)
         for step in range(STEPS + 1):

@@ -14,6 +14,7 @@ from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
 from network import WF_VAE_L, WF_VAE_S, flops
+from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.piece import Piece
@@ -136,7 +137,8 @@ def input_of(context: Context, model: WFVAE, job: str, shape: Shape) -> Tensor:
     frames, height, width = shape
     size = (1, 3, frames, height, width)
     if job == "decode":
-        size = (1, model.config.latent_dim, 1 + frames // model.config.time_compression, height // 8, width // 8)
+        length = latent_frames(frames, model.config.time_compression)
+        size = (1, model.config.latent_dim, length, height // 8, width // 8)
     return (torch.rand(size, device=context.device) * 2 - 1).to(model.dtype)
 
 
@@ -147,7 +149,7 @@ def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
     with torch.device("meta"):
         model = build_model(config)
         x = torch.empty(1, 3, frames, height, width)
-        z = torch.empty(1, config.latent_dim, 1 + frames // 4, height // 8, width // 8)
+        z = torch.empty(1, config.latent_dim, latent_frames(frames, config.time_compression), height // 8, width // 8)
     return flops(lambda: model.encode(x) if job == "encode" else model.decode(z))
 
 

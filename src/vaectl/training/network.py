@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vaectl.geometry import latent_frames
 from vaectl.models.causalvae import CausalVAE
 from vaectl.models.config import FamilyConfig
 from vaectl.models.layers import CausalConv3d
@@ -71,7 +72,7 @@ def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolu
     So neither the rank nor the batch in which a clip comes matters. A clip of a later epoch has a number of its own.
     """
     side = resolution // config.space_compression
-    shape = (config.latent_channels, 1 + (frames - 1) // config.time_compression, side, side)
+    shape = (config.latent_channels, latent_frames(frames, config.time_compression), side, side)
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", clip))) for clip in clips]
     )
