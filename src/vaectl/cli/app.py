@@ -47,7 +47,7 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
-    add_command(app, *_command)
+    add_command(app, *_command, train.underlying if _command[0] is train.train else None)
 
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaectl.options.train import TrainOptions
@@ -36,6 +37,13 @@ def train(options: TrainOptions) -> None:
         print(json.dumps(result.as_json(), allow_nan=False))
     else:
         show(result)
+
+
+def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that hold where none is `given`: of the checkpoint to resume from, or of a recipe."""
+    from vaectl.training.resume import underlying
+
+    return underlying(given)
 
 
 def show(result: TrainResult) -> None:
