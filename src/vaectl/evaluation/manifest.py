@@ -7,7 +7,6 @@ frames.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,15 +118,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 _CLIP = TypeAdapter(ManifestClip)
-
-
-def checksum(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def journals(folder: Path) -> list[Path]:

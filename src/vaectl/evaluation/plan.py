@@ -22,10 +22,10 @@ from vaectl.evaluation.manifest import (
     Manifest,
     ManifestClip,
     ManifestModel,
-    checksum,
     read_manifest,
 )
 from vaectl.evaluation.protocol import protocol_of
+from vaectl.io.checksum import sha256_of
 from vaectl.io.output_paths import identity, keep_outside, mirror
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
@@ -175,7 +175,7 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
         file = folder / place
         if not file.is_file() or file.stat().st_size != size:
             return False
-        return not sha256 or checksum(file) == sha256  # earlier versions recorded none
+        return not sha256 or sha256_of(file) == sha256  # earlier versions recorded none
 
     return (
         clip.status == "ok"

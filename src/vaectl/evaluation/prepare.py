@@ -19,9 +19,10 @@ from vaectl import memory
 from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
+from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import memory_beside, protocol_of, read_clip_and_facts
+from vaectl.io.checksum import sha256_of
 from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
@@ -211,7 +212,7 @@ def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
     def store(place: str, frames: torch.Tensor) -> tuple[int, str]:
         file, lossless = folder / place, options.format == "mkv"
         write_video(file, replace(clip, frames=frames), lossless=lossless, overwrite=True)
-        return file.stat().st_size, checksum(file)
+        return file.stat().st_size, sha256_of(file)
 
     height, width = clip.frames.shape[2:]
     origin_bytes, origin_sha256 = store(entry.origin, clip.frames) if entry.origin else (0, "")
