@@ -24,8 +24,8 @@ from vaectl.engine import Limits, keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
-from vaectl.models.placement import choose_device, choose_dtype
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.wfvae import WFVAE
 
 MODELS = ("built-in", "WF-VAE-S")
 SIDES = ("fast", "straightforward")

@@ -80,7 +80,7 @@ def main() -> int:
 def examine(steps: list[str], device: str, out: Path, deadline: float) -> int:
     """Run the steps; gives the exit status."""
     from vaectl.errors import UsageError
-    from vaectl.models.placement import choose_device
+    from vaectl.models.device import choose_device
 
     try:
         chosen = str(choose_device(device))
@@ -190,7 +190,7 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     import torch
 
     from gpu_steps.context import Context
-    from vaectl.models.placement import choose_device
+    from vaectl.models.device import choose_device
 
     torch.set_grad_enabled(False)
     place = choose_device(device)

@@ -29,9 +29,9 @@ from formulation import make_model
 from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.run import Tiles
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.store import InMemory
 
 CPU = torch.device("cpu")

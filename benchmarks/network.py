@@ -23,7 +23,7 @@ from vaectl.engine import Limits, keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
 
 SHAPES = ((17, 128, 128), (9, 256, 256))
 

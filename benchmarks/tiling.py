@@ -21,10 +21,10 @@ from torch import Tensor
 from common import in_another_process, take_turns
 from formulation import MODELS, TURNS, make_model
 from vaectl.memory import peak, reuse_freed
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.run import Tiles
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.store import InMemory, OnDisk
 
 TILE = 256

@@ -26,7 +26,7 @@ from common import WF_VAE_S
 from vaectl.memory import peak
 from vaectl.models import build_model
 from vaectl.models.checkpoint import save_model
-from vaectl.models.placement import choose_device
+from vaectl.models.device import choose_device
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training.job import train

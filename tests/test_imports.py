@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 WITHOUT_PYAV = (
     "vaectl.engine",
     "vaectl.models",
-    "vaectl.tiling.run",
+    "vaectl.tiling.executor",
     "vaectl.tiling.whole_clip",
     "vaectl.training.trainer",
 )

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vaectl.geometry import latent_frames
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import Piece
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import straightforward

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from common import run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.plan import Place
-from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk, Store
 from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
 

@@ -17,9 +17,9 @@ from network import flops
 from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.run import Tiles
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.store import InMemory, OnDisk
 
 SHAPES = ((33, 256, 256), (17, 720, 1280))

@@ -20,7 +20,7 @@ from vaectl import distributed
 from vaectl.models import build_model, save_model
 from vaectl.models.checkpoint import load_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.placement import choose_device
+from vaectl.models.device import choose_device
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training import folder

@@ -20,14 +20,14 @@ from torch import Tensor
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.memory import format_size, obtainable, resident, return_freed, reuse_freed
 from vaectl.models import load_model
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.plan import Budget, make_plan
-from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk, Spool
 from vaectl.tiling.whole_clip import WholeClip, plan_stages
 from vaectl.video.clip import batch_to_frames, batch_to_video

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.config import FAMILIES, WFVAEConfig, read_config
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
 
 from .reference import load_reference, synthetic_model
 

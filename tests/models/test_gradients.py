@@ -7,7 +7,8 @@ from tests import straightforward
 from vaectl.geometry import latent_frames
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.resample import (
     Spatial2xTime2x3DDownsample,
     Spatial2xTime2x3DUpsample,
@@ -17,8 +18,7 @@ from vaectl.models.resample import (
     TimeUpsampleRes2x,
 )
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling.dry_run import Living
+from vaectl.tiling.trace import Living
 
 from .reference import CASES, load_reference, synthetic_model
 from .synthetic_weights import synthetic_video

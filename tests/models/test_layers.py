@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaectl.models import haar
 from vaectl.models.blocks import attend, attend_in_frames
+from vaectl.models.context import Piece
 from vaectl.models.layers import CausalConv3d, ChannelNorm, FrameGroupNorm
-from vaectl.models.piece import Piece
 from vaectl.models.resample import TimeDownsample2x, TimeDownsampleRes2x, TimeUpsample2x
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
 from vaectl.models.posterior import Posterior
 from vaectl.models.streaming import piece_frames, reconstruct_pieces
 

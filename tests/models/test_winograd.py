@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from tests.tiling.models import make_model
 from vaectl.models import winograd
+from vaectl.models.context import Piece
 from vaectl.models.layers import CausalConv3d, Conv2d
-from vaectl.models.piece import Piece
 from vaectl.models.streaming import reconstruct_pieces
-from vaectl.tiling.dry_run import Living
-from vaectl.tiling.run import Tiles
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.store import InMemory
+from vaectl.tiling.trace import Living
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from tests.models.reference import synthetic_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.families.wfvae import WFVAE
 
 TIME_IN_L1 = {
     "l1_dowmsample_block": "Spatial2xTime2x3DDownsample",

@@ -12,8 +12,9 @@ from torch import Tensor
 from tests.tiling.models import make_model, video
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.streaming import WholeFrames, reconstruct_pieces
-from vaectl.tiling import dry_run, plan
-from vaectl.tiling.dry_run import Region
+from vaectl.tiling import plan
+from vaectl.tiling import trace as dry_run
+from vaectl.tiling.trace import Region
 
 
 class Recorder(WholeFrames):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tests.tiling.models import make_model
 from vaectl.models import haar, resample
 from vaectl.models.blocks import ResnetBlock2D, ResnetBlock3D
+from vaectl.models.context import Piece, Sides
 from vaectl.models.layers import CausalConv3d, Chain, Conv2d, Layer
-from vaectl.models.piece import Piece, Sides
 
 # Each layer with its input channels.
 LAYERS: dict[str, tuple[Layer, int]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
-from vaectl.models.piece import TimeState
+from vaectl.models.context import TimeState
 from vaectl.tiling.store import InMemory, OnDisk, Store, spool_folder
 
 STORES = [InMemory, OnDisk]

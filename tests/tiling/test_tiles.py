@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.tiling.models import make_model, video
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import reconstruct_pieces
-from vaectl.models.wfvae import WFVAE
+from vaectl.tiling.executor import Tiles
 from vaectl.tiling.grid import grid
-from vaectl.tiling.run import Tiles
 from vaectl.tiling.store import InMemory, OnDisk
 
 # float32 rounding on outputs of order 1; measured up to 1e-5 for one side and 4e-5 for there and back.

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import video
+from vaectl.models.context import Piece
 from vaectl.models.layers import ClipGroupNorm, FrameGroupNorm
-from vaectl.models.piece import Piece
 from vaectl.models.statistics import Statistics
 from vaectl.models.streaming import reconstruct_pieces
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.plan import Place
 from vaectl.tiling.stages import Cut, Step
-from vaectl.tiling.stored import OnDisk, Stored
+from vaectl.tiling.storage import OnDisk, Stored
 from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
 
 # float32 rounding on outputs of order 1; measured up to 6e-5.

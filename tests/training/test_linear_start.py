@@ -14,7 +14,7 @@ from tests.training.runs import NANO
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.training.linear_start import linear_start, principal_components, wavelet_blocks
 from vaectl.training.network import AutoEncoder
 from vaectl.video.clip import batch_to_video

@@ -11,7 +11,7 @@ from tests.models.reference import load_reference, synthetic_model
 from tests.models.synthetic_weights import synthetic_tensor
 from vaectl.metrics.lpips import LPIPS, load_lpips
 from vaectl.models import Posterior
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
 from vaectl.training.objective.discriminator import PatchGAN3D

@@ -28,7 +28,7 @@ from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
-from vaectl.models.placement import choose_device
+from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent

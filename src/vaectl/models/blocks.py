@@ -6,8 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.models.context import Piece
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, frame_norm, silu
-from vaectl.models.piece import Piece
 
 
 class ResnetBlock2D(Layer):

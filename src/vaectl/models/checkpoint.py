@@ -21,12 +21,12 @@ from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
 from vaectl.io.parsing import size_of
-from vaectl.models.causalvae import CausalVAE
 from vaectl.models.config import CausalVAEConfig, WFVAEConfig, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.causalvae import CausalVAE
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE
 
 WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"

@@ -15,8 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vaectl.models.context import Piece
 from vaectl.models.layers import Layer
-from vaectl.models.piece import Piece
 
 # Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
 SIGNS_3D = {

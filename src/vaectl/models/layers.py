@@ -2,7 +2,7 @@
 
 Every layer takes (x, piece): x is (B, C, T, H, W), kept channels-last in memory (rows of channels, "NDHWC") from end to
 end, because norms and 1x1 products are contiguous there and the convolutions are faster; `piece` carries time (see
-`piece.py`). Layers know nothing of configs, checkpoints or video files.
+`context.py`). Layers know nothing of configs, checkpoints or video files.
 
 Layers that look around in space say how far: `margin_before(margin)` is the margin that a tile needs at their input so
 that `margin` positions are left at their output (see `Piece.trim`).
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models import winograd
-from vaectl.models.piece import Piece, outputs
+from vaectl.models.context import Piece, outputs
 from vaectl.models.statistics import Statistics, at_least_float32
 
 EPS = 1e-6

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.models.context import Piece, outputs
 from vaectl.models.layers import CausalConv3d, Conv2d, Conv3d, Layer, per_frame
-from vaectl.models.piece import Piece, outputs
 
 
 def halved(margin: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaectl.models.config import FamilyConfig
-from vaectl.models.piece import Piece, TimeState
+from vaectl.models.context import Piece, TimeState
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE, pad_to_fit
 

@@ -1,6 +1,6 @@
 """A causal video VAE, whatever its family: encode, decode, and a clip of any length and size there and back.
 
-Knows tensors only. The families (`wfvae.py`, `causalvae.py`) give the two networks; how a long clip is cut into pieces
+Knows tensors only. The families (`families/`) give the two networks; how a long clip is cut into pieces
 is in `streaming.py`.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models.config import FamilyConfig
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
 from vaectl.models.posterior import Posterior
 
 Config = TypeVar("Config", bound=FamilyConfig)

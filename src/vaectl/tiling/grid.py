@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from vaectl.models.piece import Sides
+from vaectl.models.context import Sides
 
 
 @dataclass(frozen=True)

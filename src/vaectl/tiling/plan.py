@@ -11,11 +11,11 @@ from typing import Literal
 from vaectl.errors import UsageError
 from vaectl.memory import format_size
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.piece import Sides
-from vaectl.models.wfvae import WFVAE
-from vaectl.tiling import dry_run
-from vaectl.tiling.dry_run import Pieces, Region
+from vaectl.models.context import Sides
+from vaectl.models.families.wfvae import WFVAE
+from vaectl.tiling import trace as dry_run
 from vaectl.tiling.grid import Tile, grid
+from vaectl.tiling.trace import Pieces, Region
 
 Place = Literal["device", "host", "disk"]
 

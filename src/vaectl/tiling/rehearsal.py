@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaectl.models.piece import Piece
+from vaectl.models.context import Piece
 from vaectl.models.statistics import Statistics, mean_and_variance
-from vaectl.tiling.dry_run import Fused, Living
 from vaectl.tiling.grid import spans
 from vaectl.tiling.stages import Cut, StageByStage, Step, read_rows, run_piece, windows
+from vaectl.tiling.trace import Fused, Living
 
 
 class Rehearsal(StageByStage):

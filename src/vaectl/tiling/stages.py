@@ -2,7 +2,7 @@
 
 A stage (`Piece.stage`) lies between one norm over the clip and the next. Once the statistics of what goes in are known,
 such a norm is as local as everything else, so a stage runs in strips of rows and windows of frames. What it makes is
-kept outside (`stored.py`), and its statistics are gathered on the way. The result is that of the whole clip, up to
+kept outside (`storage.py`), and its statistics are gathered on the way. The result is that of the whole clip, up to
 rounding.
 """
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vaectl.models.blocks import Attention
+from vaectl.models.context import Piece, Sides, TimeState
 from vaectl.models.layers import GroupNorm, Layer
-from vaectl.models.piece import Piece, Sides, TimeState
 from vaectl.models.statistics import Statistics
 from vaectl.tiling.grid import Span, spans
-from vaectl.tiling.stored import Keep, Stored
+from vaectl.tiling.storage import Keep, Stored
 
 
 @dataclass(frozen=True)

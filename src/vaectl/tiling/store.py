@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
-from vaectl.models.piece import TimeState
+from vaectl.models.context import TimeState
 
 
 class Store(Protocol):

@@ -17,12 +17,12 @@ from vaectl.memory import format_size
 from vaectl.models.config import CausalVAEConfig, WFVAEConfig
 from vaectl.models.streaming import PIECE_PIXELS
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.dry_run import twin, weight_bytes
 from vaectl.tiling.plan import SLACK, Budget, Place
 from vaectl.tiling.rehearsal import Rehearsal
 from vaectl.tiling.stages import Stages, Step, windows
+from vaectl.tiling.storage import InMemory, Keep, OnDisk, Stored
 from vaectl.tiling.store import spool_folder
-from vaectl.tiling.stored import InMemory, Keep, OnDisk, Stored
+from vaectl.tiling.trace import twin, weight_bytes
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from vaectl.models import resample, save_model
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.checkpoint import build_model
 from vaectl.models.config import WFVAEConfig, read_config
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.layers import Chain, ChannelNorm, Conv2d
-from vaectl.models.piece import Piece
-from vaectl.models.wfvae import WFVAE
 from vaectl.progress import Silent
 from vaectl.video.clip import batch_to_video
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from vaectl.geometry import latent_frames
-from vaectl.models.causalvae import CausalVAE
 from vaectl.models.config import FamilyConfig
+from vaectl.models.context import Piece
+from vaectl.models.families.causalvae import CausalVAE
+from vaectl.models.families.wfvae import WFVAE, Coefficients
 from vaectl.models.layers import CausalConv3d
-from vaectl.models.piece import Piece
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE
-from vaectl.models.wfvae import WFVAE, Coefficients
 from vaectl.rng import seed_of
 
 Output = tuple[Tensor, Posterior, tuple[Coefficients, Coefficients] | None]

@@ -26,7 +26,7 @@ from vaectl.models.checkpoint import (
 )
 from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
 from vaectl.models.containers import Stored, read_values
-from vaectl.models.placement import choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
-from vaectl.models.wfvae import Coefficients
+from vaectl.models.families.wfvae import Coefficients
 from vaectl.progress import Progress
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
 from vaectl.training.objective.discriminator import PatchGAN3D

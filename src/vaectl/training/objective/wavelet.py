@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaectl.models.wfvae import Coefficients
+from vaectl.models.families.wfvae import Coefficients
 
 
 def wavelet_loss(taken: Coefficients, predicted: Coefficients) -> Tensor:

@@ -13,8 +13,8 @@ from vaectl.memory import return_freed
 from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
+from vaectl.models.context import Piece
 from vaectl.models.layers import CausalConv3d, Chain, Conv2d, Layer, clip_norm, silu
-from vaectl.models.piece import Piece
 from vaectl.models.vae import VideoVAE
 
 Coefficients = tuple[Tensor, Tensor]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from vaectl.models.checkpoint import build_model
 from vaectl.models.config import CausalVAEConfig, WFVAEConfig
-from vaectl.models.piece import WHOLE_FRAME, Piece, Sides, TimeState
+from vaectl.models.context import WHOLE_FRAME, Piece, Sides, TimeState
 from vaectl.models.vae import AnyVAE
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from vaectl.models import resample
 from vaectl.models.blocks import RESNET_BLOCKS, Attention
 from vaectl.models.config import CausalVAEConfig
+from vaectl.models.context import Piece
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, silu
-from vaectl.models.piece import Piece
 from vaectl.models.vae import VideoVAE
 
 

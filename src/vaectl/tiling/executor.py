@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from vaectl.models.piece import Piece, TimeState
-from vaectl.models.wfvae import WFVAE
+from vaectl.models.context import Piece, TimeState
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.tiling.grid import Tile, grid
 from vaectl.tiling.store import Store
 

@@ -1,0 +1,1 @@
+"""The networks that vaectl knows, a file for each family."""
