@@ -9,12 +9,8 @@ of order 1. Peak memory is that of a process for each case: all of it on the CPU
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from rich.box import SIMPLE
@@ -22,24 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from network import SHAPES, WF_VAE_S
+from common import WF_VAE_S, in_another_process, input_of, run_of, take_turns
+from network import SHAPES
 from vaectl.engine import Limits, keep_freed
-from vaectl.memory import reuse_freed
+from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
-from vaectl.models.context import Piece
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests import straightforward
 
 MODELS = ("built-in", "WF-VAE-S")
 SIDES = ("fast", "straightforward")
 JOBS = ("encode", "decode")
 TURNS = 5
-
-Run = Callable[[Tensor], Tensor]
 
 
 def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
@@ -56,58 +47,6 @@ def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
     return model
 
 
-def make_run(side: str, job: str, model: WFVAE) -> Run:
-    """One side's encoder, from video to moments, or decoder, from latent to video."""
-    if side == "fast":
-        piecewise = model.encode_piece if job == "encode" else model.decode_piece
-        return lambda x: piecewise(model.prepare(x), Piece())
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    plain = straightforward.encode if job == "encode" else straightforward.decode
-    return lambda x: plain(weights, model.config, x)[0]
-
-
-def make_input(job: str, model: WFVAE, shape: tuple[int, int, int]) -> Tensor:
-    frames, height, width = shape
-    size = (1, 3, frames, height, width)
-    if job == "decode":
-        size = (1, model.config.latent_dim, 1 + frames // model.config.time_compression, height // 8, width // 8)
-    x = torch.rand(size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return x.to(model.device, model.dtype)
-
-
-def take_turns(runs: list[Callable[[], object]], device: torch.device) -> list[float]:
-    """The best time in seconds of each, all warmed up before: what else slows the machine slows all of them alike."""
-    best = [float("inf")] * len(runs)
-    for _ in range(TURNS):
-        for i, run in enumerate(runs):
-            synchronize(device)
-            begun = time.perf_counter()
-            run()
-            synchronize(device)
-            best[i] = min(best[i], time.perf_counter() - begun)
-    return best
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held so far: on a GPU what PyTorch has reserved, else all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    # Not getrusage: its peak is inherited from the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def in_another_process(*arguments: str) -> float:
-    """This benchmark's output of one number, asked for with other arguments."""
-    command = [sys.executable, *sys.argv, *arguments]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="auto")
@@ -120,15 +59,15 @@ def main() -> None:
     reuse_freed()
     torch.set_grad_enabled(False)
 
-    def prepare(side: str, job: str, model: WFVAE) -> Run:
-        run = make_run(side, job, model)
+    def prepare(side: str, job: str, model: WFVAE) -> Callable[[Tensor], Tensor]:
+        run = run_of(model, job, plain=side == "straightforward")
         return torch.compile(run, dynamic=False) if arguments.compile else run
 
     if arguments.peak_of:
         name, shape, side, job = arguments.peak_of
         model = make_model(name, device, dtype)
-        prepare(side, job, model)(make_input(job, model, SHAPES[int(shape)]))
-        print(peak_memory(device))
+        prepare(side, job, model)(input_of(model, job, SHAPES[int(shape)]))
+        print(peak(device))
         return
 
     title = (
@@ -141,11 +80,11 @@ def main() -> None:
         model = make_model(name, device, dtype)
         for index, (frames, height, width) in enumerate(SHAPES):
             for job in JOBS:
-                x = make_input(job, model, (frames, height, width))
+                x = input_of(model, job, (frames, height, width))
                 runs = [partial(prepare(side, job, model), x) for side in SIDES]
                 fast, plain = (run() for run in runs)
                 difference = (fast - plain).abs().max().item()
-                fast_seconds, plain_seconds = take_turns(runs, device)
+                fast_seconds, plain_seconds = take_turns(runs, device, TURNS)
                 peaks = [in_another_process("--peak-of", name, str(index), side, job) / 2**30 for side in SIDES]
                 table.add_row(
                     name,
@@ -155,7 +94,7 @@ def main() -> None:
                     f"{plain_seconds:.2f}",
                     f"{plain_seconds / fast_seconds:.2f}",
                     f"{difference:.1e}",
-                    *(f"{peak:.2f}" for peak in peaks),
+                    *(f"{gib:.2f}" for gib in peaks),
                 )
     Console().print(table)
 

@@ -30,12 +30,12 @@ from rich.table import Table
 from torch import Tensor
 
 from vaectl.cli.console import reporter
+from vaectl.data import Sampling, Source, open_dataset
 from vaectl.engine import Beside, Limits, open_model, reconstruct_frames
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.psnr import mean_squared_errors
 from vaectl.progress import Progress, Silent
-from vaectl.video.dataset import Sampling, Source, open_dataset
 
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
 STRETCH = 32

@@ -20,15 +20,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from common import take_turns
+from vaectl.data import ClipLoader, Sampling, Source, open_dataset
+from vaectl.data.sampling import place
+from vaectl.geometry import latent_frames
 from vaectl.models.checkpoint import build_model
 from vaectl.progress import Silent
 from vaectl.training.network import AutoEncoder
 from vaectl.training.recipes import model_config
 from vaectl.video import VideoReader
 from vaectl.video.clip import batch_to_video
-from vaectl.video.dataset import ClipLoader, Sampling, Source, open_dataset
-from vaectl.video.dataset.sampling import place
 
+CPU = torch.device("cpu")
 SAMPLES = 12
 STEPS = 2
 
@@ -45,37 +48,25 @@ def plain(path: Path, start: float, frames: int, *, convert: bool) -> None:
                 frame.to_ndarray(format="rgb24")
 
 
-def take_turns(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Samples per second of each, the best of three runs."""
-    best = dict.fromkeys(works, 0.0)
-    for _ in range(3):
-        for name, work in works.items():
-            begun = time.perf_counter()
-            work()
-            best[name] = max(best[name], SAMPLES / (time.perf_counter() - begun))
-    return best
-
-
 def compare(path: Path, console: Console) -> None:
     dataset = open_dataset([Source(path)], Sampling(17, 256), strict=True, progress=Silent())
     times = VideoReader(path).timestamps()
     starts = [float(times[place(dataset.draw(k), dataset.sampling, len(times)).start]) for k in range(SAMPLES)]
-    rates = take_turns(
-        {
-            "plain PyAV, decoding alone": lambda: [plain(path, start, 17, convert=False) for start in starts],
-            "plain PyAV, to RGB in full size": lambda: [plain(path, start, 17, convert=True) for start in starts],
-            "vaectl, to 256x256": lambda: [dataset.clip(k) for k in range(SAMPLES)],
-        }
-    )
+    works: dict[str, Callable[[], object]] = {
+        "plain PyAV, decoding alone": lambda: [plain(path, start, 17, convert=False) for start in starts],
+        "plain PyAV, to RGB in full size": lambda: [plain(path, start, 17, convert=True) for start in starts],
+        "vaectl, to 256x256": lambda: [dataset.clip(k) for k in range(SAMPLES)],
+    }
+    seconds = dict(zip(works, take_turns(list(works.values()), CPU), strict=True))
     with ClipLoader(dataset, lambda k: [k % SAMPLES], first=0, workers=2) as loader:
         batches = iter(loader)
         list(islice(batches, SAMPLES))  # the workers have started, and nothing is ready in advance
-        rates |= take_turns({"vaectl, by two workers": lambda: list(islice(batches, SAMPLES))})
+        (seconds["vaectl, by two workers"],) = take_turns([lambda: list(islice(batches, SAMPLES))], CPU)
     table = Table("17 frames from anywhere", title=path.name)
     table.add_column("samples/s", justify="right")
     table.add_column("beside decoding alone", justify="right")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:.1f}", f"{rate / rates['plain PyAV, decoding alone']:.2f}")
+    for name, taken in seconds.items():
+        table.add_row(name, f"{SAMPLES / taken:.1f}", f"{seconds['plain PyAV, decoding alone'] / taken:.2f}")
     console.print(table)
 
 
@@ -84,7 +75,7 @@ def wait_for_data(path: Path, console: Console) -> None:
     config = model_config("wfvae-s")
     assert config is not None
     network = AutoEncoder(build_model(config).train(), freeze_encoder=False, recompute=False)
-    noise = torch.randn(1, config.latent_channels, 1 + 8 // config.time_compression, 16, 16)
+    noise = torch.randn(1, config.latent_channels, latent_frames(9, config.time_compression), 16, 16)
     with ClipLoader(dataset, lambda k: [k], first=0, workers=2) as loader:
         batches = iter(loader)
         for step in range(STEPS + 1):

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from formulation import make_model, peak_memory
+from formulation import make_model
 from tiling import in_windows
-from vaectl.memory import reuse_freed
+from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, piece_frames
@@ -63,7 +63,7 @@ def compare(way: str, frames: int, size: int) -> dict[str, float]:
     model = make_model("WF-VAE-S", CPU, torch.float32)
     clip = torch.rand((1, 3, frames, size, size), generator=torch.Generator().manual_seed(0)) * 2 - 1
     made, _ = run(way, model, clip)
-    found = {"peak": peak_memory(CPU)}
+    found = {"peak": peak(CPU)}
     whole, found["base"] = run("untiled", model, clip)
     return {**found, "seconds": run(way, model, clip)[1], "difference": (made - whole).abs().max().item()}
 
@@ -102,8 +102,8 @@ def main() -> None:
     def add(frames: int, size: str, way: str, found: dict[str, float]) -> None:
         ratio = f"{found['seconds'] / found['base']:.2f}" if "base" in found else ""
         difference = f"{found['difference']:.1e}" if "difference" in found else ""
-        peak = f"{found['peak'] / 2**30:.2f}"
-        table.add_row(str(frames), size, way, f"{found['seconds']:.0f}", ratio, difference, peak)
+        most = f"{found['peak'] / 2**30:.2f}"
+        table.add_row(str(frames), size, way, f"{found['seconds']:.0f}", ratio, difference, most)
 
     ask = partial(subprocess.run, check=True, stdout=subprocess.PIPE, text=True)
     for frames, size in COMPARED:

@@ -11,7 +11,6 @@ convolutions take fewer than that on the CPU (models/winograd.py).
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
@@ -19,38 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from common import WF_VAE_S, take_turns
 from vaectl.engine import Limits, keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
-from vaectl.models.config import WFVAEConfig
 from vaectl.models.device import choose_device, choose_dtype
 
-WF_VAE_S = WFVAEConfig(
-    latent_dim=4,
-    base_channels=128,
-    encoder_energy_flow_hidden_size=128,
-    norm_type="layernorm",
-    t_interpolation="trilinear",
-)
-WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
 SHAPES = ((17, 128, 128), (9, 256, 256))
-REPEATS = 3
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The best of some runs, after one to warm up."""
-    best = float("inf")
-    for attempt in range(REPEATS + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begun = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if attempt:
-            best = min(best, time.perf_counter() - begun)
-    return best
 
 
 def flops(work: Callable[[], object]) -> int:
@@ -65,6 +40,11 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
     return 2 * size**3 / seconds(lambda: a @ a, device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    work()
+    return take_turns([work], device)[0]
 
 
 def main() -> None:

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from formulation import MODELS, in_another_process, make_model, peak_memory, take_turns
-from vaectl.memory import reuse_freed
+from common import in_another_process, take_turns
+from formulation import MODELS, TURNS, make_model
+from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
@@ -67,18 +68,18 @@ def main() -> None:
     clip = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     if arguments.peak_of:
         WAYS[arguments.peak_of](model, clip)
-        print(peak_memory(device))
+        print(peak(device))
         return
 
     whole = WAYS["in one go"](model, clip).cpu()
     differences = [(way(model, clip).cpu() - whole).abs().max().item() for way in WAYS.values()]
-    seconds = take_turns([partial(way, model, clip) for way in WAYS.values()], device)
+    seconds = take_turns([partial(way, model, clip) for way in WAYS.values()], device, TURNS)
     table = Table(title=f"{arguments.model}, {arguments.frames} frames of {arguments.size}x{arguments.size}, {device}")
     for column in ("way", "seconds", "ratio", "difference", "peak GiB"):
         table.add_column(column, justify="left" if column == "way" else "right")
     for way, difference, taken in zip(WAYS, differences, seconds, strict=True):
-        peak = in_another_process("--peak-of", way) / 2**30
-        table.add_row(way, f"{taken:.2f}", f"{taken / seconds[0]:.2f}", f"{difference:.1e}", f"{peak:.2f}")
+        most = in_another_process("--peak-of", way) / 2**30
+        table.add_row(way, f"{taken:.2f}", f"{taken / seconds[0]:.2f}", f"{difference:.1e}", f"{most:.2f}")
     Console().print(table)
 
 

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from network import WF_VAE_S
+from common import WF_VAE_S
 from vaectl.memory import peak
 from vaectl.models import build_model
 from vaectl.models.checkpoint import save_model

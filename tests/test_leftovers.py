@@ -14,15 +14,15 @@ import torch
 from tests.cli.conftest import environment
 from vaectl.evaluation.report.media import image
 from vaectl.io import leftovers
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.leftovers import PREFIX, sweep, temporary_folder, this_host
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.io.leftovers import temporary_folder
-with replacing(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporary_folder() as folder:
+with atomic_write(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporary_folder() as folder:
     file.write_bytes(b"half")
     (folder / "inside").write_bytes(b"half")
     print("ready", flush=True)
@@ -46,7 +46,7 @@ def names(folder: Path) -> set[str]:
 
 
 def write(path: Path) -> None:
-    with replacing(path, overwrite=True) as temporary:
+    with atomic_write(path, overwrite=True) as temporary:
         temporary.write_text("whole")
 
 
@@ -122,7 +122,7 @@ def test_nothing_is_left_after_an_error_in_either(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(FileNotFoundError), temporary_folder() as folder:
         (folder / "inside" / "missing").write_text("x")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a", overwrite=False):
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a", overwrite=False):
         1 / 0  # noqa: B018
     assert names(tmp_path) == set()
 

@@ -9,14 +9,14 @@ import pytest
 
 from tests.jobs import Listener, run
 from tests.video.media import encode
+from vaectl.data.clip_reader import ClipReader
+from vaectl.data.sampling import Sampling, draw
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.evaluation import prepare
 from vaectl.evaluation.evaluate import evaluate
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.options import EvalOptions, PrepareEvalOptions
 from vaectl.video import read, transform
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Sampling, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,9 +93,9 @@ def test_eval(clips: Path, trouble: str) -> None:
 
 def test_training_data(clips: Path, trouble: str) -> None:
     sampling = Sampling(num_frames=5, sample_rate=1, resolution=32, seed=0)
-    Cutter().cut(clips / "a.mp4", sampling, draw(0, 0))
+    ClipReader().read(clips / "a.mp4", sampling, draw(0, 0))
     with pytest.raises(VaectlError, match=r"b\.mp4: cannot be read"):
-        Cutter().cut(clips / "b.mp4", sampling, draw(0, 0))
+        ClipReader().read(clips / "b.mp4", sampling, draw(0, 0))
 
 
 def test_resizing_that_runs_out_of_memory(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,11 +119,6 @@ def peak_gib(device: torch.device) -> float:
     return peak(device) / 2**30
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """The median of several runs after a warm-up, by GPU events. On the CPU, for a rehearsal, one run by the clock."""
     work()

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_steps.context import Context, Values, free_memory, peak_gib, synchronize
+from common import synchronize
+from gpu_steps.context import Context, Values, free_memory, peak_gib
 from gpu_steps.models import reference_model, wfvae
 from vaectl.engine import Beside, Limits, process_memory, reconstruct_frames
 from vaectl.memory import format_size, obtainable

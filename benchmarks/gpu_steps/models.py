@@ -10,8 +10,8 @@ from tests.models.reference import CASES, load_reference, synthetic_model
 from tests.models.synthetic_weights import synthetic_video
 from torch import Tensor
 
+from common import WF_VAE_L, WF_VAE_S
 from gpu_steps.context import Context
-from network import WF_VAE_L, WF_VAE_S
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
 from vaectl.models.config import FamilyConfig, WFVAEConfig

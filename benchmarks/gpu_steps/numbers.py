@@ -10,9 +10,9 @@ from tests.models.reference import CASES, load_reference
 from torch import Tensor
 from torch.nn import functional as F
 
+from common import run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
-from gpu_steps.speed import run_of
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, reconstruct_pieces
 from vaectl.models.vae import AnyVAE

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from common import Shape, input_of, run_of
 from gpu_steps.context import Context, Values
 from gpu_steps.memory import noise
-from gpu_steps.speed import Shape, input_of, model_of, run_of
+from gpu_steps.speed import model_of
 from vaectl.engine import Beside, Limits, reconstruct_frames
 from vaectl.progress import Silent
 
@@ -33,7 +34,7 @@ def run(context: Context) -> None:
 def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
     """The kernels of a decode that take the most time."""
     model = model_of(context, "S", dtype)
-    decode, z = run_of(model, "decode", plain=False), input_of(context, model, "decode", shape)
+    decode, z = run_of(model, "decode", plain=False), input_of(model, "decode", shape)
     decode(z)  # not the time to choose kernels
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (context.device.type == "cuda")
     with profile(activities=activities) as profiler:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 
 import torch
-from tests import straightforward
 from torch import Tensor
 
+from common import WF_VAE_L, WF_VAE_S, Shape, input_of, run_of
 from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
-from network import WF_VAE_L, WF_VAE_S, flops
+from network import flops
+from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.context import Piece
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
 from vaectl.tiling.executor import Tiles
@@ -31,7 +31,6 @@ COMPILED_EXACT = 1e-3
 """The largest difference of a compiled network in float32, on outputs of order 1."""
 COMPILING = 40.0
 """Seconds that a case takes with the time to compile it: 17 at most on an H200."""
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def measure(context: Context, subject: Subject) -> Values:
     rate = rate_of(context, subject.dtype)
     model = model_of(context, subject.size, subject.dtype)
     run = run_of(model, subject.job, plain=subject.way.startswith("plain"))
-    x = input_of(context, model, subject.job, subject.shape)
+    x = input_of(model, subject.job, subject.shape)
     more: Values = {}
     free_memory(context.device)
     if subject.way in COMPILED:
@@ -122,24 +121,6 @@ def model_of(context: Context, size: str, dtype: torch.dtype) -> WFVAE:
     return model
 
 
-def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
-    """From video to moments, or from latent to video."""
-    if not plain:
-        piecewise = model.encode_piece if job == "encode" else model.decode_piece
-        return lambda x: piecewise(model.prepare(x), Piece())
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    formula = straightforward.encode if job == "encode" else straightforward.decode
-    return lambda x: formula(weights, model.config, x)[0]
-
-
-def input_of(context: Context, model: WFVAE, job: str, shape: Shape) -> Tensor:
-    frames, height, width = shape
-    size = (1, 3, frames, height, width)
-    if job == "decode":
-        size = (1, model.config.latent_dim, 1 + frames // model.config.time_compression, height // 8, width // 8)
-    return (torch.rand(size, device=context.device) * 2 - 1).to(model.dtype)
-
-
 @cache
 def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
     """FLOPs of the convolutions and products, counted on tensors without data."""
@@ -147,7 +128,7 @@ def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
     with torch.device("meta"):
         model = build_model(config)
         x = torch.empty(1, 3, frames, height, width)
-        z = torch.empty(1, config.latent_dim, 1 + frames // 4, height // 8, width // 8)
+        z = torch.empty(1, config.latent_dim, latent_frames(frames, config.time_compression), height // 8, width // 8)
     return flops(lambda: model.encode(x) if job == "encode" else model.decode(z))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from vaectl import ranks
+from vaectl import distributed
 from vaectl.models import build_model, save_model
 from vaectl.models.checkpoint import load_model
 from vaectl.models.config import WFVAEConfig
@@ -54,8 +54,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
     arguments.run.mkdir(parents=True, exist_ok=True)
-    with ranks.together(Silent()):
-        device = choose_device(ranks.device_of_rank(arguments.device))
+    with distributed.process_group(Silent()):
+        device = choose_device(distributed.device_of_rank(arguments.device))
         weight = 0.0 if arguments.no_discriminator else 0.5
         train(trainer_on(device, arguments.batch, arguments.steps, weight), arguments.run)
 
@@ -67,10 +67,10 @@ def train(trainer: Trainer, run: Path) -> None:
         trainer.model.load_state_dict(load_model(last, device=device, dtype="float32").state_dict())
         trainer.load(read_state(last, device), optimizer=True, discriminator=True, process=True)
     while trainer.step < steps:
-        first = (trainer.step * ranks.world_size() + ranks.rank()) * batch
+        first = (trainer.step * distributed.world_size() + distributed.rank()) * batch
         numbers = range(first, first + batch)
         values = trainer.advance([ClipBatch(torch.stack([clip(number) for number in numbers]), numbers)])
-        if not ranks.is_main():
+        if not distributed.is_main():
             continue
         with (run / LOSSES).open("a") as file:
             file.write(json.dumps([trainer.step, values["loss"]]) + "\n")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
+from common import WF_VAE_S
 from gpu_steps.context import Context, Values, free_memory, peak_gib, seconds_of
 from gpu_steps.models import narrowed, placed
 from gpu_steps.program import start
 from gpu_steps.train_clips import losses
-from network import WF_VAE_S
 from vaectl.models import build_model
 from vaectl.options.train import TrainOptions
-from vaectl.training.chance import deterministic_algorithms
+from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 

@@ -5,7 +5,6 @@ What the jobs share, so that they all get the same frames. Knows neither files n
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -365,9 +364,3 @@ def _explain_shortage(source: object, device: torch.device, remedy: str = LESS) 
         if not is_memory_shortage(error):
             raise
         raise OutOfMemoryError(f"{source}: out of memory on {device}; {remedy}") from None
-
-
-def generator_for(seed: int, name: str) -> torch.Generator:
-    """The noise of one clip among many: by its name, so that neither order nor number of the others matter."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -6,8 +6,6 @@ model looks at the whole clip.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
@@ -22,18 +20,21 @@ import torch
 import vaectl
 from vaectl import memory
 from vaectl.engine import HostOverhead, Limits, note_no_effect, open_model, prepare_run, retry_on_oom, run_frames
-from vaectl.errors import VaectlError, unforeseen
-from vaectl.io.atomic_write import replacing
+from vaectl.errors import UsageError, VaectlError, unforeseen
+from vaectl.io.json_values import plain, write_json
+from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
-from vaectl.pipeline import ahead
+from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
-from vaectl.targets import plan_targets, record_path
-from vaectl.video import VideoReader, resize, target_size
+from vaectl.video import VideoReader, find_videos, resize, target_size
 from vaectl.video.clip import Clip, others_left_out
+from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.read import frames_at_once
 from vaectl.video.write import VideoWriter
+
+RECORD = "vaectl.json"
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,8 @@ class RunResult:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, float) and not math.isfinite(value):
-                return None if math.isnan(value) else str(value)
-            return value if value is None or isinstance(value, int | float | str) else str(value)
-
-        clips = [
-            {key: plain(value) for key, value in asdict(clip).items()} | {"frames_per_second": clip.frames_per_second}
-            for clip in self.clips
-        ]
-        return {key: plain(value) for key, value in asdict(self).items() if key != "clips"} | {"clips": clips}
+        clips = [plain(asdict(clip)) | {"frames_per_second": clip.frames_per_second} for clip in self.clips]
+        return {name: plain(value) for name, value in vars(self).items() if name != "clips"} | {"clips": clips}
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
@@ -90,7 +82,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     Raises UsageError for requests that cannot work, VaectlError for a run that cannot go on.
     """
     begun = time.monotonic()
-    pairs = plan_targets(options)
+    pairs = plan_output_paths(options)
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
@@ -120,6 +112,52 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     if any(clip.error is None for clip in result.clips):
         write_record(options, result, progress)
     return result
+
+
+def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
+    """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
+    try:
+        pairs = pair(options.video_path, options.rec_path, options.lossless)
+        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
+        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        read = {identity(file) for file in given if file.exists()}
+        for file in (*targets, record):
+            if file.exists() and identity(file) in read:
+                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
+        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
+    if existing and not options.overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
+    return pairs
+
+
+def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
+    """A file with its target; or the files of a tree, each with its place in another tree.
+
+    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
+    Raises UsageError where this leaves none.
+    """
+    if source.is_dir():
+        sources = keep_outside(find_videos(source), source, target)
+        names = [file.relative_to(source) for file in sources]
+    else:
+        sources = find_videos(source)
+        if target.suffix and not target.is_dir():
+            return [(source, target)]
+        names = [Path(source.name)]
+    endings = [
+        ".png" if file.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for file in sources
+    ]
+    return [(file, target / name) for file, name in zip(sources, mirror(names, endings), strict=True)]
+
+
+def record_path(options: ReconstructOptions, first: Path) -> Path:
+    """Where the run is recorded: in the folder of results, or next to the `first` and only one."""
+    if options.video_path.is_dir():
+        return options.rec_path / RECORD
+    return first.with_name(fitting_name(first.name, f".{RECORD}"))
 
 
 def reconstruct_clip(
@@ -168,8 +206,8 @@ def reconstruct_clip(
                 measure=True,
                 warn=progress.warn,
             ) as writer,
-            ahead(resized) as originals,
-            ahead(run_frames(run, originals, generator, source)) as frames,
+            prefetch(resized) as originals,
+            prefetch(run_frames(run, originals, generator, source)) as frames,
         ):
             for original, result in frames:
                 done = len(errors)
@@ -209,7 +247,6 @@ def write_record(options: ReconstructOptions, result: RunResult, progress: Progr
     target = record_path(options, result.clips[0].target)
     record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
     try:
-        with replacing(target, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(target, record)
     except (OSError, VaectlError) as error:
         progress.warn(f"{target}: the record of this run is missing: {error}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vaectl.cli.derive import resolve
-from vaectl.cli.train import show
+from vaectl.cli.train import show, underlying
 from vaectl.errors import UsageError
 from vaectl.options.train import TrainOptions
 from vaectl.training.job import TrainResult
@@ -27,7 +27,7 @@ def test_the_documented_help_is_the_real_one():
 
 def test_the_command_line_goes_before_a_file_and_that_before_a_recipe(tmp_path):
     (tmp_path / "run.toml").write_text('recipe = "tiny"\nlr = 0.5\nbatch_size = 7\nvideo_path = ["a", "b"]\n')
-    options = resolve(TrainOptions, {"config": str(tmp_path / "run.toml"), "batch_size": "3"})
+    options = resolve(TrainOptions, {"config": str(tmp_path / "run.toml"), "batch_size": "3"}, underlying)
     assert (options.batch_size, options.lr, options.ema_decay) == (3, 0.5, 0.995)
     assert options.video_path == (Path("a"), Path("b"))
 

@@ -11,7 +11,7 @@ from vaectl.errors import UsageError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
 from vaectl.evaluation.pairs import find_pairs, match_by_name
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.targets import mirror
+from vaectl.io.output_paths import mirror
 
 
 def tree(root: Path, *names: str) -> Path:

@@ -15,7 +15,7 @@ from tests.jobs import Listener, files
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import cut, encode
 from vaectl import engine
-from vaectl.engine import Beside, Limits, generator_for, reconstruct_frames
+from vaectl.engine import Beside, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.manifest import read_manifest
@@ -25,6 +25,7 @@ from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
 from vaectl.models import load_model, save_model
 from vaectl.options import PrepareEvalOptions
 from vaectl.progress import Silent
+from vaectl.rng import generator_for
 from vaectl.video import read_video
 from vaectl.video.clip import to_frames, to_video
 

@@ -19,6 +19,7 @@ from tests.models.test_checkpoint import TINY
 from tests.training.runs import PLAIN, nano, run
 from tests.video.media import encode
 from vaectl.cli.derive import resolve
+from vaectl.cli.train import underlying
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import (
     MANIFEST,
@@ -184,7 +185,7 @@ def attempt_config(whole: Path, here: Path, rng: Random) -> None:
         file = here / "run.toml"
         text = "".join(f"{name} = {toml(value)}\n" for name, value in values.items()).encode()
     file.write_bytes(spoil_text(text, rng) if rng.random() < 0.3 else text)
-    resolve(command, {"config": str(file), **NEEDED.get(command, {})})
+    resolve(command, {"config": str(file), **NEEDED.get(command, {})}, underlying if command is TrainOptions else None)
 
 
 NEEDED: dict[type, dict[str, object]] = {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.metrics.reference import CPU, noise, smooth
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import MetricSettings, build
-from vaectl.metrics.fvd import Moments, frechet_distance, scale_and_crop
+from vaectl.metrics.covariance import RunningCovariance
+from vaectl.metrics.fvd import frechet_distance, scale_and_crop
 from vaectl.metrics.metric import SetMetric
 
 pytestmark = [
@@ -103,7 +104,7 @@ def test_singular_covariances_are_no_problem():
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=6), st.sampled_from([0.0, 1.0, 1e8]), st.integers(0, 2**31))
 def test_moments_of_a_stream_are_those_of_the_whole(parts, offset, seed):
     vectors = torch.randn(sum(parts), 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + offset
-    moments = Moments()
+    moments = RunningCovariance()
     for part in vectors.split(parts):
         moments.add(part)
     assert moments.count == len(vectors)

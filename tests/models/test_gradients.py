@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import straightforward
+from vaectl.geometry import latent_frames
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.context import Piece
@@ -95,7 +96,7 @@ def test_values_and_gradients_are_those_of_the_straightforward_formulation(chang
     for name in names:
         weights[name].requires_grad_(True)
     x = torch.from_numpy(synthetic_video("gradients", (2, 3, frames, 16, 24)))
-    z = noise(2, config.latent_dim, 1 + (frames - 1) // config.time_compression, 2, 3)
+    z = noise(2, config.latent_dim, latent_frames(frames, config.time_compression), 2, 3)
 
     def fast(x, z):
         return model.encoder.forward(model.prepare(x), Piece()), model.decoder.forward(model.prepare(z), Piece())

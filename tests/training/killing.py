@@ -21,6 +21,7 @@ from tests.jobs import Listener
 from vaectl.options import parse
 from vaectl.options.train import TrainOptions
 from vaectl.training.folder import UNFINISHED, checkpoints
+from vaectl.training.resume import underlying
 
 
 def train(values: dict[str, str]) -> int:
@@ -29,7 +30,7 @@ def train(values: dict[str, str]) -> int:
         return child
     torch.set_num_threads(1)
     given = {**values, "resume_from_checkpoint": "latest"}
-    vaectl.training.job.train(parse(TrainOptions, {**TrainOptions.beneath(given), **given}), Listener())
+    vaectl.training.job.train(parse(TrainOptions, {**underlying(given), **given}), Listener())
     os._exit(0)
 
 

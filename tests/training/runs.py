@@ -13,6 +13,7 @@ from vaectl.models.checkpoint import WEIGHTS
 from vaectl.options import parse
 from vaectl.options.train import TrainOptions
 from vaectl.training.job import TrainResult, train
+from vaectl.training.resume import underlying
 
 NANO = {
     "_class_name": "WFVAEModel",
@@ -51,7 +52,7 @@ def options(videos: Path, here: Path, **given: Any) -> TrainOptions:
     if not {"pretrained_model_name_or_path", "resume_from_checkpoint", "model_config"} & set(values):
         values["model_config"] = str(nano(here))
     values = {name: value for name, value in values.items() if value is not None}
-    return parse(TrainOptions, {**PLAIN, **TrainOptions.beneath(values), **values})
+    return parse(TrainOptions, {**PLAIN, **underlying(values), **values})
 
 
 def run(videos: Path, here: Path, listener: Listener | None = None, **given: Any) -> TrainResult:

@@ -12,7 +12,7 @@ from tests.jobs import Listener
 from tests.training.runs import lines, names, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models.checkpoint import load_model
-from vaectl.training.journal import size_up_to
+from vaectl.training.run_log import size_up_to
 
 EVERYTHING = {
     "ema": True,

@@ -16,7 +16,7 @@ from tests.models.reference import CASES, load_reference
 from tests.training.runs import NANO, lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import load_model
-from vaectl.training import journal as journal_module
+from vaectl.training import run_log as log_module
 from vaectl.training.job import train
 from vaectl.training.trainer import Trainer
 from vaectl.video import read_video
@@ -248,7 +248,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(videos, tmp_p
 
 
 def test_a_journal_whose_disk_is_full_waits_for_room(tmp_path, monkeypatch):
-    journal = journal_module.Lines(tmp_path / "lines.jsonl", 0)
+    journal = log_module.Lines(tmp_path / "lines.jsonl", 0)
     assert journal.add({"step": 1}) is None
     (tmp_path / "lines.jsonl").rename(tmp_path / "away")
     (tmp_path / "lines.jsonl").mkdir()

@@ -241,8 +241,8 @@ def test_measuring_holds_frames_only_for_the_delay_of_the_encoder(tmp_path: Path
     with VideoWriter(tmp_path / "a.mp4", width=16, height=16, frame_rate=Fraction(25), measure=True) as writer:
         for i in range(300):
             writer.write(Clip(clip.frames[i : i + 1], clip.timestamps[i : i + 1], clip.frame_rate))
-            assert writer._fidelity
-            held = max(held, len(writer._fidelity._given))
+            assert writer._psnr_meter
+            held = max(held, len(writer._psnr_meter._given))
     assert held < 80
 
 

@@ -22,13 +22,13 @@ from typer.core import TyperGroup
 from vaectl.cli import eval, interruption, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
+from vaectl.distributed import RENDEZVOUS
 from vaectl.errors import VaectlError
 from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
-from vaectl.ranks import RENDEZVOUS
 from vaectl.shortage import is_memory_shortage
 
 
@@ -47,7 +47,7 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
-    add_command(app, *_command)
+    add_command(app, *_command, train.underlying if _command[0] is train.train else None)
 
 
 @app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})

@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -31,6 +31,7 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 CONFIG_BYTES = 2**20
 
@@ -45,16 +46,23 @@ class Command(Guide, TyperCommand):
             vars(parameter)["process_value"] = lambda _context, value: value
 
 
-def add_command(app: typer.Typer, function: Callable[[T], None], model: type[T], examples: str) -> None:
+def add_command(
+    app: typer.Typer,
+    function: Callable[[T], None],
+    model: type[T],
+    examples: str,
+    underlying: Underlying | None = None,
+) -> None:
     """Offer `function`, which takes a valid `model`, as the command of its name in `app`.
 
-    Its docstring is the help text, `examples` stand below the options.
+    Its docstring is the help text, `examples` stand below the options; `underlying` as `resolve` takes it.
     """
 
     def run(**typed: Any) -> None:
         reuse_freed()  # before there are threads: each would have a heap of its own
         # An option that may be repeated is an empty tuple where it is not given.
-        function(resolve(model, {name: value for name, value in typed.items() if value not in (None, ())}))
+        given = {name: value for name, value in typed.items() if value not in (None, ())}
+        function(resolve(model, given, underlying))
 
     vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
     name = function.__name__.replace("_", "-")
@@ -94,10 +102,10 @@ def _offer(choices: tuple[str, ...]) -> Callable[[], list[str]]:
     return lambda: list(choices)
 
 
-def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
+def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | None = None) -> T:
     """The options from what was typed and, beneath it, the configuration file that `config` names.
 
-    A class may have more beneath that: its `beneath` gives it, from what typing and the file have given.
+    `underlying` gives more options below these, from what typing and the file have given.
     Raises `UsageError` with one line that names each faulty option as its author spelt it.
     """
     file = typed.get("config")
@@ -109,8 +117,7 @@ def resolve(model: type[T], typed: Mapping[str, Any]) -> T:
         return f"{field} in {file}" if field in configured and field not in typed else spelt
 
     given = {**configured, **typed}
-    beneath = getattr(model, "beneath", None)
-    return parse(model, {**(beneath(given) if beneath else {}), **given}, name)
+    return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
 
 
 def read_config(path: Path, model: type[Any]) -> dict[str, Any]:

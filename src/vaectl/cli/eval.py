@@ -38,8 +38,8 @@ def eval(options: EvalOptions) -> None:
     memory, with the numbers that prepare-eval and eval would give.
     """
     from vaectl.cli.console import reporter, say
+    from vaectl.distributed import is_main
     from vaectl.evaluation.evaluate import Interrupted, evaluate
-    from vaectl.ranks import is_main
 
     with reporter() as progress:
         if options.mp:

@@ -28,8 +28,8 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
     was.
     """
     from vaectl.cli.console import reporter, say
+    from vaectl.distributed import is_main
     from vaectl.evaluation.prepare import prepare
-    from vaectl.ranks import is_main
 
     with reporter() as progress:
         result = prepare(options, progress)

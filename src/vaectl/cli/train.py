@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaectl.options.train import TrainOptions
@@ -24,18 +25,25 @@ def train(options: TrainOptions) -> None:
     Writes checkpoints that every vaectl command and the original code load. A run that was killed goes on where its
     last checkpoint was, with --resume-from-checkpoint latest; Ctrl-C writes one first.
     """
-    from vaectl import ranks
+    from vaectl import distributed
     from vaectl.cli.console import reporter
     from vaectl.training.job import train as run
 
     with reporter() as progress:
         result = run(options, progress)
-    if not ranks.is_main():
+    if not distributed.is_main():
         return
     if options.json:
         print(json.dumps(result.as_json(), allow_nan=False))
     else:
         show(result)
+
+
+def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that hold where none is `given`: of the checkpoint to resume from, or of a recipe."""
+    from vaectl.training.resume import underlying
+
+    return underlying(given)
 
 
 def show(result: TrainResult) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from vaectl import memory
+from vaectl.distributed import device_of_rank, gather, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
@@ -23,15 +24,14 @@ from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
+from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
-from vaectl.ranks import device_of_rank, gather, is_main, rank, together, wait_for_others, world_size
-from vaectl.targets import identity
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,7 +50,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
     """
     begun, stopped = time.monotonic(), False
-    with together(progress, options.rendezvous_timeout, options.device):
+    with process_group(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
         manifest = read_manifest(options.generated_video_dir) if options.generated_video_dir else None
         reading = how_to_read(options, manifest, progress)
@@ -145,7 +145,7 @@ def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is what this run reads; name another file")
-        with suppress(_Enough), replacing(file, overwrite=options.overwrite):
+        with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
             raise _Enough
     if options.csv is not None and options.csv == options.report:
         raise UsageError(f"{options.csv}: --csv and --report name the same file; give each its own")

@@ -7,22 +7,20 @@ frames.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.io.atomic_write import replacing
-from vaectl.io.lines import read_lines
-from vaectl.io.names import LONGEST
+from vaectl.io.journal import Journal, read_lines
+from vaectl.io.json_values import write_json
+from vaectl.io.output_paths import LONGEST
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
 
@@ -114,22 +112,12 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, all or nothing, in place of what the journals held."""
-    with replacing(folder / MANIFEST, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, asdict(manifest), indent=1)
     for journal in journals(folder):
         journal.unlink(missing_ok=True)
 
 
 _CLIP = TypeAdapter(ManifestClip)
-
-
-def checksum(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def journals(folder: Path) -> list[Path]:
@@ -179,25 +167,12 @@ def _first(error: ValidationError) -> str:
     return f"{shown('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
 
 
-class Journal:
-    """Takes in clips as they are finished."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def add(self, clip: ManifestClip) -> None:
-        self._file.write(json.dumps(asdict(clip)) + "\n")
-        self._file.flush()
-
-
 @contextmanager
 def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
-    """The journal of one process."""
+    """The journal of one process, which takes in clips as they are finished."""
     file = folder / f".manifest-{rank}.jsonl"
-    if file.exists():
-        size_of(file, "remove it")
+    size = size_of(file, "remove it") if file.exists() else 0
     try:
-        with file.open("a", encoding="utf-8") as opened:
-            yield Journal(opened)
+        yield Journal(file, size)
     except OSError as error:
         raise VaectlError(cannot_write(file, error)) from error

@@ -22,15 +22,16 @@ from vaectl.evaluation.manifest import (
     Manifest,
     ManifestClip,
     ManifestModel,
-    checksum,
     read_manifest,
 )
 from vaectl.evaluation.protocol import protocol_of
+from vaectl.io.checksum import sha256_of
+from vaectl.io.output_paths import identity, keep_outside, mirror
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
-from vaectl.targets import find_outside, identity, mirror
 from vaectl.versions import versions
+from vaectl.video import find_videos
 from vaectl.video.container import IMAGE_EXTENSIONS
 
 
@@ -42,7 +43,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
-    sources = find_outside(real, results)
+    sources = keep_outside(find_videos(real), real, results)
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
@@ -174,7 +175,7 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
         file = folder / place
         if not file.is_file() or file.stat().st_size != size:
             return False
-        return not sha256 or checksum(file) == sha256  # earlier versions recorded none
+        return not sha256 or sha256_of(file) == sha256  # earlier versions recorded none
 
     return (
         clip.status == "ok"

@@ -16,17 +16,19 @@ from typing import Any
 import torch
 
 from vaectl import memory
-from vaectl.engine import Limits, generator_for, open_model, reconstruct_frames
+from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
+from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.evaluation.manifest import Manifest, ManifestClip, checksum, open_journal, write_manifest
+from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
 from vaectl.evaluation.plan import begin, known_manifest, plan_clips
 from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
+from vaectl.io.checksum import sha256_of
 from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
-from vaectl.pipeline import ahead, batches_of_alike, in_parallel
+from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 from vaectl.progress import Progress, Silent
-from vaectl.ranks import device_of_rank, is_main, rank, together, wait_for_others, world_size
+from vaectl.rng import generator_for
 from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.write import write_video
 
@@ -59,7 +61,7 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
     everybody, progress = progress, progress if is_main() else Silent()
-    with together(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
+    with process_group(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         device = device_of_rank(options.device)
         model = open_model(options.ckpt, device, options.dtype, limits, options.model_name, progress)
@@ -105,7 +107,7 @@ def make(
     try:
         with (
             open_journal(folder, rank()) as journal,
-            ahead(through_network(entries, model, limits, options, progress), depth=1) as clips,
+            prefetch(through_network(entries, model, limits, options, progress), depth=1) as clips,
         ):
             for made in clips:
                 if made.reason:
@@ -126,8 +128,8 @@ def through_network(
     """Each clip with what became of it, in order."""
     # Tiles are there to save memory, which clips that wait would take.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
-    readings = in_parallel(partial(read, options), entries, workers)
-    for batch in batches_of_alike(readings, shape_of, 1 if options.sample else at_once):
+    readings = parallel_map(partial(read, options), entries, workers)
+    for batch in batch_by_shape(readings, shape_of, 1 if options.sample else at_once):
         yield from reconstruct_batch(batch, model, limits, options, progress)
 
 
@@ -210,7 +212,7 @@ def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
     def store(place: str, frames: torch.Tensor) -> tuple[int, str]:
         file, lossless = folder / place, options.format == "mkv"
         write_video(file, replace(clip, frames=frames), lossless=lossless, overwrite=True)
-        return file.stat().st_size, checksum(file)
+        return file.stat().st_size, sha256_of(file)
 
     height, width = clip.frames.shape[2:]
     origin_bytes, origin_sha256 = store(entry.origin, clip.frames) if entry.origin else (0, "")

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vaectl.io.json_values import plain
+
 
 @dataclass(frozen=True)
 class MetricFacts:
@@ -95,10 +97,10 @@ class Evaluation:
         summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
-            "summary": {name: {**_plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
+            "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [
-                {**_plain(asdict(clip)), "mean": _plain({metric: clip.mean(metric) for metric in clip.values})}
+                {**plain(asdict(clip)), "mean": plain({metric: clip.mean(metric) for metric in clip.values})}
                 for clip in self.clips
             ],
             "left_out": self.left_out,
@@ -119,13 +121,3 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
     half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return str(value) if isinstance(value, Path) else value

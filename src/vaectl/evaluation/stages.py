@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import torch
 
-from vaectl.engine import Limits, generator_for, reconstruct_frames
+from vaectl.engine import Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
 from vaectl.evaluation.pairs import Pair
@@ -24,8 +24,9 @@ from vaectl.evaluation.results import ClipScores
 from vaectl.metrics.metric import FrameMetric, SetMetric
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
-from vaectl.pipeline import batches_of_alike, in_parallel
+from vaectl.prefetch import batch_by_shape, parallel_map
 from vaectl.progress import Progress
+from vaectl.rng import generator_for
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
@@ -63,7 +64,7 @@ def compare_all(
         clips = succeeded(attempts, found)
         if model:
             clips = succeeded(through_model(clips, model, options, progress), found)
-        for batch in batches_of_alike(clips, lambda clip: clip.real.frames.shape, options.batch_size):
+        for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
                     progress.warn(clip.note)
@@ -86,7 +87,7 @@ def decode(
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
     # Tiles are there to save memory, which clips that wait would take.
-    return in_parallel(attempt, pairs, 1 if Limits.of(options).tiled else workers)
+    return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
 def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
+from vaectl.io.checksum import sha256_of
 from vaectl.options import EvalOptions
 from vaectl.versions import versions
 
@@ -84,7 +84,7 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
 def _file(path: Path | None) -> str:
     if path is None:
         return "the published ones"
-    return f"{path}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return f"{path}, SHA-256 {sha256_of(path)}"
 
 
 def _text(path: Path | None) -> str | None:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from vaectl.evaluation.results import Evaluation
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 
 
 def write_csv(path: Path, evaluation: Evaluation) -> None:
@@ -18,7 +18,7 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
     """
     metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
     with (
-        replacing(path, overwrite=True) as temporary,
+        atomic_write(path, overwrite=True) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         rows = csv.writer(file, lineterminator="\n")

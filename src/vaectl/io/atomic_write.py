@@ -13,7 +13,7 @@ from vaectl.shortage import cannot_write, is_disk_shortage
 
 
 @contextmanager
-def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Gives an empty file, hidden in the folder of `path`, that becomes `path` when the block ends normally.
 
     When the block is left by an exception, Ctrl-C too, the file is removed and `path` stays as it was. Missing parent

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import IO
 from urllib.request import Request, urlopen
 
 import torch
 
 from vaectl.errors import DamagedError, VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
+from vaectl.io.checksum import sha256_of
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
 
@@ -31,8 +31,8 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
         size_of(file)
-        with parsing(file, "cannot be read; get it again"), file.open("rb") as opened:
-            found = sha256_of(opened)
+        with parsing(file, "cannot be read; get it again"):
+            found = sha256_of(file)
         if found != sha256:
             raise DamagedError(
                 f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…);"
@@ -40,7 +40,7 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             )
         return file
     try:
-        with replacing(file, overwrite=True) as temporary:
+        with atomic_write(file, overwrite=True) as temporary:
             fetch(url, temporary, sha256, progress or Silent())
     except (OSError, ValueError) as error:
         raise VaectlError(
@@ -72,11 +72,3 @@ def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
             progress.finish()
     if digest.hexdigest() != sha256:
         raise ValueError(f"invalid hash value: SHA-256 {digest.hexdigest()[:8]}…, not {sha256[:8]}…")
-
-
-def sha256_of(opened: IO[bytes]) -> str:
-    """The SHA-256 of the rest of an open file."""
-    digest = hashlib.sha256()
-    while part := opened.read(CHUNK):
-        digest.update(part)
-    return digest.hexdigest()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
+from vaectl.metrics.covariance import RunningCovariance
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import exact_float32
 
@@ -40,7 +41,7 @@ class FVD:
     def __init__(self, detector: Callable[..., Tensor], device: torch.device) -> None:
         self.detector = detector
         self.device = device
-        self.real, self.generated = Moments(), Moments()
+        self.real, self.generated = RunningCovariance(), RunningCovariance()
 
     def add(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
         """Raises UsageError for clips that are too short for the detector."""
@@ -55,10 +56,10 @@ class FVD:
             self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
         )
 
-    def state(self) -> tuple[Moments, Moments]:
+    def state(self) -> tuple[RunningCovariance, RunningCovariance]:
         return self.real, self.generated
 
-    def merge(self, state: tuple[Moments, Moments]) -> None:
+    def merge(self, state: tuple[RunningCovariance, RunningCovariance]) -> None:
         real, generated = state
         self.real.merge(real)
         self.generated.merge(generated)
@@ -80,39 +81,6 @@ class FVD:
         if not features.isfinite().all():
             raise VaectlError("fvd: the detector gave NaN or infinity; give another one with --fvd-detector")
         return features
-
-
-class Moments:
-    """Mean and covariance of vectors that come one after the other, in float64.
-
-    Updated by merging (Chan et al., 1979): E[x²] - E[x]² would lose all digits where the mean is large.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(1, dtype=torch.float64)
-        self.scatter = torch.zeros(1, 1, dtype=torch.float64)
-        """The sum of the outer products of what deviates from the mean."""
-
-    def add(self, vectors_ND: Tensor) -> None:
-        mean = vectors_ND.mean(dim=0)
-        rest = vectors_ND - mean
-        self._join(len(vectors_ND), mean, rest.T @ rest)
-
-    def merge(self, other: Moments) -> None:
-        """Take in all that `other` has taken in."""
-        if other.count:
-            self._join(other.count, other.mean, other.scatter)
-
-    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        total, shift = self.count + count, mean - self.mean
-        self.scatter = self.scatter + scatter + torch.outer(shift, shift) * self.count * count / total
-        self.mean = self.mean + shift * count / total
-        self.count = total
-
-    def covariance(self) -> Tensor:
-        """(D, D), of a sample: divided by the count less 1."""
-        return self.scatter / (self.count - 1)
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -251,10 +250,3 @@ class TrainOptions:
                 raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
             raise ValueError(f"--exp-name is a name, not a path: {shown(repr(self.exp_name))}; --ckpt-dir says where")
-
-    @classmethod
-    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What holds where nothing is `given`: the options of the checkpoint to resume from, or those of a recipe."""
-        from vaectl.training.resume import underlying
-
-        return underlying(given)

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vaectl.errors import DamagedError, OutOfMemoryError, UsageError, VaectlError
-from vaectl.io.atomic_write import flush_to_disk, replacing
+from vaectl.io.atomic_write import flush_to_disk
+from vaectl.io.json_values import write_json
 from vaectl.models.containers import load_pickle
 from vaectl.shortage import is_memory_shortage, system_reason
 from vaectl.training.folder import UNFINISHED, checkpoint_name
@@ -57,9 +58,8 @@ def write_checkpoint(
 
 
 def write_options(run: Path, options: Mapping[str, Any]) -> None:
-    """Record what this start of the run was told. Raises as `replacing` does."""
-    with replacing(run / "options.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+    """Record what this start of the run was told. Raises as `atomic_write` does."""
+    write_json(run / "options.json", options)
 
 
 def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:

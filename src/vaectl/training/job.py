@@ -13,23 +13,23 @@ from typing import Any
 import torch
 
 import vaectl
-from vaectl import memory, ranks
+from vaectl import distributed, memory
+from vaectl.data import ClipDataset, ClipLoader
 from vaectl.errors import VaectlError
 from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import cannot_write
 from vaectl.training import folder
-from vaectl.training.chance import deterministic_algorithms
 from vaectl.training.checkpoint import write_checkpoint, write_options
+from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
-from vaectl.training.journal import Journal
 from vaectl.training.resume import checkpoint_to_resume, recordable
+from vaectl.training.run_log import RunLog
 from vaectl.training.setup import check_folder, data_of, model_of, resume, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
 from vaectl.training.whole import damaged_after
-from vaectl.video.dataset import ClipDataset, ClipLoader
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,21 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     Under torchrun every process calls this. Raises UsageError for requests that cannot work, VaectlError for a run that
     cannot go on.
     """
-    everybody, progress = progress, progress if ranks.is_main() else Silent()
+    everybody, progress = progress, progress if distributed.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
     with (
         deterministic_algorithms(options.deterministic),
-        ranks.together(everybody, options.rendezvous_timeout, options.device),
-        folder.claimed(run) if ranks.is_main() else nullcontext(),
+        distributed.process_group(everybody, options.rendezvous_timeout, options.device),
+        folder.claimed(run) if distributed.is_main() else nullcontext(),
     ):
         checkpoint = checkpoint_to_resume(
             options.resume_from_checkpoint, options.ckpt_dir, options.exp_name, progress.warn
         )
-        if checkpoint is not None and ranks.is_main():
+        if checkpoint is not None and distributed.is_main():
             folder.set_aside(run, damaged_after(run, checkpoint), checkpoint)
-        ranks.wait_for_others()
+        distributed.wait_for_others()
         check_folder(run, None if options.not_resume_training_process else checkpoint)
-        ranks.wait_for_others()
+        distributed.wait_for_others()
         model = model_of(options, checkpoint, progress)
         data = data_of(options, progress)
         trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
@@ -110,12 +110,12 @@ class Run:
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
         self.loss = float("nan")
-        self.journal = Journal(run, trainer.step, progress) if ranks.is_main() else None
+        self.log = RunLog(run, trainer.step, progress) if distributed.is_main() else None
 
     def go(self) -> TrainResult:
         """Train up to the last step; when the user wants to stop, write a checkpoint and raise KeyboardInterrupt."""
         options, trainer = self.options, self.trainer
-        if ranks.is_main():
+        if distributed.is_main():
             write_options(self.run, recordable(options))
         self.progress.start(options.exp_name, trainer.steps, "steps", done=trainer.step)
         try:
@@ -133,19 +133,19 @@ class Run:
                 return self.result(loader)
         finally:
             self.progress.finish()
-            if self.journal:
-                self.journal.close()
+            if self.log:
+                self.log.close()
 
     def clips_of_batch(self, number: int) -> range:
         """The numbers of the clips in this rank's batch `number`, counted from where this process began."""
         size = self.options.batch_size
-        first = self.first_clip + (number * ranks.world_size() + ranks.rank()) * size
+        first = self.first_clip + (number * distributed.world_size() + distributed.rank()) * size
         return range(first, first + size)
 
     def batches(self, loader: ClipLoader) -> Iterator[ClipBatch]:
         for batch in loader:
             for note in batch.notes:
-                self.everybody.warn(note if ranks.world_size() == 1 else f"rank {ranks.rank()}: {note}")
+                self.everybody.warn(note if distributed.world_size() == 1 else f"rank {distributed.rank()}: {note}")
             yield ClipBatch(batch.frames, batch.numbers)
 
     def write_down(self, values: dict[str, Any], loader: ClipLoader) -> None:
@@ -156,8 +156,8 @@ class Run:
             "waiting": self.waiting(loader),
             "decoding": decoding(loader),
         }
-        if self.journal:
-            self.journal.step(trainer.step, values, speed)
+        if self.log:
+            self.log.step(trainer.step, values, speed)
         if values["skipped"]:
             self.progress.warn(
                 f"step {trainer.step}: the loss or its gradient was not finite; nothing was learnt from it"
@@ -175,7 +175,7 @@ class Run:
         step, options = self.trainer.step, self.options
         minutes = (time.monotonic() - self.last_save) / 60
         late = options.save_ckpt_minutes is not None and minutes > options.save_ckpt_minutes
-        stop, late = ranks.any_rank([interruption.signal is not None, late])
+        stop, late = distributed.any_rank([interruption.signal is not None, late])
         last = step == self.trainer.steps
         better = False
         if self.validation and not stop and (step % options.eval_steps == 0 or last):
@@ -195,8 +195,8 @@ class Run:
                 averaged, picture = validation.measure(model, self.progress)
             values |= {f"ema_{name}": value for name, value in averaged.items()}
         step = self.trainer.step
-        if self.journal:
-            self.journal.validation(step, values, picture)
+        if self.log:
+            self.log.validation(step, values, picture)
         self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
         better = improves(values, self.best)
         if better:
@@ -205,16 +205,16 @@ class Run:
 
     def save(self, *, final: bool) -> None:
         """Write a checkpoint; where that fails the last one stays, and the run goes on unless this was `final`."""
-        if self.journal:
+        if self.log:
             try:
-                self.journal.flush()
+                self.log.flush()
                 self.write()
             except VaectlError as error:
                 if final:
                     raise
                 self.progress.warn(f"{error}; the checkpoints before it are kept")
         self.last_save = time.monotonic()
-        ranks.wait_for_others()
+        distributed.wait_for_others()
 
     def write(self) -> None:
         trainer, options = self.trainer, self.options
@@ -225,7 +225,7 @@ class Run:
             "weights": metadata["weights"],
             "best": self.best,
             "data": self.data.fingerprint,
-            "ranks": ranks.world_size(),
+            "ranks": distributed.world_size(),
             "threads": torch.get_num_threads(),
             "vaectl": vaectl.__version__,
             "torch": torch.__version__,

@@ -30,7 +30,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.data import Sampling, Source, open_dataset
 from vaectl.errors import UsageError, VaectlError
+from vaectl.metrics.covariance import RunningCovariance
 from vaectl.models import resample, save_model
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.checkpoint import build_model
@@ -40,7 +42,6 @@ from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.layers import Chain, ChannelNorm, Conv2d
 from vaectl.progress import Silent
 from vaectl.video.clip import batch_to_video
-from vaectl.video.dataset import Sampling, Source, open_dataset
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
 """Of level 2; in level 1 those beside its low band; in the first level the mean change in time, one for each colour."""
@@ -96,18 +97,15 @@ def wavelet_blocks(model: WFVAE, video: Tensor) -> Tensor:
 
 def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Matrix (latent channels, BLOCK) and offset that give the first components with mean 0 and deviation 1."""
-    count, total, products = 0, torch.zeros(BLOCK).double(), torch.zeros(BLOCK, BLOCK).double()
+    blocks = RunningCovariance()
     for video in videos:
-        blocks = wavelet_blocks(model, video)
-        count += len(blocks)
-        total, products = total + blocks.sum(0), products + blocks.T @ blocks
-    mean = total / count
-    variances, directions = torch.linalg.eigh(products / count - mean.outer(mean))
+        blocks.add(wavelet_blocks(model, video).double())
+    variances, directions = torch.linalg.eigh(blocks.scatter / blocks.count)
     kept = slice(-model.config.latent_dim, None)
     if not variances[kept].min() > 1e-6:
         raise VaectlError("a linear start needs clips that are not all the same")
     matrix = (directions[:, kept] / variances[kept].sqrt()).T.flip(0)
-    return matrix.float(), -(matrix @ mean).float()
+    return matrix.float(), -(matrix @ blocks.mean).float()
 
 
 def start_encoder(model: WFVAE, matrix: Tensor, offset: Tensor) -> None:

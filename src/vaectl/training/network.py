@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vaectl.geometry import latent_frames
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE
-from vaectl.training.chance import seed_of
+from vaectl.rng import seed_of
 
 Features = tuple[Tensor, ...]
 Output = tuple[Tensor, Posterior, tuple[Features, Features] | None]
@@ -54,7 +55,7 @@ def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolu
     So neither the rank nor the batch in which a clip comes matters. A clip of a later epoch has a number of its own.
     """
     side = resolution // config.space_compression
-    shape = (config.latent_channels, 1 + (frames - 1) // config.time_compression, side, side)
+    shape = (config.latent_channels, latent_frames(frames, config.time_compression), side, side)
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", clip))) for clip in clips]
     )

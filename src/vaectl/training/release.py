@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vaectl.data import Sampling, Source, open_dataset
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import load_model, save_model
 from vaectl.models.checkpoint import check_finite
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Silent
 from vaectl.video.clip import batch_to_video
-from vaectl.video.dataset import Sampling, Source, open_dataset
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vaectl import ranks
+from vaectl import distributed
+from vaectl.data import ClipDataset, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
@@ -29,14 +30,13 @@ from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
+from vaectl.rng import seed_of
 from vaectl.training import folder
-from vaectl.training.chance import seed_of
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
-from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 """What the published scripts call the objective with the 3D PatchGAN."""
@@ -62,7 +62,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     Raises UsageError where none is named, where the config is not the pretrained one, or where the model cannot take
     clips of the wanted length; and as `load_model` does.
     """
-    device = choose_device(ranks.device_of_rank(options.device))
+    device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained = checkpoint or options.pretrained_model_name_or_path
     if pretrained is not None and not options.ignore_mismatched_sizes:
@@ -162,10 +162,10 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
         seed=options.seed,
     )
     for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found
-        if first == (ranks.local_rank() == 0):
+        if first == (distributed.local_rank() == 0):
             data = open_dataset(sources, sampling, strict=options.strict, progress=progress)
-        ranks.wait_for_others()
-    if len(set(ranks.gather(data.fingerprint))) > 1:
+        distributed.wait_for_others()
+    if len(set(distributed.gather(data.fingerprint))) > 1:
         raise VaectlError("the ranks do not find the same videos below --video-path; give all of them the same tree")
     return data
 
@@ -176,7 +176,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
     if epochs is None:
         assert options.max_steps is not None
         return options.max_steps
-    step = options.batch_size * options.gradient_accumulation_steps * ranks.world_size()
+    step = options.batch_size * options.gradient_accumulation_steps * distributed.world_size()
     steps = max(1, epochs * clips // step)
     return min(steps, options.max_steps or steps)
 
@@ -248,7 +248,9 @@ def check_same(
         progress.warn(f"resumed with other options than {checkpoint}: {listed}")
     if facts.data != fingerprint:
         progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
-    if facts.ranks != ranks.world_size():
-        progress.warn(f"resumed on {ranks.world_size()} ranks, not {facts.ranks}; the losses will differ a little")
+    if facts.ranks != distributed.world_size():
+        progress.warn(
+            f"resumed on {distributed.world_size()} ranks, not {facts.ranks}; the losses will differ a little"
+        )
     elif trainer.device.type == "cpu" and facts.threads != torch.get_num_threads():
         progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; sums round otherwise")

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 
-from vaectl import ranks
+from vaectl import distributed
 from vaectl.errors import VaectlError
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.training.chance import seed_of
+from vaectl.rng import seed_of
 from vaectl.training.ema import Average
 from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
 from vaectl.training.objective import Objective
@@ -65,7 +65,7 @@ class Trainer:
         )
         if options.compile:
             network.compile()
-        if ranks.world_size() > 1:
+        if distributed.world_size() > 1:
             places = [self.device] if self.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=places)
         self._network = network
@@ -77,7 +77,7 @@ class Trainer:
         part over batches and ranks. Where the loss or the gradient is not finite, on whichever rank, nothing is learnt.
         """
         options, number = self.options, self.step
-        torch.manual_seed(seed_of(options.seed, "step", number, ranks.rank()))
+        torch.manual_seed(seed_of(options.seed, "step", number, distributed.rank()))
         adversarial = self.critic is not None and number >= options.disc_start
         criticising = adversarial and number % 2 == 1
         optimizer: Optimizer = self.critic if self.critic is not None and criticising else self.generator
@@ -92,7 +92,7 @@ class Trainer:
                 total, parts = self._criticise(batch) if criticising else self._reconstruct(batch, adversarial)
                 self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # PyTorch gives it none
             gathered.append(torch.stack([total.detach(), *parts.values()]).double())
-        means = ranks.mean(torch.stack(gathered).mean(dim=0))
+        means = distributed.mean(torch.stack(gathered).mean(dim=0))
         values = dict(zip(["loss", *parts], means.tolist(), strict=True))
 
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -108,11 +108,11 @@ class Trainer:
         else:
             restore(self.objective.buffers(), statistics)
         if adversarial:
-            ranks.share(self.objective.buffers())
+            distributed.broadcast(self.objective.buffers())
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.clips += ranks.world_size() * sum(len(batch.numbers) for batch in batches)
+        self.clips += distributed.world_size() * sum(len(batch.numbers) for batch in batches)
         self._count_skipped(finite, values["loss"])
         kind = "discriminator" if criticising else "generator"
         return {"kind": kind, **values, "grad_norm": norm, "lr": rate, "skipped": not finite}
@@ -203,7 +203,7 @@ def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """The mean over the ranks, as DDP gives it for the network."""
-    if ranks.world_size() > 1:
+    if distributed.world_size() > 1:
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad = ranks.mean(parameter.grad)
+                parameter.grad = distributed.mean(parameter.grad)

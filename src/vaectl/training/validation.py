@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vaectl import ranks
+from vaectl import distributed
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
@@ -52,7 +52,7 @@ class Validation:
         totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         strips: list[Tensor] = []
         model.eval()
-        mine = self._clips[ranks.rank() :: ranks.world_size()]
+        mine = self._clips[distributed.rank() :: distributed.world_size()]
         for first in range(0, len(mine), self._batch_size):
             clips = list(self._readable(mine[first : first + self._batch_size], progress))
             if not clips:
@@ -67,7 +67,7 @@ class Validation:
                 if len(strips) < self._shown:
                     strips.append(strip(*pair))
         model.train()
-        *sums, count = (ranks.mean(totals) * ranks.world_size()).tolist()
+        *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()
         if not count:
             raise VaectlError("validation: not one clip of --eval-video-path could be measured; see the warnings above")
         means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vaectl.video.clip import Clip as Clip
     from vaectl.video.clip import ColorTags as ColorTags
     from vaectl.video.clip import VideoInfo as VideoInfo
-    from vaectl.video.find import find_videos as find_videos
+    from vaectl.video.discover import find_videos as find_videos
     from vaectl.video.read import VideoReader as VideoReader
     from vaectl.video.read import read_video as read_video
     from vaectl.video.transform import resize as resize
@@ -24,7 +24,7 @@ _HOMES = {
     "VideoInfo": "clip",
     "VideoReader": "read",
     "VideoWriter": "write",
-    "find_videos": "find",
+    "find_videos": "discover",
     "read_video": "read",
     "resize": "transform",
     "target_size": "transform",

@@ -25,9 +25,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vaectl.video.container import Opened, decoder_of, fraction, frame_rate_of, open_video
-from vaectl.video.intact import Break
 from vaectl.video.messages import OtherThreads, of_this_thread
 from vaectl.video.mpegts import Continuity
+from vaectl.video.truncation import Break
 
 _UNMARKED = frozenset({"gif", "apng"})
 """Formats of which FFmpeg gives the last packet of a file that is cut short as if it were whole."""

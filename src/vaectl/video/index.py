@@ -19,9 +19,9 @@ from av.video.stream import VideoStream
 from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, fraction, open_video
 from vaectl.video.decode import DamageError, decode, demux
-from vaectl.video.intact import CUT_SHORT, Break, first_break, may_end_anywhere
 from vaectl.video.raw import RAW_FORMATS, complete_frames
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
+from vaectl.video.truncation import CUT_SHORT, Break, first_break, may_end_anywhere
 
 # Codecs with one shown frame in each packet (VP8: in each that says so).
 _FRAME_PER_PACKET = frozenset(

@@ -17,10 +17,10 @@ from vaectl.video.clip import ColorTags, VideoInfo
 from vaectl.video.container import IMAGE_EXTENSIONS, fraction, frame_rate_of, is_image, open_video, picture_streams
 from vaectl.video.crop import Crop
 from vaectl.video.decode import first_frame
-from vaectl.video.intact import is_cut_short
-from vaectl.video.orient import Orientation, orientation_of
+from vaectl.video.orientation import Orientation, orientation_of
 from vaectl.video.stored import is_sited
 from vaectl.video.tiff import read_tiff
+from vaectl.video.truncation import is_cut_short
 
 
 def probe(path: Path | str) -> VideoInfo:

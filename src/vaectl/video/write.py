@@ -21,12 +21,12 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.shortage import cannot_write
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
+from vaectl.video.codec_psnr import CodecPSNR
 from vaectl.video.encoding import converter, encoding_for, tags_for
-from vaectl.video.fidelity import CodecFidelity
 from vaectl.video.timestamps import FRAME_TIMES_TAG, clock, format_frame_times
 
 _UNKNOWN_COLOR = ColorTags()
@@ -133,7 +133,7 @@ class VideoWriter:
             warn(f"{self._path}: will be shown with square pixels, the source's are {sample_aspect_ratio}; use .mp4")
 
         with self._explained(), ExitStack() as resources:
-            temporary = resources.enter_context(replacing(self._path, overwrite=overwrite))
+            temporary = resources.enter_context(atomic_write(self._path, overwrite=overwrite))
             self._file = av.open(
                 str(temporary.absolute()), "w", self._encoding.container, container_options=self._container_options()
             )
@@ -145,7 +145,7 @@ class VideoWriter:
                 self._tracks = add_audio(audio_from, self._file, warn)
             self._file.start_encoding()
             still = self._encoding.is_image
-            self._fidelity = CodecFidelity(self._stream.codec_context, still=still) if measure else None
+            self._psnr_meter = CodecPSNR(self._stream.codec_context, still=still) if measure else None
             self._resources = resources.pop_all()
 
     def _container_options(self) -> dict[str, str]:
@@ -200,8 +200,8 @@ class VideoWriter:
             pts = self._admit(time)
             picture = self._convert(frame_CHW)
             picture.pts, picture.time_base = pts, self._clock
-            if self._fidelity:
-                self._fidelity.give(frame_CHW.copy())  # the caller may use its memory again
+            if self._psnr_meter:
+                self._psnr_meter.give(frame_CHW.copy())  # the caller may use its memory again
             with self._explained():
                 self._mux(self._stream.encode(picture))
 
@@ -226,8 +226,8 @@ class VideoWriter:
         return round((time - self._first) / self._clock)
 
     def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
-        if self._fidelity:
-            self._fidelity.decode(packets)
+        if self._psnr_meter:
+            self._psnr_meter.decode(packets)
         for packet in packets:
             packet.duration = self._duration
             self._mux_audio(before=(packet.dts or 0) * packet.time_base)
@@ -244,9 +244,9 @@ class VideoWriter:
         self._mux(self._stream.encode(None))
         self._mux_audio()
         self._file.close()
-        if self._fidelity:
-            self._fidelity.decode([None])
-            self.codec_psnr = self._fidelity.psnr()
+        if self._psnr_meter:
+            self._psnr_meter.decode([None])
+            self.codec_psnr = self._psnr_meter.psnr()
 
     def _close_file(self) -> None:
         """Frees the file; when it is complete already, or is given up, nothing that goes wrong here matters."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vaectl.distributed import gather
 from vaectl.errors import VaectlError
 from vaectl.evaluation.report.document import document
 from vaectl.evaluation.report.media import Media, picture
 from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
-from vaectl.io.atomic_write import replacing
-from vaectl.ranks import gather
+from vaectl.io.atomic_write import atomic_write
 
 MEDIA_BYTES = 10 * 2**20
 """All pictures of a page together, as they stand in it."""
@@ -80,7 +80,7 @@ class ReportBuilder:
         Raises UsageError where nothing can be written there, OSError where the disk is full, and VaectlError where the
         page is written but lacks pictures, because there was no room for temporary files.
         """
-        with replacing(path, overwrite=True) as temporary:
+        with atomic_write(path, overwrite=True) as temporary:
             temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
         if self._failures:
             raise VaectlError(f"{path}: written, but lacks pictures: {self._failures[0]}, or set TMPDIR to one")

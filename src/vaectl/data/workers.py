@@ -1,7 +1,7 @@
-"""Processes that cut samples out of videos.
+"""Processes that read samples out of videos.
 
 They are forked from a process that has imported all that they need, so that a new one is there at once. They hold no
-state: orders and results go through a pipe, and a worker ends when nobody is at the other end any more. Knows nothing
+state: tasks and results go through a pipe, and a worker ends when the other end is closed. Knows nothing
 of epochs and batches.
 """
 
@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaectl.data.clip_reader import ClipReader
+from vaectl.data.sampling import Draw, Sampling
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Draw, Sampling
 
 _OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a worker is to do: the arguments of `Cutter.cut`."""
+class Task:
+    """What a worker has to do: the arguments of `ClipReader.read`."""
 
     path: Path
     sampling: Sampling
@@ -37,8 +37,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an order."""
+class Result:
+    """The result of a task."""
 
     seconds: float
     """Spent on it."""
@@ -51,7 +51,7 @@ class WorkerDiedError(Exception):
 
 
 class Worker:
-    """One process, which does one order at a time."""
+    """One process; does one task at a time."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -68,22 +68,22 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    def give(self, order: Order) -> None:
-        """Begin with `order`. `connection` becomes readable when it is done, or the worker is dead."""
+    def give(self, task: Task) -> None:
+        """Begin with `task`. `connection` becomes readable when it is done, or the worker is dead."""
         with suppress(OSError):  # it died in its sleep, as `take` will find
-            self.connection.send(order)
+            self.connection.send(task)
 
-    def take(self, into: NDArray[np.uint8]) -> Outcome:
-        """What became of the order; its sample goes into the contiguous array. Raises WorkerDiedError."""
+    def take(self, into: NDArray[np.uint8]) -> Result:
+        """Give the result of the task; its sample goes into the contiguous array. Raises WorkerDiedError."""
         try:
-            outcome: Outcome = self.connection.recv()
-            if outcome.problem is None:
+            result: Result = self.connection.recv()
+            if result.problem is None:
                 self.connection.recv_bytes_into(into.data.cast("B"))
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode or 0
             raise WorkerDiedError(f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}") from None
-        return outcome
+        return result
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -97,15 +97,15 @@ def _serve(connection: Connection) -> None:
     for number in _OF_THE_TERMINAL:  # where the mask is not inherited: another library started the server
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    cutter = Cutter()
-    with suppress(EOFError, OSError):  # who gave the orders is gone
+    reader = ClipReader()
+    with suppress(EOFError, OSError):  # the process that gives the tasks is gone
         while True:
-            order: Order = connection.recv()
+            task: Task = connection.recv()
             begun = time.perf_counter()
             try:
-                frames = cutter.cut(order.path, order.sampling, order.draw)
+                frames = reader.read(task.path, task.sampling, task.draw)
             except VaectlError as error:
-                connection.send(Outcome(time.perf_counter() - begun, str(error)))
+                connection.send(Result(time.perf_counter() - begun, str(error)))
             else:
-                connection.send(Outcome(time.perf_counter() - begun, None))
+                connection.send(Result(time.perf_counter() - begun, None))
                 connection.send_bytes(frames.numpy().data.cast("B"))

@@ -22,7 +22,7 @@ _END = object()
 
 
 @contextmanager
-def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[T]]:
+def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[T]]:
     """Gives the same items, made in a thread of their own, at most `depth` of them waiting.
 
     What is raised while making them is raised where they are taken. When the block is left, the thread has ended and
@@ -69,7 +69,7 @@ def ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[
             thread.join()
 
 
-def in_parallel(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
+def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
     """What `function` gives for each item, in their order, made by that many threads.
 
     No more than `workers` results wait beside those being made, so memory does not grow with the number of items.
@@ -87,8 +87,8 @@ def in_parallel(function: Callable[[S], T], items: Iterable[S], workers: int) ->
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batches_of_alike(items: Iterable[T], kind: Callable[[T], object], size: int) -> Iterator[list[T]]:
-    """Neighbours of one `kind`, at most `size` of them together."""
-    for _, alike in groupby(items, kind):
+def batch_by_shape(items: Iterable[T], shape: Callable[[T], object], size: int) -> Iterator[list[T]]:
+    """Batches of at most `size` consecutive items with one and the same `shape`."""
+    for _, alike in groupby(items, shape):
         while batch := list(islice(alike, size)):
             yield batch

@@ -15,11 +15,11 @@ from PIL import Image
 from tests.jobs import Listener
 from torch import Tensor
 
+from vaectl.data import Sampling, Source, open_dataset
+from vaectl.data.ken_burns import FASTEST, MOST_TURN, MOST_ZOOM, QUICKEST, View, drawn_path, ken_burns
 from vaectl.errors import UsageError
 from vaectl.metrics.psnr import mean_squared_errors
 from vaectl.video import read_video
-from vaectl.video.dataset import Sampling, Source, open_dataset
-from vaectl.video.dataset.camera import FASTEST, MOST_TURN, MOST_ZOOM, QUICKEST, View, drawn_path, film
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,7 +85,7 @@ def photograph(samples: Path) -> Tensor:
 def test_frames_show_what_the_camera_sees(samples, seed):
     picture = photograph(samples)
     path, times = drawn_path(1280, 720, 96, 96, seed), [0, 7, 40]
-    frames = film(picture, times, 96, 96, seed)
+    frames = ken_burns(picture, times, 96, 96, seed)
     for frame, view in zip(frames, map(path.at, times), strict=True):
         there, beside = (
             mean_squared_errors(seen_exactly(picture, replace(view, x=x), 96)[None], frame[None])[0]
@@ -100,7 +100,7 @@ def test_a_fine_pattern_is_averaged_and_does_not_flicker():
     for seed in range(5):
         path = drawn_path(1500, 1000, 32, 32, seed)
         if path.at(0).side > 4 * 32:
-            frames = film(checks, range(9), 32, 32, seed).float()
+            frames = ken_burns(checks, range(9), 32, 32, seed).float()
             assert (frames - 127.5).abs().max() < 8
 
 
@@ -109,13 +109,13 @@ def test_a_crop_shows_its_part_of_a_frame_in_the_same_size(samples):
     whole, part = drawn_path(1280, 720, 96, 96, 5), drawn_path(1280, 720, 96, 48, 5)
     assert part.at(3).side == pytest.approx(whole.at(3).side / 2)
     assert part.x.speed == pytest.approx(whole.x.speed)
-    frames = film(photograph(samples), [0, 9], 96, 48, 5)
+    frames = ken_burns(photograph(samples), [0, 9], 96, 48, 5)
     seen = seen_exactly(photograph(samples), part.at(9), 48)
     assert mean_squared_errors(seen[None], frames[1:])[0] < 12
 
 
 def test_a_picture_smaller_than_the_frames_is_enlarged():
-    frames = film(torch.full((3, 5, 9), 77, dtype=torch.uint8), range(5), 48, 48, 3)
+    frames = ken_burns(torch.full((3, 5, 9), 77, dtype=torch.uint8), range(5), 48, 48, 3)
     assert frames.shape == (5, 3, 48, 48)
     assert (frames == 77).all()
 

@@ -10,7 +10,7 @@ from tests.jobs import Listener, files, run
 from tests.video.media import encode, number_of
 from vaectl.errors import UsageError, VaectlError
 from vaectl.options import ReconstructOptions
-from vaectl.targets import RECORD, plan_targets
+from vaectl.reconstruction import RECORD, plan_output_paths
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +30,7 @@ def touch(*names: str) -> None:
 
 
 def planned(source: str, target: str, **options) -> dict[str, str]:
-    pairs = plan_targets(ReconstructOptions(video_path=Path(source), rec_path=Path(target), **options))
+    pairs = plan_output_paths(ReconstructOptions(video_path=Path(source), rec_path=Path(target), **options))
     return {str(source): str(target) for source, target in pairs}
 
 

@@ -7,7 +7,8 @@ the platform, or on the version of a library. Knows no file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
+
+from vaectl.rng import hash64, uniform
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,7 @@ def span(num_frames: int, sample_rate: int) -> int:
 def draw(*key: int | str) -> Draw:
     """The draw that belongs to `key`."""
     rate, start, top, left, flip = (uniform(name, *key) for name in ("rate", "start", "top", "left", "flip"))
-    return Draw(rate, start, top, left, flip, _hash("camera", *key))
-
-
-def uniform(*key: int | str) -> float:
-    """The number in [0, 1) that belongs to `key`."""
-    return (_hash(*key) >> 11) / 2**53
+    return Draw(rate, start, top, left, flip, hash64("camera", *key))
 
 
 def place(draw: Draw, sampling: Sampling, frames: int) -> Place:
@@ -95,25 +91,3 @@ def place(draw: Draw, sampling: Sampling, frames: int) -> Place:
     start = int(draw.start * (frames - span(sampling.num_frames, rate) + 1))
     at = (draw.top, draw.left) if sampling.random_crop else (0.5, 0.5)
     return Place(start, rate, at, sampling.flip and draw.flip < 0.5)
-
-
-def permuted(index: int, size: int, *key: int | str) -> int:
-    """Where a permutation of 0, ..., size - 1, drawn by `key`, sends `index`. Takes no memory, whatever the size.
-
-    A Feistel network over the next power of 4; values beyond `size` are sent on until they fall inside (Black and
-    Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
-    """
-    bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << bits) - 1
-    while True:
-        left, right = index >> bits, index & mask
-        for step in range(4):
-            left, right = right, left ^ (_hash(step, right, *key) & mask)
-        index = left << bits | right
-        if index < size:
-            return index
-
-
-def _hash(*key: int | str) -> int:
-    """64 bits that look random and are the same everywhere."""
-    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little")

@@ -5,9 +5,7 @@ The lines hold no times, so that a run that was killed and resumed leaves the ve
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,14 +14,14 @@ from typing import Any
 from torch import Tensor
 
 from vaectl.errors import VaectlError
-from vaectl.io.lines import read_lines
+from vaectl.io.journal import Journal, read_lines
 from vaectl.progress import Progress
 from vaectl.shortage import cannot_write
 from vaectl.video.clip import Clip
 from vaectl.video.write import write_video
 
 
-class Journal:
+class RunLog:
     """The journals of a run that goes on after `step`: what an earlier process wrote beyond that is cut off."""
 
     def __init__(self, run: Path, step: int, progress: Progress) -> None:
@@ -90,47 +88,29 @@ class Journal:
 
 
 class Lines:
-    """A file of JSON lines in the order of their steps. A line is there whole or not at all.
-
-    Where the disk is full lines wait in memory until there is room again.
-    """
+    """A journal in the order of steps, which says once when its disk is full."""
 
     def __init__(self, path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
-        """Goes on after `step`: later lines, and those from a damaged one on, are removed. Raises VaectlError."""
-        self._path, self._waiting, self._in_trouble = path, b"", False
+        """Continue after `step`: later lines, and those from a damaged one on, are removed. Raises VaectlError."""
+        self._path, self._in_trouble = path, False
         try:
-            self._size = size_up_to(path, step, warn)
-            with path.open("ab") as file:
-                file.truncate(self._size)
+            size = size_up_to(path, step, warn)
         except OSError as error:
             raise VaectlError(cannot_write(path, error)) from None
+        self._journal = Journal(path, size)
+        self.flush = self._journal.flush
 
     def add(self, value: Mapping[str, Any]) -> str | None:
-        """Append a line. Gives a line about what is wrong when the file stops taking any."""
-        self._waiting += json.dumps(value, allow_nan=False).encode() + b"\n"
+        """Append a line. Returns a line about what is wrong when the file stops taking any."""
         try:
-            with self._path.open("r+b") as file:
-                file.truncate(self._size)
-                file.seek(self._size)
-                file.write(self._waiting)
+            self._journal.add(value)
         except OSError as error:
             trouble, self._in_trouble = not self._in_trouble, True
             return (
                 f"{self._path}: cannot be written ({error.strerror}); free space, its lines wait" if trouble else None
             )
-        self._size += len(self._waiting)
-        self._waiting, self._in_trouble = b"", False
+        self._in_trouble = False
         return None
-
-    def flush(self) -> None:
-        """Bring the file to the disk. Raises VaectlError where lines wait, or the disk takes no more."""
-        if self._waiting:
-            raise VaectlError(f"{self._path}: cannot be written; free space")
-        try:
-            with self._path.open("rb") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise VaectlError(f"{self._path}: cannot be written ({error.strerror}); free space") from None
 
 
 def size_up_to(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> int:

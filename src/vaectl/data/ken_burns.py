@@ -1,4 +1,4 @@
-"""A camera that moves smoothly over a photograph, which makes a video of it: it pans, zooms and turns.
+"""The Ken Burns effect: a view that pans, zooms and turns smoothly over a photograph makes a video of it.
 
 Every movement is a sine in time, so that it has no corners and no end. Its numbers follow from a seed alone. Knows
 pictures and numbers, and no file.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaectl.video.dataset.sampling import uniform
+from vaectl.rng import uniform
 
 FASTEST, SLOWEST = 1 / 32, 1 / 4096
 """Of a pan: widths of the view for each frame. Slow and fast ones are equally likely, on a logarithmic scale."""
@@ -27,7 +27,7 @@ _FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Sway:
+class Oscillation:
     """centre + extent·sin(speed·t/extent + phase): never faster than `speed` for each frame."""
 
     centre: float
@@ -36,7 +36,7 @@ class Sway:
     phase: float
 
     @classmethod
-    def drawn(cls, centre: float, extent: float, fastest: float, *key: int | str) -> Sway:
+    def drawn(cls, centre: float, extent: float, fastest: float, *key: int | str) -> Oscillation:
         speed = fastest * (SLOWEST / FASTEST) ** uniform("speed", *key)
         speed = min(speed, extent * 2 * math.pi / QUICKEST)
         return cls(centre, extent, speed, 2 * math.pi * uniform("phase", *key))
@@ -66,11 +66,11 @@ class View:
 class Path:
     """Where a camera is at any time, counted in frames. Its view lies within the picture."""
 
-    x: Sway
-    y: Sway
-    zoom: Sway
+    x: Oscillation
+    y: Oscillation
+    zoom: Oscillation
     """Of the logarithm of the side."""
-    turn: Sway
+    turn: Oscillation
 
     def at(self, time: int) -> View:
         return View(self.x.at(time), self.y.at(time), math.exp(self.zoom.at(time)), self.turn.at(time))
@@ -95,20 +95,20 @@ def drawn_path(width: int, height: int, resolution: int, crop_size: int, seed: i
     return Path(
         across,
         down,
-        Sway.drawn(math.log(shown) - zoom, zoom, FASTEST / 2, "zoom", seed),
-        Sway.drawn(0.0, largest_turn, FASTEST / 2, "turn", seed),
+        Oscillation.drawn(math.log(shown) - zoom, zoom, FASTEST / 2, "zoom", seed),
+        Oscillation.drawn(0.0, largest_turn, FASTEST / 2, "turn", seed),
     )
 
 
-def _pan(size: int, view: float, fastest: float, axis: str, seed: int) -> Sway:
+def _pan(size: int, view: float, fastest: float, axis: str, seed: int) -> Oscillation:
     """Along a side of the picture of `size` pixels, on which the view takes up to `view`."""
     room = max(0.0, size - view)
     extent = room / 2 * uniform("extent", axis, seed)
     centre = view / 2 + extent + (room - 2 * extent) * uniform("centre", axis, seed)
-    return Sway.drawn(centre, extent, fastest, axis, seed)
+    return Oscillation.drawn(centre, extent, fastest, axis, seed)
 
 
-def film(picture: Tensor, times: Sequence[int], resolution: int, crop_size: int, seed: int) -> Tensor:
+def ken_burns(picture: Tensor, times: Sequence[int], resolution: int, crop_size: int, seed: int) -> Tensor:
     """What the camera sees of `picture`, (3, H, W) uint8, at these times: (T, 3, crop_size, crop_size) uint8.
 
     That is a crop of frames of `resolution` pixels. The picture is first scaled down, antialiased, to about their size;

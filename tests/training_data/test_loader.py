@@ -19,10 +19,10 @@ import pytest
 import torch
 from tests.jobs import Listener
 
+from vaectl.data import Batch, ClipDataset, ClipLoader, Sampling, Source, open_dataset
+from vaectl.data import worker_pool as module
+from vaectl.data.workers import Task, Worker
 from vaectl.errors import VaectlError
-from vaectl.video.dataset import Batch, ClipDataset, ClipLoader, Sampling, Source, open_dataset
-from vaectl.video.dataset import crew as module
-from vaectl.video.dataset.workers import Order, Worker
 
 
 def opened(videos: Path, **sampling: Any) -> ClipDataset:
@@ -110,9 +110,9 @@ class Mortal(Worker):
 
     deadly = ""
 
-    def give(self, order: Order) -> None:
-        super().give(order)
-        if self.deadly in order.path.name:
+    def give(self, task: Task) -> None:
+        super().give(task)
+        if self.deadly in task.path.name:
             self._process.kill()
 
 
@@ -187,7 +187,7 @@ import sys, time
 from itertools import islice
 from pathlib import Path
 from vaectl.progress import Silent
-from vaectl.video.dataset import *
+from vaectl.data import *
 if __name__ == "__main__":
     dataset = open_dataset([Source(Path(sys.argv[1]))], Sampling(5, 48), strict=False, progress=Silent())
     try:

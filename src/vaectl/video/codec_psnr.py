@@ -18,7 +18,7 @@ from vaectl.video.crop import Crop
 from vaectl.video.stored import StoredFrames, is_sited
 
 
-class CodecFidelity:
+class CodecPSNR:
     """Accumulates the PSNR between frames given to an encoder and what its packets decode to.
 
     Holds a frame only until its decoded twin comes, which is for the delay of the encoder.

@@ -13,7 +13,7 @@ import torch.distributed
 
 from tests.cli.conftest import VAECTL, environment
 from tests.video.media import encode
-from vaectl import ranks
+from vaectl import distributed
 from vaectl.cli.app import main
 from vaectl.errors import UsageError
 from vaectl.progress import Silent
@@ -43,7 +43,7 @@ def alone(tmp_path):
     [("eval", signal.SIGTERM, "0"), ("prepare-eval", signal.SIGINT, "1"), ("train", signal.SIGTERM, "1")],
 )
 def test_it_says_what_it_waits_for_and_hears_signals(alone, tmp_path, command, number, rank):
-    program = f"import sys; from vaectl import ranks; ranks.SILENCE = 1; {MAIN}"
+    program = f"import sys; from vaectl import distributed; distributed.SILENCE = 1; {MAIN}"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *COMMANDS[command]],
         env=alone | {"RANK": rank},
@@ -99,14 +99,14 @@ def test_a_rank_beyond_the_last_is_one_line(monkeypatch):
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="RANK is 2, but WORLD_SIZE is 2"):
-        ranks.rank()
+        distributed.rank()
 
 
 def test_who_comes_late_is_waited_for(alone):
     program = (
-        "import sys, time; from vaectl import ranks; from vaectl.progress import Silent\n"
-        "time.sleep(2 * ranks.rank())\n"
-        "with ranks.together(Silent(), 60): print(ranks.gather(ranks.rank()))"
+        "import sys, time; from vaectl import distributed; from vaectl.progress import Silent\n"
+        "time.sleep(2 * distributed.rank())\n"
+        "with distributed.process_group(Silent(), 60): print(distributed.gather(distributed.rank()))"
     )
     both = [
         subprocess.Popen(
@@ -132,7 +132,7 @@ def test_who_comes_late_is_waited_for(alone):
 def test_nccl_is_for_gpus_that_are_used(monkeypatch, gpu, nccl, device, backends):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
-    assert ranks.backends_for(device) == backends
+    assert distributed.backends_for(device) == backends
 
 
 @pytest.mark.parametrize(
@@ -150,5 +150,5 @@ def test_nccl_is_for_gpus_that_are_used(monkeypatch, gpu, nccl, device, backends
 def test_a_place_where_nobody_can_meet_is_named(monkeypatch, place, said):
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", **place}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=said), ranks.together(Silent()):
+    with pytest.raises(UsageError, match=said), distributed.process_group(Silent()):
         pass

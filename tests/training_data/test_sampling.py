@@ -9,8 +9,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaectl.video.dataset import Sampling
-from vaectl.video.dataset.sampling import Draw, Place, draw, permuted, place, span
+from vaectl.data import Sampling
+from vaectl.data.sampling import Draw, Place, draw, place, span
+from vaectl.rng import permuted
 
 SIZES = st.integers(1, 2000)
 
@@ -79,6 +80,6 @@ def test_draws_are_the_same_in_every_process() -> None:
         1383300444989200006,
     )
     assert [permuted(i, 10, "epoch", 0, 0) for i in range(10)] == [1, 7, 8, 6, 4, 5, 0, 9, 3, 2]
-    code = "from vaectl.video.dataset.sampling import draw; print(draw(0, 1))"
+    code = "from vaectl.data.sampling import draw; print(draw(0, 1))"
     run = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "5"}, capture_output=True, text=True)
     assert run.stdout.strip() == str(draw(0, 1))

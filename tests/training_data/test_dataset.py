@@ -13,12 +13,12 @@ import torch
 from tests.jobs import Listener
 from tests.video.media import encode, number_of
 
+from vaectl.data import ClipDataset, Sampling, Source, open_dataset
+from vaectl.data import dataset as module
+from vaectl.data.dataset import Failures
+from vaectl.data.sampling import place
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import read_video
-from vaectl.video.dataset import ClipDataset, Sampling, Source, open_dataset
-from vaectl.video.dataset import clips as module
-from vaectl.video.dataset.clips import Failures
-from vaectl.video.dataset.sampling import place
 from vaectl.video.transform import scale_and_crop
 
 
@@ -107,13 +107,13 @@ def test_samples_do_not_depend_on_what_was_read_before(videos: Path, tmp_path: P
 
 
 def test_few_indexes_are_kept(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaectl.video.dataset.cutting._INDEXED_FRAMES", 80)
+    monkeypatch.setattr("vaectl.data.clip_reader._INDEXED_FRAMES", 80)
     dataset = opened(videos)
     expected = [opened(videos).clip(number).frames for number in range(10)]
     for number in range(10):
         assert torch.equal(dataset.clip(number).frames, expected[number])
-        kept = [frames for _, frames in dataset._cutter._readers.values()]
-        assert sum(kept) == dataset._cutter._indexed <= 80
+        kept = [frames for _, frames in dataset._clip_reader._readers.values()]
+        assert sum(kept) == dataset._clip_reader._indexed <= 80
 
 
 def test_images_are_used_for_samples_of_one_frame(videos: Path) -> None:

@@ -15,9 +15,9 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from vaectl.pipeline import ahead
-from vaectl.video.dataset.clips import ClipDataset
-from vaectl.video.dataset.crew import Crew, Unfinished
+from vaectl.data.dataset import ClipDataset
+from vaectl.data.worker_pool import PendingBatch, WorkerPool
+from vaectl.prefetch import prefetch
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ClipLoader:
             if self._workers:
                 leaving, leave = Pipe(duplex=False)
                 resources.callback(leaving.close)
-                self._batches = resources.enter_context(ahead(self._made_by_workers(leaving), self._prefetch))
+                self._batches = resources.enter_context(prefetch(self._made_by_workers(leaving), self._prefetch))
                 resources.callback(leave.close)
             else:
                 self._batches = resources.enter_context(closing(self._made_here()))
@@ -98,17 +98,17 @@ class ClipLoader:
 
     def _made_by_workers(self, leaving: Connection) -> Generator[Batch]:
         """The same, until the other end of `leaving` is closed."""
-        unfinished: deque[Unfinished] = deque()
+        pending: deque[PendingBatch] = deque()
         upcoming = map(self._numbers, count(self._first))
         sampling = self._dataset.sampling
-        with Crew(self._dataset, self._workers) as crew:
+        with WorkerPool(self._dataset, self._workers) as pool:
             while True:
-                while crew.has_time and len(unfinished) <= self._workers:
-                    unfinished.append(Unfinished(next(upcoming), sampling.num_frames, sampling.side))
-                    crew.fill(unfinished[-1])
-                if not crew.work(leaving):
+                while pool.has_idle_workers and len(pending) <= self._workers:
+                    pending.append(PendingBatch(next(upcoming), sampling.num_frames, sampling.side))
+                    pool.fill(pending[-1])
+                if not pool.work(leaving):
                     return
-                self.decoded_frames, self.decode_seconds = crew.frames, crew.seconds
-                while unfinished and not unfinished[0].missing:
-                    batch = unfinished.popleft()
+                self.decoded_frames, self.decode_seconds = pool.frames, pool.seconds
+                while pending and not pending[0].missing:
+                    batch = pending.popleft()
                     yield Batch(batch.frames, batch.numbers, tuple(batch.notes))

@@ -93,7 +93,7 @@ STOPPED = "rank {}: another process has stopped; see its message, and start all 
 
 
 @contextmanager
-def together(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
+def process_group(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
     """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
 
     These get a VaectlError, wherever they were about to exchange something. The block begins when all of them are
@@ -133,8 +133,10 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
         try:
             # We give up first: PyTorch would print an error of its own.
             store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout + 60))))
-            store.set_timeout(PATIENCE)
-            dist.init_process_group(backends, store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+            store.set_timeout(COLLECTIVE_TIMEOUT)
+            dist.init_process_group(
+                backends, store=store, rank=rank(), world_size=world_size(), timeout=COLLECTIVE_TIMEOUT
+            )
         except Exception as error:
             failures.append(error)
 
@@ -215,7 +217,7 @@ def gather(value: T) -> list[T]:
     return values or []
 
 
-PATIENCE = timedelta(weeks=4)
+COLLECTIVE_TIMEOUT = timedelta(weeks=4)
 """Clips may keep the slowest process busy for long. One that has ended is noticed at once, by its connection."""
 
 
@@ -230,7 +232,7 @@ def mean(tensor: Tensor) -> Tensor:
     return total / world_size()
 
 
-def share(tensors: Iterable[Tensor]) -> None:
+def broadcast(tensors: Iterable[Tensor]) -> None:
     """Give all ranks the values of rank 0, in place."""
     if world_size() == 1:
         return

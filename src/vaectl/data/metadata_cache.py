@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaectl.errors import VaectlError
-from vaectl.io.atomic_write import replacing
+from vaectl.io.atomic_write import atomic_write
 from vaectl.progress import Progress
-from vaectl.video.find import find_names, find_videos
+from vaectl.video.discover import find_names, find_videos
 from vaectl.video.index import build_index
-from vaectl.video.intact import is_cut_short
 from vaectl.video.probe import probe
+from vaectl.video.truncation import is_cut_short
 
 _VERSION = 2
 _SAVE_EVERY = 30.0
@@ -47,7 +47,7 @@ class Facts(NamedTuple):
     """Frames per second, as a fraction."""
 
 
-class Catalogue(NamedTuple):
+class VideoTree(NamedTuple):
     """A tree of videos. Files go by their path below the root, with forward slashes, sorted."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Catalogue(NamedTuple):
     """Why, in one line that names the file."""
 
 
-def catalogue(root: Path, progress: Progress) -> Catalogue:
+def scan_videos(root: Path, progress: Progress) -> VideoTree:
     """Look at every video and image below `root`, or at the file `root`.
 
     Raises UsageError as `find_videos` does. A cache that is damaged or cannot be written costs time and a warning.
@@ -91,7 +91,7 @@ def catalogue(root: Path, progress: Progress) -> Catalogue:
             problem = _save(cache, root, videos)
     if problem:
         progress.warn(f"{problem} with XDG_CACHE_HOME, or all videos are looked at on each start")
-    return Catalogue(folder, {name: videos[name] for name in names if name in videos}, unreadable)
+    return VideoTree(folder, {name: videos[name] for name in names if name in videos}, unreadable)
 
 
 def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
@@ -152,7 +152,7 @@ def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
     content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
     text = json.dumps(content, separators=(",", ":")).encode()
     try:
-        with replacing(cache, overwrite=True) as temporary:
+        with atomic_write(cache, overwrite=True) as temporary:
             temporary.write_bytes(_checksum(text) + b"\n" + text)
     except VaectlError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""Cutting a sample out of a video file. Knows one file at a time, and nothing of trees, epochs or workers."""
+"""Reads a sample out of a video file. Knows one file at a time, and nothing of trees, epochs or workers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vaectl.data.ken_burns import ken_burns
+from vaectl.data.sampling import Draw, Sampling, place, span
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.camera import film
-from vaectl.video.dataset.sampling import Draw, Sampling, place, span
 from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 
@@ -20,21 +20,21 @@ _INDEXED_FRAMES = 500_000
 """Frames of the files whose index is kept for the next sample: about 100 MB."""
 
 
-class Cutter:
-    """Cuts samples out of files; keeps the frame index of those it cut from last."""
+class ClipReader:
+    """Reads samples out of files; keeps the frame index of those it read last."""
 
     def __init__(self) -> None:
         self._readers: OrderedDict[tuple[Path, int, int], tuple[VideoReader, int]] = OrderedDict()
         self._indexed = 0
 
-    def cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
+    def read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         """The sample that `draw` names in the video at `path`: (num_frames, 3, side, side) uint8 RGB.
 
         Resized in 8-bit arithmetic: within one level of `scale_and_crop` as metrics use it. Depends on the arguments
         and the file alone. Raises VaectlError, in one line, whatever is wrong with the file.
         """
         try:
-            return self._cut(path, sampling, draw)
+            return self._read(path, sampling, draw)
         except VaectlError:
             raise
         except OSError as error:
@@ -42,7 +42,7 @@ class Cutter:
         except Exception as error:  # what a damaged file does to its decoder must not end a training of days
             raise VaectlError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
-    def _cut(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
+    def _read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         reader, frames = self._open(path)
         if not sampling.suits(frames):
             raise VaectlError(f"{path}: has {frames} frames, and {sampling.frames_needed} are needed")
@@ -50,13 +50,13 @@ class Cutter:
         if frames == 1 and sampling.animate_images:
             where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
             times = range(0, span(sampling.num_frames, where.sample_rate), where.sample_rate)
-            cut = film(reader.read().frames[0], times, size, side, draw.camera)
+            clip = ken_burns(reader.read().frames[0], times, size, side, draw.camera)
         else:
             where = place(draw, sampling, frames)
             at_once = frames_at_once(reader.info, _FRAMES_AT_ONCE)
-            clips = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=at_once)
-            cut = torch.cat([scale_and_crop(clip.frames, size, side, where.at, exact=False) for clip in clips])
-        return cut.flip(-1) if where.flip else cut
+            parts = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=at_once)
+            clip = torch.cat([scale_and_crop(part.frames, size, side, where.at, exact=False) for part in parts])
+        return clip.flip(-1) if where.flip else clip
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:
         """A reader and its number of frames; a file that is damaged anywhere raises."""

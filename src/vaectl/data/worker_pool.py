@@ -1,7 +1,7 @@
-"""Workers who fill batches together: one takes over where another died, one video stands in for another.
+"""A pool of worker processes that fills batches: it replaces workers that die, and videos that cannot be read.
 
-Since a sample follows from its number, it does not matter who makes it, or how often it is begun. Knows nothing of the
-order in which batches are wanted.
+A sample follows from its number, so it does not matter which worker makes it, or how often it is started. Knows nothing
+of the order in which batches are wanted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from types import TracebackType
 
 import torch
 
+from vaectl.data.dataset import ClipDataset, Failures, replaced
+from vaectl.data.workers import Task, Worker, WorkerDiedError
 from vaectl.errors import VaectlError
-from vaectl.video.dataset.clips import ClipDataset, Failures, replaced
-from vaectl.video.dataset.workers import Order, Worker, WorkerDiedError
 
-_DEADLY = 3
+_MAX_DEATHS_PER_VIDEO = 3
 """Workers that may die of one video before another stands in for it."""
-_PATIENCE = 10
+_MAX_DEATHS_IN_A_ROW = 10
 """Workers that may die in a row, with no sample finished in between."""
 
 
-class Unfinished:
+class PendingBatch:
     """A batch that is being filled."""
 
     def __init__(self, numbers: Sequence[int], num_frames: int, side: int) -> None:
@@ -36,17 +36,17 @@ class Unfinished:
 
 
 @dataclass(eq=False)
-class _Task:
+class _PendingSample:
     """A sample that is to be made, and its place in a batch."""
 
-    batch: Unfinished
+    batch: PendingBatch
     place: int
     number: int
     failures: Failures = field(default_factory=Failures)
     deaths: int = 0
 
 
-class Crew:
+class WorkerPool:
     """Fills batches with samples of `dataset`, in a context that ends all workers when it is left."""
 
     frames = 0
@@ -55,12 +55,12 @@ class Crew:
 
     def __init__(self, dataset: ClipDataset, workers: int) -> None:
         self._dataset, self._workers = dataset, workers
-        self._tasks: deque[_Task] = deque()
+        self._pending: deque[_PendingSample] = deque()
         self._idle: list[Worker] = []
-        self._busy: dict[Connection, tuple[Worker, _Task, Path]] = {}
+        self._busy: dict[Connection, tuple[Worker, _PendingSample, Path]] = {}
         self._deaths = 0
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         self._idle = [Worker() for _ in range(self._workers)]
         return self
 
@@ -71,64 +71,66 @@ class Crew:
             worker.stop()
 
     @property
-    def has_time(self) -> bool:
+    def has_idle_workers(self) -> bool:
         """Whether there are workers with nothing to do."""
-        return len(self._tasks) < len(self._idle)
+        return len(self._pending) < len(self._idle)
 
-    def fill(self, batch: Unfinished) -> None:
+    def fill(self, batch: PendingBatch) -> None:
         """Take on a batch; those that were taken on before come first."""
-        self._tasks += [_Task(batch, place, number) for place, number in enumerate(batch.numbers)]
+        self._pending += [_PendingSample(batch, place, number) for place, number in enumerate(batch.numbers)]
 
     def work(self, leaving: Connection) -> bool:
         """Give out what is to be done, and wait until some of it is; False when `leaving` becomes readable instead.
 
         Raises VaectlError where nothing can be read any more, or where workers die one after the other.
         """
-        while self._tasks and self._idle:
-            task = self._tasks.popleft()
-            path = self._dataset.path(task.number, task.failures)
+        while self._pending and self._idle:
+            sample = self._pending.popleft()
+            path = self._dataset.path(sample.number, sample.failures)
             worker = self._idle.pop()
-            self._busy[worker.connection] = worker, task, path
-            worker.give(Order(path, self._dataset.sampling, self._dataset.draw(task.number)))
+            self._busy[worker.connection] = worker, sample, path
+            worker.give(Task(path, self._dataset.sampling, self._dataset.draw(sample.number)))
         for connection in wait([leaving, *self._busy]):
             if connection is leaving:
                 return False
             assert isinstance(connection, Connection)
-            worker, task, path = self._busy.pop(connection)
+            worker, sample, path = self._busy.pop(connection)
             try:
-                self._take(worker, task, path)
+                self._take(worker, sample, path)
                 self._idle.append(worker)
             except WorkerDiedError as death:
                 worker.stop()
-                self._mourn(task, path, str(death))
+                self._on_worker_death(sample, path, str(death))
                 self._idle.append(Worker())
         return True
 
-    def _take(self, worker: Worker, task: _Task, path: Path) -> None:
-        outcome = worker.take(task.batch.frames[task.place].numpy())
+    def _take(self, worker: Worker, sample: _PendingSample, path: Path) -> None:
+        result = worker.take(sample.batch.frames[sample.place].numpy())
         self._deaths = 0
-        self.seconds += outcome.seconds
-        if outcome.problem is not None:
-            self._begin_anew(task, outcome.problem)
+        self.seconds += result.seconds
+        if result.problem is not None:
+            self._retry(sample, result.problem)
             return
-        self.frames += task.batch.frames.shape[1]
-        task.batch.missing -= 1
-        if note := replaced(task.failures, path):
-            task.batch.notes.append(note)
+        self.frames += sample.batch.frames.shape[1]
+        sample.batch.missing -= 1
+        if note := replaced(sample.failures, path):
+            sample.batch.notes.append(note)
 
-    def _mourn(self, task: _Task, path: Path, cause: str) -> None:
+    def _on_worker_death(self, sample: _PendingSample, path: Path, cause: str) -> None:
         self._deaths += 1
-        task.deaths += 1
+        sample.deaths += 1
         what = f"a data worker died ({cause}) while it read {path}"
-        if self._deaths >= _PATIENCE:
-            raise VaectlError(f"{what}, the {_PATIENCE}th in a row; if memory is short, take fewer --num-workers")
-        if task.deaths == _DEADLY:
-            task.deaths = 0
-            self._begin_anew(task, f"{path}: {_DEADLY} data workers died in reading it ({cause})")
+        if self._deaths >= _MAX_DEATHS_IN_A_ROW:
+            raise VaectlError(
+                f"{what}, the {_MAX_DEATHS_IN_A_ROW}th in a row; if memory is short, take fewer --num-workers"
+            )
+        if sample.deaths == _MAX_DEATHS_PER_VIDEO:
+            sample.deaths = 0
+            self._retry(sample, f"{path}: {_MAX_DEATHS_PER_VIDEO} data workers died in reading it ({cause})")
         else:
-            task.batch.notes.append(f"{what}; another goes on in its place")
-            self._tasks.appendleft(task)
+            sample.batch.notes.append(f"{what}; another goes on in its place")
+            self._pending.appendleft(sample)
 
-    def _begin_anew(self, task: _Task, problem: str) -> None:
-        task.failures = task.failures.and_one(problem)
-        self._tasks.appendleft(task)
+    def _retry(self, sample: _PendingSample, problem: str) -> None:
+        sample.failures = sample.failures.and_one(problem)
+        self._pending.appendleft(sample)

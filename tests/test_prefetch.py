@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vaectl.pipeline import ahead, batches_of_alike, in_parallel
+from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 
 PATIENCE = 10
 """Seconds after which a test calls it a deadlock."""
@@ -54,7 +54,7 @@ def eventually(condition) -> bool:
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 def test_the_items_come_in_order(count, depth):
     source = Source(count)
-    with ahead(source.items, depth) as items:
+    with prefetch(source.items, depth) as items:
         assert list(items) == list(range(count))
     assert source.closed.is_set()
 
@@ -62,7 +62,7 @@ def test_the_items_come_in_order(count, depth):
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_items_are_made_ahead_but_no_more_than_asked_for(depth):
     source = Source(100)
-    with ahead(source.items, depth) as items:
+    with prefetch(source.items, depth) as items:
         assert eventually(lambda: len(source.made) == depth)
         time.sleep(0.05)
         assert len(source.made) == depth
@@ -76,7 +76,7 @@ def test_items_are_made_ahead_but_no_more_than_asked_for(depth):
 def test_what_a_stage_raises_is_raised_after_the_items_before_it(error):
     source = Source(3, error)
     got = []
-    with pytest.raises(type(error)) as caught, ahead(source.items) as items:
+    with pytest.raises(type(error)) as caught, prefetch(source.items) as items:
         got.extend(items)
     assert caught.value is error
     assert got == [0, 1, 2]
@@ -90,14 +90,14 @@ def test_what_a_stage_raises_while_it_closes_is_raised_too():
         def close(self):
             raise OSError("cannot close")
 
-    with pytest.raises(OSError, match="cannot close"), ahead(Stubborn()) as items:
+    with pytest.raises(OSError, match="cannot close"), prefetch(Stubborn()) as items:
         list(items)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_leaving_early_ends_and_closes_the_stage(taken):
     source = Source(10**9)
-    with ahead(source.items) as items:
+    with prefetch(source.items) as items:
         for _ in range(taken):
             next(items)
     assert source.closed.is_set()
@@ -106,14 +106,14 @@ def test_leaving_early_ends_and_closes_the_stage(taken):
 
 def test_an_error_of_the_consumer_ends_the_stage_and_is_the_one_raised():
     source = Source(10**9)
-    with pytest.raises(OSError, match="disk full"), ahead(source.items):
+    with pytest.raises(OSError, match="disk full"), prefetch(source.items):
         raise OSError("disk full")
     assert source.closed.is_set()
 
 
 def chain(source: Source, second) -> list[int]:
     got = []
-    with ahead(source.items) as first, ahead(second(first)) as items:
+    with prefetch(source.items) as first, prefetch(second(first)) as items:
         for item in items:
             got.append(item)
             if len(got) == 5:
@@ -160,7 +160,7 @@ def test_ctrl_c_does_not_wait_for_the_item_at_hand():
 
     source = Source(10**9)
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), ahead(source.items) as first, ahead(slow(first)):
+    with pytest.raises(KeyboardInterrupt), prefetch(source.items) as first, prefetch(slow(first)):
         interrupt()
     assert time.monotonic() - start < PATIENCE / 2
     hold.set()
@@ -170,7 +170,7 @@ def test_ctrl_c_does_not_wait_for_the_item_at_hand():
 UNDER_WAY = """
 import time
 import torch
-from vaectl.pipeline import ahead
+from vaectl.prefetch import prefetch
 
 def made():
     end = time.monotonic() + 1
@@ -179,7 +179,7 @@ def made():
     yield
 
 try:
-    with ahead(made()):
+    with prefetch(made()):
         time.sleep(0.1)
         raise KeyboardInterrupt
 except KeyboardInterrupt:
@@ -200,12 +200,12 @@ def test_results_come_in_order_however_long_each_takes():
         time.sleep(0.02 * (number % 3 == 0))
         return -number
 
-    assert list(in_parallel(slowly, range(20), 4)) == [-number for number in range(20)]
+    assert list(parallel_map(slowly, range(20), 4)) == [-number for number in range(20)]
 
 
 def test_as_many_are_made_at_once_as_there_are_workers():
     together = threading.Barrier(3, timeout=PATIENCE)
-    assert list(in_parallel(lambda number: together.wait() * 0 + number, range(6), 3)) == list(range(6))
+    assert list(parallel_map(lambda number: together.wait() * 0 + number, range(6), 3)) == list(range(6))
 
 
 def test_no_more_than_the_workers_and_as_many_are_ahead():
@@ -216,12 +216,12 @@ def test_no_more_than_the_workers_and_as_many_are_ahead():
             taken.append(number)
             yield number
 
-    for given, _ in enumerate(in_parallel(lambda number: number, items(), 3), 1):
+    for given, _ in enumerate(parallel_map(lambda number: number, items(), 3), 1):
         assert len(taken) <= given + 3
 
 
 def test_a_failure_comes_in_its_place_and_ends_it():
-    results = in_parallel(lambda number: 1 // (3 - number), range(10), 2)
+    results = parallel_map(lambda number: 1 // (3 - number), range(10), 2)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -235,7 +235,7 @@ def test_who_leaves_early_starts_nothing_more():
         begun.append(number)
         return number
 
-    results = in_parallel(work, range(1000), 2)
+    results = parallel_map(work, range(1000), 2)
     next(results)
     results.close()
     assert len(begun) <= 5
@@ -243,10 +243,10 @@ def test_who_leaves_early_starts_nothing_more():
 
 def test_neighbours_of_one_kind_come_together_up_to_a_size():
     words = ["a", "b", "cc", "d", "e", "f", "g", "hh", "ii"]
-    assert list(batches_of_alike(words, len, 3)) == [["a", "b"], ["cc"], ["d", "e", "f"], ["g"], ["hh", "ii"]]
+    assert list(batch_by_shape(words, len, 3)) == [["a", "b"], ["cc"], ["d", "e", "f"], ["g"], ["hh", "ii"]]
 
 
 def test_a_batch_is_given_before_the_next_is_read():
     source = iter(range(100))
-    assert next(batches_of_alike(source, lambda _: 0, 4)) == [0, 1, 2, 3]
+    assert next(batch_by_shape(source, lambda _: 0, 4)) == [0, 1, 2, 3]
     assert next(source) == 4

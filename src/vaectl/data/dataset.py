@@ -13,11 +13,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vaectl.data.clip_reader import ClipReader
+from vaectl.data.metadata_cache import VideoTree, scan_videos
+from vaectl.data.sampling import Draw, Sampling, draw
 from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
-from vaectl.video.dataset.catalogue import Catalogue, catalogue
-from vaectl.video.dataset.cutting import Cutter
-from vaectl.video.dataset.sampling import Draw, Sampling, draw, permuted
+from vaectl.rng import permuted
 
 _LISTED = 20
 """Unreadable videos that are named; the others are counted."""
@@ -78,7 +79,7 @@ class ClipDataset:
         """Changes when a usable video or its facts change, not when the tree is moved or copied with its times."""
         self._trees = trees
         self._strict = strict
-        self._cutter = Cutter()
+        self._clip_reader = ClipReader()
 
     def __len__(self) -> int:
         """Samples of an epoch."""
@@ -90,7 +91,7 @@ class ClipDataset:
         while True:
             path = self.path(number, failures)
             try:
-                frames = self._cutter.cut(path, self.sampling, self.draw(number))
+                frames = self._clip_reader.read(path, self.sampling, self.draw(number))
             except VaectlError as error:
                 failures = failures.and_one(str(error))
             else:
@@ -148,15 +149,15 @@ def open_dataset(sources: Sequence[Source], sampling: Sampling, *, strict: bool,
     read.
     """
     weights = _weights(sources)
-    catalogues = []
+    scanned = []
     for source in sources:
-        found = catalogue(source.path, progress)
+        found = scan_videos(source.path, progress)
         _report_unreadable(source.path, found, strict, progress)
-        catalogues.append(_long_enough(source.path, found, sampling, progress))
-    counts = [len(found.videos) for found in catalogues]
+        scanned.append(_long_enough(source.path, found, sampling, progress))
+    counts = [len(found.videos) for found in scanned]
     shares = counts if weights is None else [max(1, round(sum(counts) * weight / sum(weights))) for weight in weights]
-    trees = [Tree(found.folder, tuple(found.videos), share) for found, share in zip(catalogues, shares, strict=True)]
-    return ClipDataset(trees, sampling, _fingerprint(catalogues), strict=strict)
+    trees = [Tree(found.folder, tuple(found.videos), share) for found, share in zip(scanned, shares, strict=True)]
+    return ClipDataset(trees, sampling, _fingerprint(scanned), strict=strict)
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:
@@ -168,7 +169,7 @@ def _weights(sources: Sequence[Source]) -> list[float] | None:
     return weights or None
 
 
-def _report_unreadable(root: Path, found: Catalogue, strict: bool, progress: Progress) -> None:
+def _report_unreadable(root: Path, found: VideoTree, strict: bool, progress: Progress) -> None:
     reasons = list(found.unreadable.values())
     total = len(reasons) + len(found.videos)
     if reasons and (strict or not found.videos):
@@ -180,7 +181,7 @@ def _report_unreadable(root: Path, found: Catalogue, strict: bool, progress: Pro
         progress.warn(f"{root}: {len(reasons)} of {total} videos cannot be read and are left out{more}")
 
 
-def _long_enough(root: Path, found: Catalogue, sampling: Sampling, progress: Progress) -> Catalogue:
+def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Progress) -> VideoTree:
     need = sampling.frames_needed
     videos = {name: facts for name, facts in found.videos.items() if sampling.suits(facts.frames)}
     what = f"shorter than the {need} frames that {sampling.num_frames} at a sample rate of {sampling.sample_rate} need"
@@ -195,15 +196,15 @@ def _long_enough(root: Path, found: Catalogue, sampling: Sampling, progress: Pro
     return found._replace(videos=videos)
 
 
-def _for_images(found: Catalogue) -> str:
+def _for_images(found: VideoTree) -> str:
     """What to say where images are among the videos that are too short."""
     return "; --animate-images takes images" * any(facts.frames == 1 for facts in found.videos.values())
 
 
-def _fingerprint(catalogues: Sequence[Catalogue]) -> str:
+def _fingerprint(scanned: Sequence[VideoTree]) -> str:
     """Times count in seconds, because not every disk keeps more."""
     digest = blake2b(digest_size=16)
-    for found in catalogues:
+    for found in scanned:
         for name, facts in found.videos.items():
             line = f"{name}\0{facts.size} {facts.modified // 10**9} {facts[2:]}\n"
             digest.update(line.encode(errors="surrogateescape"))

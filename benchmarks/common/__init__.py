@@ -1,0 +1,81 @@
+"""What several benchmarks share: the published models, what is run, and how it is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaectl.geometry import latent_frames
+from vaectl.models.config import WFVAEConfig
+from vaectl.models.context import Piece
+from vaectl.models.families.wfvae import WFVAE
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import straightforward
+
+Shape = tuple[int, int, int]
+"""Frames, height and width of a clip."""
+
+WF_VAE_S = WFVAEConfig(
+    latent_dim=4,
+    base_channels=128,
+    encoder_energy_flow_hidden_size=128,
+    norm_type="layernorm",
+    t_interpolation="trilinear",
+)
+WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
+
+
+def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
+    """From video to moments, or from latent to video; `plain` takes the straightforward formulation."""
+    if not plain:
+        piecewise = model.encode_piece if job == "encode" else model.decode_piece
+        return lambda x: piecewise(model.prepare(x), Piece())
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    formula = straightforward.encode if job == "encode" else straightforward.decode
+    return lambda x: formula(weights, model.config, x)[0]
+
+
+def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
+    """Random numbers in [-1, 1], always the same ones, for that job on a clip of that shape."""
+    frames, height, width = shape
+    size = (1, 3, frames, height, width)
+    if job == "decode":
+        length = latent_frames(frames, model.config.time_compression)
+        size = (1, model.config.latent_dim, length, height // 8, width // 8)
+    x = torch.rand(size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return x.to(model.device, model.dtype)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int = 3) -> list[float]:
+    """The best time of each in seconds. They take turns: what else slows the machine slows all of them alike.
+
+    Run each once before, where a first run takes longer.
+    """
+    best = [float("inf")] * len(works)
+    for _ in range(turns):
+        for i, work in enumerate(works):
+            synchronize(device)
+            begun = time.perf_counter()
+            work()
+            synchronize(device)
+            best[i] = min(best[i], time.perf_counter() - begun)
+    return best
+
+
+def in_another_process(*arguments: str) -> float:
+    """This benchmark's output of one number, asked for with other arguments."""
+    command = [sys.executable, *sys.argv, *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,0 +1,17 @@
+"""Checksums of files of any size."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+_CHUNK = 2**20
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits. Raises OSError where it cannot be read."""
+    digest = sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(_CHUNK):
+            digest.update(part)
+    return digest.hexdigest()
