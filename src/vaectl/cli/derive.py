@@ -79,6 +79,7 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
             help=option.help + (f" (default: {shown})" if known else ""),
             metavar=option.metavar,
             rich_help_panel=option.panel,
+            hidden=option.hidden,
             autocompletion=_offer(option.choices) if option.choices else None,
         )
         kind: Any = bool | None if flag else list[str] | None if option.many else str | None
@@ -132,7 +133,8 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         field = known.get(key.replace("-", "_"))
         if field is None:
             near = get_close_matches(key.replace("-", "_"), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(options)}"
+            shown_names = [field for field, option in options.items() if not option.hidden]
+            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(shown_names)}"
             raise UsageError(f"{path}: unknown option {shown(key)}{hint}")
         if field in fields_set:
             raise UsageError(f"{path}: sets {field} twice; keep one")

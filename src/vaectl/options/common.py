@@ -69,7 +69,8 @@ ModelName = Annotated[
         panel=MODEL,
         metavar="NAME",
         aliases=("ae",),
-        help="Refuse a model of another family than this: WFVAE or CausalVAE.",
+        hidden=True,
+        help="Checked against the model: WFVAE or CausalVAE.",
     ),
 ]
 Device = Annotated[
@@ -117,7 +118,7 @@ SaveMemory = Annotated[
 ]
 TileOverlapFactor = Annotated[
     float | None,
-    Option(panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."),
+    Option(panel=MEMORY, metavar="X", least=0, most=1, hidden=True, help="No effect: tiles are exact."),
 ]
 
 RENDEZVOUS_TIMEOUT: float = 600

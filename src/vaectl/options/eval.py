@@ -133,9 +133,7 @@ class EvalOptions:
     ] = None
     fvd_method: Annotated[
         str,
-        Option(
-            panel=METRIC, metavar="NAME", read=read_fvd_method, help="Of published commands; there is only this one."
-        ),
+        Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
 
     json: Json = False
@@ -179,10 +177,10 @@ class EvalOptions:
             help="Clips that are decoded at once. (default: one for each core, 8 at most)",
         ),
     ] = None
-    mp: Annotated[bool, Option(panel=RUN, help="Of published commands; decoding is parallel anyway.")] = False
+    mp: Annotated[bool, Option(panel=RUN, hidden=True, help="No effect: decoding is always parallel.")] = False
     sample_fps: Annotated[
         float | None,
-        Option(panel=RUN, metavar="RATE", least=0, help="Of published commands; without effect."),
+        Option(panel=RUN, metavar="RATE", least=0, hidden=True, help="No effect: --sample-rate chooses frames."),
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None

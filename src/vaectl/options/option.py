@@ -39,6 +39,8 @@ class Option:
     """Turns a value as typed (or found in a file) into the field's type; raises `ValueError` where it cannot."""
     in_file: bool = True
     """Whether a configuration file may set it."""
+    hidden: bool = False
+    """Accepted, because published commands have it, but left out of help, completion and docs/cli.md."""
 
     positional: bool = False
     """Whether the value stands on the command line by itself, without the option's name."""

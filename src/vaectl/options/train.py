@@ -157,7 +157,8 @@ class TrainOptions:
         Path | None, place(OBJECTIVE, "Begin with the discriminator of this training checkpoint.")
     ] = None
     disc_cls: Annotated[
-        str | None, Option(panel=OBJECTIVE, metavar="NAME", help="Checked: the 3D PatchGAN of the published models.")
+        str | None,
+        Option(panel=OBJECTIVE, metavar="NAME", hidden=True, help="Checked: the 3D PatchGAN of the published models."),
     ] = None
 
     lr: Annotated[float, number(OPTIMIZER, "Learning rate of AdamW.")] = 1e-5
@@ -178,7 +179,9 @@ class TrainOptions:
     ] = None
     max_steps: Annotated[int | None, count(OPTIMIZER, "Steps after which to end. (default: by --epochs)")] = None
     seed: Annotated[int, Option(panel=OPTIMIZER, metavar="N", least=0, most=2**63 - 1, help="Of all chance.")] = 1234
-    find_unused_parameters: Annotated[bool, flag(OPTIMIZER, "Accepted; vaectl's models leave none unused.")] = False
+    find_unused_parameters: Annotated[
+        bool, Option(panel=OPTIMIZER, hidden=True, help="No effect: no parameter is unused.")
+    ] = False
 
     eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos to measure on. (default: no validation)")] = None
     eval_steps: Annotated[int, count(VALIDATION, "Steps from one validation to the next.")] = 1000
@@ -194,7 +197,8 @@ class TrainOptions:
         Option(
             panel=VALIDATION,
             aliases=("enable_tilintg",),
-            help="Accepted; validation runs piece by piece anyway, with the same numbers.",
+            hidden=True,
+            help="No effect: validation always runs in pieces, with the same numbers.",
         ),
     ] = False
 
