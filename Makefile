@@ -68,7 +68,7 @@ $(CLIP): | $(READY)
 	rm -rf build/samples
 
 $(REPORT): $(READY) $(CLIP) $(SOURCES)
-	$(BIN)/vaectl eval --real-video-dir $(CLIP) --ckpt builtin --report $@ --overwrite
+	$(BIN)/vaectl eval --real-video-dir $(CLIP) --model builtin --report $@ --overwrite
 
 $(DEMO): $(READY) $(CLIP) $(SOURCES)
 	$(BIN)/vaectl reconstruct --video-path $(CLIP) --rec-path $@ \

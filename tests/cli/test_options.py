@@ -38,7 +38,7 @@ def test_defaults_reconstruct_the_whole_clip_as_it_is():
         None,
         None,
     )
-    assert (options.device, options.dtype, options.ae_path, options.sample) == ("auto", "auto", None, False)
+    assert (options.device, options.dtype, options.model, options.sample) == ("auto", "auto", None, False)
 
 
 def test_every_option_has_a_help_text_and_values_have_a_metavar():

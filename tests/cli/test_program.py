@@ -129,7 +129,7 @@ def test_published_names_mean_the_same(run_options):
     options = run_options(
         "reconstruct", "--image_path", "a", "--rec_path", "b", "--from_pretrained", "c", "--short_size", "64"
     )
-    assert (str(options.video_path), str(options.ae_path), options.short_size) == ("a", "c", 64)
+    assert (str(options.video_path), str(options.model), options.short_size) == ("a", "c", 64)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from typer.core import TyperCommand
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError, shown
 from vaectl.memory import reuse_freed
-from vaectl.options import cli_name, options_of, parse
+from vaectl.options import cli_name, names_of, options_of, parse
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -127,7 +127,7 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
 
     options = {field: option for field, option in options_of(model).items() if option.in_file}
-    known = {name: field for field, option in options.items() for name in (field, *option.aliases)}
+    known = names_of(options)
     fields_set: dict[str, Any] = {}
     for key, value in values.items():
         field = known.get(key.replace("-", "_"))

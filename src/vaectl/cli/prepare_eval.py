@@ -15,7 +15,7 @@ EXAMPLES = """
 Examples:
   vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/
   vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/ \\
-    --ckpt model/ --num-frames 17 --sample-rate 2 --output-origin
+    --model model/ --num-frames 17 --sample-rate 2 --output-origin
   torchrun --nproc-per-node 8 -m vaectl prepare-eval --config prepare.toml
 """
 

@@ -50,19 +50,15 @@ def read_memory_size(value: Any) -> int:
     return parse_size(str(value))
 
 
+def model_path(help: str, *published: str) -> Option:
+    """Which model: `--model` in every command, and the names that its published script has."""
+    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_path, help=help)
+
+
+MODEL_PATH = "A model directory, or one weights file in it. (default: the built-in model)"
 Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace targets that exist.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 
-ModelPath = Annotated[
-    Path | None,
-    Option(
-        panel=MODEL,
-        metavar="PATH",
-        aliases=("from_pretrained",),
-        read=read_path,
-        help="A checkpoint, or its folder with config.json. (default: the built-in model)",
-    ),
-]
 ModelName = Annotated[
     str | None,
     Option(

@@ -25,6 +25,7 @@ from vaectl.options.common import (
     Overwrite,
     RendezvousTimeout,
     SaveMemory,
+    model_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -33,7 +34,7 @@ METRIC = "Metrics"
 """A panel of the help page."""
 
 BUILTIN = Path("builtin")
-"""What `--ckpt` calls the built-in model."""
+"""What `--model` calls the built-in model."""
 
 
 def read_metrics(value: Any) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class EvalOptions:
             panel=INPUT,
             metavar="PATH",
             read=read_path,
-            help="The generated clips: a folder that prepare-eval or another tool wrote, or a file. Or give --ckpt.",
+            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
         ),
     ] = None
     num_frames: Annotated[
@@ -147,15 +148,13 @@ class EvalOptions:
     ] = None
     overwrite: Overwrite = False
 
-    ckpt: Annotated[
+    model: Annotated[
         Path | None,
-        Option(
-            panel=MODEL,
-            metavar="PATH",
-            aliases=("from_pretrained",),
-            read=read_path,
-            help="Instead of --generated-video-dir: a checkpoint, or its folder with config.json, that the originals go"
-            " through in memory; builtin is the built-in model.",
+        model_path(
+            "Instead of --generated-video-dir: reconstruct the originals in memory with this model directory or weights"
+            " file; builtin is the built-in model.",
+            "ckpt",
+            "from_pretrained",
         ),
     ] = None
     device: Device = "auto"
@@ -188,9 +187,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         check_crop(self.resolution or RESOLUTION, self.crop_size)
-        if self.generated_video_dir is None and self.ckpt is None:
+        if self.generated_video_dir is None and self.model is None:
             raise ValueError(
-                "--generated-video-dir is missing; give it, or --ckpt with a model that the originals go through"
+                "--generated-video-dir is missing; give it, or --model to reconstruct the originals in memory"
             )
-        if self.generated_video_dir is not None and self.ckpt is not None:
-            raise ValueError("--ckpt excludes --generated-video-dir; give one or the other")
+        if self.generated_video_dir is not None and self.model is not None:
+            raise ValueError("--model excludes --generated-video-dir; give one or the other")

@@ -121,6 +121,11 @@ def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
     return f"{option}: {message}, not {shown(repr(detail['input']))}"
 
 
+def names_of(options: Mapping[str, Option]) -> dict[str, str]:
+    """The field of each name that a file may use: the field's own name, and those of published commands."""
+    return {name: field for field, option in options.items() for name in (field, *option.aliases)}
+
+
 def options_of(model: type[Any]) -> dict[str, Option]:
     """Each field of an options class with what the command line says about it, in the order of the help."""
     from typing import get_type_hints

@@ -21,6 +21,7 @@ from vaectl.options.clips import (
 from vaectl.options.common import (
     INPUT,
     MODEL,
+    MODEL_PATH,
     OUTPUT,
     RENDEZVOUS_TIMEOUT,
     Config,
@@ -31,11 +32,11 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     ModelName,
-    ModelPath,
     Overwrite,
     RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
+    model_path,
     read_frame_rate,
     read_path,
 )
@@ -85,7 +86,7 @@ class PrepareEvalOptions:
     overwrite: Overwrite = False
     json: Json = False
 
-    ckpt: ModelPath = None
+    model: Annotated[Path | None, model_path(MODEL_PATH, "ckpt", "from_pretrained")] = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "float32"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from vaectl.options.common import (
     INPUT,
     MODEL,
+    MODEL_PATH,
     OUTPUT,
     RUN,
     Config,
@@ -20,10 +21,10 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     ModelName,
-    ModelPath,
     Overwrite,
     SaveMemory,
     TileOverlapFactor,
+    model_path,
     read_frame_rate,
     read_path,
 )
@@ -87,7 +88,7 @@ class ReconstructOptions:
     overwrite: Overwrite = False
     json: Json = False
 
-    ae_path: ModelPath = None
+    model: Annotated[Path | None, model_path(MODEL_PATH, "ae_path", "from_pretrained")] = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "auto"

@@ -19,6 +19,7 @@ from vaectl.options.common import (
     Json,
     ModelName,
     RendezvousTimeout,
+    model_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -111,12 +112,13 @@ class TrainOptions:
     ] = 4
     strict: Annotated[bool, flag(DATA, "Stop at clips that cannot be read, instead of leaving them out.")] = False
 
-    model_config: Annotated[Path | None, place(MODEL, "Train from scratch: the config.json of a new model.")] = None
-    pretrained_model_name_or_path: Annotated[
-        Path | None, place(MODEL, "Or begin with the weights of this model directory.")
+    model: Annotated[
+        Path | None,
+        model_path("Start from the weights of this model directory.", "pretrained_model_name_or_path"),
     ] = None
+    model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
     ignore_mismatched_sizes: Annotated[
-        bool, flag(MODEL, "Leave weights new whose shape differs from the pretrained ones.")
+        bool, flag(MODEL, "Initialize weights at random where their shape is not that in --model.")
     ] = False
     freeze_encoder: Annotated[bool, flag(MODEL, "Train the decoder alone.")] = False
     model_name: ModelName = None

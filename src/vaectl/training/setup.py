@@ -64,7 +64,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     """
     device = choose_device(ranks.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
-    pretrained = checkpoint or options.pretrained_model_name_or_path
+    pretrained = checkpoint or options.model
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", note=progress.note)
         if checkpoint is None and options.model_config is not None:
@@ -76,7 +76,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         check_room(config, options.model_config)
         model = placed(build_model(config), device)
     else:
-        raise UsageError("what to train is missing: give --model-config, --pretrained-model-name-or-path or --recipe")
+        raise UsageError("what to train is missing: give --model, --model-config or --recipe")
     check_names(options, model.config)
     check_length("--num-frames", options.num_frames, model.config)
     return model.train()
