@@ -178,6 +178,24 @@ def test_a_run_of_an_earlier_version_names_its_model_otherwise(videos, tmp_path)
     assert json.loads((resumed.run / "options.json").read_text())["model"] == str(begun.checkpoint)
 
 
+@pytest.mark.parametrize("given", [{}, {"mix_precision": "bf16"}, {"mix_precision": "bfloat16"}])
+def test_a_run_that_recorded_bf16_resumes(videos, tmp_path, given):
+    first = run(videos, tmp_path, max_steps=1, mix_precision="bfloat16")
+    written_by_an_earlier_version(first.run, mix_precision="bf16")
+    listener = Listener()
+    command_line = {"exp_name": "vae", "resume_from_checkpoint": "latest", "max_steps": 2, **given}
+    resumed = run(videos, tmp_path, listener, **command_line)
+    assert (resumed.step, listener.warnings) == (2, [])
+    assert json.loads((resumed.run / "options.json").read_text())["mix_precision"] == "bfloat16"
+
+
+def test_a_run_that_recorded_bf16_does_not_become_float32(videos, tmp_path):
+    first = run(videos, tmp_path, max_steps=1, mix_precision="bfloat16")
+    written_by_an_earlier_version(first.run, mix_precision="bf16")
+    with pytest.raises(UsageError, match="--mix-precision is float32, not bfloat16;"):
+        run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=2, mix_precision="fp32")
+
+
 def test_a_published_training_checkpoint_gives_its_weights(videos, tmp_path):
     begun = run(videos, tmp_path, max_steps=1)
     model = load_model(begun.checkpoint, device="cpu")

@@ -160,7 +160,7 @@ def test_recomputed_activations_change_nothing(videos, tmp_path):
     assert lines(plain.run) == lines(again.run)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains(videos, tmp_path, precision):
     full = lines(run(videos, tmp_path, max_steps=2, exp_name="full").run)
     half = lines(run(videos, tmp_path, max_steps=2, mix_precision=precision).run)

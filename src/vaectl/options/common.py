@@ -43,6 +43,7 @@ def read_device(value: Any) -> str:
 
 
 def read_dtype(value: Any) -> Any:
+    """The name that PyTorch has for a precision; published commands say bf16."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
 
 
@@ -80,14 +81,15 @@ Device = Annotated[
     ),
 ]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
 Dtype = Annotated[
     DtypeName,
     Option(
         panel=MODEL,
         metavar="TYPE",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=DTYPES,
         read=read_dtype,
-        help="float32, bfloat16, float16; auto is bfloat16 on GPUs that have it, else float32.",
+        help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32.",
     ),
 ]
 

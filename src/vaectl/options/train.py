@@ -10,16 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from vaectl.errors import shown
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
+    DTYPES,
     MODEL,
     RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
     Debug,
     Device,
+    DtypeName,
     Json,
     ModelName,
     RendezvousTimeout,
     model_path,
+    read_dtype,
     read_path,
 )
 from vaectl.options.option import Option
@@ -42,10 +45,6 @@ def read_paths(value: Any) -> Any:
 
 def read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def read_precision(value: Any) -> Any:
-    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(str(value), value)
 
 
 def count(panel: str, help: str, least: int = 1, aliases: tuple[str, ...] = ()) -> Option:
@@ -124,13 +123,13 @@ class TrainOptions:
     model_name: ModelName = None
     device: Device = "auto"
     mix_precision: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"],
+        DtypeName,
         Option(
             panel=MODEL,
             metavar="TYPE",
-            choices=("auto", "bf16", "fp16", "fp32"),
-            read=read_precision,
-            help="Precision of the convolutions; auto is bf16 on GPUs that have it, else fp32.",
+            choices=DTYPES,
+            read=read_dtype,
+            help="Precision of the convolutions; auto: bfloat16 on GPUs that support it, else float32.",
         ),
     ] = "auto"
     gradient_checkpointing: Annotated[bool, flag(MODEL, "Compute activations twice to save memory.")] = False

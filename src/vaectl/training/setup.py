@@ -203,8 +203,7 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
         check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
         with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
             objective.discriminator.load_state_dict(weights)
-    precision = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[options.mix_precision]
-    return Trainer(model, objective, options, choose_dtype(precision, model.device), steps)
+    return Trainer(model, objective, options, choose_dtype(options.mix_precision, model.device), steps)
 
 
 def resume(
