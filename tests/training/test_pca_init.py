@@ -15,8 +15,8 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.wfvae import WFVAE
-from vaectl.training.linear_start import linear_start, principal_components, wavelet_blocks
 from vaectl.training.network import AutoEncoder
+from vaectl.training.pca_init import linear_start, principal_components, wavelet_blocks
 from vaectl.video.clip import batch_to_video
 
 SMALL = {**NANO, "latent_dim": 6, "base_channels": 24, "use_attention": False}
@@ -123,7 +123,7 @@ def test_the_command(tmp_path, videos):
     import json
 
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    run = [sys.executable, "-m", "vaectl.training.linear_start", str(tmp_path / "config.json"), str(tmp_path / "out")]
+    run = [sys.executable, "-m", "vaectl.training.pca_init", str(tmp_path / "config.json"), str(tmp_path / "out")]
     small = ["--video-path", str(videos), "--clips", "4", "--num-frames", "5", "--resolution", "32"]
     small += ["--crop-size", "16", "--sample-rate", "1"]
     done = subprocess.run([*run, *small], capture_output=True, text=True, timeout=120, check=False)

@@ -1,6 +1,6 @@
 """A new WF-VAE that begins as a linear transform of its clips, so that training only has to improve on that.
 
-    python -m vaectl.training.linear_start CONFIG TARGET --video-path VIDEOS [--video-path MORE]
+    python -m vaectl.training.pca_init CONFIG TARGET --video-path VIDEOS [--video-path MORE]
 
 A network with weights at random spends most of a short training on finding out what its wavelets know from the start.
 Here their coefficients are led straight through it, and each latent position begins as the principal components of its
@@ -278,7 +278,7 @@ def read_pairs(norm: nn.Module, conv: nn.Module, outputs: slice, count: int, dev
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vaectl.training.linear_start")
+    parser = argparse.ArgumentParser(prog="python -m vaectl.training.pca_init")
     parser.add_argument("config", type=Path, help="config.json of the new model")
     parser.add_argument("target", type=Path, help="the model directory to write")
     parser.add_argument("--video-path", type=Path, action="append", required=True, help="videos and images")
