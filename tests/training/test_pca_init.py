@@ -1,7 +1,8 @@
-"""A model that begins as a linear transform: what it gives before it has learnt anything."""
+"""PCA initialization: what a model gives before any training, and `vaectl train --init pca`."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -10,14 +11,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.runs import NANO
+from tests.jobs import Listener
+from tests.training.runs import NANO, lines, run, weights
+from tests.training.test_survival import ENVIRONMENT, MAIN, arguments
+from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
-from vaectl.models import build_model, load_model
+from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.wfvae import WFVAE
+from vaectl.progress import Silent
+from vaectl.training import pca_init
+from vaectl.training.chance import seed_of
+from vaectl.training.job import TrainResult
 from vaectl.training.network import AutoEncoder
-from vaectl.training.pca_init import linear_start, principal_components, wavelet_blocks
+from vaectl.training.pca_init import principal_components, wavelet_blocks
 from vaectl.video.clip import batch_to_video
+from vaectl.video.dataset import Sampling, Source, open_dataset
 
 SMALL = {**NANO, "latent_dim": 6, "base_channels": 24, "use_attention": False}
 SMALL |= {"encoder_energy_flow_hidden_size": 24, "decoder_energy_flow_hidden_size": 26}
@@ -47,7 +56,7 @@ def clips() -> Tensor:
 @pytest.fixture(scope="module")
 def started(clips: Tensor) -> WFVAE:
     model = model_of()
-    linear_start(model, clips)
+    pca_init.pca_init(model, clips)
     return model
 
 
@@ -106,31 +115,122 @@ def test_every_weight_that_matters_can_learn(started, clips):
         ({"base_channels": 16}, "base_channels and energy flows of 24 or more"),
         ({"encoder_energy_flow_hidden_size": 16}, "energy flows of 24 or more"),
         ({"latent_dim": 32}, "at least as many base_channels as latent channels"),
-        ({"base_channels": 32, "norm_type": "groupnorm", **FLOWS_32}, "4x8x8 with layernorm alone"),
+        ({"base_channels": 32, "norm_type": "groupnorm", **FLOWS_32}, "of 4x8x8 with norm_type layernorm"),
     ],
 )
 def test_models_that_it_does_not_fit(given, message, clips):
     with pytest.raises(UsageError, match=message):
-        linear_start(model_of(**given), clips)
+        pca_init.pca_init(model_of(**given), clips)
 
 
 def test_clips_without_content_are_refused(clips):
     with pytest.raises(VaectlError, match="not all the same"):
-        linear_start(model_of(), torch.zeros_like(clips))
+        pca_init.pca_init(model_of(), torch.zeros_like(clips))
 
 
-def test_the_command(tmp_path, videos):
-    import json
+CONFIG = {"model_config": "small.json", "lr": 0, "weight_decay": 0, "max_steps": 1, "init": "pca"}
 
-    (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    run = [sys.executable, "-m", "vaectl.training.pca_init", str(tmp_path / "config.json"), str(tmp_path / "out")]
-    small = ["--video-path", str(videos), "--clips", "4", "--num-frames", "5", "--resolution", "32"]
-    small += ["--crop-size", "16", "--sample-rate", "1"]
-    done = subprocess.run([*run, *small], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert load_model(tmp_path / "out").config.latent_channels == 6
-    again = subprocess.run([*run, *small], capture_output=True, text=True, timeout=120, check=False)
-    assert (again.returncode, again.stderr) == (
-        1,
-        f"error: {tmp_path / 'out'}: exists already; give another directory\n",
+
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer clips than a real run reads."""
+    monkeypatch.setattr(pca_init, "CLIPS", 20)
+
+
+@pytest.fixture
+def started_run(videos, tmp_path, few):
+    """Train a small model that has enough channels; by default without changing its weights."""
+
+    def train(**given: Any) -> TrainResult:
+        config = tmp_path / "small.json"
+        config.write_text(json.dumps(SMALL))
+        values = {**CONFIG, "model_config": str(config), **given}
+        return run(
+            videos, tmp_path, given.pop("listener", None), **{k: v for k, v in values.items() if k != "listener"}
+        )
+
+    return train
+
+
+def test_a_run_starts_from_the_components_of_its_clips(videos, started_run):
+    result = started_run(seed=1, crop_size=16, resolution=32)
+    torch.manual_seed(seed_of(1, "weights"))
+    expected = build_model(WFVAEConfig(**{name: value for name, value in SMALL.items() if name != "_class_name"}))
+    sampling = Sampling(5, 32, 16, 4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1)
+    data = open_dataset([Source(videos)], sampling, strict=True, progress=Silent())
+    pca_init.pca_init(expected, torch.stack([data.clip(number).frames for number in range(20)]))
+    for name, tensor in weights(result.checkpoint).items():
+        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+def test_the_seed_alone_decides_and_workers_do_not(started_run):
+    one, same, other = (
+        weights(started_run(exp_name=name, **given).checkpoint)
+        for name, given in {"a": {}, "b": {"num_workers": 1, "batch_size": 1}, "c": {"seed": 7}}.items()
     )
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(
+        one["encoder.mid.0.nin_shortcut.conv.weight"], other["encoder.mid.0.nin_shortcut.conv.weight"]
+    )
+
+
+def test_random_weights_are_the_default(started_run):
+    first, second = (started_run(exp_name=name, init=init) for name, init in (("a", "random"), ("b", None)))
+    assert all(
+        torch.equal(weights(first.checkpoint)[name], tensor) for name, tensor in weights(second.checkpoint).items()
+    )
+    assert weights(first.checkpoint)["encoder.mid.0.conv2.conv.weight"].any(), "PCA initialization sets this to zero"
+
+
+def test_a_resumed_run_keeps_its_weights(started_run, monkeypatch):
+    first = started_run(lr=1e-3)
+    monkeypatch.setattr(pca_init, "pca_init", lambda *_: pytest.fail("the weights were initialised once more"))
+    resumed = started_run(lr=1e-3, max_steps=2, resume_from_checkpoint="latest", model_config=None, init=None)
+    assert (first.step, resumed.step) == (1, 2)
+    assert json.loads((resumed.run / "options.json").read_text())["init"] == "pca"
+
+
+def test_reading_the_clips_is_reported(started_run):
+    listener = Listener()
+    started_run(listener=listener)
+    assert ("clips for --init pca", 20, 20) in listener.clips
+
+
+def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run):
+    """Each rank measures some of the clips, so the PSNR shows the weights of both."""
+    given = {"ema": True, "eval_video_path": str(videos), "eval_steps": 1}
+    alone = started_run(exp_name="alone", **given)
+    script = tmp_path / "few.py"
+    script.write_text(f"from vaectl.training import pca_init\npca_init.CLIPS = 20\n{MAIN}")
+    values = {**CONFIG, "model_config": tmp_path / "small.json", "batch_size": 1, "exp_name": "shared", **given}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script, "train"]
+    done = subprocess.run(
+        [*command, *arguments(videos, tmp_path, **values)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    shared, single = (lines(tmp_path / "results" / name, "validation.jsonl") for name in ("shared", "alone"))
+    assert shared[0]["ema_psnr"] == pytest.approx(single[0]["ema_psnr"], rel=1e-5)
+    start, other = (weights(alone.checkpoint), weights(tmp_path / "results" / "shared" / "latest"))
+    assert all(torch.equal(start[name], other[name]) for name in start)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--model m", "--init pca is for a new model, and --model gives the weights; leave out one of them"),
+        ("--pretrained_model_name_or_path m --model-config c", "--init pca is for a new model, and --model gives"),
+        ("", "what to train is missing: give --model, --model-config or --recipe"),
+        ("--recipe od-vae", "PCA initialization needs a WF-VAE, not a CausalVAEModel; leave out --init pca"),
+        (
+            "--recipe tiny",
+            "PCA initialization needs base_channels and energy flows of 24 or more; leave out --init pca",
+        ),
+        ("--model m --init linear", "--init: must be 'random' or 'pca', not 'linear'"),
+    ],
+)
+def test_what_it_does_not_fit_is_one_line(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--video-path", "none", "--device", "cpu", "--init", "pca", *words.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1

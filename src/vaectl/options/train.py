@@ -116,6 +116,15 @@ class TrainOptions:
         model_path("Start from the weights of this model directory.", "pretrained_model_name_or_path"),
     ] = None
     model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
+    init: Annotated[
+        Literal["random", "pca"],
+        Option(
+            panel=MODEL,
+            metavar="METHOD",
+            choices=("random", "pca"),
+            help="Initial weights of a new model: random, or pca of clips from --video-path (WF-VAE 4x8x8, layernorm).",
+        ),
+    ] = "random"
     ignore_mismatched_sizes: Annotated[
         bool, flag(MODEL, "Initialize weights at random where their shape is not that in --model.")
     ] = False
@@ -249,6 +258,8 @@ class TrainOptions:
             )
         if any(weight <= 0 for weight in self.video_weight):
             raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
+        if self.init == "pca" and self.model is not None:
+            raise ValueError("--init pca is for a new model, and --model gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
         crop = ("crop-size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
         for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
