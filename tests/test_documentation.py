@@ -10,7 +10,9 @@ from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
 from vaectl.options import options_of
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md")])
+PAGES = sorted(
+    [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md"), *(ROOT / "tools").rglob("*.md")]
+)
 HEADINGS = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
 
 

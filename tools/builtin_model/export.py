@@ -1,6 +1,6 @@
 """From a checkpoint of a training to a model that is handed out.
 
-    python -m vaectl.training.release CHECKPOINT TARGET --video-path VIDEOS [--video-path MORE]
+    python tools/builtin_model/export.py CHECKPOINT TARGET --video-path VIDEOS [--video-path MORE]
 
 Measures the latents on clips and writes their mean and deviation into config.json, for whoever trains on them; stores
 the weights in half precision, but the filters of the wavelets as they are. The state of the training stays behind.
@@ -72,7 +72,7 @@ def rounded(value: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vaectl.training.release")
+    parser = argparse.ArgumentParser(prog="python tools/builtin_model/export.py")
     parser.add_argument("checkpoint", type=Path, help="a model directory")
     parser.add_argument("target", type=Path, help="the new one")
     parser.add_argument("--video-path", type=Path, action="append", required=True, help="videos and images")

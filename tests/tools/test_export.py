@@ -9,14 +9,18 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from tools.builtin_model.export import measure_latents, release
 
+from tests.conftest import ROOT
 from tests.training.runs import NANO
+from tests.video.media import encode
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.vae import AnyVAE
-from vaectl.training.release import measure_latents, release
 from vaectl.video.clip import batch_to_video
+
+EXPORT = ROOT / "tools" / "builtin_model" / "export.py"
 
 
 @pytest.fixture
@@ -88,9 +92,12 @@ def test_weights_beyond_half_precision_are_refused(tmp_path, model, clips):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command(tmp_path, model, videos):
+def test_the_command(tmp_path, model):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    encode(videos / "a.mp4", 20)
     save_model(model, tmp_path / "best")
-    run = [sys.executable, "-m", "vaectl.training.release", str(tmp_path / "best"), str(tmp_path / "out")]
+    run = [sys.executable, str(EXPORT), str(tmp_path / "best"), str(tmp_path / "out")]
     small = ["--video-path", str(videos), "--clips", "3", "--num-frames", "5", "--resolution", "32"]
     done = subprocess.run([*run, *small], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
