@@ -1,4 +1,4 @@
-"""A checkpoint made ready to be handed out: statistics of its latents, half precision, nothing else."""
+"""A checkpoint exported as a model: statistics of its latents, half precision, nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tools.builtin_model.export import measure_latents, release
+from tools.builtin_model.export import export, measure_latents
 
 from tests.conftest import ROOT
 from tests.training.runs import NANO
@@ -49,10 +49,10 @@ def test_the_statistics_are_those_of_latents_drawn_from_the_posterior(model, cli
     torch.testing.assert_close(torch.tensor(deviations), values.std(1), rtol=0.05, atol=0)
 
 
-def test_a_release_is_a_model_with_its_statistics(tmp_path, model, clips):
+def test_an_export_is_a_model_with_its_statistics(tmp_path, model, clips):
     save_model(model, tmp_path / "best", metadata={"weights": "ema", "step": 90})
     (tmp_path / "best" / "training_state.pt").write_bytes(b"large")
-    release(tmp_path / "best", tmp_path / "out", clips)
+    export(tmp_path / "best", tmp_path / "out", clips)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "config.json",
         "diffusion_pytorch_model.safetensors",
@@ -72,7 +72,7 @@ def test_a_release_is_a_model_with_its_statistics(tmp_path, model, clips):
         model.get_buffer("decoder.inverse_wavelet_transform_out.h"),
     )
     with pytest.raises(UsageError, match="exists already"):
-        release(tmp_path / "best", tmp_path / "out", clips)
+        export(tmp_path / "best", tmp_path / "out", clips)
 
 
 def test_a_channel_that_is_always_the_same_is_refused(model, clips):
@@ -88,7 +88,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path, model, clips):
     state["decoder.conv_out.weight"] = state["decoder.conv_out.weight"] * 1e9
     save_model(model, tmp_path / "best", weights=state)
     with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensors: decoder\.conv_out\.weight"):
-        release(tmp_path / "best", tmp_path / "out", clips)
+        export(tmp_path / "best", tmp_path / "out", clips)
     assert not (tmp_path / "out").exists()
 
 
