@@ -21,11 +21,11 @@ Examples:
 
 
 def prepare_eval(options: PrepareEvalOptions) -> None:
-    """Send a folder of clips through a video auto-encoder, ready to be measured.
+    """Reconstruct a folder of clips with a video auto-encoder, for eval.
 
-    Each clip is brought to the published protocol: its first frames, the shorter side resized, the middle cut out. What
-    comes back is written without loss, and manifest.json tells how it was made. A run that was stopped goes on where it
-    was.
+    Follows the published protocol: take the first frames, resize the shorter side, crop the centre. Writes the
+    reconstructions without loss and records in manifest.json how they were made. A stopped run continues when started
+    again.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.evaluation.prepare import prepare

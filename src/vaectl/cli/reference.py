@@ -22,8 +22,8 @@ HEAD = """\
 Made from the options by `python -m vaectl.cli.reference > docs/cli.md`.
 
 Every option also works with underscores. `--no-...` switches off a flag that a file sets. Options in a file
-(`--config`, TOML or JSON) have the same names; the command line wins. The names and options of published scripts are
-accepted too: [published-scripts.md](published-scripts.md) lists them.
+(`--config`, TOML or JSON) have the same names; the command line overrides them. The names and options of published
+scripts are accepted too: [published-scripts.md](published-scripts.md) lists them.
 """
 
 

@@ -57,7 +57,7 @@ def model_path(help: str, *published: str) -> Option:
 
 
 MODEL_PATH = "A model directory, or one weights file in it. (default: the built-in model)"
-Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace targets that exist.")]
+Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace existing files.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 
 ModelName = Annotated[
@@ -98,7 +98,7 @@ EnableTiling = Annotated[
     Option(
         panel=MEMORY,
         aliases=("enable_tilintg",),
-        help="Run the model tile by tile, within the memory limit; the result is the same.",
+        help="Run the model in tiles, within the memory limit; the result is the same.",
     ),
 ]
 MemoryLimit = Annotated[
@@ -107,12 +107,12 @@ MemoryLimit = Annotated[
         panel=MEMORY,
         metavar="SIZE",
         read=read_memory_size,
-        help="Most memory to take, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+        help="Memory limit, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
         "(default: nine tenths of what is free)",
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Take little memory, at no more than about twice the time. Implies tiling.")
+    bool, Option(panel=MEMORY, help="Use little memory, at up to about twice the time. Implies tiling.")
 ]
 TileOverlapFactor = Annotated[
     float | None,
@@ -128,7 +128,7 @@ RendezvousTimeout = Annotated[
         metavar="SECONDS",
         least=1,
         most=10**6,
-        help="Under torchrun: how long to wait for the other processes to start.",
+        help="Under torchrun: wait this long for the other processes to start.",
     ),
 ]
 
@@ -139,7 +139,7 @@ Config = Annotated[
         metavar="FILE",
         read=read_path,
         in_file=False,
-        help="TOML or JSON file of options; the command line wins.",
+        help="TOML or JSON file of options; the command line overrides it.",
     ),
 ]
 Debug = Annotated[bool, Option(panel=RUN, in_file=False, help="Show the traceback of an error.")]

@@ -94,14 +94,15 @@ class EvalOptions:
         int | None,
         _from_manifest(
             "PIXELS",
-            "Then cut this square from the middle; 0: the whole frame. (default: as prepared, else the resolution)",
+            "Then crop this square from the centre; 0: the whole frame. (default: as prepared, else the resolution)",
             0,
             16384,
         ),
     ] = None
     subset_size: SubsetSize = 0
     allow_missing: Annotated[
-        bool, Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared; say how many.")
+        bool,
+        Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared, and report how many."),
     ] = False
 
     metric: Annotated[
@@ -112,7 +113,7 @@ class EvalOptions:
             choices=tuple(METRICS),
             many=True,
             read=read_metrics,
-            help=f"Of {', '.join(METRICS)}; repeat it, or put commas between.",
+            help=f"{', '.join(METRICS)}; separate several by commas, or repeat the option.",
         ),
     ] = DEFAULT
     lpips_net: Annotated[
@@ -125,7 +126,7 @@ class EvalOptions:
             panel=METRIC,
             metavar="FILE",
             read=read_path,
-            help="Its weights. (default: alex is in the package, vgg is downloaded)",
+            help="The weights of --lpips-net. (default: alex is in the package, vgg is downloaded)",
         ),
     ] = None
     fvd_detector: Annotated[
@@ -140,11 +141,13 @@ class EvalOptions:
     json: Json = False
     csv: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number: a row for each clip and frame."),
+        Option(
+            panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number, one row for each clip and frame."
+        ),
     ] = None
     report: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a page to look at: .html, all in one file."),
+        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a report: one self-contained .html file."),
     ] = None
     overwrite: Overwrite = False
 
@@ -159,21 +162,23 @@ class EvalOptions:
     ] = None
     device: Device = "auto"
     dtype: Dtype = "float32"
-    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    sample: Annotated[
+        bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
+    ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
     save_memory: SaveMemory = False
 
-    batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips that are measured at once.")] = 1
+    batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips to measure at once.")] = 1
     num_workers: Annotated[
         int | None,
         Option(
             panel=RUN,
             metavar="N",
             least=0,
-            help="Clips that are decoded at once. (default: one for each core, 8 at most)",
+            help="Clips to decode at once. (default: one for each core, 8 at most)",
         ),
     ] = None
     mp: Annotated[bool, Option(panel=RUN, hidden=True, help="No effect: decoding is always parallel.")] = False
