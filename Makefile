@@ -46,9 +46,9 @@ bench: $(READY) $(CLIP)  ## run all benchmarks
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 train-data: $(READY)  ## fetch what the built-in model is trained on into .train-data/ (needs Debian)
-	PYTHON=$(CURDIR)/$(BIN)/python src/vaectl/models/builtin/training/fetch-data.sh .train-data
+	PYTHON=$(CURDIR)/$(BIN)/python tools/builtin_model/fetch-data.sh .train-data
 	rm -rf .train-data/small
-	$(BIN)/python src/vaectl/models/builtin/training/shrink.py .train-data .train-data/small
+	$(BIN)/python tools/builtin_model/shrink.py .train-data .train-data/small
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .samples .train-data build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -68,7 +68,7 @@ $(CLIP): | $(READY)
 	rm -rf build/samples
 
 $(REPORT): $(READY) $(CLIP) $(SOURCES)
-	$(BIN)/vaectl eval --real-video-dir $(CLIP) --ckpt builtin --report $@ --overwrite
+	$(BIN)/vaectl eval --real-video-dir $(CLIP) --model builtin --report $@ --overwrite
 
 $(DEMO): $(READY) $(CLIP) $(SOURCES)
 	$(BIN)/vaectl reconstruct --video-path $(CLIP) --rec-path $@ \

@@ -1,6 +1,6 @@
 """A model beside the best linear transform that keeps as many numbers: the least that a trained model has to beat.
 
-    python benchmarks/linear_bar.py [--ckpt DIRECTORY] [--num-frames 33] [--resolution 256] [--train-path TREE ...]
+    python benchmarks/linear_bar.py [--model DIRECTORY] [--num-frames 33] [--resolution 256] [--train-path TREE ...]
         [--markdown] [CLIP ...]
 
 The linear transform is a principal component analysis (PCA) of blocks of pixels, one block for each position of the
@@ -140,7 +140,7 @@ def row(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> list[str]:
 
 
 def rows(arguments: argparse.Namespace, progress: Progress) -> Iterator[list[str]]:
-    model = open_model(arguments.ckpt, arguments.device, "float32", Limits())
+    model = open_model(arguments.model, arguments.device, "float32", Limits())
     config = model.config
     grid = Grid(config.latent_channels, config.time_compression, config.space_compression)
     clips = {path: read(path, grid, arguments.num_frames, arguments.resolution) for path in arguments.clips}
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     samples = Path(__file__).parent.parent / ".samples"
     parser.add_argument("clips", nargs="*", type=Path, default=[samples / f"{name}.mp4" for name in CLIPS])
-    parser.add_argument("--ckpt", type=Path, help="a model directory; without it the built-in model")
+    parser.add_argument("--model", type=Path, help="a model directory; without it the built-in model")
     parser.add_argument("--num-frames", type=int, default=33)
     parser.add_argument("--resolution", type=int, default=256, help="of the square; 0: as the file has it")
     parser.add_argument("--train-path", nargs="+", type=Path, help="videos and images to fit one more transform on")

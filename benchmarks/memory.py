@@ -86,7 +86,7 @@ def reconstruct(folder: Path, frames: int, width: int, height: int, options: Ite
     if not clip.is_file():
         write_clip(clip, frames, width, height)
     line = [sys.executable, "-m", "vaectl", "reconstruct", "--video-path", clip, "--rec-path", folder / "made.mp4"]
-    line += ["--ae-path", folder / "model", "--device", "cpu", "--overwrite", "--json", *options]
+    line += ["--model", folder / "model", "--device", "cpu", "--overwrite", "--json", *options]
     told = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {"peak": told["peak_memory"], "seconds": told["seconds"]}
 

@@ -104,9 +104,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         save_model(build_model(WF_VAE_S), Path(folder) / "model")
-        options = replace(
-            PLAIN, pretrained_model_name_or_path=Path(folder) / "model", ckpt_dir=Path(folder), max_steps=8
-        )
+        options = replace(PLAIN, model=Path(folder) / "model", ckpt_dir=Path(folder), max_steps=8)
         result = train(options, Silent())
     print(f"a run of {result.step} steps with two data workers: {result.waiting:.1%} of it waiting for clips")
 

@@ -112,8 +112,8 @@ def test_the_whole_frames_of_a_truncated_file_can_be_had(here, capfd):
         ("--video-path clip.mp4 --rec-path out.mp4 --short-size 64 --width 64", "--short-size excludes"),
         ("--video-path clip.mp4 --rec-path out.mp4 --start 4", "clip.mp4 has 4 frames"),
         ("--video-path clip.mp4 --rec-path out.mp4 --config bad.toml", "bad.toml: unknown option num_frame;"),
-        ("--video-path clip.mp4 --rec-path out.mp4 --ae-path nope", "nope: no such file or directory"),
-        ("--video-path clip.mp4 --rec-path out.mp4 --ae-path empty", "empty: holds no config.json"),
+        ("--video-path clip.mp4 --rec-path out.mp4 --model nope", "nope: no such file or directory"),
+        ("--video-path clip.mp4 --rec-path out.mp4 --model empty", "empty: holds no config.json"),
         ("--video-path= --rec-path out.mp4", "--video-path: the path is empty"),
         ("--video-path clip.mp4 --rec-path=", "--rec-path: the path is empty"),
     ],
@@ -222,7 +222,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_model_that_cannot_be_used(refused, model, capfd, fault):
     spoil, said = BAD_MODELS[fault]
     spoil(model)
-    arguments = ["--video-path", "clip.mp4", "--rec-path", "out.mp4", "--ae-path", "model"]
+    arguments = ["--video-path", "clip.mp4", "--rec-path", "out.mp4", "--model", "model"]
     code = main(["reconstruct", *arguments])
     assert code in (1, 2)
     capfd.readouterr()

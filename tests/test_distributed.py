@@ -18,7 +18,7 @@ from vaectl.cli.app import main
 from vaectl.errors import UsageError
 from vaectl.progress import Silent
 
-EVAL = "--ckpt builtin --num-frames 3 --resolution 32 --metric psnr --device cpu"
+EVAL = "--model builtin --num-frames 3 --resolution 32 --metric psnr --device cpu"
 MAIN = "from vaectl.cli.app import main; sys.exit(main())"
 COMMANDS = {
     "eval": ["eval", "--real-video-dir", "v", *EVAL.split()],

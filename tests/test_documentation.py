@@ -10,7 +10,9 @@ from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
 from vaectl.options import options_of
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md")])
+PAGES = sorted(
+    [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md"), *(ROOT / "tools").rglob("*.md")]
+)
 HEADINGS = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
 
 
@@ -88,7 +90,31 @@ def test_every_published_flag_is_taken_and_told(command):
     (section,) = (part for part in page.split("\n## ") if f"`vaectl {command}`\n" in part)
     first_cells = "".join(line.split(" | ")[0] for line in section.splitlines() if line.startswith("|"))
     published = set(PUBLISHED[command].split())
-    assert set(re.findall(r"`(--\w+)`", first_cells)) == published
+    hidden = documented_as_hidden(command)
+    listed = set(re.findall(r"`(--\w+)`", first_cells))
+    assert listed.isdisjoint(hidden)
+    assert published <= listed | hidden
+    assert listed <= published
+    options = options_of(model_of(command)).items()
+    assert published <= {f"--{name}" for field, option in options for name in (field, *option.aliases)}
+
+
+@pytest.mark.parametrize("command", PUBLISHED)
+def test_the_table_of_hidden_options_is_complete(command):
+    options = options_of(model_of(command)).items()
+    hidden = {f"--{name}" for field, option in options if option.hidden for name in (field, *option.aliases)}
+    assert documented_as_hidden(command) == hidden
+
+
+def model_of(command: str) -> type:
     (model,) = (model for function, model, _ in COMMANDS if function.__name__.replace("_", "-") == command)
-    known = {f"--{name}" for field, option in options_of(model).items() for name in (field, *option.aliases)}
-    assert published <= known
+    return model
+
+
+def documented_as_hidden(command: str) -> set[str]:
+    """The flags that the table of hidden options lists for a command."""
+    page = (ROOT / "docs" / "published-scripts.md").read_text()
+    _, _, section = page.partition("\n## Options that only published commands need\n")
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    flags = " ".join(flags for flags, commands, _ in rows if command in commands.split(", "))
+    return set(re.findall(r"`(--\w+)`", flags))

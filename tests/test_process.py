@@ -162,8 +162,8 @@ def public() -> Iterator[Path]:
         ("--video-path closed/a.mp4 --rec-path out.mp4", 2, "closed/a.mp4: Permission denied; check the path"),
         ("--video-path clip.mp4 --rec-path closed/a.mp4", 2, "closed/a.mp4: Permission denied; check the path"),
         ("--video-path clip.mp4 --rec-path fixed/a.mp4", 2, "fixed/a.mp4: cannot write there (Permission denied)"),
-        ("--video-path clip.mp4 --rec-path out.mp4 --ae-path closed", 2, "closed/config.json: no permission to read"),
-        ("--video-path clip.mp4 --rec-path out.mp4 --ae-path model", 2, f"model/{WEIGHTS}.safetensors: no permission"),
+        ("--video-path clip.mp4 --rec-path out.mp4 --model closed", 2, "closed/config.json: no permission to read"),
+        ("--video-path clip.mp4 --rec-path out.mp4 --model model", 2, f"model/{WEIGHTS}.safetensors: no permission"),
     ],
 )
 def test_what_may_not_be_touched(public, arguments, status, said):

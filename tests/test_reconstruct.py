@@ -192,7 +192,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_what_it_gives_in_one_go(clip
     assert not model.streams
     save_model(model, tmp_path / "model")
     monkeypatch.setattr(engine, "piece_frames", lambda *_: 4)
-    result = run_one(clip, tmp_path / "out.mkv", num_frames=7, width=32, lossless=True, ae_path=tmp_path / "model")
+    result = run_one(clip, tmp_path / "out.mkv", num_frames=7, width=32, lossless=True, model=tmp_path / "model")
     given = resize(read_video(clip, num_frames=7).frames, 32, 24)
     expected = to_frames(model.reconstruct(given.float().div(127.5).sub(1).transpose(0, 1)[None]))
     assert torch.equal(read_video(tmp_path / "out.mkv").frames, expected)

@@ -80,7 +80,7 @@ def whole_clip_model(tmp_path_factory):
 
 @pytest.mark.parametrize("options", [{"enable_tiling": True}, {"save_memory": True}, {"memory_limit": "least"}])
 def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip, tmp_path, whole_clip_model, options):
-    model = {"ae_path": whole_clip_model, "num_frames": 6, "width": 64}
+    model = {"model": whole_clip_model, "num_frames": 6, "width": 64}
     if "memory_limit" in options:
         options = {"memory_limit": least(clip, tmp_path, **model)}
     listener = Listener()
@@ -104,7 +104,7 @@ def test_a_disk_without_room_for_the_stages_is_told_before_they_begin(clip, tmp_
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 2**20))
     with pytest.raises(VaectlError, match=r"has 1 MiB free, and the clip takes .* set TMPDIR to another folder"):
-        run(clip, tmp_path / "a.mp4", ae_path=whole_clip_model, num_frames=5, save_memory=True)
+        run(clip, tmp_path / "a.mp4", model=whole_clip_model, num_frames=5, save_memory=True)
     assert files(tmp_path) == {}
 
 

@@ -84,7 +84,7 @@ def test_writing_in_prepare_eval(clips: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_eval(clips: Path, trouble: str) -> None:
     options = EvalOptions(
-        real_video_dir=clips, ckpt=Path("builtin"), num_frames=5, resolution=32, device="cpu", metric=("psnr",)
+        real_video_dir=clips, model=Path("builtin"), num_frames=5, resolution=32, device="cpu", metric=("psnr",)
     )
     evaluation = evaluate(options, Listener())
     assert [clip.name for clip in evaluation.clips] == ["a", "c"]

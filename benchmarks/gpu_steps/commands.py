@@ -79,7 +79,7 @@ def reconstruct(context: Context, place: Path, options: tuple[str, ...] = (), dt
 def evaluate(context: Context, place: Path) -> Values:
     metrics = ("psnr", "ssim", "lpips") if find_spec("lpips") else ("psnr", "ssim")
     size = ("--num-frames", 5, "--resolution", 32) if context.tiny else ("--num-frames", 33, "--resolution", 256)
-    common = ("eval", "--real-video-dir", CLIP, "--ckpt", "builtin", *size, *(f"--metric={name}" for name in metrics))
+    common = ("eval", "--real-video-dir", CLIP, "--model", "builtin", *size, *(f"--metric={name}" for name in metrics))
     made, expected = (
         {name: value["mean"] for name, value in vaectl(*common, "--device", device)["summary"].items()}
         for device in (str(context.device), "cpu")

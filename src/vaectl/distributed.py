@@ -239,7 +239,10 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     import torch.distributed as dist
 
     for tensor in tensors:
-        dist.broadcast(tensor, src=0)
+        values = tensor.contiguous()  # weights of convolutions may be in channels_last order
+        dist.broadcast(values, src=0)
+        if values is not tensor:
+            tensor.copy_(values)
 
 
 def any_rank(flags: Sequence[bool]) -> list[bool]:

@@ -85,7 +85,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     pairs = plan_output_paths(options)
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
-    model = open_model(options.ae_path, options.device, options.dtype, limits, options.model_name, progress)
+    model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
     results = []
     for source, target in pairs:
         try:
@@ -107,7 +107,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         str(model.device),
         str(model.dtype).removeprefix("torch."),
         time.monotonic() - begun,
-        "built-in model" if options.ae_path is None else str(options.ae_path),
+        "built-in model" if options.model is None else str(options.model),
     )
     if any(clip.error is None for clip in result.clips):
         write_record(options, result, progress)

@@ -76,7 +76,7 @@ def test_metrics_can_be_a_list_in_a_file(job, tmp_path):
         'metric = ["flicker", "psnr"]\nreal_video_dir = "in"\nfrom_pretrained = "model"'
     )
     options = options_of(job, ["eval", "--config", str(tmp_path / "eval.toml")])
-    assert (options.metric, options.ckpt) == (("flicker", "psnr"), Path("model"))
+    assert (options.metric, options.model) == (("flicker", "psnr"), Path("model"))
 
 
 def test_the_defaults_are_left_to_what_was_prepared(job):
@@ -89,8 +89,8 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
     ("arguments", "said"),
     [
         (["eval"], "--real-video-dir is missing"),
-        (PATHS[:3], "--generated-video-dir is missing; give it, or --ckpt"),
-        ([*PATHS, "--ckpt", "model"], "--ckpt excludes --generated-video-dir; give one or the other"),
+        (PATHS[:3], "--generated-video-dir is missing; give it, or --model"),
+        ([*PATHS, "--model", "model"], "--model excludes --generated-video-dir; give one or the other"),
         ([*PATHS, "--metric", "pnsr"], "--metric: there is no metric 'pnsr'; did you mean psnr?"),
         ([*PATHS, "--metric", "psnr,"], "--metric: there is no metric ''; there are psnr, "),
         ([*PATHS, "--fvd_method", "videogpt"], "--fvd-method: only styleganv is there"),

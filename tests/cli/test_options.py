@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from vaectl.cli.app import main
 from vaectl.cli.derive import resolve
 from vaectl.errors import UsageError
-from vaectl.options import ReconstructOptions, dump, options_of, parse
+from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, dump, options_of, parse
+from vaectl.options.train import TrainOptions
 
 PATHS = {"video_path": "in.mp4", "rec_path": "out.mp4"}
 
@@ -38,7 +39,7 @@ def test_defaults_reconstruct_the_whole_clip_as_it_is():
         None,
         None,
     )
-    assert (options.device, options.dtype, options.ae_path, options.sample) == ("auto", "auto", None, False)
+    assert (options.device, options.dtype, options.model, options.sample) == ("auto", "auto", None, False)
 
 
 def test_every_option_has_a_help_text_and_values_have_a_metavar():
@@ -69,8 +70,14 @@ def test_any_frame_rate_survives_being_written_and_read(rate):
 @pytest.mark.parametrize(
     ("typed", "meant"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16"), ("auto", "auto")]
 )
-def test_dtypes_have_short_spellings(typed, meant):
+def test_every_precision_option_accepts_the_published_spelling(typed, meant):
+    evaluate = {"real_video_dir": "in", "generated_video_dir": "out", "dtype": typed}
     assert parsed(dtype=typed).dtype == meant
+    assert parse(PrepareEvalOptions, evaluate).dtype == meant
+    assert parse(EvalOptions, evaluate).dtype == meant
+    training = parse(TrainOptions, {"video_path": "in", "mix_precision": typed})
+    assert training.mix_precision == meant
+    assert dump(training)["mix_precision"] == meant
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])

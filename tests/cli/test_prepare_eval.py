@@ -52,7 +52,7 @@ def test_a_published_command_line_is_taken_as_it_is(job, dashes, ckpt):
     if dashes:
         words = [word.replace("_", "-") if word.startswith("--") else word for word in words]
     options = options_of(job, ["prepare-eval", *words])
-    assert (options.real_video_dir, options.generated_video_dir, options.ckpt) == (
+    assert (options.real_video_dir, options.generated_video_dir, options.model) == (
         Path("in"),
         Path("out"),
         Path("model"),

@@ -86,6 +86,21 @@ def test_help_shows_panels_every_option_once_and_examples(vaectl):
     assert "  vaectl reconstruct --video-path clip.mp4 --rec-path rec.mp4\n" in page
 
 
+@pytest.mark.parametrize(
+    ("command", "hidden"),
+    [
+        ("train", ["--disc-cls", "--find-unused-parameters", "--enable-tiling", "--model-name"]),
+        ("reconstruct", ["--tile-overlap-factor", "--model-name"]),
+        ("prepare-eval", ["--tile-overlap-factor", "--model-name"]),
+        ("eval", ["--fvd-method", "--mp", "--sample-fps"]),
+    ],
+)
+def test_help_leaves_out_what_only_published_commands_need(vaectl, command, hidden):
+    page = vaectl(command, "--help").stdout
+    assert [name for name in hidden if f"{name} " in page] == []
+    assert "--seed N" in page  # so that the names above would be found
+
+
 def test_no_command_means_help(vaectl):
     done = vaectl()
     assert (done.returncode, done.stdout) == (0, vaectl("--help").stdout)
@@ -114,7 +129,7 @@ def test_published_names_mean_the_same(run_options):
     options = run_options(
         "reconstruct", "--image_path", "a", "--rec_path", "b", "--from_pretrained", "c", "--short_size", "64"
     )
-    assert (str(options.video_path), str(options.ae_path), options.short_size) == ("a", "c", 64)
+    assert (str(options.video_path), str(options.model), options.short_size) == ("a", "c", 64)
 
 
 @pytest.mark.parametrize(

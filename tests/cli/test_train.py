@@ -44,7 +44,10 @@ def test_paths_and_weights_may_be_repeated():
         ({}, "--video-path is missing"),
         ({"video_path": ["a"], "lr": "fast"}, "--lr: must be a valid number, not 'fast'"),
         ({"video_path": ["a"], "lr": "-1"}, "--lr: must be at least 0"),
-        ({"video_path": ["a"], "mix_precision": "bf8"}, "--mix-precision: must be 'auto', 'bf16', 'fp16' or 'fp32'"),
+        (
+            {"video_path": ["a"], "mix_precision": "bf8"},
+            "--mix-precision: must be 'auto', 'float32', 'bfloat16' or 'float16', not 'bf8'",
+        ),
         ({"video_path": ["a"], "video_weight": ["0"]}, "--video-weight must be above 0"),
     ],
 )

@@ -173,7 +173,7 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
         Listener(),
     )
     two = run(real, tmp_path / "out", num_frames=None, resolution=None, metric=("psnr", "ssim"))
-    one = run(real, ckpt=Path("builtin"), metric=("psnr", "ssim"), **{**MODEL, **options})
+    one = run(real, model=Path("builtin"), metric=("psnr", "ssim"), **{**MODEL, **options})
     of_origin = run(tmp_path / "out" / "origin", tmp_path / "out", metric=("psnr", "ssim"), num_frames=5)
     assert len(one.clips) == 3
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
@@ -194,7 +194,7 @@ def test_a_lack_of_memory_is_told_for_every_clip(clips, monkeypatch):
     original = engine.Tiles.encode
     monkeypatch.setattr(engine.Tiles, "encode", encode)
     listener = Listener()
-    result = run(clips[0], None, listener, ckpt=Path("builtin"), enable_tiling=True)
+    result = run(clips[0], None, listener, model=Path("builtin"), enable_tiling=True)
     assert [warning.rpartition(";")[2][:22] for warning in listener.warnings] == [" tried once more withi"]
     assert len(calls) == len(result.clips) + 1
 

@@ -25,7 +25,7 @@ MANIFEST_OF_THREE = Manifest(
     {"vaectl": "1"},
     ManifestModel(None, "WFVAEModel", "ab" * 32, "cpu", "float32"),
     ClipProtocol(33, 1, 256, None),
-    {"sample": False, "ckpt": None},
+    {"sample": False, "model": None},
     "/real",
     CLIPS,
 )

@@ -325,7 +325,7 @@ def test_a_run_that_was_stopped_keeps_what_is_finished(here, monkeypatch):
         ({"crop_size": 0}, "--crop-size 24 (now 0)"),
         ({"sample": True, "seed": 2}, "--sample off (now with --seed 2)"),
         ({"sample_rate": 2, "resolution": 32}, "--sample-rate 1 (now 2), --resolution 24 (now 32)"),
-        ({"dtype": "bfloat16"}, "was prepared with --ckpt and --dtype built-in in float32 with"),
+        ({"dtype": "bfloat16"}, "was prepared with --model and --dtype built-in in float32 with"),
         ({"format": "mp4"}, "--format mkv (now mp4)"),
         ({"sample_fps": Fraction(30)}, "--sample-fps of the source (now 30)"),
         ({"real_video_dir": Path("in/deep")}, "--real-video-dir"),
@@ -352,7 +352,7 @@ def test_another_model_is_refused(here):
     model = load_model(device="cpu", dtype="float32")
     save_model(model, "copy")
     with pytest.raises(UsageError, match=r"built-in in float32 with SHA-256 (\w{8})… \(now copy in .* \1…\)"):
-        run(ckpt=Path("copy"))
+        run(model=Path("copy"))
     next(model.parameters())[0] += 1
     save_model(model, "copy")
     assert fingerprint(load_model("copy", device="cpu")) != read_manifest(Path("out")).model.fingerprint
@@ -420,7 +420,7 @@ def test_a_folder_named_origin_cannot_be_mirrored(here):
         ({"real_video_dir": Path("pictures")}, "pictures: holds no videos of more than one frame; pass --num-frames 1"),
         ({"generated_video_dir": Path("in/notes.txt")}, r"in/notes\.txt: is a file, but in is a folder"),
         ({"generated_video_dir": Path("in/notes.txt/out")}, r"in/notes\.txt/out: cannot write there"),
-        ({"ckpt": Path("nowhere")}, "nowhere: no such file or directory"),
+        ({"model": Path("nowhere")}, "nowhere: no such file or directory"),
         (
             {"model_name": "CausalVAE"},
             "--model-name CausalVAE: the built-in model is a WFVAEModel; leave the option out",
@@ -446,11 +446,11 @@ def test_the_published_name_of_the_family_is_checked(here, name):
 def test_a_model_that_looks_at_the_whole_clip_gives_what_it_gives_in_one_go(here):
     model = synthetic_model(load_reference("causalvae_class_defaults_narrow").config)
     save_model(model, "model")
-    run(ckpt=Path("model"), model_name="CausalVAE", subset_size=2)
+    run(model=Path("model"), model_name="CausalVAE", subset_size=2)
     clip = read_clip(Path("in/a.mp4"), protocol_of(options()))
     assert torch.equal(frames_of("out/a.mp4.mkv"), to_frames(model.reconstruct(clip.video())))
     run(
-        ckpt=Path("model"),
+        model=Path("model"),
         model_name="CausalVAE",
         subset_size=2,
         enable_tiling=True,

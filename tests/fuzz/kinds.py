@@ -191,7 +191,7 @@ def attempt_config(whole: Path, here: Path, rng: Random) -> None:
 NEEDED: dict[type, dict[str, object]] = {
     ReconstructOptions: {"video_path": "a.mp4", "rec_path": "b.mp4"},
     PrepareEvalOptions: {"real_video_dir": "a", "generated_video_dir": "b"},
-    EvalOptions: {"real_video_dir": "a", "ckpt": "builtin"},
+    EvalOptions: {"real_video_dir": "a", "model": "builtin"},
     TrainOptions: {"video_path": ("v",)},
 }
 """What each command cannot do without, as typed."""
@@ -214,7 +214,7 @@ def make_manifests(folder: Path) -> None:
             (folder / name / f"{clip}.mkv").write_bytes(b"clip")
     clips = tuple(ManifestClip(name, f"{name}.mkv", (4, 2), f"{name}.mkv") for name in "abc")
     model = ManifestModel(None, "WFVAEModel", "ab" * 32, "cpu", "float32")
-    options = {"sample": False, "ckpt": None, "format": "mkv", "subset_size": 0}
+    options = {"sample": False, "model": None, "format": "mkv", "subset_size": 0}
     manifest = Manifest({"vaectl": "1"}, model, ClipProtocol(33, 1, 256, 256), options, "/real", clips)
     write_manifest(folder / "generated", manifest)
     with open_journal(folder / "generated", 0) as journal:

@@ -133,7 +133,7 @@ def test_a_process_takes_what_was_planned(name, place, most):
 def test_a_run_stays_within_its_limit(model, tmp_path):
     clip = encode(tmp_path / "clip.mp4", 5, size=(96, 96))
     save_model(model, tmp_path / "model")
-    line = f"-m vaectl reconstruct --video-path {clip} --rec-path out.mp4 --ae-path model --device cpu --json"
+    line = f"-m vaectl reconstruct --video-path {clip} --rec-path out.mp4 --model model --device cpu --json"
 
     def vaectl(limit: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -49,7 +49,7 @@ PLAIN = {
 def options(videos: Path, here: Path, **given: Any) -> TrainOptions:
     """As the command line would resolve them: a new model in the folder `here`, unless `given` says otherwise."""
     values: dict[str, Any] = {"video_path": str(videos), "ckpt_dir": str(here / "results"), **given}
-    if not {"pretrained_model_name_or_path", "resume_from_checkpoint", "model_config"} & set(values):
+    if not {"model", "resume_from_checkpoint", "model_config"} & set(values):
         values["model_config"] = str(nano(here))
     values = {name: value for name, value in values.items() if value is not None}
     return parse(TrainOptions, {**PLAIN, **underlying(values), **values})

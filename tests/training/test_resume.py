@@ -155,6 +155,47 @@ def test_a_run_may_begin_anew_with_the_weights_and_the_optimizer_of_another(vide
     assert [line["step"] for line in lines(again.run)] == [1, 2]
 
 
+def written_by_an_earlier_version(folder, **recorded):
+    """Let the options that a run recorded be those of an earlier version."""
+    for file in (folder / "options.json", *folder.glob("checkpoint-*/training.json")):
+        content = json.loads(file.read_text())
+        values = content.get("options", content)
+        values.pop("model")
+        values |= {"pretrained_model_name_or_path": None, **recorded}
+        file.write_text(json.dumps(content))
+
+
+def test_a_run_of_an_earlier_version_names_its_model_otherwise(videos, tmp_path):
+    begun = run(videos, tmp_path, max_steps=1)
+    first = run(videos, tmp_path, max_steps=1, exp_name="old", model=str(begun.checkpoint))
+    written_by_an_earlier_version(first.run, pretrained_model_name_or_path=str(begun.checkpoint))
+    listener = Listener()
+    given = {"exp_name": "old", "resume_from_checkpoint": "latest", "max_steps": 2}
+    with pytest.raises(UsageError, match=f"--model is /elsewhere, not {begun.checkpoint};"):
+        run(videos, tmp_path, model="/elsewhere", **given)
+    resumed = run(videos, tmp_path, listener, **given)
+    assert (resumed.step, listener.warnings) == (2, [])
+    assert json.loads((resumed.run / "options.json").read_text())["model"] == str(begun.checkpoint)
+
+
+@pytest.mark.parametrize("given", [{}, {"mix_precision": "bf16"}, {"mix_precision": "bfloat16"}])
+def test_a_run_that_recorded_bf16_resumes(videos, tmp_path, given):
+    first = run(videos, tmp_path, max_steps=1, mix_precision="bfloat16")
+    written_by_an_earlier_version(first.run, mix_precision="bf16")
+    listener = Listener()
+    command_line = {"exp_name": "vae", "resume_from_checkpoint": "latest", "max_steps": 2, **given}
+    resumed = run(videos, tmp_path, listener, **command_line)
+    assert (resumed.step, listener.warnings) == (2, [])
+    assert json.loads((resumed.run / "options.json").read_text())["mix_precision"] == "bfloat16"
+
+
+def test_a_run_that_recorded_bf16_does_not_become_float32(videos, tmp_path):
+    first = run(videos, tmp_path, max_steps=1, mix_precision="bfloat16")
+    written_by_an_earlier_version(first.run, mix_precision="bf16")
+    with pytest.raises(UsageError, match="--mix-precision is float32, not bfloat16;"):
+        run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=2, mix_precision="fp32")
+
+
 def test_a_published_training_checkpoint_gives_its_weights(videos, tmp_path):
     begun = run(videos, tmp_path, max_steps=1)
     model = load_model(begun.checkpoint, device="cpu")
@@ -200,9 +241,9 @@ def test_weights_of_another_shape_begin_anew_only_on_demand(videos, tmp_path):
     config = json.loads((wide / "config.json").read_text())
     (wide / "config.json").write_text(json.dumps(config | {"latent_dim": 8}))
     with pytest.raises(VaectlError, match="does not fit the config"):
-        run(videos, tmp_path, exp_name="b", max_steps=1, pretrained_model_name_or_path=str(wide))
+        run(videos, tmp_path, exp_name="b", max_steps=1, model=str(wide))
     listener = Listener()
-    given = {"pretrained_model_name_or_path": str(wide), "ignore_mismatched_sizes": True, "lr": 0}
+    given = {"model": str(wide), "ignore_mismatched_sizes": True, "lr": 0}
     result = run(videos, tmp_path, listener, exp_name="b", max_steps=1, **given)
     assert any("begin anew: " in warning for warning in listener.warnings)
     before, after = weights(begun.checkpoint), weights(result.checkpoint)
@@ -213,7 +254,7 @@ def test_weights_of_another_shape_begin_anew_only_on_demand(videos, tmp_path):
 
 def test_a_config_beside_pretrained_weights_is_of_their_network(videos, tmp_path):
     begun = run(videos, tmp_path, max_steps=1)
-    pretrained = {"pretrained_model_name_or_path": str(begun.checkpoint), "max_steps": 1}
+    pretrained = {"model": str(begun.checkpoint), "max_steps": 1}
     same = json.loads((begun.checkpoint / "config.json").read_text()) | {"scale": [2.0], "shift": [1.0]}
     (tmp_path / "same.json").write_text(json.dumps(same))
     run(videos, tmp_path, exp_name="b", model_config=str(tmp_path / "same.json"), **pretrained)

@@ -115,9 +115,7 @@ def test_another_seed_gives_another_run(videos, tmp_path):
 
 def test_a_frozen_encoder_stays_as_it_is(videos, tmp_path):
     begun = run(videos, tmp_path, max_steps=1, exp_name="a")
-    result = run(
-        videos, tmp_path, max_steps=2, freeze_encoder=True, pretrained_model_name_or_path=str(begun.checkpoint)
-    )
+    result = run(videos, tmp_path, max_steps=2, freeze_encoder=True, model=str(begun.checkpoint))
     before, after = weights(begun.checkpoint), weights(result.checkpoint)
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder"}
@@ -162,7 +160,7 @@ def test_recomputed_activations_change_nothing(videos, tmp_path):
     assert lines(plain.run) == lines(again.run)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains(videos, tmp_path, precision):
     full = lines(run(videos, tmp_path, max_steps=2, exp_name="full").run)
     half = lines(run(videos, tmp_path, max_steps=2, mix_precision=precision).run)
@@ -295,7 +293,7 @@ def test_a_request_that_cannot_work_is_one_line(videos, tmp_path, monkeypatch, g
     (tmp_path / "broken" / "x.mp4").write_bytes(b"no video")
     given = {"model_config": "nano.json", "max_steps": 1, **given}
     if given.get("resume_from_checkpoint") or given["model_config"] is None:
-        given["pretrained_model_name_or_path"] = None
+        given["model"] = None
     with pytest.raises(VaectlError, match=message) as error:
         run(given.pop("video_path", videos), tmp_path, **given)
     assert "\n" not in str(error.value)

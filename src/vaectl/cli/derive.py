@@ -23,7 +23,7 @@ from typer.core import TyperCommand
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError, shown
 from vaectl.memory import reuse_freed
-from vaectl.options import cli_name, options_of, parse
+from vaectl.options import cli_name, names_of, options_of, parse
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,6 +87,7 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
             help=option.help + (f" (default: {shown})" if known else ""),
             metavar=option.metavar,
             rich_help_panel=option.panel,
+            hidden=option.hidden,
             autocompletion=_offer(option.choices) if option.choices else None,
         )
         kind: Any = bool | None if flag else list[str] | None if option.many else str | None
@@ -133,13 +134,14 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
 
     options = {field: option for field, option in options_of(model).items() if option.in_file}
-    known = {name: field for field, option in options.items() for name in (field, *option.aliases)}
+    known = names_of(options)
     fields_set: dict[str, Any] = {}
     for key, value in values.items():
         field = known.get(key.replace("-", "_"))
         if field is None:
             near = get_close_matches(key.replace("-", "_"), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(options)}"
+            shown_names = [field for field, option in options.items() if not option.hidden]
+            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(shown_names)}"
             raise UsageError(f"{path}: unknown option {shown(key)}{hint}")
         if field in fields_set:
             raise UsageError(f"{path}: sets {field} twice; keep one")

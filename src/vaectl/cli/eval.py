@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
   vaectl eval --real-video-dir clips/ --generated-video-dir out/
-  vaectl eval --real-video-dir clips/ --ckpt model/ --report report.html
+  vaectl eval --real-video-dir clips/ --model model/ --report report.html
   vaectl eval --real-video-dir a.mp4 --generated-video-dir b.mp4 \\
     --metric psnr,flicker --num-frames 120 --crop-size 0 --csv numbers.csv
 """
@@ -31,11 +31,11 @@ REASONS = 10
 
 
 def eval(options: EvalOptions) -> None:
-    """Measure how far reconstructed clips are from their originals.
+    """Compare reconstructions with their originals.
 
-    All metrics in one pass, each pair of clips read once, as in the published tables: the first frames, the shorter
-    side resized, the middle cut out, compared as 8-bit frames. With --ckpt the originals go through a model first, in
-    memory, with the numbers that prepare-eval and eval would give.
+    Computes all metrics in one pass and reads each pair of clips once. The protocol is that of the published tables:
+    take the first frames, resize the shorter side, crop the centre, compare 8-bit frames. With --model, eval
+    reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.distributed import is_main

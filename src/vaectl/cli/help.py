@@ -55,6 +55,8 @@ def _page(command: Any, context: Any) -> str:
     for name, sub in getattr(command, "commands", {}).items():
         panels.setdefault("Commands", []).append((Text(name, "bold cyan"), sub.help.partition("\n")[0]))
     for parameter in command.get_params(context):
+        if getattr(parameter, "hidden", False):
+            continue
         # The help option comes last and names no panel: it joins the last one of a command's own.
         panel = getattr(parameter, "rich_help_panel", None) or next(reversed(panels), "Options")
         if panel == "Commands":

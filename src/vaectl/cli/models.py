@@ -19,17 +19,18 @@ Examples:
 
 
 def models(options: ModelsOptions) -> None:
-    """Say what a model directory holds, or which models there are.
+    """Describe a model directory, or list the known models.
 
-    With a PATH: what is in that checkpoint, told from its head in an instant, however large it is. Without: the model
-    in the box, and the published checkpoints.
+    With a PATH: describe that checkpoint. Only the head of the file is read, so the size does not matter. Without:
+    list the built-in model and the published checkpoints.
     """
     from vaectl.inventory import PUBLISHED, describe
 
-    facts = describe(options.path)
-    if options.path is not None and not options.json:
+    path = options.path or options.model
+    facts = describe(path)
+    if path is not None and not options.json:
         show(facts)
-    elif options.path is not None:
+    elif path is not None:
         print(json.dumps(asdict(facts)))
     elif not options.json:
         show_all(facts, PUBLISHED)
@@ -92,10 +93,7 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
     width = max(len(each.name) for each in published)
     for each in published:
         print(f"  {each.name:{width}}  {each.hub}" + f", folder {each.folder}/" * bool(each.folder))
-    print(
-        "\nDownload one and give its folder: reconstruct takes it as --ae-path,"
-        "\nprepare-eval and eval as --ckpt, train as --pretrained-model-name-or-path."
-    )
+    print("\nDownload one and pass its folder to any command: --model FOLDER.")
 
 
 def count(parameters: int) -> str:

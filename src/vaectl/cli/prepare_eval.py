@@ -15,17 +15,17 @@ EXAMPLES = """
 Examples:
   vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/
   vaectl prepare-eval --real-video-dir clips/ --generated-video-dir out/ \\
-    --ckpt model/ --num-frames 17 --sample-rate 2 --output-origin
+    --model model/ --num-frames 17 --sample-rate 2 --output-origin
   torchrun --nproc-per-node 8 -m vaectl prepare-eval --config prepare.toml
 """
 
 
 def prepare_eval(options: PrepareEvalOptions) -> None:
-    """Send a folder of clips through a video auto-encoder, ready to be measured.
+    """Reconstruct a folder of clips with a video auto-encoder, for eval.
 
-    Each clip is brought to the published protocol: its first frames, the shorter side resized, the middle cut out. What
-    comes back is written without loss, and manifest.json tells how it was made. A run that was stopped goes on where it
-    was.
+    Follows the published protocol: take the first frames, resize the shorter side, crop the centre. Writes the
+    reconstructions without loss and records in manifest.json how they were made. A stopped run continues when started
+    again.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.distributed import is_main

@@ -20,10 +20,10 @@ Examples:
 
 
 def reconstruct(options: ReconstructOptions) -> None:
-    """Send videos through a video auto-encoder and back.
+    """Reconstruct videos with a video auto-encoder.
 
-    Writes what came back and prints its PSNR: of the 8-bit frames out of the network against those that went in. What
-    the codec of the written file loses is reported apart.
+    Writes the reconstructions and prints their PSNR, measured on the 8-bit frames before and after the network. The
+    loss of the output codec is reported separately.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.reconstruction import reconstruct as run

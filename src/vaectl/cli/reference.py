@@ -21,8 +21,9 @@ HEAD = """\
 
 Made from the options by `python -m vaectl.cli.reference > docs/cli.md`.
 
-Every option may be written with underscores, as published commands do. A flag that a file has set is switched off
-again with `--no-...`. Options in a file (`--config`, TOML or JSON) have the same names; the command line wins.
+Every option also works with underscores. `--no-...` switches off a flag that a file sets. Options in a file
+(`--config`, TOML or JSON) have the same names; the command line overrides them. The names and options of published
+scripts are accepted too: [published-scripts.md](published-scripts.md) lists them.
 """
 
 
@@ -42,12 +43,13 @@ def command(function: Any, model: type[Any], examples: str) -> Iterator[str]:
     panels: dict[str, list[str]] = {}
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
-        names = [option.metavar] if option.positional else [cli_name(each) for each in (field, *option.aliases)]
-        spelt = ", ".join(f"`{each}`" for each in names)
+        if option.hidden:
+            continue
+        name = option.metavar if option.positional else cli_name(field)
         value = f" {option.metavar}" * (not option.positional and bool(option.metavar))
         text, _, told = option.help.partition(" (default: ")
         shown = told.removesuffix(")") or default(defaults[field])
-        panels.setdefault(option.panel, []).append(f"| {spelt}{value} | {text} | {shown} |")
+        panels.setdefault(option.panel, []).append(f"| `{name}`{value} | {text} | {shown} |")
     for panel, rows in panels.items():
         yield from (f"**{panel}**", "", "| option | what it does | default |", "|---|---|---|", *rows, "")
 

@@ -22,8 +22,8 @@ Examples:
 def train(options: TrainOptions) -> None:
     """Train a causal video auto-encoder on a tree of videos.
 
-    Writes checkpoints that every vaectl command and the original code load. A run that was killed goes on where its
-    last checkpoint was, with --resume-from-checkpoint latest; Ctrl-C writes one first.
+    Every vaectl command and the original code load the checkpoints. --resume-from-checkpoint latest continues a killed
+    run from its last checkpoint. Ctrl-C writes a checkpoint before it stops.
     """
     from vaectl import distributed
     from vaectl.cli.console import reporter

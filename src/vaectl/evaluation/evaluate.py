@@ -66,8 +66,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
         refuse_few(pairing, facts, options)
         model = None
-        if options.ckpt:
-            path = None if options.ckpt == BUILTIN else options.ckpt
+        if options.model:
+            path = None if options.model == BUILTIN else options.model
             model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
         wait_for_others()
 

@@ -89,7 +89,7 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
     manifest = Manifest(
         versions=versions("vaectl", "torch", "av"),
         model=ManifestModel(
-            path=None if options.ckpt is None else str(options.ckpt),
+            path=None if options.model is None else str(options.model),
             family=model.config.class_name,
             fingerprint=fingerprint(model),
             device=model.device.type,
@@ -144,7 +144,7 @@ def deciding(manifest: Manifest) -> dict[str, str]:
         "--format": str(options.get("format")),
         "--sample-fps": str(options.get("sample_fps") or "of the source"),
         "--device": model.device,
-        "--ckpt and --dtype": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
+        "--model and --dtype": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
         "--sample": f"with --seed {options.get('seed')}" if options.get("sample") else "off",
     }
 

@@ -40,16 +40,16 @@ def statement(options: EvalOptions, reading: Reading, manifest: Manifest | None,
 
 
 def _generated(options: EvalOptions, reading: Reading) -> str:
-    if options.ckpt is not None:
+    if options.model is not None:
         return "by the model, in memory"
     return "as prepared" if reading.generated_is_prepared else "as they are, or resized and cropped as the originals"
 
 
 def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
     """What made the generated clips; None where nothing tells."""
-    if options.ckpt is not None:
+    if options.model is not None:
         return {
-            "path": str(options.ckpt),
+            "path": str(options.model),
             "device": device,
             "dtype": options.dtype,
             "posterior": _posterior(options.sample, options.seed),

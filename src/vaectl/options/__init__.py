@@ -7,6 +7,7 @@ from vaectl.options.eval import EvalOptions as EvalOptions
 from vaectl.options.option import Option as Option
 from vaectl.options.option import cli_name as cli_name
 from vaectl.options.option import dump as dump
+from vaectl.options.option import names_of as names_of
 from vaectl.options.option import options_of as options_of
 from vaectl.options.option import parse as parse
 from vaectl.options.prepare_eval import PrepareEvalOptions as PrepareEvalOptions

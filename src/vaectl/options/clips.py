@@ -25,13 +25,13 @@ CropSize = Annotated[
         metavar="PIXELS",
         least=0,
         most=16384,
-        help="Then cut this square from the middle; 0: keep the whole frame. (default: the resolution)",
+        help="Then crop this square from the centre; 0: keep the whole frame. (default: the resolution)",
     ),
 ]
 SubsetSize = Annotated[
     int, Option(panel=INPUT, metavar="N", least=0, help="Take the first N clips by name; 0: all of them.")
 ]
-NumWorkers = Annotated[int, Option(panel=RUN, metavar="N", least=0, help="Clips that are decoded at once.")]
+NumWorkers = Annotated[int, Option(panel=RUN, metavar="N", least=0, help="Clips to decode at once.")]
 
 
 def check_crop(resolution: int, crop_size: int | None) -> None:

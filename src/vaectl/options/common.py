@@ -43,6 +43,7 @@ def read_device(value: Any) -> str:
 
 
 def read_dtype(value: Any) -> Any:
+    """The name that PyTorch has for a precision; published commands say bf16."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
 
 
@@ -50,26 +51,23 @@ def read_memory_size(value: Any) -> int:
     return parse_size(str(value))
 
 
-Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace targets that exist.")]
+def model_path(help: str, *published: str) -> Option:
+    """Which model: `--model` in every command, and the names that its published script has."""
+    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_path, help=help)
+
+
+MODEL_PATH = "A model directory, or one weights file in it. (default: the built-in model)"
+Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace existing files.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 
-ModelPath = Annotated[
-    Path | None,
-    Option(
-        panel=MODEL,
-        metavar="PATH",
-        aliases=("from_pretrained",),
-        read=read_path,
-        help="A checkpoint, or its folder with config.json. (default: the built-in model)",
-    ),
-]
 ModelName = Annotated[
     str | None,
     Option(
         panel=MODEL,
         metavar="NAME",
         aliases=("ae",),
-        help="Refuse a model of another family than this: WFVAE or CausalVAE.",
+        hidden=True,
+        help="Checked against the model: WFVAE or CausalVAE.",
     ),
 ]
 Device = Annotated[
@@ -83,14 +81,15 @@ Device = Annotated[
     ),
 ]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
 Dtype = Annotated[
     DtypeName,
     Option(
         panel=MODEL,
         metavar="TYPE",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=DTYPES,
         read=read_dtype,
-        help="float32, bfloat16, float16; auto is bfloat16 on GPUs that have it, else float32.",
+        help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32.",
     ),
 ]
 
@@ -99,7 +98,7 @@ EnableTiling = Annotated[
     Option(
         panel=MEMORY,
         aliases=("enable_tilintg",),
-        help="Run the model tile by tile, within the memory limit; the result is the same.",
+        help="Run the model in tiles, within the memory limit; the result is the same.",
     ),
 ]
 MemoryLimit = Annotated[
@@ -108,16 +107,16 @@ MemoryLimit = Annotated[
         panel=MEMORY,
         metavar="SIZE",
         read=read_memory_size,
-        help="Most memory to take, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+        help="Memory limit, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
         "(default: nine tenths of what is free)",
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Take little memory, at no more than about twice the time. Implies tiling.")
+    bool, Option(panel=MEMORY, help="Use little memory, at up to about twice the time. Implies tiling.")
 ]
 TileOverlapFactor = Annotated[
     float | None,
-    Option(panel=MEMORY, metavar="X", least=0, most=1, help="Of published scripts; without effect, tiles are exact."),
+    Option(panel=MEMORY, metavar="X", least=0, most=1, hidden=True, help="No effect: tiles are exact."),
 ]
 
 RENDEZVOUS_TIMEOUT: float = 600
@@ -129,7 +128,7 @@ RendezvousTimeout = Annotated[
         metavar="SECONDS",
         least=1,
         most=10**6,
-        help="Under torchrun: how long to wait for the other processes to start.",
+        help="Under torchrun: wait this long for the other processes to start.",
     ),
 ]
 
@@ -140,7 +139,7 @@ Config = Annotated[
         metavar="FILE",
         read=read_path,
         in_file=False,
-        help="TOML or JSON file of options; the command line wins.",
+        help="TOML or JSON file of options; the command line overrides it.",
     ),
 ]
 Debug = Annotated[bool, Option(panel=RUN, in_file=False, help="Show the traceback of an error.")]

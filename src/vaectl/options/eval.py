@@ -25,6 +25,7 @@ from vaectl.options.common import (
     Overwrite,
     RendezvousTimeout,
     SaveMemory,
+    model_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -33,7 +34,7 @@ METRIC = "Metrics"
 """A panel of the help page."""
 
 BUILTIN = Path("builtin")
-"""What `--ckpt` calls the built-in model."""
+"""What `--model` calls the built-in model."""
 
 
 def read_metrics(value: Any) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class EvalOptions:
             panel=INPUT,
             metavar="PATH",
             read=read_path,
-            help="The generated clips: a folder that prepare-eval or another tool wrote, or a file. Or give --ckpt.",
+            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
         ),
     ] = None
     num_frames: Annotated[
@@ -93,14 +94,15 @@ class EvalOptions:
         int | None,
         _from_manifest(
             "PIXELS",
-            "Then cut this square from the middle; 0: the whole frame. (default: as prepared, else the resolution)",
+            "Then crop this square from the centre; 0: the whole frame. (default: as prepared, else the resolution)",
             0,
             16384,
         ),
     ] = None
     subset_size: SubsetSize = 0
     allow_missing: Annotated[
-        bool, Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared; say how many.")
+        bool,
+        Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared, and report how many."),
     ] = False
 
     metric: Annotated[
@@ -111,7 +113,7 @@ class EvalOptions:
             choices=tuple(METRICS),
             many=True,
             read=read_metrics,
-            help=f"Of {', '.join(METRICS)}; repeat it, or put commas between.",
+            help=f"{', '.join(METRICS)}; separate several by commas, or repeat the option.",
         ),
     ] = DEFAULT
     lpips_net: Annotated[
@@ -124,7 +126,7 @@ class EvalOptions:
             panel=METRIC,
             metavar="FILE",
             read=read_path,
-            help="Its weights. (default: alex is in the package, vgg is downloaded)",
+            help="The weights of --lpips-net. (default: alex is in the package, vgg is downloaded)",
         ),
     ] = None
     fvd_detector: Annotated[
@@ -133,56 +135,56 @@ class EvalOptions:
     ] = None
     fvd_method: Annotated[
         str,
-        Option(
-            panel=METRIC, metavar="NAME", read=read_fvd_method, help="Of published commands; there is only this one."
-        ),
+        Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
 
     json: Json = False
     csv: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number: a row for each clip and frame."),
+        Option(
+            panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number, one row for each clip and frame."
+        ),
     ] = None
     report: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a page to look at: .html, all in one file."),
+        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a report: one self-contained .html file."),
     ] = None
     overwrite: Overwrite = False
 
-    ckpt: Annotated[
+    model: Annotated[
         Path | None,
-        Option(
-            panel=MODEL,
-            metavar="PATH",
-            aliases=("from_pretrained",),
-            read=read_path,
-            help="Instead of --generated-video-dir: a checkpoint, or its folder with config.json, that the originals go"
-            " through in memory; builtin is the built-in model.",
+        model_path(
+            "Instead of --generated-video-dir: reconstruct the originals in memory with this model directory or weights"
+            " file; builtin is the built-in model.",
+            "ckpt",
+            "from_pretrained",
         ),
     ] = None
     device: Device = "auto"
     dtype: Dtype = "float32"
-    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    sample: Annotated[
+        bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
+    ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
     save_memory: SaveMemory = False
 
-    batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips that are measured at once.")] = 1
+    batch_size: Annotated[int, Option(panel=RUN, metavar="N", least=1, help="Clips to measure at once.")] = 1
     num_workers: Annotated[
         int | None,
         Option(
             panel=RUN,
             metavar="N",
             least=0,
-            help="Clips that are decoded at once. (default: one for each core, 8 at most)",
+            help="Clips to decode at once. (default: one for each core, 8 at most)",
         ),
     ] = None
-    mp: Annotated[bool, Option(panel=RUN, help="Of published commands; decoding is parallel anyway.")] = False
+    mp: Annotated[bool, Option(panel=RUN, hidden=True, help="No effect: decoding is always parallel.")] = False
     sample_fps: Annotated[
         float | None,
-        Option(panel=RUN, metavar="RATE", least=0, help="Of published commands; without effect."),
+        Option(panel=RUN, metavar="RATE", least=0, hidden=True, help="No effect: --sample-rate chooses frames."),
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
@@ -190,9 +192,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         check_crop(self.resolution or RESOLUTION, self.crop_size)
-        if self.generated_video_dir is None and self.ckpt is None:
+        if self.generated_video_dir is None and self.model is None:
             raise ValueError(
-                "--generated-video-dir is missing; give it, or --ckpt with a model that the originals go through"
+                "--generated-video-dir is missing; give it, or --model to reconstruct the originals in memory"
             )
-        if self.generated_video_dir is not None and self.ckpt is not None:
-            raise ValueError("--ckpt excludes --generated-video-dir; give one or the other")
+        if self.generated_video_dir is not None and self.model is not None:
+            raise ValueError("--model excludes --generated-video-dir; give one or the other")

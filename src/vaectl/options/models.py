@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from vaectl.options.common import MODEL, Debug, Json, read_path
+from vaectl.options.common import MODEL, Debug, Json, model_path, read_path
 from vaectl.options.option import Option
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsOptions:
-    """What `vaectl models` takes."""
+    """What `vaectl models` takes. Raises `ValueError` for two models."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -23,8 +23,13 @@ class ModelsOptions:
             metavar="PATH",
             positional=True,
             read=read_path,
-            help="A checkpoint, or its folder with config.json. (default: all that is known by name)",
+            help="A model directory, or one weights file in it. (default: list the known models)",
         ),
     ] = None
+    model: Annotated[Path | None, model_path("The same as PATH, under the name that other commands use.")] = None
     json: Json = False
     debug: Debug = False
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.model is not None:
+            raise ValueError("--model excludes PATH; give one or the other")

@@ -39,6 +39,8 @@ class Option:
     """Turns a value as typed (or found in a file) into the field's type; raises `ValueError` where it cannot."""
     in_file: bool = True
     """Whether a configuration file may set it."""
+    hidden: bool = False
+    """Accepted, because published commands have it, but left out of help, completion and docs/cli.md."""
 
     positional: bool = False
     """Whether the value stands on the command line by itself, without the option's name."""
@@ -117,6 +119,11 @@ def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
         return f"{option}: {detail['ctx']['error']}"
     message = detail["msg"].replace("Input should be", "must be").split(", unable to")[0]
     return f"{option}: {message}, not {shown(repr(detail['input']))}"
+
+
+def names_of(options: Mapping[str, Option]) -> dict[str, str]:
+    """The field of each name that a file may use: the field's own name, and those of published commands."""
+    return {name: field for field, option in options.items() for name in (field, *option.aliases)}
 
 
 def options_of(model: type[Any]) -> dict[str, Option]:

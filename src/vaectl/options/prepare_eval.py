@@ -21,6 +21,7 @@ from vaectl.options.clips import (
 from vaectl.options.common import (
     INPUT,
     MODEL,
+    MODEL_PATH,
     OUTPUT,
     RENDEZVOUS_TIMEOUT,
     Config,
@@ -31,11 +32,11 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     ModelName,
-    ModelPath,
     Overwrite,
     RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
+    model_path,
     read_frame_rate,
     read_path,
 )
@@ -59,10 +60,10 @@ class PrepareEvalOptions:
 
     generated_video_dir: Annotated[
         Path,
-        Option(panel=OUTPUT, metavar="PATH", read=read_path, help="Where to write: a folder that mirrors the other."),
+        Option(panel=OUTPUT, metavar="PATH", read=read_path, help="Output folder; mirrors the input folder."),
     ]
     output_origin: Annotated[
-        bool, Option(panel=OUTPUT, help="Also write the clips that went into the network, under origin/.")
+        bool, Option(panel=OUTPUT, help="Also write the input clips of the network, under origin/.")
     ] = False
     format: Annotated[
         Literal["mkv", "mp4"],
@@ -70,7 +71,7 @@ class PrepareEvalOptions:
             panel=OUTPUT,
             metavar="FORMAT",
             choices=("mkv", "mp4"),
-            help="mkv keeps every 8-bit value; mp4 is lossy, for viewing.",
+            help="mkv is lossless (8 bits); mp4 is lossy, for viewing.",
         ),
     ] = "mkv"
     sample_fps: Annotated[
@@ -85,15 +86,15 @@ class PrepareEvalOptions:
     overwrite: Overwrite = False
     json: Json = False
 
-    ckpt: ModelPath = None
+    model: Annotated[Path | None, model_path(MODEL_PATH, "ckpt", "from_pretrained")] = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "float32"
-    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    sample: Annotated[
+        bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
+    ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
-    batch_size: Annotated[
-        int, Option(panel=MODEL, metavar="N", least=1, help="Clips that go through the network at once.")
-    ] = 1
+    batch_size: Annotated[int, Option(panel=MODEL, metavar="N", least=1, help="Clips in one batch of the network.")] = 1
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None

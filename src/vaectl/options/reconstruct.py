@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from vaectl.options.common import (
     INPUT,
     MODEL,
+    MODEL_PATH,
     OUTPUT,
     RUN,
     Config,
@@ -20,10 +21,10 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     ModelName,
-    ModelPath,
     Overwrite,
     SaveMemory,
     TileOverlapFactor,
+    model_path,
     read_frame_rate,
     read_path,
 )
@@ -51,16 +52,18 @@ class ReconstructOptions:
         ),
     ]
     num_frames: Annotated[
-        int | None, Option(panel=INPUT, metavar="N", least=1, help="How many frames to take. (default: all)")
+        int | None, Option(panel=INPUT, metavar="N", least=1, help="Number of frames. (default: all)")
     ] = None
     sample_rate: Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")] = 1
     start: Annotated[int, Option(panel=INPUT, metavar="N", least=0, help="Skip the first N frames of the source.")] = 0
     height: Annotated[int | None, _pixels("Resize to this height. (default: the source's)")] = None
     width: Annotated[
         int | None,
-        _pixels("Resize to this width; with --height, after a centre crop to their aspect. (default: the source's)"),
+        _pixels(
+            "Resize to this width; with --height, after a centre crop to their aspect ratio. (default: the source's)"
+        ),
     ] = None
-    short_size: Annotated[int | None, _pixels("Or: resize the shorter side to this, aspect kept.")] = None
+    short_size: Annotated[int | None, _pixels("Resize the shorter side to this and keep the aspect ratio.")] = None
 
     rec_path: Annotated[
         Path,
@@ -68,7 +71,7 @@ class ReconstructOptions:
             panel=OUTPUT,
             metavar="PATH",
             read=read_path,
-            help="Where to write: a file, or a folder that mirrors the source's.",
+            help="Output: a file, or a folder that mirrors the source folder.",
         ),
     ]
     fps: Annotated[
@@ -80,18 +83,20 @@ class ReconstructOptions:
             help="Frames per second: 30, 29.97, 30000/1001. (default: the source's)",
         ),
     ] = None
-    side_by_side: Annotated[bool, Option(panel=OUTPUT, help="Show the original on the left of the reconstruction.")] = (
+    side_by_side: Annotated[bool, Option(panel=OUTPUT, help="Show the original to the left of the reconstruction.")] = (
         False
     )
     lossless: Annotated[bool, Option(panel=OUTPUT, help="Store every RGB value exactly; large files.")] = False
     overwrite: Overwrite = False
     json: Json = False
 
-    ae_path: ModelPath = None
+    model: Annotated[Path | None, model_path(MODEL_PATH, "ae_path", "from_pretrained")] = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "auto"
-    sample: Annotated[bool, Option(panel=MODEL, help="Draw latents from the posterior, not its mean.")] = False
+    sample: Annotated[
+        bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
+    ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
 
     enable_tiling: EnableTiling = False

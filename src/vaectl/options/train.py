@@ -9,15 +9,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from vaectl.errors import shown
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
+    DTYPES,
     MODEL,
     RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
     Debug,
     Device,
+    DtypeName,
     Json,
     ModelName,
     RendezvousTimeout,
+    model_path,
+    read_dtype,
     read_path,
 )
 from vaectl.options.option import Option
@@ -40,10 +44,6 @@ def read_paths(value: Any) -> Any:
 
 def read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def read_precision(value: Any) -> Any:
-    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(str(value), value)
 
 
 def count(panel: str, help: str, least: int = 1, aliases: tuple[str, ...] = ()) -> Option:
@@ -89,7 +89,7 @@ class TrainOptions:
             metavar="X",
             many=True,
             read=read_weights,
-            help="How often each --video-path is drawn from, in their order. (default: by its number of clips)",
+            help="Sampling weight of each --video-path, in the same order. (default: its number of clips)",
         ),
     ] = ()
     num_frames: Annotated[int, count(DATA, "Frames of a clip: 1 + 4n for models that shorten time by 4.")] = 17
@@ -99,41 +99,56 @@ class TrainOptions:
         count(DATA, "Side of the square cut out of it, a multiple of 8. (default: --resolution)", least=16),
     ] = None
     sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
-    dynamic_sample: Annotated[bool, flag(DATA, "Draw the interval from 1 to --sample-rate for each clip.")] = False
-    random_crop: Annotated[bool, flag(DATA, "Crop anywhere, not in the centre.")] = False
-    flip: Annotated[bool, flag(DATA, "Mirror every other clip, by chance.")] = False
-    animate_images: Annotated[bool, flag(DATA, "Let a camera move over images, and so make clips of them.")] = False
+    dynamic_sample: Annotated[bool, flag(DATA, "Draw the frame interval of each clip from 1 to --sample-rate.")] = False
+    random_crop: Annotated[bool, flag(DATA, "Crop at random positions, not at the centre.")] = False
+    flip: Annotated[bool, flag(DATA, "Mirror each clip with a probability of one half.")] = False
+    animate_images: Annotated[bool, flag(DATA, "Make clips from images by moving a camera over them.")] = False
     batch_size: Annotated[int, count(DATA, "Clips of a batch, on each rank.")] = 1
     num_workers: Annotated[
         int,
-        count(DATA, "Processes that read clips, on each rank; 0 reads in this one.", 0, ("dataset_num_worker",)),
+        count(
+            DATA, "Processes that read clips, on each rank; 0: read in the main process.", 0, ("dataset_num_worker",)
+        ),
     ] = 4
-    strict: Annotated[bool, flag(DATA, "Stop at clips that cannot be read, instead of leaving them out.")] = False
+    strict: Annotated[bool, flag(DATA, "Fail if a clip cannot be read, instead of leaving it out.")] = False
 
-    model_config: Annotated[Path | None, place(MODEL, "Train from scratch: the config.json of a new model.")] = None
-    pretrained_model_name_or_path: Annotated[
-        Path | None, place(MODEL, "Or begin with the weights of this model directory.")
+    model: Annotated[
+        Path | None,
+        model_path("Start from the weights of this model directory.", "pretrained_model_name_or_path"),
     ] = None
+    model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
+    init: Annotated[
+        Literal["random", "pca"],
+        Option(
+            panel=MODEL,
+            metavar="METHOD",
+            choices=("random", "pca"),
+            help="Initial weights of a new model: random, or pca of clips from --video-path (WF-VAE 4x8x8, layernorm).",
+        ),
+    ] = "random"
     ignore_mismatched_sizes: Annotated[
-        bool, flag(MODEL, "Leave weights new whose shape differs from the pretrained ones.")
+        bool, flag(MODEL, "Initialize weights at random where their shape is not that in --model.")
     ] = False
-    freeze_encoder: Annotated[bool, flag(MODEL, "Train the decoder alone.")] = False
+    freeze_encoder: Annotated[bool, flag(MODEL, "Train only the decoder.")] = False
     model_name: ModelName = None
     device: Device = "auto"
     mix_precision: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"],
+        DtypeName,
         Option(
             panel=MODEL,
             metavar="TYPE",
-            choices=("auto", "bf16", "fp16", "fp32"),
-            read=read_precision,
-            help="Precision of the convolutions; auto is bf16 on GPUs that have it, else fp32.",
+            choices=DTYPES,
+            read=read_dtype,
+            help="Precision of the convolutions; auto: bfloat16 on GPUs that support it, else float32.",
         ),
     ] = "auto"
-    gradient_checkpointing: Annotated[bool, flag(MODEL, "Compute activations twice to save memory.")] = False
+    gradient_checkpointing: Annotated[bool, flag(MODEL, "Recompute activations to save memory.")] = False
     compile: Annotated[bool, flag(MODEL, "Compile the network with torch.compile.")] = False
     deterministic: Annotated[
-        bool, flag(MODEL, "Use deterministic algorithms: on a GPU too, a resumed run has the same losses bit for bit.")
+        bool,
+        flag(
+            MODEL, "Use deterministic algorithms, so that a resumed run has the same losses bit for bit on a GPU too."
+        ),
     ] = False
 
     loss_type: Annotated[
@@ -145,18 +160,19 @@ class TrainOptions:
         Literal["vgg", "alex"],
         Option(panel=OBJECTIVE, metavar="NET", choices=("vgg", "alex"), help="vgg as published; alex is faster."),
     ] = "vgg"
-    lpips_weights: Annotated[Path | None, place(OBJECTIVE, "The weights of that backbone. (default: looked up)")] = None
+    lpips_weights: Annotated[Path | None, place(OBJECTIVE, "The weights of --lpips-net. (default: looked up)")] = None
     kl_weight: Annotated[float, number(OBJECTIVE, "Weight of the KL divergence to N(0, I).")] = 1e-6
     logvar_init: Annotated[float, number(OBJECTIVE, "Log-variance of the reconstruction error.", least=-30)] = 0.0
-    wavelet_loss: Annotated[bool, flag(OBJECTIVE, "Compare wavelet coefficients too (WF-VAE).")] = False
+    wavelet_loss: Annotated[bool, flag(OBJECTIVE, "Add a loss on wavelet coefficients (WF-VAE).")] = False
     wavelet_weight: Annotated[float, number(OBJECTIVE, "Weight of the wavelet loss.")] = 0.1
     disc_weight: Annotated[float, number(OBJECTIVE, "Weight of the adversarial loss; 0 leaves it out.")] = 0.5
-    disc_start: Annotated[int, count(OBJECTIVE, "Step from which on it is active.", least=0)] = 5
+    disc_start: Annotated[int, count(OBJECTIVE, "First step with the adversarial loss.", least=0)] = 5
     load_disc_from_checkpoint: Annotated[
-        Path | None, place(OBJECTIVE, "Begin with the discriminator of this training checkpoint.")
+        Path | None, place(OBJECTIVE, "Start from the discriminator in this training checkpoint.")
     ] = None
     disc_cls: Annotated[
-        str | None, Option(panel=OBJECTIVE, metavar="NAME", help="Checked: the 3D PatchGAN of the published models.")
+        str | None,
+        Option(panel=OBJECTIVE, metavar="NAME", hidden=True, help="Checked: the 3D PatchGAN of the published models."),
     ] = None
 
     lr: Annotated[float, number(OPTIMIZER, "Learning rate of AdamW.")] = 1e-5
@@ -171,15 +187,15 @@ class TrainOptions:
     ] = None
     gradient_accumulation_steps: Annotated[int, count(OPTIMIZER, "Batches of a step.")] = 1
     ema: Annotated[bool, flag(OPTIMIZER, "Keep a moving average of the weights.")] = False
-    ema_decay: Annotated[float, number(OPTIMIZER, "Its decay at each step.", most=1)] = 0.999
-    epochs: Annotated[
-        int | None, count(OPTIMIZER, "How often to go through the data. (default: 10, without --max-steps)")
-    ] = None
-    max_steps: Annotated[int | None, count(OPTIMIZER, "Steps after which to end. (default: by --epochs)")] = None
-    seed: Annotated[int, Option(panel=OPTIMIZER, metavar="N", least=0, most=2**63 - 1, help="Of all chance.")] = 1234
-    find_unused_parameters: Annotated[bool, flag(OPTIMIZER, "Accepted; vaectl's models leave none unused.")] = False
+    ema_decay: Annotated[float, number(OPTIMIZER, "Decay of the average per step.", most=1)] = 0.999
+    epochs: Annotated[int | None, count(OPTIMIZER, "Passes over the data. (default: 10, without --max-steps)")] = None
+    max_steps: Annotated[int | None, count(OPTIMIZER, "Number of steps. (default: by --epochs)")] = None
+    seed: Annotated[int, Option(panel=OPTIMIZER, metavar="N", least=0, most=2**63 - 1, help="Random seed.")] = 1234
+    find_unused_parameters: Annotated[
+        bool, Option(panel=OPTIMIZER, hidden=True, help="No effect: no parameter is unused.")
+    ] = False
 
-    eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos to measure on. (default: no validation)")] = None
+    eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos for validation. (default: no validation)")] = None
     eval_steps: Annotated[int, count(VALIDATION, "Steps from one validation to the next.")] = 1000
     eval_num_frames: Annotated[int, count(VALIDATION, "Frames of a clip.")] = 17
     eval_resolution: Annotated[int, count(VALIDATION, "Shorter side and centre crop in pixels.", least=16)] = 256
@@ -187,19 +203,20 @@ class TrainOptions:
     eval_batch_size: Annotated[int, count(VALIDATION, "Clips measured at once.")] = 8
     eval_subset_size: Annotated[int, count(VALIDATION, "Use the first N clips; 0 uses all.", least=0)] = 100
     eval_num_video_log: Annotated[int, count(VALIDATION, "Clips shown in the pictures.", least=0)] = 2
-    eval_lpips: Annotated[bool, flag(VALIDATION, "Measure LPIPS (alex) beside PSNR and SSIM.")] = True
+    eval_lpips: Annotated[bool, flag(VALIDATION, "Measure LPIPS (alex) in addition to PSNR and SSIM.")] = True
     enable_tiling: Annotated[
         bool,
         Option(
             panel=VALIDATION,
             aliases=("enable_tilintg",),
-            help="Accepted; validation runs piece by piece anyway, with the same numbers.",
+            hidden=True,
+            help="No effect: validation always runs in pieces, with the same numbers.",
         ),
     ] = False
 
-    ckpt_dir: Annotated[Path, place(CHECKPOINTS, "Folder of all runs.")] = Path("results")
+    ckpt_dir: Annotated[Path, place(CHECKPOINTS, "Folder for all runs.")] = Path("results")
     exp_name: Annotated[
-        str, Option(panel=CHECKPOINTS, metavar="NAME", help="Name of this run, and of its folder in --ckpt-dir.")
+        str, Option(panel=CHECKPOINTS, metavar="NAME", help="Name of this run and of its folder in --ckpt-dir.")
     ] = "vae"
     resume_from_checkpoint: Annotated[
         str | None,
@@ -207,28 +224,34 @@ class TrainOptions:
             panel=CHECKPOINTS,
             metavar="PATH",
             in_file=False,
-            help="Go on from this checkpoint: its path, or `latest` of this run (begins anew if there is none).",
+            help="Resume from this checkpoint: a path, or `latest` of this run (a new run if there is none).",
         ),
     ] = None
-    accept_changes: Annotated[bool, momentary("Resume with other options than the checkpoint's; names them.")] = False
+    accept_changes: Annotated[
+        bool, momentary("Resume even if options differ from the checkpoint's; a warning lists them.")
+    ] = False
     not_resume_optimizer: Annotated[bool, momentary("Resume without the state of the optimizers.")] = False
     not_resume_training_process: Annotated[
-        bool, momentary("Begin at step 0, with the checkpoint's weights and optimizers.")
+        bool, momentary("Start at step 0, with the checkpoint's weights and optimizers.")
     ] = False
     not_resume_discriminator: Annotated[bool, momentary("Resume with a new discriminator.")] = False
     save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
     save_ckpt_minutes: Annotated[
-        float | None, number(CHECKPOINTS, "And minutes, if steps are slow. (default: by steps alone)", least=0.01)
+        float | None,
+        number(CHECKPOINTS, "Minutes from one checkpoint to the next, at most. (default: no limit)", least=0.01),
     ] = None
-    keep: Annotated[int, count(CHECKPOINTS, "Checkpoints to keep: the last N, and the best one.")] = 3
-    log_steps: Annotated[int, count(CHECKPOINTS, "Steps from one line about the losses to the next.")] = 5
+    keep: Annotated[int, count(CHECKPOINTS, "Keep the last N checkpoints and the best one.")] = 3
+    log_steps: Annotated[int, count(CHECKPOINTS, "Steps from one line of losses to the next.")] = 5
 
     json: Json = False
 
     recipe: Annotated[
         str | None,
         Option(
-            panel=RUN, metavar="NAME", choices=RECIPES, help=f"Named options, beneath all others: {', '.join(RECIPES)}."
+            panel=RUN,
+            metavar="NAME",
+            choices=RECIPES,
+            help=f"A preset; --config and flags override it: {', '.join(RECIPES)}.",
         ),
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
@@ -243,6 +266,8 @@ class TrainOptions:
             )
         if any(weight <= 0 for weight in self.video_weight):
             raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
+        if self.init == "pca" and self.model is not None:
+            raise ValueError("--init pca is for a new model, and --model gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
         crop = ("crop-size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
         for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vaectl import distributed
-from vaectl.data import ClipDataset, Sampling, Source, open_dataset
+from vaectl.data import ClipDataset, ClipLoader, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
@@ -27,11 +29,12 @@ from vaectl.models.checkpoint import (
 from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.progress import Progress
+from vaectl.progress import Progress, Silent
 from vaectl.rng import seed_of
-from vaectl.training import folder
+from vaectl.training import folder, pca_init
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
@@ -64,7 +67,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
-    pretrained = checkpoint or options.pretrained_model_name_or_path
+    pretrained = checkpoint or options.model
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", note=progress.note)
         if checkpoint is None and options.model_config is not None:
@@ -73,10 +76,12 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
         config = read_config(options.model_config)
+        if options.init == "pca":
+            pca_init.check(config)
         check_room(config, options.model_config)
         model = placed(build_model(config), device)
     else:
-        raise UsageError("what to train is missing: give --model-config, --pretrained-model-name-or-path or --recipe")
+        raise UsageError("what to train is missing: give --model, --model-config or --recipe")
     check_names(options, model.config)
     check_length("--num-frames", options.num_frames, model.config)
     return model.train()
@@ -146,10 +151,52 @@ def check_length(option: str, frames: int, config: FamilyConfig) -> None:
         raise UsageError(f"{option} must be 1 + {factor}n for this model, not {frames}; {near} is the nearest")
 
 
+def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:
+    """Set the weights of a new model by `pca_init`, from clips of the training data: the same on all ranks.
+
+    Runs on the CPU, so that the device does not matter. Raises as `pca_init` and `open_dataset` do.
+    """
+    if distributed.is_main():
+        side = options.crop_size or options.resolution
+        sampling = pca_init.clip_sampling(options.num_frames, options.resolution, side, options.seed)
+        # Silent, because the run reports what it leaves out when it opens the same videos.
+        data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=Silent())
+        clips = read_clips(data, pca_init.CLIPS, options.num_workers, progress)
+        progress.note(f"computing the initial weights from {len(clips)} clips")
+        network = build_model(model.config)
+        network.load_state_dict(model.state_dict())
+        assert isinstance(network, WFVAE)  # or `pca_init.check` has refused it
+        pca_init.pca_init(network, clips)
+        model.load_state_dict(network.state_dict())
+    distributed.wait_for_others()
+    distributed.broadcast(model.state_dict().values())
+
+
+def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) -> Tensor:
+    """The first clips of the data, (count, T, 3, H, W) uint8."""
+    size = pca_init.CLIPS_AT_ONCE
+    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    frames = []
+    progress.start("clips for --init pca", count, "clips")
+    try:
+        with ClipLoader(data, lambda number: batches[number % len(batches)], first=0, workers=workers) as loader:
+            for batch in islice(loader, len(batches)):
+                for note in batch.notes:
+                    progress.warn(note)
+                frames.append(batch.frames)
+                progress.advance(len(batch.numbers))
+    finally:
+        progress.finish()
+    return torch.cat(frames)
+
+
+def sources_of(options: TrainOptions) -> list[Source]:
+    weights = options.video_weight or [None] * len(options.video_path)
+    return [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
+
+
 def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
     """The clips to train on. Raises as `open_dataset` does."""
-    weights = options.video_weight or [None] * len(options.video_path)
-    sources = [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
     sampling = Sampling(
         num_frames=options.num_frames,
         resolution=options.resolution,
@@ -163,7 +210,7 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
     )
     for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found
         if first == (distributed.local_rank() == 0):
-            data = open_dataset(sources, sampling, strict=options.strict, progress=progress)
+            data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=progress)
         distributed.wait_for_others()
     if len(set(distributed.gather(data.fingerprint))) > 1:
         raise VaectlError("the ranks do not find the same videos below --video-path; give all of them the same tree")
@@ -203,8 +250,7 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
         check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
         with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
             objective.discriminator.load_state_dict(weights)
-    precision = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[options.mix_precision]
-    return Trainer(model, objective, options, choose_dtype(precision, model.device), steps)
+    return Trainer(model, objective, options, choose_dtype(options.mix_precision, model.device), steps)
 
 
 def resume(

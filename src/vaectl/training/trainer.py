@@ -158,7 +158,7 @@ class Trainer:
         if self._skipped_in_a_row >= PATIENCE:
             raise VaectlError(
                 f"step {self.step}: the loss or its gradient was not finite {PATIENCE} times in a row; resume from the"
-                " last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision fp32"
+                " last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision float32"
             )
 
     def state(self) -> dict[str, Any]:

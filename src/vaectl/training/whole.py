@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.parsing import parsing, read_json, size_of
-from vaectl.options.option import options_of, parse
+from vaectl.options.option import dump, names_of, options_of, parse
 from vaectl.options.train import TrainOptions
 from vaectl.training.folder import checkpoints
 
@@ -52,9 +52,10 @@ def read_facts(checkpoint: Path) -> Facts:
         facts = Facts.model_validate(read_json(file, FACTS_BYTES))
         if facts.best is not None and "step" not in facts.best:
             raise UsageError(f"{file}: cannot be read (best: no step); take another checkpoint")
-        known = options_of(TrainOptions)
-        given = {name: value for name, value in facts.options.items() if name in known and value is not None}
-        parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
+        known = names_of(options_of(TrainOptions))  # earlier versions recorded other names, and bf16 for bfloat16
+        given = {known[name]: value for name, value in facts.options.items() if name in known and value is not None}
+        recorded = parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
+        facts = facts.model_copy(update={"options": dump(recorded)})
     except ValidationError as error:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) or "its content"
@@ -65,7 +66,7 @@ def read_facts(checkpoint: Path) -> Facts:
         if not file.exists():
             raise UsageError(
                 f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file);"
-                " --pretrained-model-name-or-path begins a new run with the weights of any model"
+                " --model begins a new run with the weights of any model"
             ) from None
         raise UsageError(f"{error}; take another checkpoint" if "; take" not in str(error) else str(error)) from None
     return facts

@@ -1,9 +1,9 @@
-"""From a checkpoint of a training to a model that is handed out.
+"""Export a training checkpoint as a model to publish.
 
-    python -m vaectl.training.release CHECKPOINT TARGET --video-path VIDEOS [--video-path MORE]
+    python tools/builtin_model/export.py CHECKPOINT TARGET --video-path VIDEOS [--video-path MORE]
 
-Measures the latents on clips and writes their mean and deviation into config.json, for whoever trains on them; stores
-the weights in half precision, but the filters of the wavelets as they are. The state of the training stays behind.
+Measures the latents on clips and writes their mean and standard deviation into config.json, for models that train on
+latents. Stores the weights in half precision, except the wavelet filters. Leaves out the training state.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def measure_latents(model: AnyVAE, clips: Iterable[Tensor]) -> tuple[list[float]
     return means.tolist(), deviations.tolist()
 
 
-def release(checkpoint: Path, target: Path, clips: Iterable[Tensor]) -> None:
-    """Write the model in `checkpoint` to the new directory `target`, with the statistics of these clips.
+def export(checkpoint: Path, target: Path, clips: Iterable[Tensor]) -> None:
+    """Write the model in `checkpoint` to the new directory `target`, with the latent statistics of these clips.
 
     Raises UsageError where `target` exists, and as `load_model` and `measure_latents` do.
     """
@@ -72,7 +72,7 @@ def rounded(value: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vaectl.training.release")
+    parser = argparse.ArgumentParser(prog="tools/builtin_model/export.py")
     parser.add_argument("checkpoint", type=Path, help="a model directory")
     parser.add_argument("target", type=Path, help="the new one")
     parser.add_argument("--video-path", type=Path, action="append", required=True, help="videos and images")
@@ -84,7 +84,7 @@ def main() -> None:
     sources = [Source(path, 1.0) for path in given.video_path]
     try:
         data = open_dataset(sources, sampling, strict=True, progress=Silent())
-        release(given.checkpoint, given.target, (data.clip(number).frames for number in range(given.clips)))
+        export(given.checkpoint, given.target, (data.clip(number).frames for number in range(given.clips)))
     except VaectlError as error:
         sys.exit(f"error: {error}")
     print(f"{given.target}: written, with the latent's mean and deviation over {given.clips} clips")

@@ -1,4 +1,4 @@
-"""A checkpoint made ready to be handed out: statistics of its latents, half precision, nothing else."""
+"""A checkpoint exported as a model: statistics of its latents, half precision, nothing else."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from tools.builtin_model.export import export, measure_latents
 
+from tests.conftest import ROOT
 from tests.training.runs import NANO
+from tests.video.media import encode
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.vae import AnyVAE
-from vaectl.training.release import measure_latents, release
 from vaectl.video.clip import batch_to_video
+
+EXPORT = ROOT / "tools" / "builtin_model" / "export.py"
 
 
 @pytest.fixture
@@ -45,10 +49,10 @@ def test_the_statistics_are_those_of_latents_drawn_from_the_posterior(model, cli
     torch.testing.assert_close(torch.tensor(deviations), values.std(1), rtol=0.05, atol=0)
 
 
-def test_a_release_is_a_model_with_its_statistics(tmp_path, model, clips):
+def test_an_export_is_a_model_with_its_statistics(tmp_path, model, clips):
     save_model(model, tmp_path / "best", metadata={"weights": "ema", "step": 90})
     (tmp_path / "best" / "training_state.pt").write_bytes(b"large")
-    release(tmp_path / "best", tmp_path / "out", clips)
+    export(tmp_path / "best", tmp_path / "out", clips)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "config.json",
         "diffusion_pytorch_model.safetensors",
@@ -68,7 +72,7 @@ def test_a_release_is_a_model_with_its_statistics(tmp_path, model, clips):
         model.get_buffer("decoder.inverse_wavelet_transform_out.h"),
     )
     with pytest.raises(UsageError, match="exists already"):
-        release(tmp_path / "best", tmp_path / "out", clips)
+        export(tmp_path / "best", tmp_path / "out", clips)
 
 
 def test_a_channel_that_is_always_the_same_is_refused(model, clips):
@@ -84,13 +88,16 @@ def test_weights_beyond_half_precision_are_refused(tmp_path, model, clips):
     state["decoder.conv_out.weight"] = state["decoder.conv_out.weight"] * 1e9
     save_model(model, tmp_path / "best", weights=state)
     with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensors: decoder\.conv_out\.weight"):
-        release(tmp_path / "best", tmp_path / "out", clips)
+        export(tmp_path / "best", tmp_path / "out", clips)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command(tmp_path, model, videos):
+def test_the_command(tmp_path, model):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    encode(videos / "a.mp4", 20)
     save_model(model, tmp_path / "best")
-    run = [sys.executable, "-m", "vaectl.training.release", str(tmp_path / "best"), str(tmp_path / "out")]
+    run = [sys.executable, str(EXPORT), str(tmp_path / "best"), str(tmp_path / "out")]
     small = ["--video-path", str(videos), "--clips", "3", "--num-frames", "5", "--resolution", "32"]
     done = subprocess.run([*run, *small], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,28 +1,24 @@
-"""A new WF-VAE that begins as a linear transform of its clips, so that training only has to improve on that.
+"""Initial weights of a WF-VAE by principal component analysis, so that training only has to improve on that.
 
-    python -m vaectl.training.linear_start CONFIG TARGET --video-path VIDEOS [--video-path MORE]
+A network with random weights spends most of a short training run on what its wavelets know from the start. Here the
+wavelet coefficients pass straight through the network, and each latent position starts as the principal components of
+its block of pixels:
 
-A network with weights at random spends most of a short training on finding out what its wavelets know from the start.
-Here their coefficients are led straight through it, and each latent position begins as the principal components of its
-block of pixels:
+- Residual blocks start as the identity: their last convolution is zero.
+- The encoder's latent is a principal component analysis, whitened, of the wavelet coefficients of a block of 4x8x8
+  pixels: all of level 2, the details of level 1, and the mean change in time of the first level.
+- The decoder's coefficients are the least-squares prediction from the neighbouring latents.
+- LayerNorm and SiLU, which come in between, are nearly linear for channels that come in pairs u, -u next to large
+  constants: SiLU(u) - SiLU(-u) = u, and the constants determine mean and deviation.
 
-- Residual blocks begin as the identity: their last convolution is zero.
-- The encoder's latent is a principal component analysis, whitened, of what a block of 4x8x8 pixels has in the wavelets:
-  all of level 2, the details of level 1, and the mean change in time of the first level.
-- The decoder's coefficients are the least-squares prediction from the latents around.
-- LayerNorm and SiLU, which stand in between, are nearly linear for channels that come in pairs u, -u beside large
-  constants: SiLU(u) - SiLU(-u) = u, and the constants settle mean and deviation.
-
-All other weights stay at random, so everything can be learnt; what they feed is not used yet.
+All other weights stay random, so everything can be learnt; at first nothing depends on their outputs. Knows no files:
+`vaectl.training.setup` reads the clips.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -30,17 +26,15 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.data import Sampling, Source, open_dataset
+from vaectl.data import Sampling
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics.covariance import RunningCovariance
-from vaectl.models import resample, save_model
+from vaectl.models import resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
-from vaectl.models.checkpoint import build_model
-from vaectl.models.config import WFVAEConfig, read_config
-from vaectl.models.context import Piece
+from vaectl.models.config import CausalVAEConfig, WFVAEConfig
+from vaectl.models.context import StreamContext
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.layers import Chain, ChannelNorm, Conv2d
-from vaectl.progress import Silent
+from vaectl.models.layers import ChannelLayerNorm, Conv2d, Sequential
 from vaectl.video.clip import batch_to_video
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
@@ -49,10 +43,39 @@ BLOCK = COEFFICIENTS + 8 * 9 + 2 * 3
 CALM = -9.0
 """Log-variance of the posterior: the latents begin all but free of noise."""
 CLIPS_AT_ONCE = 16
+REMEDY = "leave out --init pca"
+
+CLIPS = 480
+"""How many clips give the principal components: enough for the 102 numbers of a block, read in about a minute."""
+CROP = 64
+"""Side in pixels of the square that is cut from their frames, where that of the run is not smaller."""
+SAMPLE_RATE = 4
+"""Largest distance from one frame of a clip to the next; each clip has its own, from 1 on."""
 
 
-def linear_start(model: WFVAE, clips: Tensor) -> None:
-    """Sets the weights from clips, (N, T, 3, H, W) uint8. Raises UsageError for a model that this does not fit."""
+def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
+    """How to cut the clips from the training data: as varied as possible, whatever the run itself does.
+
+    `num_frames`, `resolution` and `seed` are those of the run, `side` is that of its square in pixels.
+    """
+    return Sampling(
+        num_frames=num_frames,
+        resolution=resolution,
+        crop_size=min(CROP, side),
+        sample_rate=SAMPLE_RATE,
+        dynamic_sample=True,
+        random_crop=True,
+        flip=True,
+        animate_images=True,
+        seed=seed,
+    )
+
+
+def pca_init(model: WFVAE, clips: Tensor) -> None:
+    """Set the weights from clips (N, T, 3, H, W) uint8.
+
+    Raises UsageError for a model of another kind (see `check`), VaectlError for clips that are all the same.
+    """
     check(model.config)
     videos = [batch_to_video(some) for some in torch.split(clips, CLIPS_AT_ONCE)]
     with torch.no_grad():
@@ -66,22 +89,33 @@ def linear_start(model: WFVAE, clips: Tensor) -> None:
         start_decoder(model, videos, latents)
 
 
-def check(config: WFVAEConfig) -> None:
+def check(config: WFVAEConfig | CausalVAEConfig) -> None:
+    """Raises UsageError for a network that PCA initialization does not fit."""
+    if not isinstance(config, WFVAEConfig):
+        raise UsageError(f"PCA initialization needs a WF-VAE, not a {config.class_name}; {REMEDY}")
     flows = min(config.encoder_energy_flow_hidden_size, config.decoder_energy_flow_hidden_size)
     if (config.time_compression, config.space_compression, config.norm_type) != (4, 8, "layernorm"):
-        raise UsageError("a linear start is there for WF-VAE of 4x8x8 with layernorm alone")
+        raise UsageError(f"PCA initialization needs a WF-VAE of 4x8x8 with norm_type layernorm; {REMEDY}")
     if flows < COEFFICIENTS or config.base_channels < COEFFICIENTS:
-        raise UsageError(f"a linear start needs base_channels and energy flows of {COEFFICIENTS} or more")
+        raise UsageError(f"PCA initialization needs base_channels and energy flows of {COEFFICIENTS} or more; {REMEDY}")
     if config.latent_dim > config.base_channels:
-        raise UsageError("a linear start needs at least as many base_channels as latent channels")
+        raise UsageError(f"PCA initialization needs at least as many base_channels as latent channels; {REMEDY}")
 
 
 # The encoder
 
 
+def wavelets(model: WFVAE, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The coefficients of the first transform, of level 1 and of level 2."""
+    encoder, context = model.encoder, StreamContext()
+    first = encoder.wavelet_transform_in(video, context)
+    level_1 = encoder.wavelet_transform_l1(first[:, :3], context)
+    return first, level_1, encoder.wavelet_transform_l2(level_1[:, :3], context)
+
+
 def wavelet_blocks(model: WFVAE, video: Tensor) -> Tensor:
     """What each block of pixels has in the wavelets: (blocks, BLOCK)."""
-    first, level_1, level_2 = model.encoder.wavelets(video, Piece())
+    first, level_1, level_2 = wavelets(model, video)
     details, change = level_1[:, DETAILS], F.avg_pool3d(first[:, CHANGE], (1, 4, 4)) * 4
     # As the network does, each halving of time sees the first frame twice.
     details, change = (torch.cat([x[:, :, :1], x], dim=2) for x in (details, change))
@@ -103,7 +137,7 @@ def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor
     variances, directions = torch.linalg.eigh(blocks.scatter / blocks.count)
     kept = slice(-model.config.latent_dim, None)
     if not variances[kept].min() > 1e-6:
-        raise VaectlError("a linear start needs clips that are not all the same")
+        raise VaectlError(f"PCA initialization needs clips that are not all the same; {REMEDY}")
     matrix = (directions[:, kept] / variances[kept].sqrt()).T.flip(0)
     return matrix.float(), -(matrix @ blocks.mean).float()
 
@@ -168,12 +202,12 @@ class LeastSquares:
 
 
 def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tensor]) -> None:
-    encoder, decoder, n, b = model.encoder, model.decoder, model.config.latent_dim, model.config.base_channels
+    decoder, n, b = model.decoder, model.config.latent_dim, model.config.base_channels
     known = n + COEFFICIENTS  # the latents, and level 2 predicted from them
 
     level_2 = LeastSquares(n, COEFFICIENTS)
     for video, z in zip(videos, latents, strict=True):
-        level_2.add(z, encoder.wavelets(video, Piece())[2])
+        level_2.add(z, wavelets(model, video)[2])
     pass_on(decoder.conv_in, slice(n), slice(n))
     level_2.write(decoder.conv_in, slice(n, known), ridge=1e-4)
     lead_flow(layer(decoder.mid, -1), slice(n, known), 4 * b)
@@ -183,11 +217,12 @@ def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tens
     between = LeastSquares(known, 15)
     upsampling = cast(resample.Spatial2xTime2x3DUpsample, layer(decoder.up2, -2))
     for video, z in list(zip(videos, latents, strict=True))[::3]:
-        h, flow = decoder.split(decoder.features(z, Piece()), Piece())
-        low = decoder.inverse_wavelet_transform_l2(decoder.connect_l2(flow, Piece()), Piece())
-        first, level_1, _ = encoder.wavelets(video, Piece())
+        context = StreamContext()
+        h, flow = decoder.split(decoder.mid(decoder.conv_in(z, context), context), context)
+        low = decoder.inverse_wavelet_transform_l2(decoder.connect_l2(flow, context), context)
+        first, level_1, _ = wavelets(model, video)
         level_1 = torch.cat([level_1[:, :3] - low, level_1[:, 3:], F.avg_pool3d(first[:, CHANGE], (1, 2, 2))], dim=1)
-        slower = resample.upsample_time(upsampling, h[:, :known], Piece(), upsampling.interpolation)
+        slower = resample.upsample_time(upsampling, h[:, :known], context, upsampling.interpolation)
         between.add(resample.bilinear_2x(slower), level_1)
     between.write(upsampling.conv, slice(4 * b - 15, 4 * b), ridge=1e-5)
     lead_flow(layer(decoder.up2, -1), slice(4 * b - 15, 4 * b - 3), 4 * b)
@@ -214,8 +249,8 @@ def lead_flow(block: nn.Module, channels: slice, wide: int) -> None:
 # Weights
 
 
-def layer(chain: Chain, index: int) -> nn.Module:
-    return list(chain.children())[index]
+def layer(blocks: Sequential, index: int) -> nn.Module:
+    return list(blocks.children())[index]
 
 
 def convolution(module: nn.Module) -> Conv2d | nn.Conv3d:
@@ -267,51 +302,9 @@ def settle(module: nn.Module, channels: slice, constant: float, quiet: float) ->
 
 def read_pairs(norm: nn.Module, conv: nn.Module, outputs: slice, count: int, deviation: float) -> None:
     """Let these output channels be the first `count` input channels, whose negatives come next, through the norm."""
-    layer_norm = cast(ChannelNorm, norm).norm
+    layer_norm = cast(ChannelLayerNorm, norm).norm
     layer_norm.weight.fill_(1)
     layer_norm.bias.zero_()
     clear(conv, outputs)
     centre(conv)[outputs, :count] = deviation * torch.eye(count)
     centre(conv)[outputs, count : 2 * count] = -deviation * torch.eye(count)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vaectl.training.linear_start")
-    parser.add_argument("config", type=Path, help="config.json of the new model")
-    parser.add_argument("target", type=Path, help="the model directory to write")
-    parser.add_argument("--video-path", type=Path, action="append", required=True, help="videos and images")
-    parser.add_argument("--clips", type=int, default=480, help="how many clips to learn from (default: 480)")
-    parser.add_argument("--num-frames", type=int, default=17)
-    parser.add_argument("--sample-rate", type=int, default=4, help="the largest distance of frames (default: 4)")
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--crop-size", type=int, default=64)
-    given = parser.parse_args()
-    sampling = Sampling(
-        num_frames=given.num_frames,
-        resolution=given.resolution,
-        crop_size=given.crop_size,
-        sample_rate=given.sample_rate,
-        dynamic_sample=True,
-        random_crop=True,
-        flip=True,
-        animate_images=True,
-        seed=1,
-    )
-    try:
-        if given.target.exists():
-            raise UsageError(f"{given.target}: exists already; give another directory")
-        torch.manual_seed(0)
-        model = build_model(read_config(given.config))
-        if not isinstance(model, WFVAE):
-            raise UsageError(f"{given.config}: a linear start is there for WF-VAE alone")
-        sources = [Source(path, 1.0) for path in given.video_path]
-        data = open_dataset(sources, sampling, strict=True, progress=Silent())
-        linear_start(model, torch.stack([data.clip(number).frames for number in range(given.clips)]))
-        save_model(model, given.target)
-    except VaectlError as error:
-        sys.exit(f"error: {error}")
-    print(f"{given.target}: written, with what {given.clips} clips told")
-
-
-if __name__ == "__main__":
-    main()
