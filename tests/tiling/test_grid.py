@@ -1,9 +1,10 @@
-"""Tiles cover the frame once, are read with what they need, and are cut out where they lie."""
+"""Tiles cover the frame once, are read with what they need, and are cut out where they are."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaectl.models.context import HaloSides
 from vaectl.tiling.grid import Span, grid, spans
 
 SIZES = st.integers(1, 300)
@@ -24,38 +25,47 @@ def test_spans_follow_each_other_and_are_as_few_and_as_equal_as_they_can_be(size
 def test_tiles_cover_every_position_once(height, width, tile):
     covered = torch.zeros(2 * height, 2 * width)
     for part in grid(height, width, tile):
-        covered[part.core(2)] += 1
+        covered[part.place(2)] += 1
     assert (covered == 1).all()
 
 
-@given(size=SIZES, most=SIZES, margin=st.integers(0, 60), scale=st.sampled_from([1, 2, 8]))
-def test_a_span_is_read_with_its_margin_or_up_to_the_border(size, most, margin, scale):
+@given(size=SIZES, most=SIZES, halo=st.integers(0, 60), scale=st.sampled_from([1, 2, 8]))
+def test_a_span_is_read_with_its_halo_or_up_to_the_border(size, most, halo, scale):
     for part in spans(size, most):
-        read, before, after = part.read(margin, scale)
-        assert read.start == (scale * part.start - margin if before else 0)
-        assert read.stop == (scale * part.stop + margin if after else scale * size)
-        assert before == (scale * part.start > margin)
-        assert after == (scale * (size - part.stop) > margin)
+        before, after = part.inner(halo, scale)
+        assert before == (scale * part.start > halo)
+        assert after == (scale * (size - part.stop) > halo)
+        for sides in ((before, after), (False, after), (before, False), (False, False)):
+            read = part.read(halo, scale, *sides)
+            assert read.start == (scale * part.start - halo if sides[0] else 0)
+            assert read.stop == (scale * part.stop + halo if sides[1] else scale * size)
 
 
-@given(
-    size=SIZES,
-    most=SIZES,
-    margin=st.integers(0, 20),
-    scale=st.sampled_from([1, 2, 8]),
-    data=st.data(),
-)
-def test_a_span_is_cut_out_of_what_was_read_whatever_margin_is_left(size, most, margin, scale, data):
-    """With a network that trims some of the margin on inner sides and keeps its input's values otherwise."""
+@given(size=SIZES, most=SIZES, halo=st.integers(0, 20), scale=st.sampled_from([1, 2, 3, 8]), data=st.data())
+def test_a_span_is_cut_out_of_what_was_read_whatever_halo_is_left(size, most, halo, scale, data):
+    """With a network that crops some of the halo on inner sides and keeps its input's values otherwise.
+
+    A side may be taken up to the border though its halo ends before it: another input of the tile has a larger one.
+    """
     positions = list(range(scale * size))
     for part in spans(size, most):
-        read, before, after = part.read(scale * margin, scale)
-        used = data.draw(st.integers(0, scale * margin))
-        made = positions[read][used if before else 0 :]
+        before, after = (inner and data.draw(st.booleans()) for inner in part.inner(scale * halo, scale))
+        used = data.draw(st.integers(0, scale * halo))
+        made = positions[part.read(scale * halo, scale, before, after)][used if before else 0 :]
         made = made[: len(made) - used] if after else made
-        assert made[part.cut(len(made), before, after, scale)] == positions[scale * part.start : scale * part.stop]
+        assert made[part.core(len(made), scale, before, after)] == positions[scale * part.start : scale * part.stop]
+        left = data.draw(st.integers(0, scale * halo - used))
+        expected = positions[part.read(left, scale, before, after)]
+        assert made[part.crop(len(made), left, scale, before, after)] == expected
 
 
-def test_a_span_knows_a_margin_that_ends_at_the_border():
-    assert Span(5, 8, 12).read(4, 1) == (slice(1, 12), True, False)
-    assert Span(4, 8, 12).read(4, 1) == (slice(0, 12), False, False)
+def test_a_span_knows_a_halo_that_ends_at_the_border():
+    assert Span(5, 8, 12).inner(4, 1) == (True, False)
+    assert Span(4, 8, 12).inner(4, 1) == (False, False)
+
+
+def test_all_inputs_of_a_tile_have_their_halo_on_the_same_sides():
+    (tile,) = (tile for tile in grid(9, 9, 3) if (tile.rows.start, tile.columns.start) == (3, 6))
+    assert tile.halo_sides([(2, 1)]) == HaloSides(1, 1, 1, 0)
+    assert tile.halo_sides([(2, 1), (6, 2)]) == HaloSides(0, 0, 1, 0)
+    assert tile.halo_sides([(2, 1), (5, 2)]) == HaloSides(1, 1, 1, 0)

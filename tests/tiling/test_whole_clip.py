@@ -1,29 +1,26 @@
-"""Models that look at the whole clip give, stage by stage, the numbers that they give in one go."""
+"""Models that look at the whole clip give, cut up in any way, the numbers that they give in one go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from functools import cache, reduce
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import video
-from vaectl.models.context import Piece
+from tests.tiling.plans import plan_of, through, tiled, within
+from vaectl.models.context import StreamContext
 from vaectl.models.layers import ClipGroupNorm, FrameGroupNorm
 from vaectl.models.statistics import Statistics
-from vaectl.models.streaming import reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.plan import Place
-from vaectl.tiling.stages import Cut, Step
-from vaectl.tiling.storage import OnDisk, Stored
-from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
+from vaectl.tiling.executor import Cut
+from vaectl.tiling.plan import Side
+from vaectl.tiling.storage import DiskBuffer, OffloadedTensor
+from vaectl.tiling.stream import reconstruct_windows
 
 # float32 rounding on outputs of order 1; measured up to 6e-5.
 TOLERANCE = 1e-4
@@ -72,56 +69,34 @@ def make_model(kind: str) -> AnyVAE:
     return model
 
 
-def plan_for(
-    model: AnyVAE, clip: Tensor, place: Place, *, most: int = 0, cut: Callable[[Step], Step] | None = None
-) -> StagePlan:
-    """A plan for a clip of any size, in pieces of `most` bytes at most or in those that `cut` gives."""
-    config = model.config
-    frames, height, width = (
-        clip.shape[2] + (1 - clip.shape[2]) % config.time_compression,
-        *(size + -size % config.space_compression for size in clip.shape[3:]),
-    )
-    rehearsed = rehearse(model, frames, height, width, most)
-    if cut:
-        encoder, decoder = (tuple(map(cut, steps)) for steps in (rehearsed.encoder, rehearsed.decoder))
-        rehearsed = replace(rehearsed, encoder=encoder, decoder=decoder)
-    return StagePlan((frames, height, width), 2, place, rehearsed, 0)
-
-
-def through(model: AnyVAE, clip: Tensor, lengths: list[int], plan: StagePlan) -> Tensor:
-    return torch.cat([*reconstruct_pieces(model, clip.split(lengths, dim=2), WholeClip(model, plan))], dim=2)
-
-
 @settings(deadline=None, max_examples=15)
 @given(
     kind=st.sampled_from(sorted(SMALL)),
-    rows=st.integers(1, 7),
-    width=st.integers(1, 20),
+    height=st.integers(1, 26),
+    width=st.integers(1, 26),
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     place=st.sampled_from(["device", "disk"]),
     data=st.data(),
 )
-def test_stages_cut_in_any_way_give_the_whole(kind, rows, width, lengths, place, data):
+def test_tiles_and_windows_of_any_size_give_the_whole(kind, height, width, lengths, place, data):
+    """Another one for each group."""
     model = make_model(kind)
-    clip = video(sum(lengths), model.config.space_compression * rows - data.draw(st.integers(0, 3)), width)
-    strips = st.integers(1, rows)
-    windows = st.integers(1, sum(lengths))
+    clip = video(sum(lengths), height, width)
 
-    def cut(step: Step) -> Step:
-        whole_frames = step.cut.rows > 1
-        return replace(step, cut=Cut(rows if whole_frames else data.draw(strips), data.draw(windows)))
+    def choose(side: Side, number: int) -> Cut:
+        return Cut(data.draw(st.integers(1, max(side.latent))), data.draw(st.integers(1, sum(lengths))))
 
-    made = through(model, clip, lengths, plan_for(model, clip, place, cut=cut))
+    made = through(model, clip, lengths, plan_of(model, clip, choose, place))
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("place", ["device", "disk"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_gives_the_whole(kind, place):
-    """In the smallest pieces, or in such as fit a limit that cuts high resolutions only."""
+    """In the smallest tiles and windows, or in those of a limit that cuts high resolutions only."""
     model = make_model(kind)
     clip = video(6, 20, 40)
-    plan = plan_for(model, clip, place, most={"device": 2**20, "disk": 0}[place])
+    plan = plan_of(model, clip, within({"device": 2**20, "disk": 0}[place], place), place)
     made = through(model, clip, [1, 5], plan)
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
@@ -130,17 +105,16 @@ def test_every_kind_of_model_gives_the_whole(kind, place):
 def test_differences_are_nothing_but_rounding(kind):
     model = deepcopy(make_model(kind)).double()
     clip = video(9, 48, 16).double()
-    made = through(model, clip, [9], plan_for(model, clip, "device"))
+    made = through(model, clip, [9], plan_of(model, clip, within(0, "device")))
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=1e-11)
 
 
-def test_each_stage_is_told():
+def test_each_group_is_reported_when_it_begins():
     model, clip = make_model("v1.2"), video(5, 16, 16)
-    plan, told = plan_for(model, clip, "device"), list[str]()
-    for _ in reconstruct_pieces(model, [clip], WholeClip(model, plan, told.append)):
+    plan, reported = tiled(model, clip, 2), list[int]()
+    for _ in reconstruct_windows(model, [clip], plan, report=reported.append):
         pass
-    count = plan.rehearsed.stages
-    assert told == [f"stage {number} of {count}" for number in range(1, count + 1)]
+    assert reported == [*range(len(plan.encoder) + len(plan.decoder))]
 
 
 def test_values_far_from_zero_keep_their_variance():
@@ -148,42 +122,42 @@ def test_values_far_from_zero_keep_their_variance():
     x = torch.randn((2, 64, 3, 8, 4), generator=torch.Generator().manual_seed(0)) + 3000
     rows = [x.permute(0, 2, 3, 4, 1)[:, :, part] for part in (slice(0, 3), slice(3, 4), slice(4, 8))]
     strips = [Statistics.of_frames([Statistics.of(part[:, :1]), Statistics.of(part[:, 1:])]) for part in rows]
-    statistics = reduce(Statistics.with_rows, strips)
+    statistics = reduce(Statistics.with_positions, strips)
     norm = ClipGroupNorm(64)
-    expected = norm.double()(x.double(), Piece()).float()
-    made = norm.float()(x, Piece(statistics=statistics))
+    expected = norm.double()(x.double(), StreamContext()).float()
+    made = norm.float()(x, StreamContext(statistics=statistics))
     torch.testing.assert_close(made, expected, rtol=0, atol=2e-3)  # what float32 has left at 3000
     frames = FrameGroupNorm(64)
-    one = frames(x[:, :, 1:2], Piece(statistics=statistics, position=1))
-    torch.testing.assert_close(one, frames.double()(x.double(), Piece()).float()[:, :, 1:2], rtol=0, atol=2e-3)
+    one = frames(x[:, :, 1:2], StreamContext(statistics=statistics.frames(1, 2)))
+    torch.testing.assert_close(one, frames.double()(x.double(), StreamContext()).float()[:, :, 1:2], rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_batch_a_sample_and_half_precision(kind):
     model = make_model(kind)
     clip = torch.cat([video(5, 16, 16, seed=1), video(5, 16, 16, seed=2)])
-    plan = plan_for(model, clip, "disk")
+    plan = plan_of(model, clip, within(0, "disk"), "disk")
     made = through(model, clip, [2, 3], plan)
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(3)
 
-    pieces = reconstruct_pieces(model, [clip], WholeClip(model, plan), sample=True, generator=generator())
+    sampled = reconstruct_windows(model, [clip], plan, sample=True, generator=generator())
     expected = model.reconstruct(clip, sample=True, generator=generator())
-    torch.testing.assert_close(torch.cat([*pieces], dim=2), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(torch.cat([*sampled], dim=2), expected, rtol=0, atol=TOLERANCE)
     assert (expected - made).abs().max() > 0.01
 
     half = deepcopy(model).bfloat16()
-    made = through(half, clip, [5], plan_for(half, clip, "disk")).float()
+    made = through(half, clip, [5], plan_of(half, clip, within(0, "disk"), "disk")).float()
     exact = model.reconstruct(clip)
     loss = (half.reconstruct(clip).float() - exact).square().mean()
     assert (made - exact).square().mean() < 2 * loss
 
 
-def test_a_stored_clip_is_no_tensor_to_compute_on():
-    """Or else a layer outside a stage would go unnoticed."""
-    clip = Stored((1, 3, 2, 8, 8), torch.float32, OnDisk)
+def test_an_offloaded_tensor_cannot_be_computed_on():
+    """Or else a layer that gets one instead of a tile would go unnoticed."""
+    clip = OffloadedTensor((1, 3, 2, 8, 8), torch.float32, DiskBuffer)
     assert clip.shape == (1, 3, 2, 8, 8)
-    with pytest.raises(TypeError, match="only be computed on in a stage"):
-        torch.relu(clip)
+    with pytest.raises(TypeError):
+        torch.relu(clip)  # type: ignore[arg-type]
