@@ -210,9 +210,7 @@ def staged(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, 
     window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
     encoder, decoder = both_sides(model, frames, height, width)
     encoder = replace(encoder, lengths=window_lengths(frames, window, 1)[0])
-    # Kernels may want the weights of a layer in an order of their own.
-    weights = weight_bytes(encoder.network) + max(weight.nbytes for weight in model.parameters())
-    fixed = budget.fixed + window * budget.per_frame + weights
+    fixed = budget.fixed + window * budget.per_frame + weight_bytes(encoder.network)
     # Beside what is kept between groups, the 8-bit frames wait for what is made of them.
     kept = max(encoder.kept(), decoder.kept()) + math.prod(encoder.x)
     on_device = {"device": kept, "host": 0, "disk": 0}
