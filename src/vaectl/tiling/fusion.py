@@ -82,8 +82,10 @@ class Group:
 def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
     """`shapes` are those that the segments give for a clip `x` of an encoder or a decoder, from "x" to "y"."""
     steps = steps_of(segments, shapes, x)
+    # Where a clip has to wait anyway, it does so before norms over frames as well: that saves whole frames of a window.
+    waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
     groups: list[Group] = []
-    for group in split(steps, lambda before, step: "clip" in (before.segment.sees, *sees(step))):
+    for group in split(steps, lambda before, step: before.segment.sees == "clip" or not waits.isdisjoint(sees(step))):
         live, last = group[-1].live, group[-1] is steps[-1]
         after, kept = (live, set()) if last else (set(), live)
         parts: list[FusedSegment] = []

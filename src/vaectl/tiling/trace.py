@@ -187,7 +187,7 @@ class TracedTensor(OffloadedTensor):
 
     def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
         dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
-        if self._gather:
+        if self._gather and dense.shape[1]:
             mean_and_variance(dense[:, :1])  # goes frame by frame
 
     def read(self, frames: slice, place: Slices | None = None) -> Tensor:
