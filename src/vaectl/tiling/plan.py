@@ -19,7 +19,7 @@ from vaectl.models.config import FamilyConfig
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut
 from vaectl.tiling.fusion import Group
-from vaectl.tiling.grid import Tile, grid, windows
+from vaectl.tiling.grid import windows
 from vaectl.tiling.storage import Place, spill_folder
 from vaectl.tiling.trace import MemoryEstimate, Network, estimate, latent_size, meta_groups, weight_bytes
 
@@ -87,10 +87,18 @@ class Side:
 
     def frames(self, number: int) -> int:
         """Of what goes into a group."""
-        if number == 0:
-            return self.x[2]
+        return self.x[2] if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]][2]
+
+    def bytes_of_frames(self, number: int) -> float:
+        """Of a group's input and of what it keeps, for each frame that goes in."""
         name = self.groups[number].first.inputs.split()[0]
-        return next(group.kept[name][2] for group in self.groups[number - 1 :: -1] if name in group.kept)
+        given = self.x if number == 0 else self.kept_before(number)[name]
+        values = [given, *self.groups[number].kept.values()]
+        return sum(math.prod(shape) for shape in values) * self.network.dtype.itemsize / given[2]
+
+    def kept_before(self, number: int) -> dict[str, torch.Size]:
+        """What earlier groups have kept, with its shapes."""
+        return {name: shape for group in self.groups[:number] for name, shape in group.kept.items()}
 
     def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
         lengths = self.lengths if number == 0 and self.lengths else differing(windows(self.frames(number), cut.window))
@@ -168,7 +176,7 @@ def candidates(model: AnyVAE, frames: int, height: int, width: int, places: Sequ
         lengths = [*(window for window in lengths if window < frames), frames]
     slowdown: dict[Plan, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
-        computed = sum(computed_positions(part, reach) for part in grid(rows, columns, tile)) / (rows * columns)
+        computed = computed_positions(rows, columns, tile, reach)
         for window in lengths:
             for place in places if window < frames else places[:1]:
                 cuts = (Cut(tile, window),)
@@ -178,13 +186,10 @@ def candidates(model: AnyVAE, frames: int, height: int, width: int, places: Sequ
     return slowdown
 
 
-def computed_positions(tile: Tile, reach: float) -> float:
-    """Positions that are computed for a tile, with `reach` of them on its inner sides."""
-    height, width = (
-        span.stop - span.start + reach * ((span.start > 0) + (span.stop < span.size))
-        for span in (tile.rows, tile.columns)
-    )
-    return height * width
+def computed_positions(rows: int, columns: int, tile: int, reach: float) -> float:
+    """Positions that are computed for all tiles, each with `reach` more on inner sides, as a multiple of all there are."""
+    inner_edges = [2 * (-(-size // tile) - 1) for size in (rows, columns)]
+    return (1 + reach * inner_edges[0] / rows) * (1 + reach * inner_edges[1] / columns)
 
 
 def window_lengths(frames: int, window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -210,9 +215,7 @@ def staged(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, 
     window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
     encoder, decoder = both_sides(model, frames, height, width)
     encoder = replace(encoder, lengths=window_lengths(frames, window, 1)[0])
-    # Kernels may want the weights of a layer in an order of their own.
-    weights = weight_bytes(encoder.network) + max(weight.nbytes for weight in model.parameters())
-    fixed = budget.fixed + window * budget.per_frame + weights
+    fixed = budget.fixed + window * budget.per_frame + weight_bytes(encoder.network)
     # Beside what is kept between groups, the 8-bit frames wait for what is made of them.
     kept = max(encoder.kept(), decoder.kept()) + math.prod(encoder.x)
     on_device = {"device": kept, "host": 0, "disk": 0}
@@ -268,8 +271,8 @@ def fastest_cut(side: Side, number: int, lengths: list[int], most: int, place: P
 
     whole = max(rows, columns)
     if group.first.sees == "clip":
-        inputs = next(each.kept for each in side.groups[number - 1 :: -1] if group.first.inputs.split()[0] in each.kept)
-        frame = math.prod(inputs[group.first.inputs.split()[0]]) // frames * side.network.dtype.itemsize
+        shape = side.kept_before(number)[group.first.inputs.split()[0]]
+        frame = math.prod(shape) // frames * side.network.dtype.itemsize
         cut = Cut(whole, max(1, min(frames, most // (3 * frame))))
         return cut, cost(cut)
     for_tiles = not all(part.whole_frames for part in group.parts)
@@ -278,11 +281,17 @@ def fastest_cut(side: Side, number: int, lengths: list[int], most: int, place: P
 
     def overhead(cut: Cut) -> float:
         """What of the work is done twice, and the frames that windows keep for the next."""
-        computed = sum(computed_positions(tile, reach) for tile in grid(rows, columns, cut.tile)) / (rows * columns)
-        return computed * (1 + (cut.window < frames) / cut.window)
+        return computed_positions(rows, columns, cut.tile, reach) * (1 + (cut.window < frames) / cut.window)
+
+    frames_bytes = side.bytes_of_frames(number)
+
+    def surely(cut: Cut) -> float:
+        """Bytes of the tile in what goes in and comes out, without a trace."""
+        area = min(1.0, cut.tile / rows) * min(1.0, cut.tile / columns)
+        return area * cut.window * frames_bytes
 
     for cut in sorted(cuts, key=overhead):
-        if (needed := cost(cut)) <= most:
+        if surely(cut) <= most and (needed := cost(cut)) <= most:
             return cut, needed
     return cuts[-1], cost(cuts[-1])
 
