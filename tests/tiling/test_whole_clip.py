@@ -79,15 +79,15 @@ def make_model(kind: str) -> AnyVAE:
     data=st.data(),
 )
 def test_tiles_and_windows_of_any_size_give_the_whole(kind, height, width, lengths, place, data):
-    """Another one for each group."""
-    model = make_model(kind)
-    clip = video(sum(lengths), height, width)
+    """Other ones for each group. In float64: a norm over a single position makes much of rounding."""
+    model = deepcopy(make_model(kind)).double()
+    clip = video(sum(lengths), height, width).double()
 
     def choose(side: Side, number: int) -> Cut:
         return Cut(data.draw(st.integers(1, max(side.latent))), data.draw(st.integers(1, sum(lengths))))
 
     made = through(model, clip, lengths, plan_of(model, clip, choose, place))
-    torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("place", ["device", "disk"])
