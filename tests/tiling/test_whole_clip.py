@@ -161,3 +161,9 @@ def test_an_offloaded_tensor_cannot_be_computed_on():
     assert clip.shape == (1, 3, 2, 8, 8)
     with pytest.raises(TypeError):
         torch.relu(clip)  # type: ignore[arg-type]
+
+
+def test_windows_of_no_frames_have_statistics():
+    """A later window may bring none, where frames are halved or a layer looks ahead."""
+    statistics = Statistics.of(torch.zeros(2, 0, 4, 3, 5))
+    assert statistics.mean.shape == statistics.squares.shape == (2, 5, 0)
