@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
 from vaectl.models.context import CausalCache
-from vaectl.tiling.storage import DiskStore, MemoryStore, StateStore, spill_folder
+from vaectl.tiling.storage import DiskBuffer, DiskStore, MemoryStore, StateStore, spill_folder
 
 STORES = [MemoryStore, DiskStore]
 LAYERS = [nn.Identity() for _ in range(4)]
@@ -154,3 +154,14 @@ def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
     store._file._file = Halting(store._file._file)
     store.put("a", cache(1))
     assert_same(store.get("a"), cache(1))
+
+
+def test_a_single_position_may_have_any_stride(folder):
+    """PyTorch calls it contiguous all the same: a plane of 1x1 of a clip with four channels, for one."""
+    plane = torch.rand(3, 4)[:, :1].T[:, :1]
+    assert plane.is_contiguous()
+    assert plane.stride() != (1, 1)
+    buffer, back = DiskBuffer(1, torch.float32), torch.empty(1, 1)
+    buffer.write(0, plane)
+    buffer.read(0, back)
+    assert torch.equal(back, plane)
