@@ -101,6 +101,8 @@ class Executor:
         So they are kept once more in that order, where each part is read and written in one go.
         """
         segment = group.first
+        if not group.kept:  # nobody takes what it makes
+            return {}
         clips = [kept[name] for name in segment.inputs.split()]
         (output,) = segment.outputs.split()
         shape = clips[0].shape
