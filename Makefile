@@ -1,4 +1,4 @@
-# Each target does all that it needs from nothing, in its own virtual environment, and again only what has changed.
+# Every target works from a fresh clone, in its own virtual environment, and redoes only what has changed.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
@@ -17,11 +17,11 @@ help:  ## show this list
 
 setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks the interpreter)
 
-samples: $(CLIP)  ## fetch four short real clips into .samples/
+samples: $(CLIP)  ## download four short real clips into .samples/
 
-demo: $(DEMO) $(REPORT)  ## send a real video through the built-in model, and measure it: demo/
-	@echo "$(DEMO): the original on the left, what came back on the right, with sound"
-	@echo "$(REPORT): how far it came back, frame by frame; open it in a browser"
+demo: $(DEMO) $(REPORT)  ## reconstruct a real video with the built-in model and measure the loss: demo/
+	@echo "$(DEMO): the original on the left, the reconstruction on the right, with sound"
+	@echo "$(REPORT): the loss of each frame; open it in a browser"
 
 test: $(READY) $(CLIP)  ## run all tests
 	$(BIN)/pytest
@@ -45,12 +45,12 @@ lint: $(READY)  ## check style, format and types
 bench: $(READY) $(CLIP)  ## run all benchmarks
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-train-data: $(READY)  ## fetch what the built-in model is trained on into .train-data/ (needs Debian)
+train-data: $(READY)  ## download the training data of the built-in model into .train-data/ (needs Debian)
 	PYTHON=$(CURDIR)/$(BIN)/python tools/builtin_model/fetch-data.sh .train-data
 	rm -rf .train-data/small
 	$(BIN)/python tools/builtin_model/shrink.py .train-data .train-data/small
 
-clean:  ## remove all that the other targets made
+clean:  ## remove everything that the other targets created
 	rm -rf .venv .samples .train-data build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt

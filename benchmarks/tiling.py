@@ -23,29 +23,28 @@ from formulation import MODELS, TURNS, make_model
 from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.tiling.plan import uniform_plan
+from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 TILE = 256
 WINDOW = 8
 
 
-def in_windows(model: WFVAE, make_runner: Callable[[WFVAE], Runner], window: int | None, clip: Tensor) -> Tensor:
-    pieces = clip.split(window or clip.shape[2], dim=2)
-    return torch.cat(list(reconstruct_pieces(model, pieces, make_runner(model))), dim=2)
-
-
-def in_tiles(store: Callable[[], InMemory | OnDisk], model: WFVAE) -> Tiles:
-    return Tiles(model, TILE // model.config.space_compression, store())
+def in_windows(model: WFVAE, window: int | None, clip: Tensor, *, tile: int = 0, place: Place = "device") -> Tensor:
+    """In windows of so many frames, all if None; in tiles of so many pixels, whole frames if 0."""
+    window = window or clip.shape[2]
+    tile //= model.config.space_compression
+    plan = uniform_plan(model, *clip.shape[2:], tile, window, place) if tile else None
+    return torch.cat(list(reconstruct_windows(model, clip.split(window, dim=2), plan)), dim=2)
 
 
 WAYS: dict[str, Callable[[WFVAE, Tensor], Tensor]] = {
     "in one go": lambda model, clip: model.reconstruct(clip),
-    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, WholeFrames, WINDOW, clip),
-    f"tiles of {TILE} pixels": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), None, clip),
-    "both": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), WINDOW, clip),
-    "both, state on disk": lambda model, clip: in_windows(model, partial(in_tiles, OnDisk), WINDOW, clip),
+    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, WINDOW, clip),
+    f"tiles of {TILE} pixels": lambda model, clip: in_windows(model, None, clip, tile=TILE),
+    "both": lambda model, clip: in_windows(model, WINDOW, clip, tile=TILE),
+    "both, state on disk": lambda model, clip: in_windows(model, WINDOW, clip, tile=TILE, place="disk"),
 }
 
 

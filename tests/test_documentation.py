@@ -1,4 +1,4 @@
-"""The documentation agrees with the program: troubles are headed by its messages, and links lead somewhere."""
+"""The documentation agrees with the program: headings of troubleshooting are its messages, and links have targets."""
 
 import ast
 import re
@@ -8,11 +8,12 @@ import pytest
 
 from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
-from vaectl.options import options_of
+from vaectl.options import cli_name, options_of
 
 PAGES = sorted(
     [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "src").rglob("*.md"), *(ROOT / "tools").rglob("*.md")]
 )
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 HEADINGS = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
 
 
@@ -66,14 +67,23 @@ def test_a_heading_is_a_message_of_the_program(heading):
     assert any(pattern.search(message) for message in MESSAGES), f"no message reads like {heading}"
 
 
+def test_the_hooks_run_the_commands_of_make_lint():
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert recipe
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"^ +entry: (.+)$", hooks, flags=re.MULTILINE) == commands
+    assert re.findall(r"repo: (.+)$", hooks, flags=re.MULTILINE) == ["local"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path):
+def test_links_have_targets(page: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         name, _, anchor = target.partition("#")
         if name.startswith(("http:", "https:")):
             continue
         file = page.parent / name if name else page
-        assert file.exists(), f"{target}: there is no such file"
+        assert file.exists(), f"{target}: no such file"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{target}: there is no such heading"
 
@@ -82,6 +92,44 @@ def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links, as GitHub makes it of them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("command", PUBLISHED)
+def test_a_command_has_a_page_that_links_to_its_options_and_does_not_repeat_them(command):
+    page = (ROOT / "docs" / f"{command}.md").read_text()
+    assert f"(cli.md#vaectl-{command})" in page
+    assert "Usage: vaectl" not in page
+    assert "| option | what it does |" not in page
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_the_readme_links_to_every_page(page: Path):
+    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", [*DOCS, ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_command_line_uses_commands_and_options_that_exist(page: Path):
+    models = {function.__name__.replace("_", "-"): model for function, model, _ in COMMANDS}
+    for line in command_lines(page.read_text()):
+        command, *words = line.split()
+        if command.startswith("-"):
+            assert command in {"--version", "--versions", "--install-completion"}, line
+            continue
+        assert command in models, line
+        options = options_of(models[command])
+        known = {cli_name(name) for field, option in options.items() for name in (field, *option.aliases)}
+        for word in words:
+            if word.startswith("--"):
+                name = word.split("=")[0].replace("_", "-")
+                assert name in known or f"--{name.removeprefix('--no-')}" in known, f"{line}: {name}"
+
+
+def command_lines(page: str) -> list[str]:
+    """The command lines of vaectl in the code blocks of a page, each without the name of the program."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```|^((?: {4}[^\n]*\n)+)", page, flags=re.MULTILINE | re.DOTALL)
+    text = "\n".join("".join(block) for block in blocks).replace("\\\n", " ")
+    found = re.findall(r"^(?: {4})?\$? ?(?:\w+=\S+ )*(?:torchrun .*?-m )?vaectl +([a-z-].*)$", text, flags=re.MULTILINE)
+    return [line.split("#")[0] for line in found]
 
 
 @pytest.mark.parametrize("command", PUBLISHED)

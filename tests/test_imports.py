@@ -15,7 +15,7 @@ WITHOUT_PYAV = (
     "vaectl.engine",
     "vaectl.models",
     "vaectl.tiling.executor",
-    "vaectl.tiling.whole_clip",
+    "vaectl.tiling.stream",
     "vaectl.training.trainer",
 )
 WITHOUT_TORCH = (
@@ -50,7 +50,6 @@ LAYERS: tuple[set[str], ...] = (
 USERS_OF_OPTIONS = {"cli", "distributed", *JOBS}
 EXCEPTIONS = {
     ("options.eval", "metrics"),  # the names of the metrics
-    ("models.builtin.training.shrink", "video"),  # a program that prepared the data of the built-in model
 }
 
 

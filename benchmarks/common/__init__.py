@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaectl.geometry import latent_frames
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.models.families.wfvae import WFVAE
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -35,8 +35,8 @@ WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
 def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
     """From video to moments, or from latent to video; `plain` takes the straightforward formulation."""
     if not plain:
-        piecewise = model.encode_piece if job == "encode" else model.decode_piece
-        return lambda x: piecewise(model.prepare(x), Piece())
+        side = model.run_encoder if job == "encode" else model.run_decoder
+        return lambda x: side(model.prepare(x), StreamContext())[0]
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     formula = straightforward.encode if job == "encode" else straightforward.decode
     return lambda x: formula(weights, model.config, x)[0]

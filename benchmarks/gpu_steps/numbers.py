@@ -14,12 +14,10 @@ from common import run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.plan import Place
-from vaectl.tiling.store import InMemory, OnDisk, Store
-from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
+from vaectl.tiling.plan import Plan, both_sides, fastest_cut, uniform_plan
+from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 EXACT = 1e-4
 """The largest difference that is allowed in float32, on outputs of order 1."""
@@ -119,8 +117,7 @@ def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> 
     """An odd size in tiles and windows, against whole frames."""
     video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
     model = load(context)
-    store: Store = OnDisk() if place == "disk" else InMemory(torch.device("cpu") if place == "host" else None)
-    made = in_windows(model, video, Tiles(model, tile, store))
+    made = in_windows(model, video, uniform_plan(model, *video.shape[2:], tile=tile, window=8, place=place))
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
@@ -129,13 +126,16 @@ def stage_by_stage(context: Context, name: str, place: Place) -> Values:
     frames, height, width = (5, 16, 24) if context.tiny else (17, 128, 160)
     video = clip(frames, height, width)
     model = reference_model(name, context)
-    plan = StagePlan((frames, height, width), 4, place, rehearse(model, frames, height, width, 2**24), 0)
-    made = in_windows(model, video, WholeClip(model, plan))
+    encoder, decoder = (
+        tuple(fastest_cut(side, number, [4, 2, 1], 2**24, place)[0] for number in range(len(side.groups)))
+        for side in both_sides(model, frames, height, width)
+    )
+    made = in_windows(model, video, Plan((frames, height, width), 4, place, encoder, decoder))
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
-def in_windows(model: AnyVAE, video: Tensor, runner: Runner) -> Tensor:
-    return torch.cat([part.cpu() for part in reconstruct_pieces(model, video.split(8, dim=2), runner)], dim=2)
+def in_windows(model: AnyVAE, video: Tensor, plan: Plan) -> Tensor:
+    return torch.cat([part.cpu() for part in reconstruct_windows(model, video.split(8, dim=2), plan)], dim=2)
 
 
 def drawn_latent(context: Context) -> Values:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
@@ -136,11 +135,6 @@ def test_only_the_main_process_shows_anything(job, capsys, monkeypatch):
     job(lambda *_: result_of(GOOD, BAD))
     assert main(PATHS) == 1
     assert capsys.readouterr() == ("", "")
-
-
-def test_the_documentation_shows_the_help_as_it_is(vaectl):
-    page = "\n".join(line.rstrip() for line in vaectl("prepare-eval", "--help").stdout.strip().splitlines())
-    assert page in (ROOT / "docs" / "prepare-eval.md").read_text()
 
 
 def test_the_program_prepares_a_real_clip(vaectl, samples, tmp_path):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +13,6 @@ from vaectl.options.train import TrainOptions
 from vaectl.training.job import TrainResult
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_documented_help_is_the_real_one():
-    command = [sys.executable, "-m", "vaectl", "train", "--help"]
-    told = subprocess.run(command, env=os.environ | {"COLUMNS": "80"}, capture_output=True, text=True, check=True)
-    page = "\n".join(line.rstrip() for line in told.stdout.strip().splitlines())
-    assert page in (ROOT / "docs" / "train.md").read_text()
 
 
 def test_the_command_line_goes_before_a_file_and_that_before_a_recipe(tmp_path):

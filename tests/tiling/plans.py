@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut, Executor
-from vaectl.tiling.plan import Plan, Side, both_sides, fastest_cut
+from vaectl.tiling.plan import Plan, Side, both_sides, fastest_cut, uniform_plan
 from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import mark_last, reconstruct_windows
 
@@ -17,25 +17,20 @@ Choose = Callable[[Side, int], Cut]
 """The cut of the group with that number."""
 
 
-def padded_size(model: AnyVAE, clip_BCTHW: Tensor) -> tuple[int, int, int]:
-    """Frames, height and width as the model takes them."""
-    _, _, frames, height, width = clip_BCTHW.shape
-    stride, scale = model.config.time_compression, model.config.space_compression
-    return frames + (1 - frames) % stride, height + -height % scale, width + -width % scale
-
-
 def plan_of(model: AnyVAE, clip_BCTHW: Tensor, choose: Choose, place: Place = "device") -> Plan:
     """For that clip, each group cut up as is chosen."""
-    size = padded_size(model, clip_BCTHW)
+    frames, height, width = clip_BCTHW.shape[2:]
+    size = (frames, height, width)
     encoder, decoder = (
         tuple(choose(side, number) for number in range(len(side.groups))) for side in both_sides(model, *size)
     )
-    return Plan(size, clip_BCTHW.shape[2], place, encoder, decoder)
+    return Plan(size, frames, place, encoder, decoder)
 
 
 def tiled(model: AnyVAE, clip_BCTHW: Tensor, tile: int, place: Place = "device") -> Plan:
     """For that clip, tiles of `tile` latent positions at most, and for groups after the first windows of two frames."""
-    return plan_of(model, clip_BCTHW, lambda side, number: Cut(tile, 2), place)
+    frames, height, width = clip_BCTHW.shape[2:]
+    return uniform_plan(model, frames, height, width, tile, 2, place)
 
 
 def within(most: int, place: Place) -> Choose:

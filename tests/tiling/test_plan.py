@@ -2,87 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.tiling.models import make_model, video
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.vae import AnyVAE
-from vaectl.tiling import plan, stream
-from vaectl.tiling.executor import Cut, Executor, Window
-from vaectl.tiling.trace import estimate, meta_model, weight_bytes
+from vaectl.models.vae import VideoVAE
+from vaectl.tiling import plan
+from vaectl.tiling.executor import Cut, GroupRun
+from vaectl.tiling.plan import uniform_plan
+from vaectl.tiling.stream import reconstruct_windows
+from vaectl.tiling.trace import meta_model
 
 
-class Recorder(Executor):
-    """Remembers how many frames or latent frames each window brings."""
+def lengths_of(model: WFVAE, frames: int, window: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """How many frames and latent frames each window of a clip brings."""
+    lengths: list[list[int]] = []
+    original = GroupRun.run
 
-    def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
-        self.lengths: list[int] = []
+    def run(self, clip):
+        own: list[int] = []
+        lengths.append(own)
 
-        def recorded() -> Iterator[Window]:
+        def seen():
             for x, last in clip:
-                self.lengths.append(x.shape[2])
+                own.append(x.shape[2])
                 yield x, last
 
-        return super().run(recorded())
+        yield from original(self, seen())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupRun, "run", run)
+        for _ in reconstruct_windows(model, video(frames, 16, 16).split(window, dim=2)):
+            pass
+    return lengths[::-1]  # the decoder asks the encoder
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "trilinear"])
 @pytest.mark.parametrize(("stride", "window"), [(4, 4), (4, 8), (8, 8), (8, 16)])
 def test_no_window_takes_more_than_the_planned_ones(stride, window, interpolation, monkeypatch):
-    made: list[Recorder] = []
-    monkeypatch.setattr(stream, "Executor", lambda *parts, **named: made.append(Recorder(*parts, **named)) or made[-1])
-    model, cut = make_model(stride=stride, interpolation=interpolation), Cut(1, window)
+    model = make_model(stride=stride, interpolation=interpolation)
     for frames in (1, window, window + 1, 2 * window, 3 * window, *range(4 * window, 5 * window + 2)):
-        made.clear()
-        for _ in stream.reconstruct_windows(model, video(frames, 16, 16).split(window, dim=2)):
-            pass
-        planned = plan.window_lengths(frames, window, stride)
-        sides = plan.both_sides(model, frames, 16, 16, window)
-        for recorder, some, side in zip(made, planned, sides, strict=True):
-            assert (*recorder.lengths[:-1][:3], recorder.lengths[-1]) == side.lengths == some
-            every = estimate(side.network, side.x, 0, cut, (*recorder.lengths,))
-            assert side.estimate(0, cut) == every
-
-
-def needed(model: AnyVAE, frames: int, height: int, width: int, cut: Cut) -> tuple[int, int, int]:
-    """Bytes that a plan of that cut expects where caches wait elsewhere, of these caches, and values in a tensor."""
-    sides = plan.both_sides(model, frames, height, width, cut.window)
-    costs = [side.estimate(0, cut) for side in sides]
-    peak = weight_bytes(sides[0].network) + round(plan.SLACK * max(cost.peak for cost in costs))
-    return peak, sum(cost.state for cost in costs), max(cost.largest for cost in costs)
+        every = lengths_of(model, frames, window, monkeypatch)
+        sides = plan.both_sides(model, frames, 64, 64, window)
+        for side, all_windows in zip(sides, every, strict=True):
+            assert (*all_windows[:-1][:4], all_windows[-1]) == side.lengths
+            whole = replace(side, lengths=tuple(all_windows))
+            assert side.estimate(0, Cut(8, window)) == whole.estimate(0, Cut(8, window))
 
 
 def test_on_a_gpu_state_waits_on_the_host_if_it_has_room():
-    model, cut = make_model(), Cut(8, 4)
-    peak, state, _ = needed(model, 33, 64, 512, cut)
-    for host, place in ((state, "host"), (state - 1, "disk")):
-        made = plan.make_plan(model, 33, 64, 512, plan.Budget(peak, 0, 0, ("device", "host", "disk"), host))
-        assert (made.encoder, made.decoder, made.window, made.place) == ((cut,), (cut,), 4, place)
+    model = make_model()
+    way = uniform_plan(model, 33, 64, 512, tile=8, window=4, place="host")
+    needed = plan.needed(model, way)
+    for host, place in ((needed.state, "host"), (needed.state - 1, "disk")):
+        budget = plan.Budget(needed.peak, 0, 0, ("device", "host", "disk"), host)
+        made = plan.make_plan(model, 33, 64, 512, budget)
+        assert (made.encoder, made.decoder, made.window, made.place) == (way.encoder, way.decoder, way.window, place)
 
 
-class OnCpu(WFVAE):
-    device = torch.device("cpu")
-
-
-def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count():
+def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count(monkeypatch):
     """4K in windows of 16 frames would have 2^31.3 of them; there is no such bound on the CPU."""
     budget = plan.Budget(2**40, 0, 0, ("device",))
     config = WFVAEConfig(norm_type="layernorm", t_interpolation="trilinear")
+    model = meta_model(WFVAE, config, torch.bfloat16)
     values = {}
-    for family in (WFVAE, OnCpu):
-        model = meta_model(family, config, torch.bfloat16)
-        made = plan.make_plan(model, 33, 2160, 3840, budget)
-        values[model.device.type] = needed(model, 33, 2160, 3840, made.decoder[0])[2]
-    assert values["meta"] < 2**31 < values["cpu"]
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(VideoVAE, "device", torch.device(device))
+        values[device] = plan.needed(model, plan.make_plan(model, 33, 2160, 3840, budget)).largest
+    assert values["cuda"] < 2**31 < values["cpu"]
 
 
 def test_the_last_window_may_be_the_costliest():
     """32 frames are filled up to 33, so the last window has one more; and it gives what up-sampling held."""
     model = make_model()
-    peaks = [needed(model, frames, 64, 64, Cut(8, 8))[0] for frames in (32, 33)]
+    peaks = [plan.needed(model, uniform_plan(model, frames, 64, 64, tile=8, window=8)).peak for frames in (32, 33)]
     assert peaks[0] > 1.05 * peaks[1]

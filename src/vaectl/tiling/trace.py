@@ -106,12 +106,16 @@ def estimate(network: Network, x: torch.Size, number: int, cut: Cut, lengths: tu
     kept: dict[str, OffloadedTensor] = {
         name: TracedTensor(shape, network.dtype) for each in groups[:number] for name, shape in each.kept.items()
     }
-    first = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
+    inputs: list[Tensor | int] = [*lengths]
+    if number == 0:
+        given = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
+        for window in given:  # they are not the network's
+            executor.memory.ignore(window)
+        inputs = [*given]
     with torch.no_grad(), FusedKernels(cpu=network.cpu), executor.memory:
         if group.first.sees == "clip":
             executor.see_clip(group, cut, kept)
         else:
-            inputs: Sequence[Tensor | int] = lengths if number else first
             clip = [(x, i == len(inputs)) for i, x in enumerate(inputs, 1)]
             for _ in GroupRun(executor, group, cut, kept).run(clip):
                 pass
