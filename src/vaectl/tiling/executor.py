@@ -178,10 +178,10 @@ class GroupRun:
         """What later parts take of it, in whole frames."""
         executor, written, made = self.executor, Counter(self.written), Values()
         self.ends.clear()
+        statistics = self.statistics(number, part)
         for index, tile in enumerate(executor.tiles(part, self.cut)):
             key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
             cache = None if self.first else executor.store.get(key) or {}
-            statistics = self.statistics(number, part)
             context = StreamContext(cache, last=self.last, halo_sides=sides, statistics=statistics)
             del cache  # what a layer has used of it is freed at once
             results = self.run_tile(number, part, tile, context)

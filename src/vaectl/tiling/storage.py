@@ -81,7 +81,10 @@ class OffloadedTensor:
 
     @property
     def statistics(self) -> Statistics:
-        return Statistics.of_frames([*self._statistics.values()])
+        """Of all frames, when they have been written."""
+        if len(self._statistics) > 1:
+            self._statistics = {0: Statistics.of_frames([*self._statistics.values()])}
+        return self._statistics[0]
 
     def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
         """A tile of some frames, from `frame` on. Windows come in order, each with all of its tiles."""
