@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.tiling.plans import by_windows
 from tests.tiling.toy import ClipNormed, Enlarge, FrameNormed, LookAhead, Shrink, ToyConfig, ZeroConv3d, attention
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import Layer
+from vaectl.models.layers import CausalConv3d, Layer
 from vaectl.models.segments import Segment, run_segments
 from vaectl.tiling.executor import Cut, Executor
 from vaectl.tiling.fusion import Group, fuse, unfused
@@ -62,7 +62,7 @@ def backwards(x: Tensor, context: StreamContext) -> Tensor:
 def networks(draw: st.DrawFn) -> Network:
     scales = {"x": draw(st.sampled_from([1, 2, 4]))}
     made = Network(finer=scales["x"])
-    kinds = ["conv", "look ahead", "shrink", "enlarge", "frame", "frame norm", "clip norm", "join", "join", "clip"]
+    kinds = ["conv", "causal", "look ahead", "shrink", "enlarge", "frame", "frame norm", "clip norm", "clip", "join"]
     chosen = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=9))
     if draw(st.booleans()):
         chosen = [kind for kind in chosen if kind not in ("clip", "clip norm")]
@@ -72,6 +72,8 @@ def networks(draw: st.DrawFn) -> Network:
         scale, layer = scales[x], ZeroConv3d(4, 4)
         if kind == "look ahead":
             segments = LookAhead(4).segments(x, y)
+        elif kind == "causal":
+            segments = CausalConv3d(4, 4, 3, padding=1).segments(x, y)
         elif kind == "shrink" and scale > 1:
             segments, scale = Shrink(2).segments(x, y), scale // 2
         elif kind == "enlarge" and scale < 4:
@@ -133,3 +135,13 @@ def test_any_network_in_tiles_and_windows_gives_the_whole(network, rows, columns
     cuts = [Cut(data.draw(st.integers(1, max(latent))), data.draw(st.integers(1, 4))) for _ in groups]
     tiled = by_windows(executor(groups, cuts, latent), x, lengths)
     torch.testing.assert_close(tiled, expected, rtol=0, atol=1e-11)
+
+
+@torch.no_grad()
+def test_a_causal_layer_behind_one_that_looks_ahead_repeats_the_first_frame_that_comes():
+    """It gets none with the first window."""
+    ahead, causal = LookAhead(4).double(), CausalConv3d(4, 4, 3, padding=1).double()
+    segments, x = [*ahead.segments("x", "h"), *causal.segments("h", "y")], torch.rand(1, 4, 5, 3, 3).double()
+    expected = run_segments(segments, x, StreamContext())["y"]
+    made = by_windows(executor(unfused(segments), [Cut(1, 0)], (1, 1)), x, [1] * 5)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-12)

@@ -39,8 +39,8 @@ WHOLE_FRAME = HaloSides()
 class StreamContext:
     """Consecutive frames of one clip on their way through a network. Used for one pass, then dropped.
 
-    A layer may get or give no frames at all (a tensor with T = 0); the first window has at least one frame in every
-    layer, because causal layers repeat the first frame in front.
+    A layer may get or give no frames at all (a tensor with T = 0). In a causal network the first window has at least
+    one frame in every layer; behind a layer that looks ahead it may have none.
     """
 
     def __init__(
@@ -95,8 +95,11 @@ class StreamContext:
         """
         if kernel == 1 and stride == 1:
             return x
-        past = [x[:, :, :1]] * (kernel - 1) if self.first else [self._before.pop(layer)]
-        frames = torch.cat([*past, x], dim=2)
+        past = self.get(layer)
+        if past is None and x.shape[2] == 0:  # a layer before this one looks ahead, and has given nothing yet
+            return x
+        before = [x[:, :, :1]] * (kernel - 1) if past is None else [past]
+        frames = torch.cat([*before, x], dim=2)
         self.put(layer, frames[:, :, outputs(frames, kernel, stride) * stride :])
         return frames
 
