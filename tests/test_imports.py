@@ -15,7 +15,7 @@ WITHOUT_PYAV = (
     "vaectl.engine",
     "vaectl.models",
     "vaectl.tiling.executor",
-    "vaectl.tiling.whole_clip",
+    "vaectl.tiling.stream",
     "vaectl.training.trainer",
 )
 WITHOUT_TORCH = (

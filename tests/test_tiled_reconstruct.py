@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vaectl.tiling.store import OnDisk
 
 from tests.jobs import Listener, files, run, run_one
 from tests.models.reference import load_reference, synthetic_model
@@ -18,7 +19,6 @@ from vaectl.memory import parse_size
 from vaectl.models import load_model, save_model
 from vaectl.rng import generator_for
 from vaectl.tiling import plan
-from vaectl.tiling.store import OnDisk
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")

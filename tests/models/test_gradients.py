@@ -7,7 +7,7 @@ from tests import straightforward
 from vaectl.geometry import latent_frames
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.resample import (
     Spatial2xTime2x3DDownsample,
@@ -18,7 +18,7 @@ from vaectl.models.resample import (
     TimeUpsampleRes2x,
 )
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.trace import Living
+from vaectl.tiling.trace import PeakMemoryMode
 
 from .reference import CASES, load_reference, synthetic_model
 from .synthetic_weights import synthetic_video
@@ -99,7 +99,8 @@ def test_values_and_gradients_are_those_of_the_straightforward_formulation(chang
     z = noise(2, config.latent_dim, latent_frames(frames, config.time_compression), 2, 3)
 
     def fast(x, z):
-        return model.encoder.forward(model.prepare(x), Piece()), model.decoder.forward(model.prepare(z), Piece())
+        encoded = model.run_encoder(model.prepare(x), StreamContext(), model.features)
+        return encoded, model.run_decoder(model.prepare(z), StreamContext(), model.features)
 
     def plain(x, z):
         return straightforward.encode(weights, config, x), straightforward.decode(weights, config, z)
@@ -132,9 +133,9 @@ def test_the_network_can_be_compiled_as_one_graph():
     model = synthetic_model(WFVAEConfig(**SMALL).to_json())
     video = torch.from_numpy(synthetic_video("compiled", (1, 3, 5, 16, 16)))
     latent = noise(1, 3, 2, 2, 2)
-    for run, x in ((model.encode_piece, video), (model.decode_piece, latent)):
-        compiled = torch.compile(lambda x, run=run: run(x, Piece()), backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x), run(x, Piece()), rtol=0, atol=TOLERANCE)
+    for run, x in ((model.run_encoder, video), (model.run_decoder, latent)):
+        compiled = torch.compile(lambda x, run=run: run(x, StreamContext())[0], backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), run(x, StreamContext())[0], rtol=0, atol=TOLERANCE)
 
 
 LAYERS = {
@@ -161,20 +162,16 @@ def test_gradients_of_a_layer_are_its_differences(make):
     names = [name for name, _ in layer.named_parameters()]
 
     def run(x, *parameters):
-        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, Piece()))
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, StreamContext()))
 
     assert torch.autograd.gradcheck(run, (x, *layer.parameters()), fast_mode=True)
 
 
 def gradients_of(model: AnyVAE, x: torch.Tensor, recompute: bool = False) -> tuple[torch.Tensor, ...]:
     """Of all parameters, for the sum of |y - x| and of the squares of the coefficients that a WF-VAE predicts."""
-    piece = Piece(recompute=recompute)
-    if isinstance(model, WFVAE):
-        moments, _ = model.encoder.forward(model.prepare(x), piece)
-        y, predicted = model.decoder.forward(moments.chunk(2, dim=1)[0], Piece(recompute=recompute))
-    else:
-        moments, predicted = model.encode_piece(model.prepare(x), piece), ()
-        y = model.decode_piece(moments.chunk(2, dim=1)[0], Piece(recompute=recompute))
+    moments, _ = model.run_encoder(model.prepare(x), StreamContext(recompute=recompute))
+    mean = moments.chunk(2, dim=1)[0]
+    y, predicted = model.run_decoder(mean, StreamContext(recompute=recompute), model.features)
     loss = (y - x).abs().sum() + sum(c.square().sum() for c in predicted)
     return torch.autograd.grad(loss, [*model.parameters()])
 
@@ -204,17 +201,17 @@ def test_a_clip_computed_twice_gives_the_same_gradients_with_less_memory(name):
     results, peaks = [], []
     for recompute in (False, True):
         torch.manual_seed(0)
-        with Living() as living:
-            living.watch([*model.parameters()])
+        with PeakMemoryMode() as memory:
+            memory.watch([*model.parameters()])
             results.append(gradients_of(model, x, recompute))
-        peaks.append(living.peak)
+        peaks.append(memory.peak)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     weights = 2 * sum(parameter.nbytes for parameter in model.parameters())  # with their gradients
     assert peaks[1] - weights < 0.5 * (peaks[0] - weights)
 
 
-def test_a_piece_of_a_clip_cannot_be_computed_twice():
+def test_a_window_of_a_clip_cannot_be_computed_twice():
     with pytest.raises(ValueError, match="whole clip"):
-        Piece(last=False, recompute=True)
+        StreamContext(last=False, recompute=True)
     with pytest.raises(ValueError, match="whole clip"):
-        Piece({}, recompute=True)
+        StreamContext({}, recompute=True)

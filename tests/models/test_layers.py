@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vaectl.models import haar
-from vaectl.models.blocks import attend, attend_in_frames
-from vaectl.models.context import Piece
-from vaectl.models.layers import CausalConv3d, ChannelNorm, FrameGroupNorm
+from vaectl.models.blocks import Attention, attend_in_frames
+from vaectl.models.context import StreamContext
+from vaectl.models.layers import CausalConv3d, ChannelLayerNorm, FrameGroupNorm
 from vaectl.models.resample import TimeDownsample2x, TimeDownsampleRes2x, TimeUpsample2x
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
@@ -27,15 +27,15 @@ def first_frame_padded(x: torch.Tensor, frames: int) -> torch.Tensor:
 def test_causal_convolution_repeats_the_first_frame():
     layer, x = CausalConv3d(3, 4, 3, padding=1), noise(2, 3, 5, 6, 7)
     expected = F.conv3d(first_frame_padded(x, 2), layer.conv.weight, layer.conv.bias, padding=(0, 1, 1))
-    torch.testing.assert_close(layer(x, Piece()), expected, **TOLERANCE)
+    torch.testing.assert_close(layer(x, StreamContext()), expected, **TOLERANCE)
 
 
-def test_convolution_gives_an_empty_clip_when_a_piece_is_too_short_for_an_output():
+def test_convolution_gives_an_empty_clip_when_a_window_is_too_short_for_an_output():
     layer = CausalConv3d(3, 4, 3, stride=2)
-    piece = Piece(last=False)
-    assert layer(noise(1, 3, 1, 9, 9), piece).shape == (1, 4, 1, 4, 4)
-    piece = Piece(piece.after, last=False)
-    assert layer(noise(1, 3, 1, 9, 9), piece).shape == (1, 4, 0, 4, 4)
+    context = StreamContext(last=False)
+    assert layer(noise(1, 3, 1, 9, 9), context).shape == (1, 4, 1, 4, 4)
+    context = StreamContext(context.after, last=False)
+    assert layer(noise(1, 3, 1, 9, 9), context).shape == (1, 4, 0, 4, 4)
 
 
 @pytest.mark.parametrize("frames", [1, 5])
@@ -47,22 +47,22 @@ def test_haar_3d_is_eight_strided_correlations(frames):
     for band in ("h", "g", "hh", "gh", "h_v", "g_v", "hh_v", "gh_v"):
         weight = transform.get_buffer(f"{band}_conv.conv.weight")
         bands += [F.conv3d(padded[:, c : c + 1], weight, stride=2) for c in range(3)]
-    torch.testing.assert_close(transform(x, Piece()), torch.cat(bands, dim=1), **TOLERANCE)
+    torch.testing.assert_close(transform(x, StreamContext()), torch.cat(bands, dim=1), **TOLERANCE)
 
 
 def test_haar_3d_inverse_undoes_it_up_to_the_published_constant():
     x = noise(1, 3, 9, 4, 4)
-    bands = haar.HaarWaveletTransform3D()(x, Piece())
-    back = haar.InverseHaarWaveletTransform3D()(bands, Piece())
+    bands = haar.HaarWaveletTransform3D()(x, StreamContext())
+    back = haar.InverseHaarWaveletTransform3D()(bands, StreamContext())
     torch.testing.assert_close(back, x * 8 * 0.3536**2, rtol=0, atol=1e-5)
 
 
 def test_haar_2d_is_orthonormal_and_ordered():
     x = noise(1, 3, 2, 4, 4)
-    bands = haar.HaarWaveletTransform2D()(x, Piece())
-    torch.testing.assert_close(haar.InverseHaarWaveletTransform2D()(bands, Piece()), x, **TOLERANCE)
+    bands = haar.HaarWaveletTransform2D()(x, StreamContext())
+    torch.testing.assert_close(haar.InverseHaarWaveletTransform2D()(bands, StreamContext()), x, **TOLERANCE)
     ramp = torch.arange(4.0).repeat(4, 1).expand(1, 3, 1, 4, 4)  # grows to the right only
-    aa, ad, da, dd = haar.HaarWaveletTransform2D()(ramp, Piece()).chunk(4, dim=1)
+    aa, ad, da, dd = haar.HaarWaveletTransform2D()(ramp, StreamContext()).chunk(4, dim=1)
     assert not ad.any()
     assert not dd.any()
     assert torch.equal(da, torch.full_like(da, -1.0))
@@ -73,24 +73,24 @@ def test_filters_are_taken_from_the_checkpoint():
     transform = haar.HaarWaveletTransform3D()
     rounded = {name: tensor.bfloat16().float() for name, tensor in transform.state_dict().items()}
     x = noise(1, 3, 1, 4, 4)
-    before = transform(x, Piece())
+    before = transform(x, StreamContext())
     transform.load_state_dict(rounded)
     ratio = torch.tensor(0.3536).bfloat16().item() / 0.3536
-    torch.testing.assert_close(transform(x, Piece()), before * ratio, **TOLERANCE)
+    torch.testing.assert_close(transform(x, StreamContext()), before * ratio, **TOLERANCE)
 
 
 def test_time_upsampling_is_torch_linear_interpolation_behind_the_first_frame():
     x = noise(1, 4, 6, 3, 3)
     rest = F.interpolate(x[:, :, 1:], scale_factor=(2.0, 1.0, 1.0), mode="trilinear", align_corners=False)
     expected = torch.cat([x[:, :, :1], rest], dim=2)
-    torch.testing.assert_close(TimeUpsample2x()(x, Piece()), expected, **TOLERANCE)
-    assert torch.equal(TimeUpsample2x()(x[:, :, :1], Piece()), x[:, :, :1])
+    torch.testing.assert_close(TimeUpsample2x()(x, StreamContext()), expected, **TOLERANCE)
+    assert torch.equal(TimeUpsample2x()(x[:, :, :1], StreamContext()), x[:, :, :1])
 
 
 def test_time_downsampling_averages_three_frames():
     x = noise(1, 4, 7, 3, 3)
     expected = F.avg_pool3d(first_frame_padded(x, 2), (3, 1, 1), stride=(2, 1, 1))
-    torch.testing.assert_close(TimeDownsample2x()(x, Piece()), expected, **TOLERANCE)
+    torch.testing.assert_close(TimeDownsample2x()(x, StreamContext()), expected, **TOLERANCE)
 
 
 def test_mixed_downsampling_weighs_average_and_convolution():
@@ -99,12 +99,19 @@ def test_mixed_downsampling_weighs_average_and_convolution():
     a = torch.sigmoid(layer.mix_factor)
     conv = F.conv3d(window, layer.conv.weight, layer.conv.bias, stride=(2, 1, 1), padding=(0, 1, 1))
     expected = a * F.avg_pool3d(window, (3, 1, 1), stride=(2, 1, 1)) + (1 - a) * conv
-    torch.testing.assert_close(layer(x, Piece()), expected, **TOLERANCE)
+    torch.testing.assert_close(layer(x, StreamContext()), expected, **TOLERANCE)
 
 
 def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """(N, L, C) each."""
     return torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
+
+
+def attend_over_the_clip(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The segment of `AttnBlock3D` that sees the clip."""
+    (segment,) = (each for each in Attention("AttnBlock3D", 32, "layernorm").segments("x", "y") if each.sees == "clip")
+    (y,) = segment((q, k, v), StreamContext())
+    return y
 
 
 def test_frame_attention_is_softmax_attention_per_frame():
@@ -119,7 +126,7 @@ def test_old_attention_reshapes_without_permuting():
     q, k, v = (noise(2, 8, 3, 4, 5 + i)[..., :5].contiguous() for i in range(3))
     flat = (x.view(6, 8, 20).mT for x in (q, k, v))
     expected = softmax_attention(*flat).mT.reshape(2, 8, 3, 4, 5)
-    torch.testing.assert_close(Piece().reshaped(attend, q, k, v), expected, **TOLERANCE)
+    torch.testing.assert_close(attend_over_the_clip(q, k, v), expected, **TOLERANCE)
 
 
 def test_attention_takes_a_fused_kernel():
@@ -127,22 +134,22 @@ def test_attention_takes_a_fused_kernel():
     q, k, v = (noise(1, 3, 8, 8, 32).permute(0, 4, 1, 2, 3) for _ in range(3))  # channels-last, as the networks have it
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         attend_in_frames(q, k, v)
-        Piece().reshaped(attend, q, k, v)
+        attend_over_the_clip(q, k, v)
 
 
 def test_norms_are_over_channels_and_over_frames():
     x = noise(2, 64, 3, 4, 5)
     expected = F.layer_norm(x.movedim(1, -1), (64,), eps=1e-6).movedim(-1, 1)
-    torch.testing.assert_close(ChannelNorm(64)(x, Piece()), expected, **TOLERANCE)
+    torch.testing.assert_close(ChannelLayerNorm(64)(x, StreamContext()), expected, **TOLERANCE)
     frame = F.group_norm(x[:, :, 1], 32, eps=1e-6)
-    torch.testing.assert_close(FrameGroupNorm(64)(x, Piece())[:, :, 1], frame, **TOLERANCE)
+    torch.testing.assert_close(FrameGroupNorm(64)(x, StreamContext())[:, :, 1], frame, **TOLERANCE)
 
 
 def test_convolutions_are_as_pytorch_computes_them_with_gradients():
     """The CPU kernel that is called by name gives the values and gradients of F.conv3d."""
     layer = CausalConv3d(5, 7, 3, stride=2, padding=1)
     x = noise(1, 5, 6, 9, 9).requires_grad_()
-    out = layer(x, Piece())
+    out = layer(x, StreamContext())
     out.square().sum().backward()
     twin = x.detach().clone().requires_grad_()
     weight, bias = (p.detach().clone().requires_grad_() for p in (layer.conv.weight, layer.conv.bias))

@@ -8,13 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.tiling.models import make_model
-from vaectl.models import winograd
-from vaectl.models.context import Piece
+from vaectl.models import convolution, winograd
+from vaectl.models.context import StreamContext
 from vaectl.models.layers import CausalConv3d, Conv2d
-from vaectl.models.streaming import reconstruct_pieces
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.store import InMemory
-from vaectl.tiling.trace import Living
+from vaectl.tiling.executor import Cut
+from vaectl.tiling.plan import Plan
+from vaectl.tiling.stream import reconstruct_windows
+from vaectl.tiling.trace import FusedKernels, PeakMemoryMode
+
+STRIDE, PADDING = (1, 1, 1), (0, 1, 1)
 
 
 @pytest.fixture
@@ -64,28 +66,35 @@ def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
     assert (made - exact).abs().max() < 4 * direct + 1e-6
 
 
+def traced(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The layers' convolution, which on tensors without data has to be Winograd's in what it takes."""
+    assert winograd.pays(x, weight, STRIDE, PADDING)
+    return convolution.conv3d(x, weight, bias, STRIDE, PADDING)
+
+
 @pytest.mark.parametrize(("channels", "side"), [((512, 512), 16), ((256, 512), 32), ((128, 128), 128)], ids=str)
 @torch.no_grad()
-def test_a_dry_run_knows_what_it_takes(monkeypatch, channels, side):
+def test_a_trace_knows_what_it_takes(monkeypatch, channels, side):
     """With weights as PyTorch arranges them, because what oneDNN allocates for its own cannot be seen."""
     monkeypatch.setattr(winograd, "packed", lambda weight: weight[..., None, None].clone())
+    monkeypatch.setattr(winograd, "MANY", 1)
     peaks = []
-    for device in ("cpu", "meta"):
-        with Living() as living:
+    for device, convolve in (("cpu", winograd.convolve), ("meta", traced)):
+        with FusedKernels(cpu=True), PeakMemoryMode() as memory:
             clip = torch.empty((1, 4, side, side, channels[0]), device=device).permute(0, 4, 1, 2, 3)
             weight = torch.empty((channels[1], channels[0], 3, 3, 3), device=device)
-            winograd.convolve(clip, weight.contiguous(memory_format=torch.channels_last_3d), weight[:, 0, 0, 0, 0])
-        peaks.append(living.peak)
+            convolve(clip, weight.contiguous(memory_format=torch.channels_last_3d), weight[:, 0, 0, 0, 0])
+        peaks.append(memory.peak)
     assert peaks[0] <= peaks[1] <= 1.2 * peaks[0]
 
 
 @pytest.mark.parametrize("layer", [CausalConv3d(6, 8, 3, padding=1), Conv2d(6, 8, 3, padding=1)], ids=["3d", "2d"])
 def test_layers_take_it_without_gradients_alone(everywhere, layer):
     x = random(1, 6, 3, 9, 12)
-    learning = layer(x, Piece())
+    learning = layer(x, StreamContext())
     assert not everywhere
     with torch.no_grad():
-        torch.testing.assert_close(layer(x, Piece()), learning, rtol=0, atol=1e-5)
+        torch.testing.assert_close(layer(x, StreamContext()), learning, rtol=0, atol=1e-5)
     assert len(everywhere) == 1
 
 
@@ -96,7 +105,7 @@ def test_layers_take_it_without_gradients_alone(everywhere, layer):
 )
 @torch.no_grad()
 def test_layers_of_another_shape_do_not(everywhere, layer):
-    layer(random(1, 6, 3, 9, 13), Piece())
+    layer(random(1, 6, 3, 9, 13), StreamContext())
     assert not everywhere
 
 
@@ -105,30 +114,20 @@ def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
     wide = winograd.WIDE
     weight = torch.empty(wide, wide, 3, 3, 3)
     clip = torch.empty(1, wide, 1, 1, winograd.MANY // wide)
-    assert winograd.pays(clip, weight)
-    assert not winograd.pays(clip, weight[1:])
-    assert not winograd.pays(clip, weight[:, 1:])
-    assert not winograd.pays(clip, weight[:, :, 1:2])
-    assert not winograd.pays(clip[..., 1:], weight)
-    assert not winograd.pays(clip.double(), weight.double())
+
+    def taken(x: Tensor, weight: Tensor) -> bool:
+        return convolution.by_name(x, weight) and winograd.pays(x, weight, STRIDE, PADDING)
+
+    assert taken(clip, weight)
+    assert not taken(clip, weight[1:])
+    assert not taken(clip, weight[:, 1:])
+    assert not taken(clip, weight[:, :, 1:2])
+    assert not taken(clip[..., 1:], weight)
+    assert not taken(clip.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert not winograd.pays(clip, weight)
+        assert not taken(clip, weight)
     with torch.enable_grad():
-        assert not winograd.pays(clip, weight)
-
-
-@torch.no_grad()
-def test_layers_do_without_onednn_where_pytorch_was_built_so(monkeypatch):
-    def missing(*_arguments: object) -> Tensor:
-        raise RuntimeError("not compiled with MKLDNN support")
-
-    layer = CausalConv3d(winograd.WIDE, winograd.WIDE, 3, padding=1)
-    clip = random(1, winograd.WIDE, 2, 64, 64)
-    with_it = layer(clip, Piece())
-    monkeypatch.setattr(winograd, "ONEDNN", False)
-    monkeypatch.setattr(winograd, "convolve", missing)
-    monkeypatch.setattr(torch, "mkldnn_convolution", missing)
-    torch.testing.assert_close(layer(clip, Piece()), with_it, rtol=0, atol=1e-5)
+        assert not taken(clip, weight)
 
 
 @torch.no_grad()
@@ -137,7 +136,9 @@ def test_a_network_with_it_is_the_same_and_so_are_its_tiles(everywhere, monkeypa
     video = random(1, 3, 9, 80, 112).clamp(-1, 1)
     fast = model.reconstruct(video)
     assert len(everywhere) > 20
-    tiled = torch.cat(list(reconstruct_pieces(model, iter(video.split(4, dim=2)), Tiles(model, 5, InMemory()))), dim=2)
+    cuts = (Cut(tile=5, window=4),)
+    plan = Plan(size=(9, 80, 112), window=4, place="device", encoder=cuts, decoder=cuts)
+    tiled = torch.cat([*reconstruct_windows(model, video.split(4, dim=2), plan)], dim=2)
     torch.testing.assert_close(tiled, fast, rtol=0, atol=1e-4)
     monkeypatch.setattr(winograd, "WIDE", 10**6)
     torch.testing.assert_close(model.reconstruct(video), fast, rtol=0, atol=1e-4)

@@ -11,7 +11,7 @@ from tests.models.reference import load_reference, synthetic_model
 from tests.models.synthetic_weights import synthetic_tensor
 from vaectl.metrics.lpips import LPIPS, load_lpips
 from vaectl.models import Posterior
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.training.objective import Objective, ObjectiveConfig
 from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
 from vaectl.training.objective.discriminator import PatchGAN3D
@@ -46,9 +46,9 @@ def step():
     """The reference case up to the objective: x, y, posterior, coefficients and the last layer."""
     case = load_reference("wfvae_4x8x8")
     model = synthetic_model(case.config).requires_grad_(True)
-    moments, taken = model.encoder.forward(model.prepare(case.video), Piece())
+    moments, taken = model.run_encoder(model.prepare(case.video), StreamContext(), model.features)
     posterior = Posterior.from_moments(moments)
-    y, predicted = model.decoder.forward(posterior.mode(), Piece())
+    y, predicted = model.run_decoder(posterior.mode(), StreamContext(), model.features)
     return case.video, y, posterior, (taken, predicted), model.decoder.conv_out.weight
 
 
