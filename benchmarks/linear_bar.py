@@ -31,7 +31,7 @@ from torch import Tensor
 
 from vaectl.cli.console import reporter
 from vaectl.data import Sampling, Source, open_dataset
-from vaectl.engine import Beside, Limits, open_model, reconstruct_frames
+from vaectl.engine import HostOverhead, Limits, open_model, reconstruct_frames
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.psnr import mean_squared_errors
@@ -147,8 +147,8 @@ def rows(arguments: argparse.Namespace, progress: Progress) -> Iterator[list[str
     examples = drawn(arguments.train_path) if arguments.train_path else []
     for path, clip in clips.items():
         others = [other for name, other in clips.items() if name != path]
-        beside = Beside.of(stored=0, frame=clip[0, 0].numel(), shown=0)
-        came_back = {"model": reconstruct_frames(model, clip[None], path, Limits(), beside, progress)[0]}
+        overhead = HostOverhead.of(stored=0, frame=clip[0, 0].numel(), shown=0)
+        came_back = {"model": reconstruct_frames(model, clip[None], path, Limits(), overhead, progress)[0]}
         if examples:
             came_back["linear, of the training clips"] = through_linear(grid, examples, clip)
         if others:

@@ -25,14 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from common import in_windows, plan_of
 from formulation import make_model
-from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, WholeFrames, piece_frames
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.store import InMemory
+from vaectl.tiling.plan import window_frames
 
 CPU = torch.device("cpu")
 COMPARED = ((17, 256), (33, 256), (9, 512))
@@ -50,9 +48,10 @@ ALONE: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
 def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
     """What becomes of the clip, and the seconds that it took."""
     scale, (height, width) = model.config.space_compression, clip.shape[3:]
-    runner: Runner = WholeFrames(model) if way == "untiled" else Tiles(model, width // 2 // scale, InMemory())
+    window = window_frames(model.config, height, width)
+    plan = None if way == "untiled" else plan_of(model, clip, width // 2 // scale, window)
     begun = time.perf_counter()
-    made = in_windows(model, lambda _: runner, piece_frames(model.config, height, width), clip)
+    made = in_windows(model, clip, window, plan)
     return made, time.perf_counter() - begun
 
 

@@ -18,34 +18,30 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import in_another_process, take_turns
+from common import in_another_process, in_windows, plan_of, take_turns
 from formulation import MODELS, TURNS, make_model
 from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.tiling.storage import Place
 
 TILE = 256
 WINDOW = 8
 
 
-def in_windows(model: WFVAE, make_runner: Callable[[WFVAE], Runner], window: int | None, clip: Tensor) -> Tensor:
-    pieces = clip.split(window or clip.shape[2], dim=2)
-    return torch.cat(list(reconstruct_pieces(model, pieces, make_runner(model))), dim=2)
-
-
-def in_tiles(store: Callable[[], InMemory | OnDisk], model: WFVAE) -> Tiles:
-    return Tiles(model, TILE // model.config.space_compression, store())
+def in_tiles(window: int | None, place: Place, model: WFVAE, clip: Tensor) -> Tensor:
+    """The clip in tiles, and in windows if any; `place`: where causal caches wait."""
+    frames = window or clip.shape[2]
+    plan = plan_of(model, clip, TILE // model.config.space_compression, frames, place)
+    return in_windows(model, clip, frames, plan)
 
 
 WAYS: dict[str, Callable[[WFVAE, Tensor], Tensor]] = {
     "in one go": lambda model, clip: model.reconstruct(clip),
-    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, WholeFrames, WINDOW, clip),
-    f"tiles of {TILE} pixels": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), None, clip),
-    "both": lambda model, clip: in_windows(model, partial(in_tiles, InMemory), WINDOW, clip),
-    "both, state on disk": lambda model, clip: in_windows(model, partial(in_tiles, OnDisk), WINDOW, clip),
+    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, clip, WINDOW),
+    f"tiles of {TILE} pixels": partial(in_tiles, None, "device"),
+    "both": partial(in_tiles, WINDOW, "device"),
+    "both, state on disk": partial(in_tiles, WINDOW, "disk"),
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from common import synchronize
 from gpu_steps.context import Context, Values, free_memory, peak_gib
 from gpu_steps.models import reference_model, wfvae
-from vaectl.engine import Beside, Limits, process_memory, reconstruct_frames
+from vaectl.engine import HostOverhead, Limits, process_memory, reconstruct_frames
 from vaectl.memory import format_size, obtainable
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Silent
@@ -58,7 +58,7 @@ def run(context: Context) -> None:
             check(f"limit of {limit} GiB", lambda limit=limit: within(context, model(), frames, limit))
     context.case("no limit, whole frames", lambda: measured(context, model(), frames, Limits())[1])
     context.case("frames of a limited run", lambda: same_frames(context, model(), frames, limits[0]))
-    check("--save-memory", lambda: measured(context, model(), frames, Limits(tiled=True, sparing=True))[1])
+    check("--save-memory", lambda: measured(context, model(), frames, Limits(tiled=True, low_memory=True))[1])
     if context.device.type == "cuda":
         check("less memory than planned for", lambda: recovery(context, model(), frames))
     else:
@@ -75,11 +75,11 @@ def measured(context: Context, model: AnyVAE, frames: Tensor, limits: Limits) ->
     """The frames (1, T, 3, H, W) that come back, and what that took."""
     listener = Listener()
     height, width = frames.shape[3:]
-    beside = Beside.of(stored=height * width, frame=height * width, shown=height * width)
+    overhead = HostOverhead.of(stored=height * width, frame=height * width, shown=height * width)
     free_memory(context.device)
     begun = time.perf_counter()
     try:
-        made = reconstruct_frames(model, frames, Path("clip"), limits, beside, listener)
+        made = reconstruct_frames(model, frames, Path("clip"), limits, overhead, listener)
         synchronize(context.device)
         values = {"seconds": time.perf_counter() - begun, "peak GiB": peak_gib(context.device)}
     finally:

@@ -10,16 +10,12 @@ from tests.models.reference import CASES, load_reference
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import run_of
+from common import in_windows, plan_of, run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.plan import Place
-from vaectl.tiling.store import InMemory, OnDisk, Store
-from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
+from vaectl.tiling.storage import Place
 
 EXACT = 1e-4
 """The largest difference that is allowed in float32, on outputs of order 1."""
@@ -27,6 +23,8 @@ HALF_PRECISION_DB = 50.0
 """The least PSNR of bfloat16 and float16 against float32, with trained weights."""
 SAME_DB = 2.0
 """By how much the PSNR of vaectl may be below that of the plain formulation."""
+WINDOW = 8
+"""Frames that a clip is given in at a time."""
 PLACES: tuple[Place, ...] = ("device", "host", "disk")
 
 
@@ -119,23 +117,16 @@ def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> 
     """An odd size in tiles and windows, against whole frames."""
     video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
     model = load(context)
-    store: Store = OnDisk() if place == "disk" else InMemory(torch.device("cpu") if place == "host" else None)
-    made = in_windows(model, video, Tiles(model, tile, store))
+    made = in_windows(model, video, WINDOW, plan_of(model, video, tile, WINDOW, place))
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
 def stage_by_stage(context: Context, name: str, place: Place) -> Values:
-    """A model with statistics over the clip, in the smallest pieces, against the clip in one go."""
-    frames, height, width = (5, 16, 24) if context.tiny else (17, 128, 160)
-    video = clip(frames, height, width)
+    """A model with statistics over the clip, every group in small tiles and windows, against the clip in one go."""
+    video, tile = (clip(5, 16, 24), 1) if context.tiny else (clip(17, 128, 160), 8)
     model = reference_model(name, context)
-    plan = StagePlan((frames, height, width), 4, place, rehearse(model, frames, height, width, 2**24), 0)
-    made = in_windows(model, video, WholeClip(model, plan))
+    made = in_windows(model, video, WINDOW, plan_of(model, video, tile, 4, place))
     return exact(largest_difference(made, model.reconstruct(video)))
-
-
-def in_windows(model: AnyVAE, video: Tensor, runner: Runner) -> Tensor:
-    return torch.cat([part.cpu() for part in reconstruct_pieces(model, video.split(8, dim=2), runner)], dim=2)
 
 
 def drawn_latent(context: Context) -> Values:

@@ -15,7 +15,7 @@ from common import Shape, input_of, run_of
 from gpu_steps.context import Context, Values
 from gpu_steps.memory import noise
 from gpu_steps.speed import model_of
-from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.progress import Silent
 
 KERNELS = 10
@@ -61,12 +61,12 @@ def synchronizations(context: Context, dtype: torch.dtype, shape: Shape) -> Iter
     model = model_of(context, "S", dtype)
     frames, height, width = shape
     clip = noise(frames, height, width)
-    beside = Beside.of(stored=height * width, frame=height * width, shown=height * width)
+    overhead = HostOverhead.of(stored=height * width, frame=height * width, shown=height * width)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            reconstruct_frames(model, clip, Path("clip"), Limits(), beside, Silent())
+            reconstruct_frames(model, clip, Path("clip"), Limits(), overhead, Silent())
         finally:
             torch.cuda.set_sync_debug_mode("default")
     places = [each for each in caught if "synchronizing" in str(each.message)]

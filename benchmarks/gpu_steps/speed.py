@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 
 import torch
 from torch import Tensor
 
-from common import WF_VAE_L, WF_VAE_S, Shape, input_of, run_of
+from common import WF_VAE_L, WF_VAE_S, Shape, input_of, plan_of, run_of
 from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
@@ -18,9 +17,8 @@ from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import Runner, WholeFrames, reconstruct_pieces
-from vaectl.tiling.executor import Tiles
-from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.tiling.plan import Plan
+from vaectl.tiling.stream import reconstruct_windows
 
 SHAPES = ((33, 256, 256), (17, 720, 1280))
 TINY_SHAPES = ((5, 32, 32),)
@@ -138,15 +136,15 @@ def price_of_tiles(context: Context, dtype: torch.dtype) -> Values:
     frames, side = (9, 32) if context.tiny else (17, 512)
     video = torch.rand(1, 3, frames, side, side) * 2 - 1
     whole = seconds_of(lambda: model.reconstruct(video), context.device)
-    ways: dict[str, Callable[[], Runner]] = {
-        "windows": lambda: WholeFrames(model),
-        "state on device": lambda: Tiles(model, side // 16, InMemory()),
-        "state on host": lambda: Tiles(model, side // 16, InMemory(torch.device("cpu"))),
-        "state on disk": lambda: Tiles(model, side // 16, OnDisk()),
+    ways: dict[str, Plan | None] = {
+        "windows": None,
+        "state on device": plan_of(model, video, side // 16, 8, "device"),
+        "state on host": plan_of(model, video, side // 16, 8, "host"),
+        "state on disk": plan_of(model, video, side // 16, 8, "disk"),
     }
     prices = {
-        way: seconds_of(lambda make=make: through_windows(model, make(), video, 8), context.device) / whole
-        for way, make in ways.items()
+        way: seconds_of(lambda plan=plan: through_windows(model, plan, video, 8), context.device) / whole
+        for way, plan in ways.items()
     }
     return {"one go ms": 1000 * whole, **prices}
 
@@ -158,12 +156,12 @@ def windows(context: Context, dtype: torch.dtype) -> Values:
     video = (torch.rand(1, 3, frames, side, side) * 2 - 1).to(context.device)
     lengths = (4, 8, frames) if context.tiny else (4, 8, 16, 32, frames)
     return {
-        f"{length} frames": frames
-        / seconds_of(lambda n=length: through_windows(model, WholeFrames(model), video, n), context.device)
+        f"{length} frames": frames / seconds_of(lambda n=length: through_windows(model, None, video, n), context.device)
         for length in lengths
     }
 
 
-def through_windows(model: WFVAE, runner: Runner, video: Tensor, window: int) -> None:
-    for _ in reconstruct_pieces(model, video.split(window, dim=2), runner):
+def through_windows(model: WFVAE, plan: Plan | None, video: Tensor, window: int) -> None:
+    """Parts of the clip are dropped when they are there: none waits for the last."""
+    for _ in reconstruct_windows(model, video.split(window, dim=2), plan):
         pass
