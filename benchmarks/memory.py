@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import in_windows, plan_of
 from formulation import make_model
+from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
 from vaectl.models.families.wfvae import WFVAE
@@ -47,11 +47,10 @@ ALONE: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
 
 def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
     """What becomes of the clip, and the seconds that it took."""
-    scale, (height, width) = model.config.space_compression, clip.shape[3:]
-    window = window_frames(model.config, height, width)
-    plan = None if way == "untiled" else plan_of(model, clip, width // 2 // scale, window)
+    height, width = clip.shape[3:]
     begun = time.perf_counter()
-    made = in_windows(model, clip, window, plan)
+    tile = 0 if way == "untiled" else width // 2
+    made = in_windows(model, window_frames(model.config, height, width), clip, tile=tile)
     return made, time.perf_counter() - begun
 
 

@@ -18,30 +18,33 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import in_another_process, in_windows, plan_of, take_turns
+from common import in_another_process, take_turns
 from formulation import MODELS, TURNS, make_model
 from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
+from vaectl.tiling.plan import uniform_plan
 from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 TILE = 256
 WINDOW = 8
 
 
-def in_tiles(window: int | None, place: Place, model: WFVAE, clip: Tensor) -> Tensor:
-    """The clip in tiles, and in windows if any; `place`: where causal caches wait."""
-    frames = window or clip.shape[2]
-    plan = plan_of(model, clip, TILE // model.config.space_compression, frames, place)
-    return in_windows(model, clip, frames, plan)
+def in_windows(model: WFVAE, window: int | None, clip: Tensor, *, tile: int = 0, place: Place = "device") -> Tensor:
+    """In windows of so many frames, all if None; in tiles of so many pixels, whole frames if 0."""
+    window = window or clip.shape[2]
+    tile //= model.config.space_compression
+    plan = uniform_plan(model, *clip.shape[2:], tile, window, place) if tile else None
+    return torch.cat(list(reconstruct_windows(model, clip.split(window, dim=2), plan)), dim=2)
 
 
 WAYS: dict[str, Callable[[WFVAE, Tensor], Tensor]] = {
     "in one go": lambda model, clip: model.reconstruct(clip),
-    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, clip, WINDOW),
-    f"tiles of {TILE} pixels": partial(in_tiles, None, "device"),
-    "both": partial(in_tiles, WINDOW, "device"),
-    "both, state on disk": partial(in_tiles, WINDOW, "disk"),
+    f"windows of {WINDOW} frames": lambda model, clip: in_windows(model, WINDOW, clip),
+    f"tiles of {TILE} pixels": lambda model, clip: in_windows(model, None, clip, tile=TILE),
+    "both": lambda model, clip: in_windows(model, WINDOW, clip, tile=TILE),
+    "both, state on disk": lambda model, clip: in_windows(model, WINDOW, clip, tile=TILE, place="disk"),
 }
 
 

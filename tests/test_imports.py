@@ -50,7 +50,6 @@ LAYERS: tuple[set[str], ...] = (
 USERS_OF_OPTIONS = {"cli", "distributed", *JOBS}
 EXCEPTIONS = {
     ("options.eval", "metrics"),  # the names of the metrics
-    ("models.builtin.training.shrink", "video"),  # a program that prepared the data of the built-in model
 }
 
 

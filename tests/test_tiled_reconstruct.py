@@ -3,22 +3,24 @@
 import re
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from vaectl.tiling.store import OnDisk
 
 from tests.jobs import Listener, files, run, run_one
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import encode
 from vaectl import engine
-from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import parse_size
 from vaectl.models import load_model, save_model
 from vaectl.rng import generator_for
 from vaectl.tiling import plan
+from vaectl.tiling.executor import Executor
+from vaectl.tiling.storage import DiskStore
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +96,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip
     (note,) = listener.notes
     place = "in memory" if "enable_tiling" in options else "on disk"
     assert re.fullmatch(
-        rf"this model looks at the whole clip: 62 stages, the clip between them {place}, .* on cpu", note
+        rf"this model looks at the whole clip: 54 stages, the clip between them {place}, .* on cpu", note
     )
     assert listener.warnings == []
     assert listener.clips == [(str(clip), 6, 6)]
@@ -108,17 +110,23 @@ def test_a_disk_without_room_for_the_stages_is_told_before_they_begin(clip, tmp_
     assert files(tmp_path) == {}
 
 
+def without_memory(self, clip):
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    yield
+
+
 def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatch):
     calls = []
 
-    def encode_piece(self, x, *, last):
-        calls.append(x)
-        if len(calls) == 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return original(self, x, last=last)
+    def run(self, clip):
+        for made in original(self, clip):
+            calls.append(made)
+            if len(calls) == 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            yield made
 
-    original = engine.Tiles.encode
-    monkeypatch.setattr(engine.Tiles, "encode", encode_piece)
+    original = Executor.run
+    monkeypatch.setattr(Executor, "run", run)
     listener = Listener()
     result = run_one(clip, tmp_path / "a.mp4", listener, memory_limit=4 * 2**30)
     assert result.frames == 21
@@ -128,10 +136,7 @@ def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatc
 
 
 def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
-    def fail(self, x, *, last):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(engine.Tiles, "encode", fail)
+    monkeypatch.setattr(Executor, "run", without_memory)
     with pytest.raises(VaectlError, match="out of memory on cpu"):
         run(clip, tmp_path / "a.mp4", enable_tiling=True)
     assert files(tmp_path) == {}
@@ -140,10 +145,7 @@ def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
 def test_half_that_is_too_little_for_any_plan_is_still_a_lack_of_memory(clip, tmp_path, monkeypatch):
     limit = least(clip, tmp_path)
 
-    def fail(self, x, *, last):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(engine.Tiles, "encode", fail)
+    monkeypatch.setattr(Executor, "run", without_memory)
     listener = Listener()
     with pytest.raises(engine.OutOfMemoryError, match=r"clip\.mp4: out of memory on cpu; use --enable"):
         run(clip, tmp_path / "a.mp4", listener, memory_limit=limit)
@@ -160,30 +162,31 @@ def test_half_is_of_what_the_machine_has_where_more_was_asked_for(monkeypatch):
 
     for asked in (2**40, None):
         with pytest.raises(engine.OutOfMemoryError):
-            engine.within_memory(attempt, load_model(device="cpu"), Limits(True, asked), Listener())
+            engine.retry_on_oom(attempt, load_model(device="cpu"), Limits(True, asked), Listener())
     assert tried == [2**40, 2**29, None, round(0.9 * 2**30) // 2]
 
 
 def test_a_second_attempt_draws_the_same_noise(monkeypatch):
     clip = torch.randint(0, 255, (1, 13, 3, 16, 32), dtype=torch.uint8)
-    beside, model = Beside.of(stored=512, frame=512, shown=512), load_model(device="cpu")
+    beside, model = HostOverhead.of(stored=512, frame=512, shown=512), load_model(device="cpu")
 
     def made():
         noise = generator_for(0, "clip")
         return reconstruct_frames(model, clip, Path("clip"), Limits(True, 2**31), beside, Listener(), noise)
 
-    def decode(self, z, *, last):
-        calls.append(z)
-        if len(calls) == 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return original(self, z, last=last)
+    def run(self, windows):
+        for y in original(self, windows):
+            calls.append(y)
+            if len(calls) == 4:  # of the encoder and the decoder in turn
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            yield y
 
-    calls, original = [], engine.Tiles.decode
-    monkeypatch.setattr(engine, "make_plan", lambda *_, **__: plan.Plan(2, 4, "device", 0))
+    calls, original = [], Executor.run
+    monkeypatch.setattr(engine, "make_plan", lambda *_, **__: plan.uniform_plan(model, 13, 16, 32, tile=2, window=4))
     wanted = made()
-    monkeypatch.setattr(engine.Tiles, "decode", decode)
+    monkeypatch.setattr(Executor, "run", run)
     assert torch.equal(made(), wanted)
-    assert len(calls) > 4
+    assert len(calls) > 8
 
 
 def test_on_a_gpu_what_goes_beyond_the_limit_is_refused(monkeypatch):
@@ -211,8 +214,8 @@ def test_a_spool_leaves_nothing_when_it_is_interrupted(clip, tmp_path, monkeypat
         if len(seen) > 5:
             raise KeyboardInterrupt
 
-    original = OnDisk.put
-    monkeypatch.setattr(OnDisk, "put", put)
+    original = DiskStore.put
+    monkeypatch.setattr(DiskStore, "put", put)
     with pytest.raises(KeyboardInterrupt):
         run(clip, tmp_path / "a.mp4", memory_limit=limit)
     assert files(tmp_path) == {"spool": None}
@@ -223,4 +226,5 @@ def test_a_plan_depends_on_limit_and_shapes_alone():
     budget = plan.Budget(2**28, 2**26, 2**20, ("device", "disk"))
     plans = {plan.make_plan(model, 33, 256, 256, budget) for _ in range(2)}
     assert len(plans) == 1
-    assert plans == {plan.make_plan(model, 257, 256, 256, budget)}  # nor on the length
+    longer = plan.make_plan(model, 257, 256, 256, budget)
+    assert plans == {replace(longer, size=(33, 256, 256))}  # nor on the length

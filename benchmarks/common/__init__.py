@@ -15,11 +15,6 @@ from vaectl.geometry import latent_frames
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.context import StreamContext
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.vae import AnyVAE
-from vaectl.tiling.executor import Cut
-from vaectl.tiling.plan import Plan, both_sides
-from vaectl.tiling.storage import Place
-from vaectl.tiling.stream import reconstruct_windows
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import straightforward
@@ -40,8 +35,8 @@ WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
 def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
     """From video to moments, or from latent to video; `plain` takes the straightforward formulation."""
     if not plain:
-        network = model.run_encoder if job == "encode" else model.run_decoder
-        return lambda x: network(model.prepare(x), StreamContext())[0]
+        side = model.run_encoder if job == "encode" else model.run_decoder
+        return lambda x: side(model.prepare(x), StreamContext())[0]
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     formula = straightforward.encode if job == "encode" else straightforward.decode
     return lambda x: formula(weights, model.config, x)[0]
@@ -56,21 +51,6 @@ def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
         size = (1, model.config.latent_dim, length, height // 8, width // 8)
     x = torch.rand(size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return x.to(model.device, model.dtype)
-
-
-def plan_of(model: AnyVAE, clip_BCTHW: Tensor, tile: int, window: int, place: Place = "device") -> Plan:
-    """Tiles of at most that many latent positions each way, windows of that many frames; for every group."""
-    frames, *sides = clip_BCTHW.shape[2:]
-    height, width = (side + -side % model.config.space_compression for side in sides)
-    encoder, decoder = (
-        tuple(Cut(tile, window) for _ in side.groups) for side in both_sides(model, frames, height, width)
-    )
-    return Plan((frames, height, width), window, place, encoder, decoder)
-
-
-def in_windows(model: AnyVAE, clip_BCTHW: Tensor, window: int, plan: Plan | None = None) -> Tensor:
-    """The clip, given in windows of that many frames, through the model and back; without a plan in whole frames."""
-    return torch.cat([*reconstruct_windows(model, clip_BCTHW.split(window, dim=2), plan)], dim=2)
 
 
 def synchronize(device: torch.device) -> None:

@@ -10,12 +10,14 @@ from tests.models.reference import CASES, load_reference
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import in_windows, plan_of, run_of
+from common import run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
 from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
+from vaectl.tiling.plan import Plan, both_sides, fastest_cut, uniform_plan
 from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 EXACT = 1e-4
 """The largest difference that is allowed in float32, on outputs of order 1."""
@@ -23,8 +25,6 @@ HALF_PRECISION_DB = 50.0
 """The least PSNR of bfloat16 and float16 against float32, with trained weights."""
 SAME_DB = 2.0
 """By how much the PSNR of vaectl may be below that of the plain formulation."""
-WINDOW = 8
-"""Frames that a clip is given in at a time."""
 PLACES: tuple[Place, ...] = ("device", "host", "disk")
 
 
@@ -117,16 +117,25 @@ def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> 
     """An odd size in tiles and windows, against whole frames."""
     video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
     model = load(context)
-    made = in_windows(model, video, WINDOW, plan_of(model, video, tile, WINDOW, place))
+    made = in_windows(model, video, uniform_plan(model, *video.shape[2:], tile=tile, window=8, place=place))
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
 def stage_by_stage(context: Context, name: str, place: Place) -> Values:
-    """A model with statistics over the clip, every group in small tiles and windows, against the clip in one go."""
-    video, tile = (clip(5, 16, 24), 1) if context.tiny else (clip(17, 128, 160), 8)
+    """A model with statistics over the clip, in the smallest pieces, against the clip in one go."""
+    frames, height, width = (5, 16, 24) if context.tiny else (17, 128, 160)
+    video = clip(frames, height, width)
     model = reference_model(name, context)
-    made = in_windows(model, video, WINDOW, plan_of(model, video, tile, 4, place))
+    encoder, decoder = (
+        tuple(fastest_cut(side, number, [4, 2, 1], 2**24, place)[0] for number in range(len(side.groups)))
+        for side in both_sides(model, frames, height, width)
+    )
+    made = in_windows(model, video, Plan((frames, height, width), 4, place, encoder, decoder))
     return exact(largest_difference(made, model.reconstruct(video)))
+
+
+def in_windows(model: AnyVAE, video: Tensor, plan: Plan) -> Tensor:
+    return torch.cat([part.cpu() for part in reconstruct_windows(model, video.split(8, dim=2), plan)], dim=2)
 
 
 def drawn_latent(context: Context) -> Values:

@@ -8,7 +8,7 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import Tensor
 
-from common import WF_VAE_L, WF_VAE_S, Shape, input_of, plan_of, run_of
+from common import WF_VAE_L, WF_VAE_S, Shape, input_of, run_of
 from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
@@ -17,7 +17,8 @@ from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.tiling.plan import Plan
+from vaectl.tiling.plan import Plan, uniform_plan
+from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import reconstruct_windows
 
 SHAPES = ((33, 256, 256), (17, 720, 1280))
@@ -136,15 +137,13 @@ def price_of_tiles(context: Context, dtype: torch.dtype) -> Values:
     frames, side = (9, 32) if context.tiny else (17, 512)
     video = torch.rand(1, 3, frames, side, side) * 2 - 1
     whole = seconds_of(lambda: model.reconstruct(video), context.device)
-    ways: dict[str, Plan | None] = {
-        "windows": None,
-        "state on device": plan_of(model, video, side // 16, 8, "device"),
-        "state on host": plan_of(model, video, side // 16, 8, "host"),
-        "state on disk": plan_of(model, video, side // 16, 8, "disk"),
-    }
+    plans: dict[str, Plan | None] = {"windows": None}
+    places: tuple[Place, ...] = ("device", "host", "disk")
+    for place in places:
+        plans[f"state on {place}"] = uniform_plan(model, frames, side, side, side // 16, 8, place)
     prices = {
         way: seconds_of(lambda plan=plan: through_windows(model, plan, video, 8), context.device) / whole
-        for way, plan in ways.items()
+        for way, plan in plans.items()
     }
     return {"one go ms": 1000 * whole, **prices}
 
@@ -162,6 +161,5 @@ def windows(context: Context, dtype: torch.dtype) -> Values:
 
 
 def through_windows(model: WFVAE, plan: Plan | None, video: Tensor, window: int) -> None:
-    """Parts of the clip are dropped when they are there: none waits for the last."""
     for _ in reconstruct_windows(model, video.split(window, dim=2), plan):
         pass

@@ -169,8 +169,6 @@ def prepare_run(
     if not limits.tiled:
         keep_freed(model, limits)
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
-    scale = model.config.space_compression
-    height, width = -(-height // scale) * scale, -(-width // scale) * scale
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
         asked = format_size(limits.memory_limit)
@@ -186,7 +184,7 @@ def prepare_run(
     groups = len(plan.encoder) + len(plan.decoder)
     about = f"about {format_size(plan.peak)} on {model.device}"
     if model.streams:
-        tile = scale * plan.encoder[0].tile
+        tile = model.config.space_compression * plan.encoder[0].tile
         progress.note(f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}, {about}")
     else:
         progress.note(

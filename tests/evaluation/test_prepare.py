@@ -15,7 +15,7 @@ from tests.jobs import Listener, files
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import cut, encode
 from vaectl import engine
-from vaectl.engine import Beside, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.manifest import read_manifest
@@ -26,12 +26,13 @@ from vaectl.models import load_model, save_model
 from vaectl.options import PrepareEvalOptions
 from vaectl.progress import Silent
 from vaectl.rng import generator_for
+from vaectl.tiling.executor import Executor
 from vaectl.video import read_video
 from vaectl.video.clip import to_frames, to_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-BESIDE = Beside.of(stored=64 * 48, frame=24 * 24, shown=24 * 24)
+BESIDE = HostOverhead.of(stored=64 * 48, frame=24 * 24, shown=24 * 24)
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +215,17 @@ def test_a_clip_that_fails_is_told_listed_and_left_out(here):
 
 def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):
     encode(Path("in/b.mp4"), 9, size=(48, 64))
-    original = engine.reconstruct_pieces
+    original = engine.reconstruct_windows
 
-    def spoil(model, pieces, runner, **how):
-        held = list(pieces)
-        for video in original(model, iter(held), runner, **how):
+    def spoil(model, windows, plan, **how):
+        held = list(windows)
+        for video in original(model, iter(held), plan, **how):
             bad = held[0].flatten(1).mean(1) == bad_mean
             video[bad] = math.nan
             yield video
 
     bad_mean = to_video(read_clip(Path("in/a.mp4"), protocol_of(options())).frames).flatten(1).mean(1)
-    monkeypatch.setattr(engine, "reconstruct_pieces", spoil)
+    monkeypatch.setattr(engine, "reconstruct_windows", spoil)
     result = run(batch_size=4)
     assert counts(result) == (3, 0, 1)
     (failed,) = (clip for clip in result.manifest.clips if clip.status == "failed")
@@ -234,14 +235,14 @@ def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):
 def test_a_lack_of_memory_with_tiles_is_tried_once_more(here, monkeypatch):
     calls = []
 
-    def encode_piece(self, x, *, last):
-        calls.append(x)
+    def run_once_without_memory(self, clip):
+        calls.append(clip)
         if len(calls) == 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return original(self, x, last=last)
+        return original(self, clip)
 
-    original = engine.Tiles.encode
-    monkeypatch.setattr(engine.Tiles, "encode", encode_piece)
+    original = Executor.run
+    monkeypatch.setattr(Executor, "run", run_once_without_memory)
     listener = Listener()
     assert counts(run(listener, memory_limit=4 * 2**30)) == (3, 0, 0)
     assert listener.warnings[0].endswith("tried once more within 2.00 GiB")

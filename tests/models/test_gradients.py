@@ -201,16 +201,16 @@ def test_a_clip_computed_twice_gives_the_same_gradients_with_less_memory(name):
     results, peaks = [], []
     for recompute in (False, True):
         torch.manual_seed(0)
-        with PeakMemoryMode() as memory:
-            memory.watch([*model.parameters()])
+        with PeakMemoryMode() as living:
+            living.watch([*model.parameters()])
             results.append(gradients_of(model, x, recompute))
-        peaks.append(memory.peak)
+        peaks.append(living.peak)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     weights = 2 * sum(parameter.nbytes for parameter in model.parameters())  # with their gradients
     assert peaks[1] - weights < 0.5 * (peaks[0] - weights)
 
 
-def test_a_window_of_a_clip_cannot_be_computed_twice():
+def test_a_piece_of_a_clip_cannot_be_computed_twice():
     with pytest.raises(ValueError, match="whole clip"):
         StreamContext(last=False, recompute=True)
     with pytest.raises(ValueError, match="whole clip"):

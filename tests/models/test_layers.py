@@ -30,12 +30,12 @@ def test_causal_convolution_repeats_the_first_frame():
     torch.testing.assert_close(layer(x, StreamContext()), expected, **TOLERANCE)
 
 
-def test_convolution_gives_an_empty_clip_when_a_window_is_too_short_for_an_output():
+def test_convolution_gives_an_empty_clip_when_a_piece_is_too_short_for_an_output():
     layer = CausalConv3d(3, 4, 3, stride=2)
-    context = StreamContext(last=False)
-    assert layer(noise(1, 3, 1, 9, 9), context).shape == (1, 4, 1, 4, 4)
-    context = StreamContext(context.after, last=False)
-    assert layer(noise(1, 3, 1, 9, 9), context).shape == (1, 4, 0, 4, 4)
+    piece = StreamContext(last=False)
+    assert layer(noise(1, 3, 1, 9, 9), piece).shape == (1, 4, 1, 4, 4)
+    piece = StreamContext(piece.after, last=False)
+    assert layer(noise(1, 3, 1, 9, 9), piece).shape == (1, 4, 0, 4, 4)
 
 
 @pytest.mark.parametrize("frames", [1, 5])
@@ -107,13 +107,6 @@ def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
     return torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
 
 
-def attend_over_the_clip(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The segment of `AttnBlock3D` that sees the clip."""
-    (segment,) = (each for each in Attention("AttnBlock3D", 32, "layernorm").segments("x", "y") if each.sees == "clip")
-    (y,) = segment((q, k, v), StreamContext())
-    return y
-
-
 def test_frame_attention_is_softmax_attention_per_frame():
     q, k, v = (noise(2, 8, 3, 4, 5 + i)[..., :5] for i in range(3))
     for t in range(3):
@@ -122,11 +115,18 @@ def test_frame_attention_is_softmax_attention_per_frame():
         torch.testing.assert_close(attend_in_frames(q, k, v)[:, :, t], expected, **TOLERANCE)
 
 
+def mixed(*qkv: torch.Tensor) -> torch.Tensor:
+    """The middle segment of the attention that mixes frames."""
+    _, attention, _ = Attention("AttnBlock3D", 32, "layernorm").segments("x", "y")
+    (y,) = attention(qkv, StreamContext())
+    return y
+
+
 def test_old_attention_reshapes_without_permuting():
     q, k, v = (noise(2, 8, 3, 4, 5 + i)[..., :5].contiguous() for i in range(3))
     flat = (x.view(6, 8, 20).mT for x in (q, k, v))
     expected = softmax_attention(*flat).mT.reshape(2, 8, 3, 4, 5)
-    torch.testing.assert_close(attend_over_the_clip(q, k, v), expected, **TOLERANCE)
+    torch.testing.assert_close(mixed(q, k, v), expected, **TOLERANCE)
 
 
 def test_attention_takes_a_fused_kernel():
@@ -134,7 +134,7 @@ def test_attention_takes_a_fused_kernel():
     q, k, v = (noise(1, 3, 8, 8, 32).permute(0, 4, 1, 2, 3) for _ in range(3))  # channels-last, as the networks have it
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         attend_in_frames(q, k, v)
-        attend_over_the_clip(q, k, v)
+        mixed(q, k, v)
 
 
 def test_norms_are_over_channels_and_over_frames():

@@ -11,8 +11,7 @@ from tests.tiling.models import make_model
 from vaectl.models import convolution, winograd
 from vaectl.models.context import StreamContext
 from vaectl.models.layers import CausalConv3d, Conv2d
-from vaectl.tiling.executor import Cut
-from vaectl.tiling.plan import Plan
+from vaectl.tiling.plan import uniform_plan
 from vaectl.tiling.stream import reconstruct_windows
 from vaectl.tiling.trace import FusedKernels, PeakMemoryMode
 
@@ -136,8 +135,7 @@ def test_a_network_with_it_is_the_same_and_so_are_its_tiles(everywhere, monkeypa
     video = random(1, 3, 9, 80, 112).clamp(-1, 1)
     fast = model.reconstruct(video)
     assert len(everywhere) > 20
-    cuts = (Cut(tile=5, window=4),)
-    plan = Plan(size=(9, 80, 112), window=4, place="device", encoder=cuts, decoder=cuts)
+    plan = uniform_plan(model, *video.shape[2:], tile=5, window=4)
     tiled = torch.cat([*reconstruct_windows(model, video.split(4, dim=2), plan)], dim=2)
     torch.testing.assert_close(tiled, fast, rtol=0, atol=1e-4)
     monkeypatch.setattr(winograd, "WIDE", 10**6)

@@ -24,14 +24,15 @@ def test_spans_follow_each_other_and_are_as_few_and_as_equal_as_they_can_be(size
 def test_tiles_cover_every_position_once(height, width, tile):
     covered = torch.zeros(2 * height, 2 * width)
     for part in grid(height, width, tile):
-        covered[part.core(2)] += 1
+        covered[part.place(2)] += 1
     assert (covered == 1).all()
 
 
 @given(size=SIZES, most=SIZES, margin=st.integers(0, 60), scale=st.sampled_from([1, 2, 8]))
 def test_a_span_is_read_with_its_margin_or_up_to_the_border(size, most, margin, scale):
     for part in spans(size, most):
-        read, before, after = part.read(margin, scale)
+        before, after = part.inner(margin, scale)
+        read = part.read(margin, scale, before, after)
         assert read.start == (scale * part.start - margin if before else 0)
         assert read.stop == (scale * part.stop + margin if after else scale * size)
         assert before == (scale * part.start > margin)
@@ -49,13 +50,20 @@ def test_a_span_is_cut_out_of_what_was_read_whatever_margin_is_left(size, most, 
     """With a network that trims some of the margin on inner sides and keeps its input's values otherwise."""
     positions = list(range(scale * size))
     for part in spans(size, most):
-        read, before, after = part.read(scale * margin, scale)
+        before, after = part.inner(scale * margin, scale)
+        read = part.read(scale * margin, scale, before, after)
         used = data.draw(st.integers(0, scale * margin))
         made = positions[read][used if before else 0 :]
         made = made[: len(made) - used] if after else made
-        assert made[part.cut(len(made), before, after, scale)] == positions[scale * part.start : scale * part.stop]
+        assert made[part.core(len(made), scale, before, after)] == positions[scale * part.start : scale * part.stop]
+        left = data.draw(st.integers(0, scale * margin - used))
+        wanted = slice(
+            scale * part.start - left if before else read.start, scale * part.stop + left if after else read.stop
+        )
+        assert made[part.crop(len(made), left, scale, before, after)] == positions[wanted]
 
 
 def test_a_span_knows_a_margin_that_ends_at_the_border():
-    assert Span(5, 8, 12).read(4, 1) == (slice(1, 12), True, False)
-    assert Span(4, 8, 12).read(4, 1) == (slice(0, 12), False, False)
+    for part, read in ((Span(5, 8, 12), slice(1, 12)), (Span(4, 8, 12), slice(0, 12))):
+        before, after = part.inner(4, 1)
+        assert (part.read(4, 1, before, after), before, after) == (read, read.start > 0, False)

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from tests.tiling.models import make_model
 from vaectl.models import haar, resample
-from vaectl.models.blocks import ResnetBlock2D, ResnetBlock3D
-from vaectl.models.context import Piece, Sides
-from vaectl.models.layers import CausalConv3d, Chain, Conv2d, Layer
+from vaectl.models.blocks import ResnetBlock, ResnetBlock2D, ResnetBlock3D
+from vaectl.models.context import HaloSides, StreamContext
+from vaectl.models.families.wfvae import WFVAE
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential
+from vaectl.tiling.fusion import FusedSegment, fuse
+from vaectl.tiling.plan import both_sides
+from vaectl.tiling.trace import value_shapes
 
 # Each layer with its input channels.
 LAYERS: dict[str, tuple[Layer, int]] = {
@@ -38,7 +42,7 @@ LAYERS: dict[str, tuple[Layer, int]] = {
     "HaarWaveletTransform3D": (haar.HaarWaveletTransform3D(), 2),
     "InverseHaarWaveletTransform2D": (haar.InverseHaarWaveletTransform2D(), 8),
     "InverseHaarWaveletTransform3D": (haar.InverseHaarWaveletTransform3D(), 16),
-    "Chain": (Chain(Conv2d(2, 2, 3, padding=1), resample.Downsample(2, 3)), 2),
+    "Sequential": (Sequential(Conv2d(2, 2, 3, padding=1), resample.Downsample(2, 3)), 2),
 }
 MARGINS = (0, 1, 2, 5)
 for layer, _ in LAYERS.values():
@@ -46,7 +50,7 @@ for layer, _ in LAYERS.values():
 
 
 def subclasses(kind: type[nn.Module]) -> set[type[nn.Module]]:
-    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__())) - {Layer}
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__())) - {Layer, ResnetBlock}
 
 
 def test_every_layer_is_here():
@@ -90,9 +94,11 @@ def assert_reach(
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_reaches_no_further_than_it_declares(name, axis, margin):
     layer, channels = LAYERS[name]
-    stride = 2 if "Down" in name or name in ("Chain", "HaarWaveletTransform2D", "HaarWaveletTransform3D") else 1
-    declared = layer.margin_before(margin)
-    assert_reach(lambda x: layer(x, Piece()), channels, 5, slice(16, 24), axis, margin, declared, (stride, stride))
+    stride = 2 if "Down" in name or name in ("Sequential", "HaarWaveletTransform2D", "HaarWaveletTransform3D") else 1
+    declared = layer.input_halo(margin)
+    assert_reach(
+        lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, margin, declared, (stride, stride)
+    )
 
 
 @pytest.mark.parametrize("margin", MARGINS)
@@ -104,13 +110,13 @@ def test_a_layer_cuts_what_it_cannot_know_and_no_more_than_declared(name, axis, 
     shape = [1, channels, 5, 8, 8]
     shape[axis] = size
     x = torch.rand(shape, dtype=torch.float64)
-    whole = layer(x, Piece())
-    declared = layer.margin_before(margin)
+    whole = layer(x, StreamContext())
+    declared = layer.input_halo(margin)
     for first, stop in ((0, 16), (16, 24), (24, 40)):
         before, after = first > 0, stop < size
         part = x.narrow(axis, first - before * declared, stop - first + (before + after) * declared)
-        inner = Sides(before, after, 0, 0) if axis == 3 else Sides(0, 0, before, after)
-        made = layer(part, Piece(inner=inner))
+        inner = HaloSides(before, after, 0, 0) if axis == 3 else HaloSides(0, 0, before, after)
+        made = layer(part, StreamContext(halo_sides=inner))
         start, end = (position * whole.shape[axis] // size for position in (first, stop))
         left, odd = divmod(made.shape[axis] - (end - start), before + after)
         assert left >= margin
@@ -133,28 +139,50 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_networks_reach_no_further_than_they_declare(kind, axis):
     model = copy.deepcopy(make_model(**kind)).double()
-    encoder, decoder = model.encoder, model.decoder
+    encoder, decoder = (tiled_part(model, side) for side in ("encoder", "decoder"))
 
     # Before a tile, both halving layers declare one position more than they reach: of 4 and of 8 pixels.
-    edge = 8 * (encoder.margin // 8 + 1)
+    margin = encoder.inputs["x"][0]
+    edge = 8 * (margin // 8 + 1)
     assert_reach(
-        lambda x: encoder.features(x, Piece())[0],
+        lambda x: through(encoder, x)["h"],
         channels=3,
         frames=1 + model.config.time_compression,
         tile=slice(edge, edge + 8),
         axis=axis,
         margin=0,
-        declared=encoder.margin,
+        declared=margin,
         spare=(4 + 8, 8),
     )
-    edge = decoder.margin + 1
+    margin = decoder.inputs["h"][0]
+    edge = margin + 1
     assert_reach(
-        lambda h: decoder.video(h, Piece())[0],
-        channels=4 * model.config.base_channels + decoder.flow,
+        lambda h: through(decoder, h)["y"],
+        channels=4 * model.config.base_channels,
         frames=3,
         tile=slice(edge, edge + 1),
         axis=axis,
         margin=0,
-        declared=decoder.margin,
+        declared=margin,
         spare=(1, 1),
     )
+
+
+def tiled_part(model: WFVAE, side: str) -> FusedSegment:
+    """The one part of a network that runs in tiles."""
+    sides = both_sides(model, 1 + model.config.time_compression, 64, 64)
+    segments = model.encoder_segments() if side == "encoder" else model.decoder_segments()
+    each = sides[side == "decoder"]
+    (group,) = fuse(segments, value_shapes(each.network, each.x), each.x)
+    *_, part = (part for part in group.parts if not part.whole_frames)
+    return part
+
+
+def through(part: FusedSegment, x: Tensor) -> dict[str, Tensor]:
+    """Whole frames through its segments; what comes from elsewhere is zero, of the size that it is added to."""
+    values = dict.fromkeys(("x", "h"), x)
+    for step in part.steps:
+        like = next(values[name] for name in step.inputs if name in values)
+        inputs = [values.get(name, torch.zeros_like(like[:, :3])) for name in step.inputs]
+        values.update(zip(step.outputs, step.segment(inputs, StreamContext()), strict=True))
+    return values

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
-from vaectl.models.context import TimeState
-from vaectl.tiling.store import InMemory, OnDisk, Store, spool_folder
+from vaectl.models.context import CausalCache
+from vaectl.tiling.storage import DiskStore, MemoryStore, StateStore, spill_folder
 
-STORES = [InMemory, OnDisk]
+STORES = [MemoryStore, DiskStore]
 LAYERS = [nn.Identity() for _ in range(4)]
 
 
@@ -27,7 +27,7 @@ def state(seed: int, dtype: torch.dtype = torch.float32, frames: int = 2) -> dic
     return dict(zip(LAYERS, (last, dense + 1, (dense + 2)[..., 1:4], dense[:, :, :0]), strict=True))
 
 
-def assert_same(given: TimeState | None, wanted: TimeState) -> None:
+def assert_same(given: CausalCache | None, wanted: CausalCache) -> None:
     assert given is not None
     assert list(given) == list(wanted)
     for layer, frames in wanted.items():
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", STORES)
 def test_states_come_back_bit_for_bit_in_any_order(make, dtype, folder):
-    store: Store = make()
+    store: StateStore = make()
     for round_ in range(3):
         for key in "abc":
             store.put(key, state(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
@@ -56,7 +56,7 @@ def test_states_come_back_bit_for_bit_in_any_order(make, dtype, folder):
 
 @pytest.mark.parametrize("make", STORES)
 def test_a_state_is_given_once_and_unknown_keys_have_none(make, folder):
-    store: Store = make()
+    store: StateStore = make()
     assert store.get(("encoder", 0)) is None
     store.put(("encoder", 0), state(1))
     assert_same(store.get(("encoder", 0)), state(1))
@@ -64,7 +64,7 @@ def test_a_state_is_given_once_and_unknown_keys_have_none(make, folder):
 
 
 def test_what_is_put_is_not_changed_by_later_work_on_the_tensors(folder):
-    store, given = OnDisk(), state(1)
+    store, given = DiskStore(), state(1)
     store.put("a", given)
     for frames in given.values():
         frames.zero_()
@@ -72,7 +72,7 @@ def test_what_is_put_is_not_changed_by_later_work_on_the_tensors(folder):
 
 
 def test_the_file_grows_with_the_largest_states_and_not_with_the_number_of_windows(folder):
-    store = OnDisk()
+    store = DiskStore()
     for window in range(5):
         for key in "ab":
             store.get(key)
@@ -82,15 +82,15 @@ def test_the_file_grows_with_the_largest_states_and_not_with_the_number_of_windo
 
 def test_large_files_do_not_go_where_they_would_lie_in_memory(monkeypatch):
     monkeypatch.delenv("TMPDIR", raising=False)
-    assert spool_folder() == "/var/tmp"
+    assert spill_folder() == "/var/tmp"
     monkeypatch.setenv("TMPDIR", "/elsewhere")
-    assert spool_folder() == "/elsewhere"
+    assert spill_folder() == "/elsewhere"
     with pytest.raises(VaectlError, match=r"no temporary file to save memory with .* set TMPDIR"):
-        OnDisk()
+        DiskStore()
 
 
 def test_nothing_is_left_in_the_folder_even_while_the_store_lives(folder):
-    store = OnDisk()
+    store = DiskStore()
     store.put("a", state(1))
     assert list(folder.iterdir()) == []
     assert_same(store.get("a"), state(1))
@@ -100,10 +100,10 @@ FULL_DISK = """
 import resource, torch
 from torch import nn
 from vaectl.errors import VaectlError
-from vaectl.tiling.store import OnDisk
+from vaectl.tiling.storage import DiskStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-store = OnDisk()
+store = DiskStore()
 layer = nn.Identity()
 store.put("fits", {layer: torch.ones(1, 1, 1, 512, 256)})
 try:
@@ -132,7 +132,7 @@ def test_no_folder_for_temporary_files_is_one_clear_line(monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(VaectlError, match="TMPDIR"):
-        OnDisk()
+        DiskStore()
 
 
 def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
@@ -150,7 +150,7 @@ def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
         def readinto(self, data):
             return self.file.readinto(data[:100])
 
-    store = OnDisk()
+    store = DiskStore()
     store._file._file = Halting(store._file._file)
     store.put("a", state(1))
     assert_same(store.get("a"), state(1))

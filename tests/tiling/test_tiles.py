@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from itertools import zip_longest
 
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from tests.tiling.models import make_model, video
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.streaming import reconstruct_pieces
-from vaectl.tiling.executor import Tiles
+from vaectl.tiling.executor import Executor
 from vaectl.tiling.grid import grid
-from vaectl.tiling.store import InMemory, OnDisk
+from vaectl.tiling.plan import Plan, uniform_plan
+from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import executors, reconstruct_windows
 
 # float32 rounding on outputs of order 1; measured up to 1e-5 for one side and 4e-5 for there and back.
 TOLERANCE = 1e-4
@@ -29,13 +29,18 @@ KINDS = {
     "blocks": st.integers(1, 3),
     "connect": st.integers(1, 3),
 }
-STORES = {"memory": InMemory, "disk": OnDisk}
+PLACES = ["device", "disk"]
 
 
-def by_windows(run: Callable[..., Tensor], x_BCTHW: Tensor, lengths: list[int]) -> Tensor:
+def by_windows(executor: Executor, x_BCTHW: Tensor, lengths: list[int]) -> Tensor:
     """The results of the windows, joined."""
     windows = x_BCTHW.split(lengths, dim=2)
-    return torch.cat([run(window, last=i == len(windows) - 1) for i, window in enumerate(windows)], dim=2)
+    return torch.cat([*executor.run((window, i == len(windows)) for i, window in enumerate(windows, 1))], dim=2)
+
+
+def planned(model: WFVAE, frames: int, height: int, width: int, tile: int, place: Place = "device") -> Plan:
+    """In windows of any lengths."""
+    return uniform_plan(model, frames, height, width, tile, window=0, place=place)
 
 
 def moments(model: WFVAE, clip: Tensor) -> Tensor:
@@ -58,27 +63,28 @@ def cuttings(draw: st.DrawFn) -> tuple[int, int, int, list[int]]:
 
 @torch.no_grad()
 @settings(deadline=None, max_examples=50)
-@given(kind=st.fixed_dictionaries(KINDS), cutting=cuttings(), store=st.sampled_from(sorted(STORES)))
-def test_encoding_in_tiles_and_windows_gives_the_moments_of_the_whole(kind, cutting, store):
+@given(kind=st.fixed_dictionaries(KINDS), cutting=cuttings(), place=st.sampled_from(PLACES))
+def test_encoding_in_tiles_and_windows_gives_the_moments_of_the_whole(kind, cutting, place):
     height, width, tile, lengths = cutting
     model = make_model(**kind)
     stride = model.config.time_compression
     lengths[-1] += (1 - sum(lengths)) % stride
     clip = video(sum(lengths), 8 * height, 8 * width)
-    made = by_windows(Tiles(model, tile, STORES[store]()).encode, clip, lengths)
+    encoder, _ = executors(model, planned(model, sum(lengths), 8 * height, 8 * width, tile, place))
+    made = by_windows(encoder, clip, lengths)
     torch.testing.assert_close(made, moments(model, clip), rtol=0, atol=TOLERANCE)
 
 
 @torch.no_grad()
 @settings(deadline=None, max_examples=50)
-@given(kind=st.fixed_dictionaries(KINDS), cutting=cuttings(), store=st.sampled_from(sorted(STORES)))
-def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cutting, store):
+@given(kind=st.fixed_dictionaries(KINDS), cutting=cuttings(), place=st.sampled_from(PLACES))
+def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cutting, place):
     height, width, tile, lengths = cutting
     model = make_model(**kind)
     lengths = lengths[:3]  # a latent frame is 4 or 8 of the video
     latent = torch.randn((1, 2, sum(lengths), height, width), generator=torch.Generator().manual_seed(0))
-    tiles = Tiles(model, tile, STORES[store]())
-    made = by_windows(lambda z, last: torch.cat([*tiles.decode(z, last=last)], dim=2), latent, lengths)
+    _, decoder = executors(model, planned(model, 1, 8 * height, 8 * width, tile, place))
+    made = by_windows(decoder, latent, lengths)
     torch.testing.assert_close(made, model.decode(latent), rtol=0, atol=TOLERANCE)
 
 
@@ -94,7 +100,9 @@ def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cuttin
 def test_a_clip_of_any_length_and_size_comes_back_as_without_tiles(kind, height, width, tile, lengths):
     model = make_model(**kind)
     clip = video(sum(lengths), height, width)
-    pieces = list(reconstruct_pieces(model, clip.split(lengths, dim=2), Tiles(model, tile, InMemory())))
+    pieces = list(
+        reconstruct_windows(model, clip.split(lengths, dim=2), planned(model, sum(lengths), height, width, tile))
+    )
     expected = model.reconstruct(clip)
     assert expected.shape == clip.shape
     bound = TOLERANCE * max(1.0, expected.abs().max().item())  # it is meant for outputs of order 1
@@ -110,7 +118,9 @@ def test_tiles_with_neighbours_on_all_sides(size, tile):
     """
     model = deepcopy(make_model()).double()
     clip = video(5, 8 * size, 8 * size).double()
-    pieces = list(reconstruct_pieces(model, [clip[:, :, :1], clip[:, :, 1:]], Tiles(model, tile, InMemory())))
+    pieces = list(
+        reconstruct_windows(model, [clip[:, :, :1], clip[:, :, 1:]], planned(model, 5, 8 * size, 8 * size, tile))
+    )
     torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=1e-12)
 
 
@@ -118,7 +128,7 @@ def test_tiles_with_neighbours_on_all_sides(size, tile):
 def test_windows_of_a_single_frame_and_a_batch_of_clips():
     model = make_model(blocks=2)
     clip = torch.cat([video(10, 24, 64, seed=1), video(10, 24, 64, seed=2)])
-    pieces = list(reconstruct_pieces(model, clip.split(1, dim=2), Tiles(model, 4, OnDisk())))
+    pieces = list(reconstruct_windows(model, clip.split(1, dim=2), planned(model, 10, 24, 64, 4, "disk")))
     torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
 
@@ -127,8 +137,8 @@ def test_interleaved_clips_through_one_model_do_not_disturb_each_other():
     model = make_model()
     clips = [video(9, 40, 56, seed=1), video(9, 40, 56, seed=2)]
     streams = [
-        reconstruct_pieces(model, clip.split(size, dim=2), Tiles(model, tile, store))
-        for clip, size, tile, store in zip(clips, (2, 3), (3, 2), (InMemory(), OnDisk()), strict=True)
+        reconstruct_windows(model, clip.split(size, dim=2), planned(model, 9, 40, 56, tile, place))
+        for clip, size, tile, place in zip(clips, (2, 3), (3, 2), PLACES, strict=True)
     ]
     parts: list[list[Tensor]] = [[], []]
     for pieces in zip_longest(*streams):

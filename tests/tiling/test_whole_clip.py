@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from functools import cache, reduce
 
 import pytest
@@ -15,15 +14,14 @@ from torch import Tensor
 
 from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import video
-from vaectl.models.context import Piece
+from vaectl.models.context import StreamContext
 from vaectl.models.layers import ClipGroupNorm, FrameGroupNorm
 from vaectl.models.statistics import Statistics
-from vaectl.models.streaming import reconstruct_pieces
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling.plan import Place
-from vaectl.tiling.stages import Cut, Step
-from vaectl.tiling.storage import OnDisk, Stored
-from vaectl.tiling.whole_clip import StagePlan, WholeClip, rehearse
+from vaectl.tiling.executor import Cut
+from vaectl.tiling.plan import Plan, Side, both_sides, fastest_cut
+from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 # float32 rounding on outputs of order 1; measured up to 6e-5.
 TOLERANCE = 1e-4
@@ -72,24 +70,20 @@ def make_model(kind: str) -> AnyVAE:
     return model
 
 
-def plan_for(
-    model: AnyVAE, clip: Tensor, place: Place, *, most: int = 0, cut: Callable[[Step], Step] | None = None
-) -> StagePlan:
+def plan_for(model: AnyVAE, clip: Tensor, place: Place, *, most: int = 0, cut: Callable[[], Cut] | None = None) -> Plan:
     """A plan for a clip of any size, in pieces of `most` bytes at most or in those that `cut` gives."""
-    config = model.config
-    frames, height, width = (
-        clip.shape[2] + (1 - clip.shape[2]) % config.time_compression,
-        *(size + -size % config.space_compression for size in clip.shape[3:]),
-    )
-    rehearsed = rehearse(model, frames, height, width, most)
-    if cut:
-        encoder, decoder = (tuple(map(cut, steps)) for steps in (rehearsed.encoder, rehearsed.decoder))
-        rehearsed = replace(rehearsed, encoder=encoder, decoder=decoder)
-    return StagePlan((frames, height, width), 2, place, rehearsed, 0)
+    _, _, *size = clip.shape
+
+    def cuts(side: Side) -> tuple[Cut, ...]:
+        numbers = range(len(side.groups))
+        return tuple(cut() if cut else fastest_cut(side, n, [2, 1], most, place)[0] for n in numbers)
+
+    encoder, decoder = both_sides(model, *size)
+    return Plan((*size,), 2, place, cuts(encoder), cuts(decoder))
 
 
-def through(model: AnyVAE, clip: Tensor, lengths: list[int], plan: StagePlan) -> Tensor:
-    return torch.cat([*reconstruct_pieces(model, clip.split(lengths, dim=2), WholeClip(model, plan))], dim=2)
+def through(model: AnyVAE, clip: Tensor, lengths: list[int], plan: Plan) -> Tensor:
+    return torch.cat([*reconstruct_windows(model, clip.split(lengths, dim=2), plan)], dim=2)
 
 
 @settings(deadline=None, max_examples=15)
@@ -104,12 +98,10 @@ def through(model: AnyVAE, clip: Tensor, lengths: list[int], plan: StagePlan) ->
 def test_stages_cut_in_any_way_give_the_whole(kind, rows, width, lengths, place, data):
     model = make_model(kind)
     clip = video(sum(lengths), model.config.space_compression * rows - data.draw(st.integers(0, 3)), width)
-    strips = st.integers(1, rows)
-    windows = st.integers(1, sum(lengths))
+    tiles, windows = st.integers(1, max(rows, width)), st.integers(1, sum(lengths))
 
-    def cut(step: Step) -> Step:
-        whole_frames = step.cut.rows > 1
-        return replace(step, cut=Cut(rows if whole_frames else data.draw(strips), data.draw(windows)))
+    def cut() -> Cut:
+        return Cut(data.draw(tiles), data.draw(windows))
 
     made = through(model, clip, lengths, plan_for(model, clip, place, cut=cut))
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
@@ -134,13 +126,13 @@ def test_differences_are_nothing_but_rounding(kind):
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=1e-11)
 
 
-def test_each_stage_is_told():
+def test_each_group_is_reported():
     model, clip = make_model("v1.2"), video(5, 16, 16)
-    plan, told = plan_for(model, clip, "device"), list[str]()
-    for _ in reconstruct_pieces(model, [clip], WholeClip(model, plan, told.append)):
+    plan, reported = plan_for(model, clip, "device"), list[int]()
+    for _ in reconstruct_windows(model, [clip], plan, report=reported.append):
         pass
-    count = plan.rehearsed.stages
-    assert told == [f"stage {number} of {count}" for number in range(1, count + 1)]
+    # The decoder's first group begins when it asks the encoder for its latents.
+    assert sorted(reported) == list(range(len(plan.encoder) + len(plan.decoder)))
 
 
 def test_values_far_from_zero_keep_their_variance():
@@ -148,14 +140,14 @@ def test_values_far_from_zero_keep_their_variance():
     x = torch.randn((2, 64, 3, 8, 4), generator=torch.Generator().manual_seed(0)) + 3000
     rows = [x.permute(0, 2, 3, 4, 1)[:, :, part] for part in (slice(0, 3), slice(3, 4), slice(4, 8))]
     strips = [Statistics.of_frames([Statistics.of(part[:, :1]), Statistics.of(part[:, 1:])]) for part in rows]
-    statistics = reduce(Statistics.with_rows, strips)
+    statistics = reduce(Statistics.with_positions, strips)
     norm = ClipGroupNorm(64)
-    expected = norm.double()(x.double(), Piece()).float()
-    made = norm.float()(x, Piece(statistics=statistics))
+    expected = norm.double()(x.double(), StreamContext()).float()
+    made = norm.float()(x, StreamContext(statistics=statistics))
     torch.testing.assert_close(made, expected, rtol=0, atol=2e-3)  # what float32 has left at 3000
     frames = FrameGroupNorm(64)
-    one = frames(x[:, :, 1:2], Piece(statistics=statistics, position=1))
-    torch.testing.assert_close(one, frames.double()(x.double(), Piece()).float()[:, :, 1:2], rtol=0, atol=2e-3)
+    one = frames(x[:, :, 1:2], StreamContext(statistics=statistics.frames(1, 2)))
+    torch.testing.assert_close(one, frames.double()(x.double(), StreamContext()).float()[:, :, 1:2], rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -169,7 +161,7 @@ def test_a_batch_a_sample_and_half_precision(kind):
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(3)
 
-    pieces = reconstruct_pieces(model, [clip], WholeClip(model, plan), sample=True, generator=generator())
+    pieces = reconstruct_windows(model, [clip], plan, sample=True, generator=generator())
     expected = model.reconstruct(clip, sample=True, generator=generator())
     torch.testing.assert_close(torch.cat([*pieces], dim=2), expected, rtol=0, atol=TOLERANCE)
     assert (expected - made).abs().max() > 0.01
@@ -179,11 +171,3 @@ def test_a_batch_a_sample_and_half_precision(kind):
     exact = model.reconstruct(clip)
     loss = (half.reconstruct(clip).float() - exact).square().mean()
     assert (made - exact).square().mean() < 2 * loss
-
-
-def test_a_stored_clip_is_no_tensor_to_compute_on():
-    """Or else a layer outside a stage would go unnoticed."""
-    clip = Stored((1, 3, 2, 8, 8), torch.float32, OnDisk)
-    assert clip.shape == (1, 3, 2, 8, 8)
-    with pytest.raises(TypeError, match="only be computed on in a stage"):
-        torch.relu(clip)

@@ -17,9 +17,9 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.memory import parse_size
 from vaectl.models import save_model
 from vaectl.models.vae import AnyVAE
-from vaectl.tiling import whole_clip
-from vaectl.tiling.plan import SLACK, Budget, Place
-from vaectl.tiling.whole_clip import StagePlan, plan_stages
+from vaectl.tiling import plan as planning
+from vaectl.tiling.plan import SLACK, Budget, Plan, both_sides, make_plan
+from vaectl.tiling.storage import Place
 
 ROOT = Path(__file__).parents[2]
 MiB = 2**20
@@ -32,9 +32,15 @@ def model() -> AnyVAE:
     return synthetic_model(load_reference("causalvae_class_defaults_narrow").config)
 
 
-def plan(model: AnyVAE, limit: int, places: tuple[Place, ...] = ("device", "disk"), **options: object) -> StagePlan:
-    sparing = bool(options.pop("sparing", False))
-    return plan_stages(model, *CLIP, Budget(limit, 0, 0, places, **options), sparing=sparing)  # type: ignore[arg-type]
+def plan(model: AnyVAE, limit: int, places: tuple[Place, ...] = ("device", "disk"), **options: object) -> Plan:
+    low_memory = bool(options.pop("low_memory", False))
+    return make_plan(model, *CLIP, Budget(limit, 0, 0, places, **options), low_memory=low_memory)  # type: ignore[arg-type]
+
+
+def costliest(model: AnyVAE, plan: Plan) -> int:
+    """Bytes of the costliest piece of a group."""
+    sides = zip(both_sides(model, *plan.size), (plan.encoder, plan.decoder), strict=True)
+    return max(side.estimate(number, cut).peak for side, cuts in sides for number, cut in enumerate(cuts))
 
 
 def least(model: AnyVAE) -> int:
@@ -55,7 +61,7 @@ def test_the_least_limit_that_is_named_does(model):
 def test_the_least_limit_does_not_depend_on_the_length(model):
     def at(frames: int) -> str:
         with pytest.raises(UsageError) as error:
-            plan_stages(model, frames, 128, 128, Budget(MiB, 0, 0, ("device", "disk")))
+            make_plan(model, frames, 128, 128, Budget(MiB, 0, 0, ("device", "disk")))
         return str(error.value)
 
     assert at(33) == at(257)
@@ -65,7 +71,7 @@ def test_the_least_limit_does_not_depend_on_the_length(model):
 def test_plans_stay_within_the_limit_and_say_what_they_take(model, limit):
     made = plan(model, limit)
     assert made.peak <= limit
-    assert made.rehearsed.peak <= whole_clip.PIECE_BYTES
+    assert costliest(model, made) <= planning.PIECE_BYTES
     assert made.place == ("device" if limit >= 2**30 else "disk")
     assert plan(model, limit) == made
 
@@ -75,18 +81,18 @@ def test_on_a_gpu_clips_wait_on_the_host_if_it_has_room(model):
     assert plan(model, 2**32, gpu, host=2**32).place == "device"
     assert plan(model, 100 * MiB, gpu, host=2**32).place == "host"
     assert plan(model, 100 * MiB, gpu, host=MiB).place == "disk"
-    assert plan(model, 2**32, gpu, host=2**32, sparing=True).place == "host"
+    assert plan(model, 2**32, gpu, host=2**32, low_memory=True).place == "host"
 
 
 def test_to_be_sparing_takes_less(model):
-    sparing, generous = plan(model, 2**32, sparing=True), plan(model, 2**32)
+    sparing, generous = plan(model, 2**32, low_memory=True), plan(model, 2**32)
     assert sparing.place == "disk"
     assert sparing.peak < generous.peak / 2
-    assert sparing.rehearsed.peak <= whole_clip.SMALL_PIECE_BYTES
+    assert costliest(model, sparing) <= planning.SMALL_PIECE_BYTES
 
 
 def test_a_disk_without_room_is_told_before_the_clip_is_read(model, monkeypatch):
-    monkeypatch.setattr(whole_clip.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MiB))
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MiB))
     with pytest.raises(
         VaectlError, match=r"has 10 MiB free, and the clip takes .* set TMPDIR .* or raise --memory-limit"
     ):
@@ -99,8 +105,9 @@ from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import video
 from tests.tiling.test_whole_clip import plan_for
 from vaectl.memory import peak
-from vaectl.models.streaming import reconstruct_pieces
-from vaectl.tiling.whole_clip import WholeClip
+from tests.tiling.test_whole_clip_memory import costliest
+from vaectl.tiling.plan import both_sides
+from vaectl.tiling.stream import reconstruct_windows
 
 torch.set_num_threads(1)
 name, place, most = sys.argv[1:]
@@ -109,9 +116,10 @@ clip = video(5, 256, 192)
 plan = plan_for(model, clip, place, most=int(most))
 model.reconstruct(clip[:, :, :1, :32, :32])
 before = peak(model.device)
-for _ in reconstruct_pieces(model, clip.split(3, dim=2), WholeClip(model, plan)):
+for _ in reconstruct_windows(model, clip.split(3, dim=2), plan):
     pass
-print(peak(model.device) - before, plan.rehearsed.peak, plan.rehearsed.kept)
+kept = max(side.kept() for side in both_sides(model, *plan.size))
+print(peak(model.device) - before, costliest(model, plan), kept)
 """
 
 
@@ -120,7 +128,7 @@ print(peak(model.device) - before, plan.rehearsed.peak, plan.rehearsed.kept)
     [("causalvae_v1_2", "disk", 32 * MiB), ("wfvae_class_defaults_narrow", "device", 12 * MiB)],
 )
 def test_a_process_takes_what_was_planned(name, place, most):
-    """Beside the weights of one layer, and of the clip; both are some MiB here."""
+    """Next to the weights of one layer, and of the clip; both are some MiB here."""
     line = [sys.executable, "-c", PEAK, name, place, str(most)]
     at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}  # what is freed goes back: plans have no gaps
     ran = subprocess.run(line, cwd=ROOT, env=at_once, capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ pass, with the halo that they need together. Knows shapes, and no memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, takewhile
 
 import torch
 
@@ -20,13 +20,20 @@ Shapes = list[tuple[torch.Size, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A segment, with the sizes of its values: positions to a latent one."""
+    """A segment, with the scales of its values: positions to a latent one."""
 
     segment: Segment
     inputs: dict[str, int]
     outputs: dict[str, int]
+    shapes: dict[str, torch.Size]
+    """Of the outputs."""
     live: set[str]
-    """What is needed after it."""
+    """Values that are needed after it."""
+    bottleneck: bool
+    """Whether it is at the latent's resolution, as all between it and the latent are, in a network that streams.
+
+    There whole frames take little memory, and tiles would need a larger halo.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,99 +81,91 @@ class Group:
 
 def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
     """`shapes` are those that the segments give for a clip `x` of an encoder or a decoder, from "x" to "y"."""
-    latent_rows = min(shape[3] for shape in chain((x,), *shapes))
-    latest, live = {"x": x}, {"y"}
-    needed = []
-    for segment in reversed(segments):
-        needed.append(live)
-        live = live - set(segment.outputs.split()) | set(segment.inputs.split())
-    steps: list[Step] = []
-    values: list[dict[str, torch.Size]] = []
-    for segment, made, live in zip(segments, shapes, reversed(needed), strict=True):
-        inputs = {name: latest[name][3] // latent_rows for name in segment.inputs.split()}
-        latest = latest | dict(zip(segment.outputs.split(), made, strict=True))
-        steps.append(Step(segment, inputs, {n: latest[n][3] // latent_rows for n in segment.outputs.split()}, live))
-        values.append(latest)
-    streams = all(segment.streams for segment in segments)
+    steps = steps_of(segments, shapes, x)
+    # Where a clip has to wait anyway, it does so before norms over frames as well: that saves whole frames of a window.
+    waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
     groups: list[Group] = []
-    for start, stop in split_at_barriers(steps):
-        live = steps[stop - 1].live
-        after, kept, parts = (live, set(), []) if stop == len(steps) else (set(), live, [])
-        for a, b in reversed(split_into_parts(steps, start, stop, streams)):
-            parts.append(fused(steps[a:b], streams, after, kept))
-            kept = kept - parts[-1].outputs.keys()
-            after = after - parts[-1].outputs.keys() | parts[-1].inputs.keys()
-        if start == 0 and stop < len(steps) and "x" in kept:  # a later group takes what goes in
-            hand_on = Segment(lambda x, context: x, "x", "x")
-            return fuse([hand_on, *segments], [(x,), *shapes], x)
-        stored = set().union(*(part.kept for part in parts))
-        normalised = {next(iter(step.inputs)) for step in steps[stop:] if step.segment.statistics}
-        shapes_kept = {name: values[stop - 1][name] for name in stored}
-        groups.append(Group(parts[::-1], shapes_kept, normalised & stored, live))
+    for group in split(steps, lambda before, step: before.segment.sees == "clip" or not waits.isdisjoint(sees(step))):
+        live, last = group[-1].live, group[-1] is steps[-1]
+        after, kept = (live, set()) if last else (set(), live)
+        parts: list[FusedSegment] = []
+        for part in reversed(split(group, between_parts)):
+            parts.insert(0, fused(part, after, kept))
+            kept = kept - parts[0].outputs.keys()
+            after = after - parts[0].outputs.keys() | parts[0].inputs.keys()
+        if group[0] is steps[0] and "x" in kept:  # a later group takes what goes in
+            return fuse([Segment(lambda x, context: x, "x", "x"), *segments], [(x,), *shapes], x)
+        stored = {name for part in parts for name in part.kept}
+        made = {name: shape for step in group for name, shape in step.shapes.items() if name in stored}
+        later = steps[steps.index(group[-1]) + 1 :]
+        normalised = {next(iter(step.inputs)) for step in later if step.segment.statistics}
+        groups.append(Group(parts, made, normalised & stored, live))
     return groups
 
 
-def split_at_barriers(steps: list[Step]) -> list[tuple[int, int]]:
-    """From where to where groups are. One begins where all frames have to be known, or where only kept values go in."""
-    starts: list[int] = []
+def steps_of(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Step]:
+    latent_rows = min(shape[3] for shape in chain((x,), *shapes))
+    live, after = {"y"}, []
+    for segment in reversed(segments):
+        after.append(live)
+        live = live - set(segment.outputs.split()) | set(segment.inputs.split())
+    scales, steps = {"x": x[3] // latent_rows}, []
+    for segment, made, live in zip(segments, shapes, reversed(after), strict=True):
+        inputs = {name: scales[name] for name in segment.inputs.split()}
+        named = dict(zip(segment.outputs.split(), made, strict=True))
+        outputs = {name: shape[3] // latent_rows for name, shape in named.items()}
+        scales |= outputs
+        steps.append(Step(segment, inputs, outputs, named, live, bottleneck=False))
+    if all(segment.streams for segment in segments):
+        from_latent = steps if x[3] == latent_rows else steps[::-1]
+        at_latent = takewhile(lambda step: {*step.inputs.values(), *step.outputs.values()} == {1}, from_latent)
+        bottleneck = {id(step) for step in at_latent}
+        steps = [replace(step, bottleneck=id(step) in bottleneck) for step in steps]
+    return steps
+
+
+def sees(step: Step) -> tuple[str, str | None]:
+    return step.segment.sees, step.segment.statistics
+
+
+def between_parts(before: Step, step: Step) -> bool:
+    return before.segment.sees != "local" or sees(step) != ("local", None) or before.bottleneck != step.bottleneck
+
+
+def split(steps: list[Step], between: Callable[[Step, Step], bool]) -> list[list[Step]]:
+    """Split the steps where something is `between` two of them, and where nothing goes in that is at hand."""
+    parts: list[list[Step]] = []
     at_hand: set[str] = set()
-    for i, step in enumerate(steps):
-        barrier = "clip" in (step.segment.sees, steps[i - 1].segment.sees if i else "", step.segment.statistics)
-        if not i or barrier or at_hand.isdisjoint(step.inputs):
-            starts.append(i)
+    for step in steps:
+        if not parts or between(parts[-1][-1], step) or at_hand.isdisjoint(step.inputs):
+            parts.append([])
             at_hand = set(step.inputs)
+        parts[-1].append(step)
         at_hand |= step.outputs.keys()
-    return list(zip(starts, [*starts[1:], len(steps)], strict=True))
+    return parts
 
 
-def split_into_parts(steps: list[Step], start: int, stop: int, streams: bool) -> list[tuple[int, int]]:
-    """From where to where the fused segments of a group are."""
-    starts: list[int] = []
-    at_hand: set[str] = set()
-    for i in range(start, stop):
-        step, before = steps[i], steps[max(i - 1, start)]
-        local = step.segment.sees == before.segment.sees == "local" and step.segment.statistics is None
-        if (
-            i == start
-            or not local
-            or coarse(step, streams) != coarse(before, streams)
-            or at_hand.isdisjoint(step.inputs)
-        ):
-            starts.append(i)
-            at_hand = set(step.inputs)
-        at_hand |= step.outputs.keys()
-    return list(zip(starts, [*starts[1:], stop], strict=True))
-
-
-def coarse(step: Step, streams: bool) -> bool:
-    """Whether all its values have the latent's resolution, in a network that streams.
-
-    There whole frames take little memory, and tiles would need a larger halo.
-    """
-    return streams and all(scale == 1 for scale in chain(step.inputs.values(), step.outputs.values()))
-
-
-def fused(steps: list[Step], streams: bool, after: set[str], kept: set[str]) -> FusedSegment:
+def fused(steps: list[Step], after: set[str], kept: set[str]) -> FusedSegment:
     """With halos derived from the layers, backwards from what its group takes `after` it and from what is `kept`."""
     outputs = {name: scale for step in steps for name, scale in step.outputs.items() if name in after | kept}
     needed: dict[str, tuple[int, int]] = {}
     halos: list[list[int]] = []
     for step in reversed(steps):
         halo = max(needed.pop(name, (0, 0))[0] for name in step.outputs)
-        halos.append(step.segment.input_halos(halo))
-        for (name, scale), each in zip(step.inputs.items(), halos[-1], strict=True):
+        halos.insert(0, step.segment.input_halos(halo))
+        for (name, scale), each in zip(step.inputs.items(), halos[0], strict=True):
             needed[name] = (max(needed.get(name, (0, 0))[0], each), scale)
-    whole_frames = coarse(steps[0], streams) or steps[0].segment.sees != "local"
+    whole_frames = steps[0].bottleneck or steps[0].segment.sees != "local"
     dead = dead_after([step.segment for step in steps], outputs)
-    passed_on, stored = outputs.keys() & after, outputs.keys() & kept
-    return FusedSegment(steps, whole_frames, halos[::-1], dead, needed, outputs, passed_on, stored)
+    return FusedSegment(
+        steps, whole_frames, halos, dead, needed, outputs, outputs.keys() & after, outputs.keys() & kept
+    )
 
 
 def unfused(segments: Sequence[Segment]) -> list[Group]:
     """The whole network as one part over whole frames: a run without tiles."""
-    names = [dict.fromkeys(segment.outputs.split(), 1) for segment in segments]
-    steps = [Step(s, dict.fromkeys(s.inputs.split(), 1), made, {"y"}) for s, made in zip(segments, names, strict=True)]
-    halos = [[0] * len(step.inputs) for step in steps]
-    dead = dead_after(segments, {"y"})
-    part = FusedSegment(steps, True, halos, dead, {"x": (0, 1)}, {"y": 1}, {"y"}, set())
-    return [Group([part], {}, set(), {"y"})]
+    steps = [
+        Step(s, dict.fromkeys(s.inputs.split(), 1), dict.fromkeys(s.outputs.split(), 1), {}, {"y"}, bottleneck=True)
+        for s in segments
+    ]
+    return [Group([fused(steps, {"y"}, set())], {}, set(), {"y"})]

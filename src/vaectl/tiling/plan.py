@@ -14,12 +14,13 @@ from itertools import chain
 import torch
 
 from vaectl.errors import UsageError, VaectlError
+from vaectl.geometry import latent_frames
 from vaectl.memory import format_size
 from vaectl.models.config import FamilyConfig
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut
 from vaectl.tiling.fusion import Group
-from vaectl.tiling.grid import Tile, grid, windows
+from vaectl.tiling.grid import windows
 from vaectl.tiling.storage import Place, spill_folder
 from vaectl.tiling.trace import MemoryEstimate, Network, estimate, latent_size, meta_groups, weight_bytes
 
@@ -56,7 +57,7 @@ class Plan:
     """How a clip goes through both networks."""
 
     size: tuple[int, int, int]
-    """Frames, height and width of the clip; the sizes as the model takes them."""
+    """Frames, height and width of the clip."""
     window: int
     """Frames to hand over at a time."""
     place: Place
@@ -87,10 +88,18 @@ class Side:
 
     def frames(self, number: int) -> int:
         """Of what goes into a group."""
-        if number == 0:
-            return self.x[2]
+        return self.x[2] if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]][2]
+
+    def bytes_of_frames(self, number: int) -> float:
+        """Of a group's input and of what it keeps, for each frame that goes in."""
         name = self.groups[number].first.inputs.split()[0]
-        return next(group.kept[name][2] for group in self.groups[number - 1 :: -1] if name in group.kept)
+        given = self.x if number == 0 else self.kept_before(number)[name]
+        values = [given, *self.groups[number].kept.values()]
+        return sum(math.prod(shape) for shape in values) * self.network.dtype.itemsize / given[2]
+
+    def kept_before(self, number: int) -> dict[str, torch.Size]:
+        """What earlier groups have kept, with its shapes."""
+        return {name: shape for group in self.groups[:number] for name, shape in group.kept.items()}
 
     def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
         lengths = self.lengths if number == 0 and self.lengths else differing(windows(self.frames(number), cut.window))
@@ -114,10 +123,19 @@ def both_sides(model: AnyVAE, frames: int, height: int, width: int, window: int 
     stride, scale = config.time_compression, config.space_compression
     padded = frames + (1 - frames) % stride
     pictures, latents = window_lengths(frames, window, stride) if window else ((), ())
-    video = torch.Size((1, model.in_channels, padded, height, width))
-    latent = torch.Size((1, config.latent_channels, 1 + (padded - 1) // stride, height // scale, width // scale))
+    rows, columns = -(-height // scale), -(-width // scale)
+    video = torch.Size((1, model.in_channels, padded, scale * rows, scale * columns))
+    latent = torch.Size((1, config.latent_channels, latent_frames(padded, stride), rows, columns))
     network = Network(type(model), config, model.dtype, "encoder", cpu)
     return Side(network, video, pictures), Side(replace(network, side="decoder"), latent, latents)
+
+
+def uniform_plan(
+    model: AnyVAE, frames: int, height: int, width: int, tile: int, window: int, place: Place = "device"
+) -> Plan:
+    """The same tiles and windows for all groups; `tile` in latent positions."""
+    encoder, decoder = ((Cut(tile, window),) * len(side.groups) for side in both_sides(model, frames, height, width))
+    return Plan((frames, height, width), window, place, encoder, decoder)
 
 
 def make_plan(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, *, low_memory: bool = False) -> Plan:
@@ -136,25 +154,29 @@ def streamed(model: AnyVAE, frames: int, height: int, width: int, budget: Budget
     slowdown = candidates(model, frames, height, width, budget.places)
     fastest_first = sorted(slowdown, key=lambda plan: slowdown[plan])
 
-    def measured(plan: Plan) -> tuple[int, int, int]:
-        """Bytes on the device, bytes of caches, values in the largest tensor."""
-        sides = both_sides(model, frames, height, width, plan.window)
-        costs = [side.estimate(0, cut) for side, (cut,) in zip(sides, (plan.encoder, plan.decoder), strict=True)]
-        state = sum(cost.state for cost in costs)
-        tensors = max(cost.peak for cost in costs) + (state if plan.place == "device" else 0)
-        peak = budget.fixed + plan.window * budget.per_frame + weight_bytes(sides[0].network) + round(SLACK * tensors)
-        return peak, state, max(cost.largest for cost in costs)
+    def peak(plan: Plan) -> int:
+        return budget.fixed + plan.window * budget.per_frame + needed(model, plan).peak
 
     limit = budget.limit
     if low_memory:
         most = LOW_MEMORY_SLOWDOWN * slowdown[fastest_first[0]]
-        limit = min(limit, round(1.1 * min(measured(plan)[0] for plan in fastest_first if slowdown[plan] <= most)))
+        limit = min(limit, round(1.1 * min(peak(plan) for plan in fastest_first if slowdown[plan] <= most)))
     for plan in fastest_first:
-        peak, state, largest = measured(plan)
-        fits = peak <= limit and (plan.place != "host" or state <= budget.host)
-        if fits and (model.device.type == "cpu" or largest < 2**31):  # kernels count in 32 bits
-            return replace(plan, peak=peak)
-    raise too_small(budget, width, height, min(measured(plan)[0] for plan in fastest_first))
+        if peak(plan) > limit or (plan.place == "host" and needed(model, plan).state > budget.host):
+            continue
+        if model.device.type == "cpu" or needed(model, plan).largest < 2**31:  # kernels count in 32 bits
+            return replace(plan, peak=peak(plan))
+    raise too_small(budget, width, height, min(map(peak, fastest_first)))
+
+
+def needed(model: AnyVAE, plan: Plan) -> MemoryEstimate:
+    """What a plan takes of a model through which a clip streams, with its weights; `peak` on the device."""
+    sides = both_sides(model, *plan.size, plan.window)
+    costs = [side.estimate(0, cut) for side, (cut,) in zip(sides, (plan.encoder, plan.decoder), strict=True)]
+    state = sum(cost.state for cost in costs)
+    tensors = max(cost.peak for cost in costs) + (state if plan.place == "device" else 0)
+    peak = weight_bytes(sides[0].network) + round(SLACK * tensors)
+    return MemoryEstimate(peak, state, max(cost.largest for cost in costs))
 
 
 def candidates(model: AnyVAE, frames: int, height: int, width: int, places: Sequence[Place]) -> dict[Plan, float]:
@@ -168,35 +190,30 @@ def candidates(model: AnyVAE, frames: int, height: int, width: int, places: Sequ
         lengths = [*(window for window in lengths if window < frames), frames]
     slowdown: dict[Plan, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
-        computed = sum(computed_positions(part, reach) for part in grid(rows, columns, tile)) / (rows * columns)
+        computed = computed_positions(rows, columns, tile, reach)
         for window in lengths:
             for place in places if window < frames else places[:1]:
-                cuts = (Cut(tile, window),)
-                slowdown[Plan((frames, height, width), window, place, cuts, cuts)] = (
-                    computed * (1 + 1 / window) * SLOWDOWN[place]
-                )
+                plan = uniform_plan(model, frames, height, width, tile, window, place)
+                slowdown[plan] = computed * (1 + 1 / window) * SLOWDOWN[place]
     return slowdown
 
 
-def computed_positions(tile: Tile, reach: float) -> float:
-    """Positions that are computed for a tile, with `reach` of them on its inner sides."""
-    height, width = (
-        span.stop - span.start + reach * ((span.start > 0) + (span.stop < span.size))
-        for span in (tile.rows, tile.columns)
-    )
-    return height * width
+def computed_positions(rows: int, columns: int, tile: int, reach: float) -> float:
+    """Positions that are computed for tiles with `reach` more on inner sides, as a multiple of those without."""
+    inner_edges = [2 * (-(-size // tile) - 1) for size in (rows, columns)]
+    return (1 + reach * inner_edges[0] / rows) * (1 + reach * inner_edges[1] / columns)
 
 
 def window_lengths(frames: int, window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Frames and latent frames of the windows that differ: the first three and the last.
+    """Frames and latent frames of the windows that differ: the first four and the last.
 
     The first makes fewer frames than those after it, because up-sampling in time holds the newest back; with two such
-    layers, or three, the second still does so with windows of one latent frame. The last gives what was held, and is
-    filled up to what the model takes.
+    layers, or three, the second still does so with windows of one latent frame, and the third leaves the full cache.
+    The last gives what was held, and is filled up to what the model takes.
     """
     full, missing = -(-frames // window) - 1, (1 - frames) % stride
     last, latents = frames - full * window + missing, 1 + (frames + missing - 1) // stride
-    some = min(full, 3)
+    some = min(full, 4)
     return (*[window] * some, last), (*[window // stride] * some, latents - full * (window // stride))
 
 
@@ -210,9 +227,7 @@ def staged(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, 
     window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
     encoder, decoder = both_sides(model, frames, height, width)
     encoder = replace(encoder, lengths=window_lengths(frames, window, 1)[0])
-    # Kernels may want the weights of a layer in an order of their own.
-    weights = weight_bytes(encoder.network) + max(weight.nbytes for weight in model.parameters())
-    fixed = budget.fixed + window * budget.per_frame + weights
+    fixed = budget.fixed + window * budget.per_frame + weight_bytes(encoder.network)
     # Beside what is kept between groups, the 8-bit frames wait for what is made of them.
     kept = max(encoder.kept(), decoder.kept()) + math.prod(encoder.x)
     on_device = {"device": kept, "host": 0, "disk": 0}
@@ -268,8 +283,8 @@ def fastest_cut(side: Side, number: int, lengths: list[int], most: int, place: P
 
     whole = max(rows, columns)
     if group.first.sees == "clip":
-        inputs = next(each.kept for each in side.groups[number - 1 :: -1] if group.first.inputs.split()[0] in each.kept)
-        frame = math.prod(inputs[group.first.inputs.split()[0]]) // frames * side.network.dtype.itemsize
+        shape = side.kept_before(number)[group.first.inputs.split()[0]]
+        frame = math.prod(shape) // frames * side.network.dtype.itemsize
         cut = Cut(whole, max(1, min(frames, most // (3 * frame))))
         return cut, cost(cut)
     for_tiles = not all(part.whole_frames for part in group.parts)
@@ -278,11 +293,17 @@ def fastest_cut(side: Side, number: int, lengths: list[int], most: int, place: P
 
     def overhead(cut: Cut) -> float:
         """What of the work is done twice, and the frames that windows keep for the next."""
-        computed = sum(computed_positions(tile, reach) for tile in grid(rows, columns, cut.tile)) / (rows * columns)
-        return computed * (1 + (cut.window < frames) / cut.window)
+        return computed_positions(rows, columns, cut.tile, reach) * (1 + (cut.window < frames) / cut.window)
+
+    frames_bytes = side.bytes_of_frames(number)
+
+    def surely(cut: Cut) -> float:
+        """Bytes of the tile in what goes in and comes out, without a trace."""
+        area = min(1.0, cut.tile / rows) * min(1.0, cut.tile / columns)
+        return area * cut.window * frames_bytes
 
     for cut in sorted(cuts, key=overhead):
-        if (needed := cost(cut)) <= most:
+        if surely(cut) <= most and (needed := cost(cut)) <= most:
             return cut, needed
     return cuts[-1], cost(cuts[-1])
 

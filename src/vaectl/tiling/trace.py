@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,8 +61,11 @@ def meta_model(family: type[AnyVAE], config: FamilyConfig, dtype: torch.dtype) -
 
 
 def weight_bytes(network: Network) -> int:
-    model = meta_model(network.family, network.config, network.dtype)
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
+    """Of both sides, and once more of the largest tensor: kernels want the weights of a layer in their own order."""
+    sizes = [
+        tensor.nbytes for tensor in meta_model(network.family, network.config, network.dtype).state_dict().values()
+    ]
+    return int(sum(sizes) + max(sizes))
 
 
 def segments_of(model: AnyVAE, side: str) -> list[Any]:
@@ -103,12 +106,16 @@ def estimate(network: Network, x: torch.Size, number: int, cut: Cut, lengths: tu
     kept: dict[str, OffloadedTensor] = {
         name: TracedTensor(shape, network.dtype) for each in groups[:number] for name, shape in each.kept.items()
     }
-    first = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
+    inputs: list[Tensor | int] = [*lengths]
+    if number == 0:
+        given = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
+        for window in given:  # they are not the network's
+            executor.memory.ignore(window)
+        inputs = [*given]
     with torch.no_grad(), FusedKernels(cpu=network.cpu), executor.memory:
         if group.first.sees == "clip":
             executor.see_clip(group, cut, kept)
         else:
-            inputs: Sequence[Tensor | int] = lengths if number else first
             clip = [(x, i == len(inputs)) for i, x in enumerate(inputs, 1)]
             for _ in GroupRun(executor, group, cut, kept).run(clip):
                 pass
@@ -124,7 +131,6 @@ class TracingExecutor(Executor):
 
     def __init__(self, network: Network, group: Group, latent: tuple[int, int]) -> None:
         self.caches = CountingStore()
-        host = torch.device("cpu") if network.side == "decoder" else META
         super().__init__(
             [group],
             [],
@@ -133,9 +139,9 @@ class TracingExecutor(Executor):
             dtype=network.dtype,
             store=self.caches,
             make_buffer=no_buffer,
-            to_device=host,
         )
         self.memory = PeakMemoryMode()
+        self.result_on_host = network.side == "decoder"
         self.shares: dict[int, float] = {}
         """How often the area of the costliest tile goes into those of all, for each part."""
 
@@ -158,11 +164,10 @@ class TracingExecutor(Executor):
         return unknown(x_BCTHW.shape)
 
     def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
-        if not result or self.to_device == META:
-            return super().window(frames, scale, result=result)
-        on_host = torch.empty((*frames[:3], *(scale * size for size in self.latent)), dtype=self.dtype, device=META)
-        self.memory.ignore(on_host)
-        return on_host
+        room = super().window(frames, scale, result=result)
+        if result and self.result_on_host:
+            self.memory.ignore(room)
+        return room
 
     def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
         segment, clip = group.first, kept[group.first.inputs.split()[0]]
@@ -186,7 +191,7 @@ class TracedTensor(OffloadedTensor):
 
     def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
         dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
-        if self._gather:
+        if self._gather and dense.shape[1]:
             mean_and_variance(dense[:, :1])  # goes frame by frame
 
     def read(self, frames: slice, place: Slices | None = None) -> Tensor:
@@ -253,9 +258,9 @@ class PeakMemoryMode(TorchDispatchMode):
         self._living: dict[int, int] = {}
 
     def watch(self, made: Any) -> None:
-        """Count the tensors in `made` from now on until they are gone."""
+        """Count the tensors in `made` from now on until they are gone, but for weights."""
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and not isinstance(tensor._base, nn.Parameter):
                 self.largest = max(self.largest, tensor.numel())
                 storage = tensor.untyped_storage()
                 key = storage._cdata
@@ -265,7 +270,7 @@ class PeakMemoryMode(TorchDispatchMode):
         self.peak = max(self.peak, sum(self._living.values()))
 
     def ignore(self, tensor: Tensor) -> None:
-        """Do not count a tensor that has just been made."""
+        """Do not count this tensor any longer."""
         self._living[tensor.untyped_storage()._cdata] = 0
 
     def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
