@@ -1,9 +1,10 @@
-"""Tiles cover the frame once, are read with what they need, and are cut out where they lie."""
+"""Tiles cover the frame once, are read with what they need, and are cut out where they are."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaectl.models.context import HaloSides
 from vaectl.tiling.grid import Span, grid, spans
 
 SIZES = st.integers(1, 300)
@@ -28,42 +29,43 @@ def test_tiles_cover_every_position_once(height, width, tile):
     assert (covered == 1).all()
 
 
-@given(size=SIZES, most=SIZES, margin=st.integers(0, 60), scale=st.sampled_from([1, 2, 8]))
-def test_a_span_is_read_with_its_margin_or_up_to_the_border(size, most, margin, scale):
+@given(size=SIZES, most=SIZES, halo=st.integers(0, 60), scale=st.sampled_from([1, 2, 8]))
+def test_a_span_is_read_with_its_halo_or_up_to_the_border(size, most, halo, scale):
     for part in spans(size, most):
-        before, after = part.inner(margin, scale)
-        read = part.read(margin, scale, before, after)
-        assert read.start == (scale * part.start - margin if before else 0)
-        assert read.stop == (scale * part.stop + margin if after else scale * size)
-        assert before == (scale * part.start > margin)
-        assert after == (scale * (size - part.stop) > margin)
+        before, after = part.inner(halo, scale)
+        assert before == (scale * part.start > halo)
+        assert after == (scale * (size - part.stop) > halo)
+        for sides in ((before, after), (False, after), (before, False), (False, False)):
+            read = part.read(halo, scale, *sides)
+            assert read.start == (scale * part.start - halo if sides[0] else 0)
+            assert read.stop == (scale * part.stop + halo if sides[1] else scale * size)
 
 
-@given(
-    size=SIZES,
-    most=SIZES,
-    margin=st.integers(0, 20),
-    scale=st.sampled_from([1, 2, 8]),
-    data=st.data(),
-)
-def test_a_span_is_cut_out_of_what_was_read_whatever_margin_is_left(size, most, margin, scale, data):
-    """With a network that trims some of the margin on inner sides and keeps its input's values otherwise."""
+@given(size=SIZES, most=SIZES, halo=st.integers(0, 20), scale=st.sampled_from([1, 2, 3, 8]), data=st.data())
+def test_a_span_is_cut_out_of_what_was_read_whatever_halo_is_left(size, most, halo, scale, data):
+    """With a network that crops some of the halo on inner sides and keeps its input's values otherwise.
+
+    A side may be taken up to the border though its halo ends before it: another input of the tile has a larger one.
+    """
     positions = list(range(scale * size))
     for part in spans(size, most):
-        before, after = part.inner(scale * margin, scale)
-        read = part.read(scale * margin, scale, before, after)
-        used = data.draw(st.integers(0, scale * margin))
-        made = positions[read][used if before else 0 :]
+        before, after = (inner and data.draw(st.booleans()) for inner in part.inner(scale * halo, scale))
+        used = data.draw(st.integers(0, scale * halo))
+        made = positions[part.read(scale * halo, scale, before, after)][used if before else 0 :]
         made = made[: len(made) - used] if after else made
         assert made[part.core(len(made), scale, before, after)] == positions[scale * part.start : scale * part.stop]
-        left = data.draw(st.integers(0, scale * margin - used))
-        wanted = slice(
-            scale * part.start - left if before else read.start, scale * part.stop + left if after else read.stop
-        )
-        assert made[part.crop(len(made), left, scale, before, after)] == positions[wanted]
+        left = data.draw(st.integers(0, scale * halo - used))
+        expected = positions[part.read(left, scale, before, after)]
+        assert made[part.crop(len(made), left, scale, before, after)] == expected
 
 
-def test_a_span_knows_a_margin_that_ends_at_the_border():
-    for part, read in ((Span(5, 8, 12), slice(1, 12)), (Span(4, 8, 12), slice(0, 12))):
-        before, after = part.inner(4, 1)
-        assert (part.read(4, 1, before, after), before, after) == (read, read.start > 0, False)
+def test_a_span_knows_a_halo_that_ends_at_the_border():
+    assert Span(5, 8, 12).inner(4, 1) == (True, False)
+    assert Span(4, 8, 12).inner(4, 1) == (False, False)
+
+
+def test_all_inputs_of_a_tile_have_their_halo_on_the_same_sides():
+    (tile,) = (tile for tile in grid(9, 9, 3) if (tile.rows.start, tile.columns.start) == (3, 6))
+    assert tile.halo_sides([(2, 1)]) == HaloSides(1, 1, 1, 0)
+    assert tile.halo_sides([(2, 1), (6, 2)]) == HaloSides(0, 0, 1, 0)
+    assert tile.halo_sides([(2, 1), (5, 2)]) == HaloSides(1, 1, 1, 0)

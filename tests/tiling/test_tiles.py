@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.tiling.models import make_model, video
+from tests.tiling.plans import by_windows, through, tiled
 from vaectl.models.families.wfvae import WFVAE
-from vaectl.tiling.executor import Executor
 from vaectl.tiling.grid import grid
-from vaectl.tiling.plan import Plan, uniform_plan
 from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import executors, reconstruct_windows
 
@@ -29,18 +28,7 @@ KINDS = {
     "blocks": st.integers(1, 3),
     "connect": st.integers(1, 3),
 }
-PLACES = ["device", "disk"]
-
-
-def by_windows(executor: Executor, x_BCTHW: Tensor, lengths: list[int]) -> Tensor:
-    """The results of the windows, joined."""
-    windows = x_BCTHW.split(lengths, dim=2)
-    return torch.cat([*executor.run((window, i == len(windows)) for i, window in enumerate(windows, 1))], dim=2)
-
-
-def planned(model: WFVAE, frames: int, height: int, width: int, tile: int, place: Place = "device") -> Plan:
-    """In windows of any lengths."""
-    return uniform_plan(model, frames, height, width, tile, window=0, place=place)
+PLACES: list[Place] = ["device", "host", "disk"]
 
 
 def moments(model: WFVAE, clip: Tensor) -> Tensor:
@@ -52,7 +40,7 @@ def moments(model: WFVAE, clip: Tensor) -> Tensor:
 def cuttings(draw: st.DrawFn) -> tuple[int, int, int, list[int]]:
     """Height and width of a latent, tile size, and window lengths.
 
-    Mostly strips, wide enough for tiles that have a margin on both sides; few enough tiles and windows for a test.
+    Mostly strips, wide enough for tiles that have a halo on both sides; few enough tiles and windows for a test.
     """
     long, short, tile = draw(st.integers(1, 32)), draw(st.integers(1, 3)), draw(st.integers(1, 16))
     height, width = draw(st.sampled_from([(short, long), (long, short)]))
@@ -70,7 +58,7 @@ def test_encoding_in_tiles_and_windows_gives_the_moments_of_the_whole(kind, cutt
     stride = model.config.time_compression
     lengths[-1] += (1 - sum(lengths)) % stride
     clip = video(sum(lengths), 8 * height, 8 * width)
-    encoder, _ = executors(model, planned(model, sum(lengths), 8 * height, 8 * width, tile, place))
+    encoder, _ = executors(model, tiled(model, clip, tile, place))
     made = by_windows(encoder, clip, lengths)
     torch.testing.assert_close(made, moments(model, clip), rtol=0, atol=TOLERANCE)
 
@@ -83,9 +71,9 @@ def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cuttin
     model = make_model(**kind)
     lengths = lengths[:3]  # a latent frame is 4 or 8 of the video
     latent = torch.randn((1, 2, sum(lengths), height, width), generator=torch.Generator().manual_seed(0))
-    _, decoder = executors(model, planned(model, 1, 8 * height, 8 * width, tile, place))
-    made = by_windows(decoder, latent, lengths)
-    torch.testing.assert_close(made, model.decode(latent), rtol=0, atol=TOLERANCE)
+    expected = model.decode(latent)
+    _, decoder = executors(model, tiled(model, expected, tile, place))
+    torch.testing.assert_close(by_windows(decoder, latent, lengths), expected, rtol=0, atol=TOLERANCE)
 
 
 @torch.no_grad()
@@ -100,50 +88,47 @@ def test_decoding_in_tiles_and_windows_gives_the_video_of_the_whole(kind, cuttin
 def test_a_clip_of_any_length_and_size_comes_back_as_without_tiles(kind, height, width, tile, lengths):
     model = make_model(**kind)
     clip = video(sum(lengths), height, width)
-    pieces = list(
-        reconstruct_windows(model, clip.split(lengths, dim=2), planned(model, sum(lengths), height, width, tile))
-    )
+    made = through(model, clip, lengths, tiled(model, clip, tile))
     expected = model.reconstruct(clip)
     assert expected.shape == clip.shape
     bound = TOLERANCE * max(1.0, expected.abs().max().item())  # it is meant for outputs of order 1
-    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=bound)
+    torch.testing.assert_close(made, expected, rtol=0, atol=bound)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("size", "tile"), [(6, 1), (22, 8)])
 def test_tiles_with_neighbours_on_all_sides(size, tile):
-    """Down to one latent position; and in a frame with room for the whole margin around the tile in its middle.
+    """Down to one latent position; and in a frame with room for the whole halo around the tile in its middle.
 
     In float64, to show that the differences are nothing but rounding.
     """
     model = deepcopy(make_model()).double()
     clip = video(5, 8 * size, 8 * size).double()
-    pieces = list(
-        reconstruct_windows(model, [clip[:, :, :1], clip[:, :, 1:]], planned(model, 5, 8 * size, 8 * size, tile))
-    )
-    torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=1e-12)
+    made = through(model, clip, [1, 4], tiled(model, clip, tile))
+    torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
 def test_windows_of_a_single_frame_and_a_batch_of_clips():
     model = make_model(blocks=2)
     clip = torch.cat([video(10, 24, 64, seed=1), video(10, 24, 64, seed=2)])
-    pieces = list(reconstruct_windows(model, clip.split(1, dim=2), planned(model, 10, 24, 64, 4, "disk")))
-    torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)
+    made = through(model, clip, [1] * 10, tiled(model, clip, 4, "disk"))
+    torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
 
 @torch.no_grad()
 def test_interleaved_clips_through_one_model_do_not_disturb_each_other():
     model = make_model()
     clips = [video(9, 40, 56, seed=1), video(9, 40, 56, seed=2)]
+    places: tuple[Place, Place] = ("device", "disk")
     streams = [
-        reconstruct_windows(model, clip.split(size, dim=2), planned(model, 9, 40, 56, tile, place))
-        for clip, size, tile, place in zip(clips, (2, 3), (3, 2), PLACES, strict=True)
+        reconstruct_windows(model, clip.split(size, dim=2), tiled(model, clip, tile, place))
+        for clip, size, tile, place in zip(clips, (2, 3), (3, 2), places, strict=True)
     ]
     parts: list[list[Tensor]] = [[], []]
-    for pieces in zip_longest(*streams):
-        for part, piece in zip(parts, pieces, strict=True):
-            if piece is not None:
-                part.append(piece)
+    for made in zip_longest(*streams):
+        for part, frames in zip(parts, made, strict=True):
+            if frames is not None:
+                part.append(frames)
     for clip, part in zip(clips, parts, strict=True):
         torch.testing.assert_close(torch.cat(part, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)

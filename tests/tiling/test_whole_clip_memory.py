@@ -103,7 +103,7 @@ PEAK = """
 import sys, torch
 from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import video
-from tests.tiling.test_whole_clip import plan_for
+from tests.tiling.plans import plan_of, within
 from vaectl.memory import peak
 from tests.tiling.test_whole_clip_memory import costliest
 from vaectl.tiling.plan import both_sides
@@ -113,7 +113,7 @@ torch.set_num_threads(1)
 name, place, most = sys.argv[1:]
 model = synthetic_model(load_reference(name).config)
 clip = video(5, 256, 192)
-plan = plan_for(model, clip, place, most=int(most))
+plan = plan_of(model, clip, within(int(most), place), place)
 model.reconstruct(clip[:, :, :1, :32, :32])
 before = peak(model.device)
 for _ in reconstruct_windows(model, clip.split(3, dim=2), plan):

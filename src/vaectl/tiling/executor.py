@@ -64,8 +64,8 @@ class Executor:
         """
         kept: dict[str, OffloadedTensor] = {}
         for number, (group, cut) in enumerate(zip(self.groups, self.cuts, strict=True)):
-            self.report(number)
             if group.first.sees == "clip":
+                self.report(number)
                 kept.update(self.see_clip(group, cut, kept))
             elif number == 0:
                 yield from GroupRun(self, group, cut, kept).run(clip)
@@ -101,6 +101,8 @@ class Executor:
         So they are kept once more in that order, where each part is read and written in one go.
         """
         segment = group.first
+        if not group.kept:  # nobody takes what it makes
+            return {}
         clips = [kept[name] for name in segment.inputs.split()]
         (output,) = segment.outputs.split()
         shape = clips[0].shape
@@ -159,6 +161,8 @@ class GroupRun:
         A window is given as frames, or as their number where they are kept.
         """
         for x, self.last in clip:
+            if self.first:  # not before there is a window, which the other network may still have to make
+                self.executor.report(self.executor.groups.index(self.group))
             self.values, self.frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
             del x
             for number, part in enumerate(self.group.parts):

@@ -81,6 +81,10 @@ class Group:
 
 def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
     """`shapes` are those that the segments give for a clip `x` of an encoder or a decoder, from "x" to "y"."""
+    if "clip" in (segments[0].sees, segments[0].statistics):  # what goes in has to be kept
+        return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
+    if segments[-1].sees == "clip":  # what comes out is kept, and has to be given
+        return fuse([*segments, hand_on("y")], [*shapes, shapes[-1]], x)
     steps = steps_of(segments, shapes, x)
     # Where a clip has to wait anyway, it does so before norms over frames as well: that saves whole frames of a window.
     waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
@@ -94,13 +98,18 @@ def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Gro
             kept = kept - parts[0].outputs.keys()
             after = after - parts[0].outputs.keys() | parts[0].inputs.keys()
         if group[0] is steps[0] and "x" in kept:  # a later group takes what goes in
-            return fuse([Segment(lambda x, context: x, "x", "x"), *segments], [(x,), *shapes], x)
+            return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
         stored = {name for part in parts for name in part.kept}
         made = {name: shape for step in group for name, shape in step.shapes.items() if name in stored}
         later = steps[steps.index(group[-1]) + 1 :]
         normalised = {next(iter(step.inputs)) for step in later if step.segment.statistics}
         groups.append(Group(parts, made, normalised & stored, live))
     return groups
+
+
+def hand_on(name: str) -> Segment:
+    """Give a value as it is."""
+    return Segment(lambda value, context: value, name, name)
 
 
 def steps_of(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Step]:

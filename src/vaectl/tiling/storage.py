@@ -217,7 +217,8 @@ class SpillFile:
 
 def as_bytes(dense: Tensor) -> memoryview:
     """The memory of a contiguous tensor."""
-    return dense.flatten().view(torch.uint8).numpy().data
+    row = dense.as_strided((dense.numel(),), (1,))  # the strides of a single position may be any
+    return row.view(torch.uint8).numpy().data
 
 
 def transfer(move: Callable[[memoryview], int | None], data: memoryview) -> None:

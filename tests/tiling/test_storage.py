@@ -1,4 +1,4 @@
-"""Time state comes back bit for bit, leaves no file behind, and a full disk is one clear line."""
+"""A causal cache comes back bit for bit, leaves no file behind, and a full disk is one clear line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from vaectl.errors import VaectlError
 from vaectl.models.context import CausalCache
-from vaectl.tiling.storage import DiskStore, MemoryStore, StateStore, spill_folder
+from vaectl.tiling.storage import DiskBuffer, DiskStore, MemoryStore, StateStore, spill_folder
 
 STORES = [MemoryStore, DiskStore]
 LAYERS = [nn.Identity() for _ in range(4)]
 
 
-def state(seed: int, dtype: torch.dtype = torch.float32, frames: int = 2) -> dict[nn.Module, Tensor]:
+def cache(seed: int, dtype: torch.dtype = torch.float32, frames: int = 2) -> dict[nn.Module, Tensor]:
     """One tensor channels-last as the networks leave it, one dense, a slice of a larger one, and one of no frames."""
     g = torch.Generator().manual_seed(seed)
     dense = torch.randn((1, 5, frames, 6, 7), generator=g).to(dtype)
@@ -44,40 +44,40 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", STORES)
-def test_states_come_back_bit_for_bit_in_any_order(make, dtype, folder):
+def test_caches_come_back_bit_for_bit_in_any_order(make, dtype, folder):
     store: StateStore = make()
     for round_ in range(3):
         for key in "abc":
-            store.put(key, state(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            store.put(key, cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
         for key in "cab":
-            assert_same(store.get(key), state(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            assert_same(store.get(key), cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
     assert store.get("a") is None
 
 
 @pytest.mark.parametrize("make", STORES)
-def test_a_state_is_given_once_and_unknown_keys_have_none(make, folder):
+def test_a_cache_is_given_once_and_unknown_keys_have_none(make, folder):
     store: StateStore = make()
     assert store.get(("encoder", 0)) is None
-    store.put(("encoder", 0), state(1))
-    assert_same(store.get(("encoder", 0)), state(1))
+    store.put(("encoder", 0), cache(1))
+    assert_same(store.get(("encoder", 0)), cache(1))
     assert store.get(("encoder", 0)) is None
 
 
 def test_what_is_put_is_not_changed_by_later_work_on_the_tensors(folder):
-    store, given = DiskStore(), state(1)
+    store, given = DiskStore(), cache(1)
     store.put("a", given)
     for frames in given.values():
         frames.zero_()
-    assert_same(store.get("a"), state(1))
+    assert_same(store.get("a"), cache(1))
 
 
-def test_the_file_grows_with_the_largest_states_and_not_with_the_number_of_windows(folder):
+def test_the_file_grows_with_the_largest_caches_and_not_with_the_number_of_windows(folder):
     store = DiskStore()
     for window in range(5):
         for key in "ab":
             store.get(key)
-            store.put(key, state(window))
-    assert store._file._file.seek(0, 2) == 2 * sum(frames.nbytes for frames in state(0).values())
+            store.put(key, cache(window))
+    assert store._file._file.seek(0, 2) == 2 * sum(frames.nbytes for frames in cache(0).values())
 
 
 def test_large_files_do_not_go_where_they_would_lie_in_memory(monkeypatch):
@@ -91,9 +91,9 @@ def test_large_files_do_not_go_where_they_would_lie_in_memory(monkeypatch):
 
 def test_nothing_is_left_in_the_folder_even_while_the_store_lives(folder):
     store = DiskStore()
-    store.put("a", state(1))
+    store.put("a", cache(1))
     assert list(folder.iterdir()) == []
-    assert_same(store.get("a"), state(1))
+    assert_same(store.get("a"), cache(1))
 
 
 FULL_DISK = """
@@ -115,7 +115,7 @@ assert store.get("fits")[layer].sum() == 512 * 256
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path):
-    """The second state begins within what may be written and ends beyond: there a write stops half-way, silently."""
+    """The second cache begins within what may be written and ends beyond: there a write stops half-way, silently."""
     run = subprocess.run(
         [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, env={"TMPDIR": str(tmp_path)}, check=False
     )
@@ -152,5 +152,16 @@ def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
 
     store = DiskStore()
     store._file._file = Halting(store._file._file)
-    store.put("a", state(1))
-    assert_same(store.get("a"), state(1))
+    store.put("a", cache(1))
+    assert_same(store.get("a"), cache(1))
+
+
+def test_a_single_position_may_have_any_stride(folder):
+    """PyTorch calls it contiguous all the same: a plane of 1x1 of a clip with four channels, for one."""
+    plane = torch.rand(3, 4)[:, :1].T[:, :1]
+    assert plane.is_contiguous()
+    assert plane.stride() != (1, 1)
+    buffer, back = DiskBuffer(1, torch.float32), torch.empty(1, 1)
+    buffer.write(0, plane)
+    buffer.read(0, back)
+    assert torch.equal(back, plane)

@@ -1,0 +1,54 @@
+"""Plans made by hand, and clips through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from vaectl.models.vae import AnyVAE
+from vaectl.tiling.executor import Cut, Executor
+from vaectl.tiling.plan import Plan, Side, both_sides, fastest_cut, uniform_plan
+from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import mark_last, reconstruct_windows
+
+Choose = Callable[[Side, int], Cut]
+"""The cut of the group with that number."""
+
+
+def plan_of(model: AnyVAE, clip_BCTHW: Tensor, choose: Choose, place: Place = "device") -> Plan:
+    """For that clip, each group cut up as is chosen."""
+    frames, height, width = clip_BCTHW.shape[2:]
+    size = (frames, height, width)
+    encoder, decoder = (
+        tuple(choose(side, number) for number in range(len(side.groups))) for side in both_sides(model, *size)
+    )
+    return Plan(size, frames, place, encoder, decoder)
+
+
+def tiled(model: AnyVAE, clip_BCTHW: Tensor, tile: int, place: Place = "device") -> Plan:
+    """For that clip, tiles of `tile` latent positions at most, and for groups after the first windows of two frames."""
+    frames, height, width = clip_BCTHW.shape[2:]
+    return uniform_plan(model, frames, height, width, tile, 2, place)
+
+
+def within(most: int, place: Place) -> Choose:
+    """The fastest cut of at most that many bytes, or else the smallest."""
+
+    def choose(side: Side, number: int) -> Cut:
+        frames = side.frames(number)
+        return fastest_cut(side, number, [length for length in (frames, 8, 4, 2, 1) if length <= frames], most, place)[0]
+
+    return choose
+
+
+def by_windows(executor: Executor, x_BCTHW: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The results of the windows, joined."""
+    return torch.cat([*executor.run(mark_last(x_BCTHW.split([*lengths], dim=2)))], dim=2)
+
+
+def through(model: AnyVAE, clip_BCTHW: Tensor, lengths: Iterable[int], plan: Plan | None) -> Tensor:
+    """The clip there and back, in windows of these lengths."""
+    windows = clip_BCTHW.split([*lengths], dim=2)
+    return torch.cat([*reconstruct_windows(model, windows, plan)], dim=2)
