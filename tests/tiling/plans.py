@@ -38,7 +38,9 @@ def within(most: int, place: Place) -> Choose:
 
     def choose(side: Side, number: int) -> Cut:
         frames = side.frames(number)
-        return fastest_cut(side, number, [length for length in (frames, 8, 4, 2, 1) if length <= frames], most, place)[0]
+        return fastest_cut(side, number, [length for length in (frames, 8, 4, 2, 1) if length <= frames], most, place)[
+            0
+        ]
 
     return choose
 

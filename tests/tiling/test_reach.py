@@ -98,7 +98,9 @@ def test_a_layer_reaches_no_further_than_it_declares(name, axis, halo):
     layer, channels = LAYERS[name]
     stride = 2 if "Down" in name or name in ("Sequential", "HaarWaveletTransform2D", "HaarWaveletTransform3D") else 1
     declared = layer.input_halo(halo)
-    assert_reach(lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, halo, declared, (stride, stride))
+    assert_reach(
+        lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, halo, declared, (stride, stride)
+    )
 
 
 @pytest.mark.parametrize("halo", HALOS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from itertools import zip_longest
 from pathlib import Path
 
@@ -176,4 +175,29 @@ def tensors() -> int:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+@pytest.mark.parametrize("over_clip", [False, True])
+def test_a_clip_that_was_not_planned_is_refused(over_clip):
+    """Rather than run with values that nobody has written. A clip that streams may have any length."""
+    model, clip = make_toy(over_clip=over_clip), toy_video(10, 30, 36)
+    plan = plan_of(model, clip, lambda side, number: Cut(2, 2))
+    for other in (toy_video(10, 30, 42), toy_video(10, 18, 36)):
+        with pytest.raises(ValueError, match="a plan for 36x30 pixels, and a clip of"):
+            through(model, other, [10], plan)
+    for frames in (4, 16):
+        other = toy_video(frames, 30, 36)
+        if over_clip:
+            with pytest.raises(ValueError, match="frames was planned"):
+                through(model, other, [frames], plan)
+        else:
+            torch.testing.assert_close(through(model, other, [frames], plan), model.reconstruct(other))
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("over_clip", [False, True])
+def test_no_windows_give_none(over_clip, tiled):
+    model = make_toy(over_clip=over_clip)
+    plan = plan_of(model, toy_video(4, 6, 6), lambda side, number: Cut(1, 1)) if tiled else None
+    assert [*reconstruct_windows(model, [], plan)] == []

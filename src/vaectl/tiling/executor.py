@@ -60,7 +60,7 @@ class Executor:
     def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
         """The results "y" that can be given once each window is known; of a clip that has to be seen whole, at the end.
 
-        The sizes must be those that were planned for.
+        Raises ValueError for a clip of another length than planned, where it has to be seen whole.
         """
         kept: dict[str, OffloadedTensor] = {}
         for number, (group, cut) in enumerate(zip(self.groups, self.cuts, strict=True)):
@@ -68,13 +68,20 @@ class Executor:
                 self.report(number)
                 kept.update(self.see_clip(group, cut, kept))
             elif number == 0:
-                yield from GroupRun(self, group, cut, kept).run(clip)
+                run = GroupRun(self, group, cut, kept)
+                yield from run.run(clip)
+                for name, value in run.new.items():
+                    if run.written[name] < value.shape[2]:
+                        raise ValueError(f"a clip of {value.shape[2]} frames was planned, and fewer have come")
+                del run
             else:
                 frames = kept[group.first.inputs.split()[0]].shape[2]
                 lengths = windows(frames, cut.window)
                 yield from GroupRun(self, group, cut, kept).run(
                     (length, i == len(lengths)) for i, length in enumerate(lengths, 1)
                 )
+            if not kept and number + 1 < len(self.groups):
+                return  # there was no window
             for name in kept.keys() - group.live:
                 del kept[name]
 
@@ -178,10 +185,10 @@ class GroupRun:
         """What later parts take of it, in whole frames."""
         executor, written, made = self.executor, Counter(self.written), Values()
         self.ends.clear()
+        statistics = self.statistics(number, part)
         for index, tile in enumerate(executor.tiles(part, self.cut)):
             key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
             cache = None if self.first else executor.store.get(key) or {}
-            statistics = self.statistics(number, part)
             context = StreamContext(cache, last=self.last, halo_sides=sides, statistics=statistics)
             del cache  # what a layer has used of it is freed at once
             results = self.run_tile(number, part, tile, context)

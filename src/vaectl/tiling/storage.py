@@ -81,10 +81,18 @@ class OffloadedTensor:
 
     @property
     def statistics(self) -> Statistics:
-        return Statistics.of_frames([*self._statistics.values()])
+        """Of all frames, when they have been written."""
+        if len(self._statistics) > 1:
+            self._statistics = {0: Statistics.of_frames([*self._statistics.values()])}
+        return self._statistics[0]
 
     def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
-        """A tile of some frames, from `frame` on. Windows come in order, each with all of its tiles."""
+        """A tile of some frames, from `frame` on. Windows come in order, each with all of its tiles.
+
+        Raises ValueError for frames beyond the clip's.
+        """
+        if frame + x_BCTHW.shape[2] > self.shape[2]:
+            raise ValueError(f"a clip of {self.shape[2]} frames was planned, and more have come")
         dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
         for start, part in self._rows(frame, place, dense):
             self._buffer.write(start, part)

@@ -71,7 +71,8 @@ def reconstruct_windows(
     """The clip that the windows make up, (B, C, T, H, W) in [-1, 1] each, through the model and back.
 
     The windows may have any lengths of at least one frame, and so have the ones that come back; together they have
-    exactly the frames of the input, of the same size. Without a `plan` whole frames are run.
+    exactly the frames of the input, of the same size. Without a `plan` whole frames are run. Raises ValueError for a clip
+    of another size than the plan's, or of another length, where the model looks at all of it.
     """
     encoder, decoder = executors(model, plan, report)
     streams, config = model.streams, model.config
@@ -84,6 +85,8 @@ def reconstruct_windows(
         for window, last in mark_last(windows_BCTHW if plan or streams else whole(windows_BCTHW)):
             height, width = window.shape[3:]
             frames_in += window.shape[2]
+            if plan and (height, width) != plan.size[1:]:
+                raise ValueError(f"a plan for {plan.size[2]}x{plan.size[1]} pixels, and a clip of {width}x{height}")
             yield pad_to_fit(window, config, (1 - frames_in) % config.time_compression if last else 0), last
 
     def latents() -> Iterator[Window]:
@@ -92,7 +95,8 @@ def reconstruct_windows(
         if plan is None or streams:
             yield from ((z, last) for z in made)
         else:
-            yield from mark_last(torch.split(torch.cat([*made], dim=2), plan.decoder[0].window, dim=2))
+            for latent in whole(made):
+                yield from mark_last(torch.split(latent, plan.decoder[0].window, dim=2))
 
     for video in decoder.run(latents()):
         wanted = video[:, :, : frames_in - frames_out, :height, :width]
