@@ -1,4 +1,4 @@
-"""The halo that layers declare, and that fusion derives for networks, is what they reach: never less, and at most one position of their stride more."""
+"""The halo that layers and networks declare is what they reach: at most one position of their stride more."""
 
 from __future__ import annotations
 

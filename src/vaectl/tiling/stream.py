@@ -71,8 +71,8 @@ def reconstruct_windows(
     """The clip that the windows make up, (B, C, T, H, W) in [-1, 1] each, through the model and back.
 
     The windows may have any lengths of at least one frame, and so have the ones that come back; together they have
-    exactly the frames of the input, of the same size. Without a `plan` whole frames are run. Raises ValueError for a clip
-    of another size than the plan's, or of another length, where the model looks at all of it.
+    exactly the frames of the input, of the same size. Without a `plan` whole frames are run. Raises ValueError for a
+    clip of another size than the plan's, or of another length, where the model looks at all of it.
     """
     encoder, decoder = executors(model, plan, report)
     streams, config = model.streams, model.config
