@@ -42,8 +42,17 @@ from tests.models.reference import CASES, load_reference, synthetic_model
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / ".samples"
 TILED = (("tiled", "--enable-tiling"), ("low memory", "--save-memory"))
-TIMES = ("seconds", "peak", "rate", "per_second", "elapsed", "version")
-"""Parts of the names of numbers that differ from run to run."""
+UNSTEADY = {
+    "seconds",
+    "frames_per_second",
+    "clips_per_second",
+    "waiting",
+    "decoding",
+    "peak_memory",
+    "source_stamp",
+    "versions",
+}
+"""Names of what differs from run to run: times, sizes of memory, when a file was written; and versions."""
 
 
 def digest(*tensors: Tensor) -> str:
@@ -105,17 +114,19 @@ def published(folder: Path, lpips_weights: list[str]) -> Iterator[tuple[str, Any
         words = shlex.split(line)
         weights = lpips_weights if words[0] == "train" else []
         printed = vaectl(folder, [*words, *weights, "--json"]).strip().splitlines()
-        yield " ".join(words), steady(json.loads(printed[-1]))
+        yield " ".join(words), steady(json.loads(printed[-1]), folder)
     for file in sorted((folder / "results").rglob("*.safetensors")):
         weights = load_file(file)
         yield str(file.relative_to(folder)), digest(*(weights[name] for name in sorted(weights)))
 
 
-def steady(value: Any) -> Any:
-    """A JSON value without times and sizes of memory."""
+def steady(value: Any, folder: Path) -> Any:
+    """A JSON value without what differs from run to run, and with paths from `folder` on."""
     if isinstance(value, dict):
-        return {k: steady(v) for k, v in value.items() if not any(part in k.lower() for part in TIMES)}
-    return [steady(each) for each in value] if isinstance(value, list) else value
+        return {key: steady(each, folder) for key, each in value.items() if key not in UNSTEADY}
+    if isinstance(value, list):
+        return [steady(each, folder) for each in value]
+    return value.replace(str(folder), ".") if isinstance(value, str) else value
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
 """The documentation agrees with the program: headings of troubleshooting are its messages, and links have targets."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
@@ -166,3 +170,41 @@ def documented_as_hidden(command: str) -> set[str]:
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
     flags = " ".join(flags for flags, commands, _ in rows if command in commands.split(", "))
     return set(re.findall(r"`(--\w+)`", flags))
+
+
+EXAMPLES = {"data.md": "", "python.md": "rec.mp4", "troubleshooting.md": "diffusion_pytorch_model.safetensors"}
+"""The pages with Python examples, and the file that the example of each writes."""
+
+
+def python_examples(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_page_with_python_examples_is_run():
+    pages = {page.name for page in DOCS if python_examples(page.name)}
+    assert pages == set(EXAMPLES)  # those of CONTRIBUTING.md are indented, and run in test_contributing.py
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_python_examples_run(page, samples, tmp_path):
+    code = "\n".join(python_examples(page)).replace("islice(loader, 100)", "islice(loader, 1)")
+    (tmp_path / "example.py").write_text(code.replace("resolution=256", "resolution=32"))
+    (tmp_path / "videos").mkdir()
+    for name in ("clip.mp4", "long.mp4", "videos/clip.mp4"):
+        (tmp_path / name).symlink_to(samples / "carphone_distorted.mp4")
+    torch.save({"state_dict": {"gen_model": {"weight": torch.zeros(1)}}}, tmp_path / "model.ckpt")
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / EXAMPLES[page]).exists()
+    if page == "data.md":
+        assert "torch.Size([8, 17, 3, 32, 32])" in done.stdout

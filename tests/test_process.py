@@ -193,7 +193,7 @@ from pathlib import Path
 from vaectl import engine, reconstruction
 from vaectl.options import ReconstructOptions
 from vaectl.progress import Silent
-engine.piece_frames = lambda *_: 4
+engine.window_frames = lambda *_: 4
 source = Path(sys.argv[1])
 options = ReconstructOptions(video_path=source, rec_path=source.with_suffix(".mkv"), lossless=True, device="cpu")
 frames = reconstruction.reconstruct(options, Silent()).clips[0].frames

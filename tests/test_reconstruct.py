@@ -178,7 +178,7 @@ def test_a_lossy_file_has_the_same_psnr_and_tells_what_its_codec_lost(clip, tmp_
 
 def test_pieces_change_nothing(clip, tmp_path, monkeypatch):
     run(clip, tmp_path / "whole.mkv", lossless=True)
-    monkeypatch.setattr(engine, "piece_frames", lambda *_: 4)
+    monkeypatch.setattr(engine, "window_frames", lambda *_: 4)
     listener = Listener()
     result = run_one(clip, tmp_path / "pieces.mkv", listener, lossless=True)
     whole, pieces = read_video(tmp_path / "whole.mkv").frames.int(), read_video(tmp_path / "pieces.mkv").frames.int()
@@ -191,7 +191,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_what_it_gives_in_one_go(clip
     model = synthetic_model(load_reference("causalvae_class_defaults_narrow").config)
     assert not model.streams
     save_model(model, tmp_path / "model")
-    monkeypatch.setattr(engine, "piece_frames", lambda *_: 4)
+    monkeypatch.setattr(engine, "window_frames", lambda *_: 4)
     result = run_one(clip, tmp_path / "out.mkv", num_frames=7, width=32, lossless=True, model=tmp_path / "model")
     given = resize(read_video(clip, num_frames=7).frames, 32, 24)
     expected = to_frames(model.reconstruct(given.float().div(127.5).sub(1).transpose(0, 1)[None]))
@@ -222,7 +222,7 @@ def test_a_model_that_overflows_is_an_error_and_no_picture(clip, tmp_path, monke
     def overflow(*_, **__):
         yield torch.full((1, 3, 4, 48, 64), math.inf)
 
-    monkeypatch.setattr(engine, "reconstruct_pieces", overflow)
+    monkeypatch.setattr(engine, "reconstruct_windows", overflow)
     with pytest.raises(VaectlError, match=r"clip\.mp4: the model gave NaN or infinity; use --dtype float32"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}
@@ -242,7 +242,7 @@ def test_a_lack_of_memory_names_a_remedy(clip, tmp_path, monkeypatch, error):
         raise error
         yield
 
-    monkeypatch.setattr(engine, "reconstruct_pieces", fail)
+    monkeypatch.setattr(engine, "reconstruct_windows", fail)
     with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use --enable-tiling"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}

@@ -34,8 +34,8 @@ def typed(monkeypatch):
     def options_of(*arguments):
         resolved = []
 
-        def keep(model, values):
-            resolved.append(resolve(model, values))
+        def keep(*given):
+            resolved.append(resolve(*given))
             raise VaectlError("that is all")
 
         monkeypatch.setattr("vaectl.cli.derive.resolve", keep)

@@ -130,7 +130,7 @@ def test_networks_of_the_objective_beside_the_weights_are_passed_over(directory,
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "usual", "sparing"),
+    ("device", "capability", "usual", "low_memory"),
     [
         ("cpu", None, torch.float32, torch.float32),
         ("mps", None, torch.float32, torch.float16),
@@ -138,10 +138,10 @@ def test_networks_of_the_objective_beside_the_weights_are_passed_over(directory,
         ("cuda", (9, 0), torch.bfloat16, torch.bfloat16),
     ],
 )
-def test_the_precision_that_auto_means(monkeypatch, device, capability, usual, sparing):
+def test_the_precision_that_auto_means(monkeypatch, device, capability, usual, low_memory):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_dtype("auto", torch.device(device)) == usual
-    assert choose_dtype("auto", torch.device(device), low_memory=True) == sparing
+    assert choose_dtype("auto", torch.device(device), low_memory=True) == low_memory
     assert choose_dtype("float32", torch.device(device), low_memory=True) == torch.float32
 
 

@@ -13,7 +13,9 @@ from vaectl.models.context import StreamContext
 from vaectl.models.layers import CausalConv3d, Conv2d
 from vaectl.tiling.plan import uniform_plan
 from vaectl.tiling.stream import reconstruct_windows
-from vaectl.tiling.trace import PeakMemoryMode
+from vaectl.tiling.trace import FusedKernels, PeakMemoryMode
+
+STRIDE, PADDING = (1, 1, 1), (0, 1, 1)
 
 
 @pytest.fixture
@@ -63,18 +65,25 @@ def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
     assert (made - exact).abs().max() < 4 * direct + 1e-6
 
 
+def traced(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The layers' convolution, which on tensors without data has to be Winograd's in what it takes."""
+    assert winograd.pays(x, weight, STRIDE, PADDING)
+    return convolution.conv3d(x, weight, bias, STRIDE, PADDING)
+
+
 @pytest.mark.parametrize(("channels", "side"), [((512, 512), 16), ((256, 512), 32), ((128, 128), 128)], ids=str)
 @torch.no_grad()
-def test_a_dry_run_knows_what_it_takes(monkeypatch, channels, side):
+def test_a_trace_knows_what_it_takes(monkeypatch, channels, side):
     """With weights as PyTorch arranges them, because what oneDNN allocates for its own cannot be seen."""
     monkeypatch.setattr(winograd, "packed", lambda weight: weight[..., None, None].clone())
+    monkeypatch.setattr(winograd, "MANY", 1)
     peaks = []
-    for device in ("cpu", "meta"):
-        with PeakMemoryMode() as living:
+    for device, convolve in (("cpu", winograd.convolve), ("meta", traced)):
+        with FusedKernels(cpu=True), PeakMemoryMode() as memory:
             clip = torch.empty((1, 4, side, side, channels[0]), device=device).permute(0, 4, 1, 2, 3)
             weight = torch.empty((channels[1], channels[0], 3, 3, 3), device=device)
-            winograd.convolve(clip, weight.contiguous(memory_format=torch.channels_last_3d), weight[:, 0, 0, 0, 0])
-        peaks.append(living.peak)
+            convolve(clip, weight.contiguous(memory_format=torch.channels_last_3d), weight[:, 0, 0, 0, 0])
+        peaks.append(memory.peak)
     assert peaks[0] <= peaks[1] <= 1.2 * peaks[0]
 
 
@@ -106,7 +115,7 @@ def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
     clip = torch.empty(1, wide, 1, 1, winograd.MANY // wide)
 
     def taken(x: Tensor, weight: Tensor) -> bool:
-        return convolution.by_name(x, weight) and winograd.pays(x, weight, (1, 1, 1), (0, 1, 1))
+        return convolution.by_name(x, weight) and winograd.pays(x, weight, STRIDE, PADDING)
 
     assert taken(clip, weight)
     assert not taken(clip, weight[1:])
@@ -121,42 +130,13 @@ def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
 
 
 @torch.no_grad()
-def test_layers_do_without_onednn_where_pytorch_was_built_so(monkeypatch):
-    def missing(*_arguments: object) -> Tensor:
-        raise RuntimeError("not compiled with MKLDNN support")
-
-    layer = CausalConv3d(winograd.WIDE, winograd.WIDE, 3, padding=1)
-    clip = random(1, winograd.WIDE, 2, 64, 64)
-    with_it = layer(clip, StreamContext())
-    monkeypatch.setattr(convolution, "ONEDNN", False)
-    monkeypatch.setattr(winograd, "convolve", missing)
-    monkeypatch.setattr(torch, "mkldnn_convolution", missing)
-    torch.testing.assert_close(layer(clip, StreamContext()), with_it, rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
 def test_a_network_with_it_is_the_same_and_so_are_its_tiles(everywhere, monkeypatch):
     model = make_model(stride=4, blocks=1, connect=1)
     video = random(1, 3, 9, 80, 112).clamp(-1, 1)
     fast = model.reconstruct(video)
     assert len(everywhere) > 20
-    plan = uniform_plan(model, 9, 80, 112, tile=5, window=4)
-    tiled = torch.cat(list(reconstruct_windows(model, iter(video.split(4, dim=2)), plan)), dim=2)
+    plan = uniform_plan(model, *video.shape[2:], tile=5, window=4)
+    tiled = torch.cat([*reconstruct_windows(model, video.split(4, dim=2), plan)], dim=2)
     torch.testing.assert_close(tiled, fast, rtol=0, atol=1e-4)
     monkeypatch.setattr(winograd, "WIDE", 10**6)
     torch.testing.assert_close(model.reconstruct(video), fast, rtol=0, atol=1e-4)
-
-
-@torch.no_grad()
-def test_without_the_private_operators_the_public_function_serves(monkeypatch):
-    class Bare:
-        """A build of PyTorch that lacks them."""
-
-    layer = CausalConv3d(winograd.WIDE, winograd.WIDE, 3, padding=1)
-    clip = random(1, winograd.WIDE, 2, 64, 64)
-    with_them = layer(clip, StreamContext())
-    assert winograd.available()
-    monkeypatch.setattr(torch.ops, "mkldnn", Bare())
-    assert not winograd.available()
-    monkeypatch.setattr(convolution, "WINOGRAD", winograd.available())
-    torch.testing.assert_close(layer(clip, StreamContext()), with_them, rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The halo that layers declare, and that fusion derives, is what they reach: never less, at most a position more."""
+"""The halo that layers and networks declare is what they reach: at most one position of their stride more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip in pieces gives the numbers of the clip in one go, for any cutting, length and size."""
+"""A clip in windows gives the numbers of the clip in one go, for any cutting, length and size."""
 
 import pytest
 import torch
@@ -33,12 +33,12 @@ def test_only_layernorm_models_with_frame_attention_stream():
     height=st.integers(9, 26),
     width=st.integers(9, 26),
 )
-def test_pieces_of_any_length_equal_the_whole_clip(name, cuts, height, width):
+def test_windows_of_any_length_equal_the_whole_clip(name, cuts, height, width):
     clip = video(sum(cuts), height, width)
-    pieces = list(reconstruct_windows(MODELS[name], clip.split(cuts, dim=2)))
+    windows = list(reconstruct_windows(MODELS[name], clip.split(cuts, dim=2)))
     expected = MODELS[name].reconstruct(clip)
     assert expected.shape == clip.shape
-    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(torch.cat(windows, dim=2), expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["wfvae_class_defaults_narrow", "causalvae_v1_2"])
@@ -52,8 +52,8 @@ def test_nearest_interpolation_in_time_streams_too():
     config = {**load_reference("wfvae_8x8x8").config, "t_interpolation": "nearest"}
     model = synthetic_model(config)
     clip = video(11)
-    pieces = torch.cat(list(reconstruct_windows(model, clip.split([1, 4, 6], dim=2))), dim=2)
-    torch.testing.assert_close(pieces, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
+    windows = torch.cat(list(reconstruct_windows(model, clip.split([1, 4, 6], dim=2))), dim=2)
+    torch.testing.assert_close(windows, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
 
 def test_interleaved_clips_do_not_disturb_each_other():
@@ -64,22 +64,22 @@ def test_interleaved_clips_do_not_disturb_each_other():
     for first, second in zip(*streams, strict=True):
         parts[0].append(first)
         parts[1].append(second)
-    for clip, pieces in zip(clips, parts, strict=True):
-        torch.testing.assert_close(torch.cat(pieces, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)
+    for clip, windows in zip(clips, parts, strict=True):
+        torch.testing.assert_close(torch.cat(windows, dim=2), model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
 
-def test_state_does_not_grow_with_the_clip():
+def test_the_cache_does_not_grow_with_the_clip():
     model = MODELS["wfvae_8x8x8"]
 
-    def state_size(pieces: int) -> int:
-        state = None
-        for _ in range(pieces):
-            piece = StreamContext(state, last=False)
-            model.run_encoder(video(8), piece)
-            state = piece.after
-        return sum(tensor.untyped_storage().nbytes() for tensor in state.values())
+    def cache_size(windows: int) -> int:
+        cache = None
+        for _ in range(windows):
+            context = StreamContext(cache, last=False)
+            model.run_encoder(video(8), context)
+            cache = context.after
+        return sum(tensor.untyped_storage().nbytes() for tensor in cache.values())
 
-    assert state_size(2) == state_size(5)
+    assert cache_size(2) == cache_size(5)
 
 
 def test_a_seed_gives_the_same_sample_for_any_cutting():
@@ -113,7 +113,7 @@ def test_posterior_kl_and_clamping():
 
 
 @given(stride=st.sampled_from([4, 8]), height=st.integers(16, 2160), width=st.integers(16, 3840))
-def test_piece_length_is_a_whole_number_of_latent_frames(stride, height, width):
+def test_window_length_is_a_whole_number_of_latent_frames(stride, height, width):
     config = MODELS["wfvae_4x8x8" if stride == 4 else "wfvae_8x8x8"].config
     frames = window_frames(config, height, width)
     assert frames >= stride
