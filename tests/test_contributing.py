@@ -24,8 +24,13 @@ from vaectl.cli.reference import command
 from vaectl.errors import UsageError
 from vaectl.metrics import METRICS, MetricSettings, build
 from vaectl.metrics.metric import FrameMetric
+from vaectl.models import build_model, families, load_model, save_model
+from vaectl.models.checkpoint import NETWORKS
+from vaectl.models.config import FAMILIES
 from vaectl.options.common import MODEL, Config
 from vaectl.options.option import Option
+from vaectl.tiling.plan import uniform_plan
+from vaectl.tiling.stream import reconstruct_windows
 
 PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text()
 
@@ -35,6 +40,32 @@ def code_of(heading: str) -> list[str]:
     (section,) = (part for part in PAGE.split("\n## ") if part.startswith(f"{heading}\n"))
     blocks = re.findall(r"^ *```python\n(.*?)^ *```", section, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(block) for block in blocks]
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The family of the recipe, as if its file were in the package and its lines in the tables."""
+    code, line = code_of("Add a family")
+    (tmp_path / "tinyvae.py").write_text(code)
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    made = importlib.import_module("vaectl.models.families.tinyvae")
+    config, network = (getattr(made, name.strip()) for name in line.strip().rstrip(",").split(":"))
+    monkeypatch.setitem(FAMILIES, config.class_name, config)
+    monkeypatch.setitem(NETWORKS, config, network)
+    yield config
+    sys.modules.pop(made.__name__)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "groupnorm"])
+def test_the_family_of_the_recipe_loads_and_runs_in_tiles(tiny, norm, tmp_path):
+    torch.manual_seed(0)
+    save_model(build_model(tiny(norm_type=norm)), tmp_path / "model")
+    model = load_model(tmp_path / "model", device="cpu")
+    clip = torch.rand(1, 3, 6, 21, 26) * 2 - 1
+    plan = uniform_plan(model, *clip.shape[2:], tile=4, window=2, place="disk")
+    tiled = torch.cat(list(reconstruct_windows(model, clip.split(2, dim=2), plan)), dim=2)
+    torch.testing.assert_close(tiled, model.reconstruct(clip), rtol=0, atol=1e-4)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
 from vaectl.io.parsing import size_of
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig, read_config
+from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.causalvae import CausalVAE
@@ -46,9 +46,13 @@ def silent(_note: str) -> None:
     """Says nothing."""
 
 
-def build_model(config: WFVAEConfig | CausalVAEConfig) -> WFVAE | CausalVAE:
-    """The network of a config, with freshly initialised weights."""
-    return WFVAE(config) if isinstance(config, WFVAEConfig) else CausalVAE(config)
+NETWORKS: dict[type[FamilyConfig], type[AnyVAE]] = {WFVAEConfig: WFVAE, CausalVAEConfig: CausalVAE}
+"""The network of each family."""
+
+
+def build_model(config: FamilyConfig) -> AnyVAE:
+    """The network of a config, with new random weights."""
+    return NETWORKS[type(config)](config)
 
 
 def load_model(
@@ -57,7 +61,7 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     note: Note = silent,
-) -> WFVAE | CausalVAE:
+) -> AnyVAE:
     """A published or trained model from its directory (or from one weights file in it); None is the built-in model.
 
     The model comes in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda,
