@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common import in_another_process, take_turns
 from formulation import MODELS, TURNS, make_model
+from vaectl.engine import returning_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE
@@ -65,6 +66,12 @@ def main() -> None:
     model = make_model(arguments.model, device, dtype)
     shape = (1, 3, arguments.frames, arguments.size, arguments.size)
     clip = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with returning_freed(model):  # as the commands do
+        measure(arguments, model, clip)
+
+
+def measure(arguments: argparse.Namespace, model: WFVAE, clip: Tensor) -> None:
+    device = model.device
     if arguments.peak_of:
         WAYS[arguments.peak_of](model, clip)
         print(peak(device))
