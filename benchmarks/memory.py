@@ -27,6 +27,7 @@ from torch import Tensor
 
 from formulation import make_model
 from tiling import in_windows
+from vaectl.engine import returning_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
 from vaectl.models.families.wfvae import WFVAE
@@ -50,7 +51,8 @@ def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
     height, width = clip.shape[3:]
     begun = time.perf_counter()
     tile = 0 if way == "untiled" else width // 2
-    made = in_windows(model, window_frames(model.config, height, width), clip, tile=tile)
+    with returning_freed(model):  # as the commands do
+        made = in_windows(model, window_frames(model.config, height, width), clip, tile=tile)
     return made, time.perf_counter() - begun
 
 

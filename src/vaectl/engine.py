@@ -212,8 +212,8 @@ def keep_within(model: AnyVAE, limit: int) -> None:
 def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> None:
     """Keep freed blocks for reuse, which is fast, up to a size: there are gaps between them.
 
-    Small ones only where the limit has no room for gaps, and where fetching memory is little beside what is computed.
-    On a GPU that is PyTorch's own business.
+    Small ones only where the limit has no room for gaps, and where fetching memory is cheap compared with the
+    computation. On a GPU that is PyTorch's own business.
     """
     if model.device.type != "cpu":
         return
@@ -350,7 +350,7 @@ def returning_freed(model: AnyVAE) -> Iterator[None]:
 
 
 LARGE_TENSOR = 2**24
-"""Bytes. To fetch new memory takes time, which is much beside smaller tensors, and what it saves is little."""
+"""Bytes. For smaller tensors, the time to fetch new memory outweighs what returning it saves."""
 LESS = "use --enable-tiling with a smaller --memory-limit, or smaller frames"
 
 

@@ -105,15 +105,15 @@ print(made.double().sum().item(), made.double().square().sum().item())
 
 def test_a_build_that_lacks_them_is_known_at_import() -> None:
     """Each in a process of its own, in which they are gone before vaectl is imported."""
-    told = {}
+    printed = {}
     for lacks in ("operators", "oneDNN"):
         code = IMPORTED_WITHOUT.format(lacks=lacks)
-        told[lacks] = subprocess.run(
+        printed[lacks] = subprocess.run(
             [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
         ).stdout.split()
-    assert told["operators"][1] == "False"
-    assert told["oneDNN"][:2] == ["False", "False"]
-    sums = [[float(value) for value in values[2:]] for values in told.values()]
+    assert printed["operators"][1] == "False"
+    assert printed["oneDNN"][:2] == ["False", "False"]
+    sums = [[float(value) for value in values[2:]] for values in printed.values()]
     assert sums[0] == pytest.approx(sums[1], rel=1e-5)
 
 

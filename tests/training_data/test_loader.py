@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_else_changes(videos: Pa
     assert notes(made)
     for note in notes(made):
         assert note.startswith("a data worker died (killed by signal 9) while it read ")
-        assert note.endswith("; another goes on in its place")
+        assert note.endswith("; another one replaces it")
 
 
 class Mortal(Worker):

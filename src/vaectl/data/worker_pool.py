@@ -128,7 +128,7 @@ class WorkerPool:
             sample.deaths = 0
             self._retry(sample, f"{path}: {_MAX_DEATHS_PER_VIDEO} data workers died in reading it ({cause})")
         else:
-            sample.batch.notes.append(f"{what}; another goes on in its place")
+            sample.batch.notes.append(f"{what}; another one replaces it")
             self._pending.appendleft(sample)
 
     def _retry(self, sample: _PendingSample, problem: str) -> None:

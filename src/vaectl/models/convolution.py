@@ -52,7 +52,7 @@ def by_name(x: Tensor, weight: Tensor) -> bool:
 
 
 def workspace(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> int:
-    """Values that a convolution of float32 on the CPU takes for itself, beside its input and its output."""
+    """Values that a convolution of float32 on the CPU needs, next to its input and its output."""
     if WINOGRAD and winograd.pays(x, weight, stride, padding):
         return winograd.workspace(x, weight)
     return 0

@@ -29,9 +29,9 @@ class LooksAround(Protocol):
 class Segment:
     """Takes the values `inputs` and gives the values `outputs`, names separated by spaces.
 
-    The inputs have the same number of frames, the same height and the same width; they may differ in channels. A segment
-    may change an input in place only if the segment before it has made that input and no other reads it. A layer occurs
-    once in a network, because its causal cache is kept under it.
+    The inputs have the same number of frames, the same height and the same width; they may differ in channels. A
+    segment may change an input in place only if the segment before it has made that input and no other reads it. A
+    layer occurs once in a network, because its causal cache is kept under it.
     """
 
     run: Callable[..., Any]

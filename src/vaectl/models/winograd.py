@@ -1,8 +1,8 @@
 """Convolutions that are 3x3 in space, with fewer products, for wide layers on the CPU: F(2x2, 3x3).
 
 2x2 outputs are made of 16 products of a 4x4 patch in place of 36 (Lavin and Gray 2016, "Fast Algorithms for
-Convolutional Neural Networks", section 4.1); a kernel over time stays as it is. Beside them stand some sums for each
-value and 16 new weights for each 9, so it pays where channels are many. The result is that of the convolution up to
+Convolutional Neural Networks", section 4.1); a kernel over time stays as it is. There are also some sums for each
+value, and 16 new weights for each 9, so it pays where channels are many. The result is that of the convolution up to
 rounding: some 1e-6 on outputs of order 1.
 """
 
@@ -47,7 +47,7 @@ def pays(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], padding:
 
 
 def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
-    """Values that live beside the input and the output, at most."""
+    """How many values it needs at most, next to the input and the output."""
     b, c, t, h, w = x_BCTHW.shape
     return 16 * weight.numel() // 9 + STRIP_COPIES * min(h, strip_rows(x_BCTHW)) * b * c * t * w
 

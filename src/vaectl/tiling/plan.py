@@ -40,7 +40,7 @@ SLOWDOWN: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
 
 @dataclass(frozen=True)
 class Budget:
-    """The limit, and what a clip takes of it beside the network; in bytes."""
+    """The limit, and what a clip takes of it next to the network; in bytes."""
 
     limit: int
     fixed: int

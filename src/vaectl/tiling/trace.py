@@ -173,7 +173,9 @@ class TracingExecutor(Executor):
         segment, clip = group.first, kept[group.first.inputs.split()[0]]
         b, c, _, h, w = clip.shape
         _, *view = segment.view(*clip.shape) if segment.view else clip.shape
-        segment.run(*(torch.empty((1, *view), dtype=self.dtype, device=META) for _ in segment.inputs.split()), None)
+        segment.run(
+            *(torch.empty((1, *view), dtype=self.dtype, device=META) for _ in segment.inputs.split()), StreamContext()
+        )
         # Frames as they are read, one plane of them after the other, and as they are written.
         torch.empty((3, b, cut.window, h, w, c), dtype=self.dtype, device=META)
         return {}

@@ -58,7 +58,7 @@ def write_checkpoint(
 
 
 def write_options(run: Path, options: Mapping[str, Any]) -> None:
-    """Record what this start of the run was told. Raises as `atomic_write` does."""
+    """Record the options of this start of the run. Raises as `atomic_write` does."""
     write_json(run / "options.json", options)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaectl import distributed
+from vaectl.engine import returning_freed
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
@@ -60,7 +61,8 @@ class Validation:
             original = torch.stack(clips).to(model.device)
             video = batch_to_video(original)
             windows = torch.split(video, window_frames(model.config, *video.shape[3:]), dim=2)
-            result = batch_to_frames(torch.cat(list(reconstruct_windows(model, windows)), dim=2))
+            with returning_freed(model):
+                result = batch_to_frames(torch.cat(list(reconstruct_windows(model, windows)), dim=2))
             scores = [metric.measure(original, result).mean(dim=1).sum() for metric in self._metrics.values()]
             totals += torch.stack([*scores, torch.tensor(len(clips), dtype=torch.float64)])
             for pair in zip(original.cpu(), result.cpu(), strict=True):
