@@ -19,6 +19,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from vaectl.cli import interruption
+from vaectl.cli.spelling import spell_options
 from vaectl.progress import Progress
 
 PATIENCE = 2.0
@@ -32,7 +33,7 @@ def say(label: str, message: str, console: Console | None = None) -> None:
     style = {"error": "bold red", "warning": "yellow"}.get(label, "bold")
     text = "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in " ".join(message.split())
+        for letter in " ".join(spell_options(message).split())
     )
     line = Text.assemble((f"{label}: ", style), text)
     (console or Console(stderr=True)).print(line, soft_wrap=True)
