@@ -27,7 +27,7 @@ from torch import Tensor
 
 from formulation import make_model
 from tiling import in_windows
-from vaectl.engine import returning_freed
+from vaectl.allocator import returning_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import save_model
 from vaectl.models.families.wfvae import WFVAE

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common import in_another_process, take_turns
 from formulation import MODELS, TURNS, make_model
-from vaectl.engine import returning_freed
+from vaectl.allocator import returning_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.families.wfvae import WFVAE

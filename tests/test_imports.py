@@ -40,7 +40,7 @@ LAYERS: tuple[set[str], ...] = (
     BASE,
     {"io", "options"},
     {"distributed", "models", "video"},
-    {"data", "metrics", "tiling"},
+    {"allocator", "data", "metrics", "tiling"},
     {"engine"},
     JOBS,
     {"cli"},

@@ -20,7 +20,7 @@ from vaectl.models import load_model, save_model
 from vaectl.rng import generator_for
 from vaectl.tiling import plan
 from vaectl.tiling.executor import Executor
-from vaectl.tiling.storage import DiskStore
+from vaectl.tiling.storage import DiskStateStore
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +69,7 @@ def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
     listener = Listener()
     run_one(clip, tmp_path / "a.mp4", listener, memory_limit=2**50, num_frames=2)
     (warning,) = listener.warnings
-    assert re.fullmatch(r"--memory-limit is 1048576\.00 GiB, but cpu has .* to give", warning)
+    assert re.fullmatch(r"`memory_limit` is 1048576\.00 GiB, but cpu has only .*", warning)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip
     (note,) = listener.notes
     place = "in memory" if "enable_tiling" in options else "on disk"
     assert re.fullmatch(
-        rf"this model looks at the whole clip: 54 stages, the clip between them {place}, .* on cpu", note
+        rf"this model looks at the whole clip: 54 groups of layers, the clip between them {place}, .* on cpu", note
     )
     assert listener.warnings == []
     assert listener.clips == [(str(clip), 6, 6)]
@@ -105,7 +105,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip
 def test_a_disk_without_room_for_the_stages_is_told_before_they_begin(clip, tmp_path, whole_clip_model, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 2**20))
-    with pytest.raises(VaectlError, match=r"has 1 MiB free, and the clip takes .* set TMPDIR to another folder"):
+    with pytest.raises(VaectlError, match=r"1 MiB free, but the run needs .*; set TMPDIR to another folder"):
         run(clip, tmp_path / "a.mp4", model=whole_clip_model, num_frames=5, save_memory=True)
     assert files(tmp_path) == {}
 
@@ -132,7 +132,7 @@ def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatc
     assert result.frames == 21
     (warning,) = listener.warnings
     assert "out of memory on cpu" in warning
-    assert warning.endswith("tried once more within 2.00 GiB")
+    assert warning.endswith("retrying within 2.00 GiB")
 
 
 def test_out_of_memory_twice_is_an_error(clip, tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_half_that_is_too_little_for_any_plan_is_still_a_lack_of_memory(clip, tm
 
     monkeypatch.setattr(Executor, "run", without_memory)
     listener = Listener()
-    with pytest.raises(engine.OutOfMemoryError, match=r"clip\.mp4: out of memory on cpu; use --enable"):
+    with pytest.raises(engine.OutOfMemoryError, match=r"clip\.mp4: out of memory on cpu; use `enable"):
         run(clip, tmp_path / "a.mp4", listener, memory_limit=limit)
     assert len(listener.warnings) == 1
 
@@ -214,8 +214,8 @@ def test_a_spool_leaves_nothing_when_it_is_interrupted(clip, tmp_path, monkeypat
         if len(seen) > 5:
             raise KeyboardInterrupt
 
-    original = DiskStore.put
-    monkeypatch.setattr(DiskStore, "put", put)
+    original = DiskStateStore.put
+    monkeypatch.setattr(DiskStateStore, "put", put)
     with pytest.raises(KeyboardInterrupt):
         run(clip, tmp_path / "a.mp4", memory_limit=limit)
     assert files(tmp_path) == {"spool": None}

@@ -24,7 +24,7 @@ TINY_ROOM = (0.4, 0.6, 0.8)
 """GiB beyond what the process takes by itself; its peak only grows, so the smallest limit comes first."""
 
 
-AGAIN = "tried once more"
+AGAIN = "retrying within"
 """In a note of the engine: memory ran out, so the plan was wrong."""
 
 

@@ -127,7 +127,7 @@ def stage_by_stage(context: Context, name: str, place: Place) -> Values:
     video = clip(frames, height, width)
     model = reference_model(name, context)
     encoder, decoder = (
-        tuple(fastest_cut(side, number, [4, 2, 1], 2**24, place)[0] for number in range(len(side.groups)))
+        tuple(fastest_cut(side, number, 4, 2**24, place) for number in range(len(side.groups)))
         for side in both_sides(model, frames, height, width)
     )
     made = in_windows(model, video, Plan((frames, height, width), 4, place, encoder, decoder))

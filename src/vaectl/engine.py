@@ -12,21 +12,22 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vaectl.allocator import GAPS, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
-from vaectl.memory import format_size, obtainable, resident, return_freed, reuse_freed
+from vaectl.io.spill_file import SpillFile
+from vaectl.memory import format_size, obtainable, resident, return_freed
 from vaectl.models import load_model
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import Budget, Plan, make_plan, window_frames
-from vaectl.tiling.storage import SpillFile
+from vaectl.tiling.storage import DiskTensor
 from vaectl.tiling.stream import reconstruct_windows
 from vaectl.video.clip import batch_to_frames, batch_to_video
 
@@ -110,19 +111,19 @@ def open_model(
     where = choose_device(device)
     called = path or "the built-in model"
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
-    with _explain_shortage(called, where, "its weights alone do not fit; free some, or use another --device"):
+    with _explain_shortage(called, where, "free some, or use another `device`"):
         model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)
     if name is not None and not model.config.is_called(name):
         raise UsageError(
-            f"--model-name {name}: {called} is a {model.config.class_name}; leave the option out, or give another model"
+            f"`model_name={name}`: {called} is a {model.config.class_name}", "leave the name out, or give another model"
         )
     return model
 
 
 def note_no_effect(tile_overlap_factor: float | None, progress: Progress) -> None:
-    """Say that what a published command gives means nothing here."""
+    """Note that an option of published commands has no effect here."""
     if tile_overlap_factor is not None:
-        progress.note("--tile-overlap-factor has no effect: tiles give exactly what whole frames give")
+        progress.note("`tile_overlap_factor` has no effect: tiles give exactly the result of whole frames")
 
 
 def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
@@ -134,7 +135,7 @@ def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, 
             raise
         first = OutOfMemoryError(*error.args)  # without its traceback, which would keep the tensors alive
     half = limit_of(limits, model.device) // 2
-    progress.warn(f"{first}; tried once more within {format_size(half)}")
+    progress.warn(f"{first.problem}; retrying within {format_size(half)}")
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
     try:
@@ -167,12 +168,12 @@ def prepare_run(
 ) -> Run:
     """Plan for one clip, say what the plan is, and set the memory allocator for it."""
     if not limits.tiled:
-        keep_freed(model, limits)
+        keep_freed(model, tight=limits.low_memory)
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
         asked = format_size(limits.memory_limit)
-        progress.warn(f"--memory-limit is {asked}, but {model.device} has {format_size(limit)} to give")
+        progress.warn(f"`memory_limit` is {asked}, but {model.device} has only {format_size(limit)}")
     if model.device.type == "cpu":
         budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
     else:
@@ -181,98 +182,40 @@ def prepare_run(
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
     plan = make_plan(model, frames, height, width, budget, low_memory=limits.low_memory)
+    keep_freed(model, tight=limits.low_memory or limit < GAPS * plan.peak)
     groups = len(plan.encoder) + len(plan.decoder)
-    about = f"about {format_size(plan.peak)} on {model.device}"
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile
-        progress.note(f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}, {about}")
+        how = f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}"
     else:
-        progress.note(
-            f"this model looks at the whole clip: {groups} stages, the clip between them {WHERE[plan.place]}, {about}"
+        how = (
+            f"this model looks at the whole clip: {groups} groups of layers, the clip between them {WHERE[plan.place]}"
         )
-    keep_freed(model, limits, plan.peak, limit)
+    progress.note(f"{how}, about {format_size(plan.peak)} on {model.device}")
 
     def report(number: int) -> None:
         if not model.streams:
-            progress.status(f"stage {number + 1} of {groups}")
+            progress.status(f"group {number + 1} of {groups}")
 
     return Run(model, plan.window, plan, report)
-
-
-def keep_within(model: AnyVAE, limit: int) -> None:
-    """Have PyTorch refuse what goes beyond the limit on a GPU: cuDNN then takes less scratch space, and gaps are freed.
-
-    What others hold there, such as the networks of metrics, is not counted.
-    """
-    others = torch.cuda.memory_allocated(model.device) - sum(weight.nbytes for weight in model.parameters())
-    total = torch.cuda.mem_get_info(model.device)[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (limit + max(0, others)) / total), model.device)
-
-
-def keep_freed(model: AnyVAE, limits: Limits, peak: int = 0, limit: int = 0) -> None:
-    """Keep freed blocks for reuse, which is fast, up to a size: there are gaps between them.
-
-    Small ones only where the limit has no room for gaps, and where fetching memory is cheap compared with the
-    computation. On a GPU that is PyTorch's own business.
-    """
-    if model.device.type != "cpu":
-        return
-    if limits.low_memory or limit < GAPS * peak:
-        reuse_freed(2**23)
-    elif sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK:
-        reuse_freed(2**24)
-    else:
-        reuse_freed()
-
-
-GAPS = 1.5
-"""The most that a process may come to hold, as a multiple of what it uses at a time."""
-LARGE_NETWORK = 50_000_000
-"""Parameters."""
 
 
 def run_frames(
     run: Run, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Batches of 8-bit frames (T, C, H, W) with their reconstructions; the batches may be cut anew."""
-    waiting = FrameQueue(on_disk=run.plan is not None and not run.model.streams and run.plan.place == "disk")
+    """Batches of 8-bit frames (T, C, H, W) with their reconstructions; the batches may have other lengths."""
+    waiting: deque[Tensor | DiskTensor] = deque()
+    """Frames whose reconstructions are not there yet."""
+    on_disk = run.plan is not None and not run.model.streams and run.plan.place == "disk"
+    file = SpillFile() if on_disk else None
 
     def inputs() -> Iterator[Tensor]:
         for frames in originals:
-            waiting.put(frames)
+            waiting.extend(frames if file is None else (DiskTensor.of(frame, file) for frame in frames))
             yield frames[None]
 
     for result in _run_windows(run, inputs(), generator, source):
-        yield waiting.take(result.shape[1]), result[0]
-
-
-class FrameQueue:
-    """8-bit frames (T, C, H, W) that wait for their reconstructions, in order; in memory or in a temporary file."""
-
-    def __init__(self, *, on_disk: bool) -> None:
-        self._file = SpillFile() if on_disk else None
-        self._frames: deque[Tensor] = deque()
-        """Those in memory."""
-        self._put = self._taken = 0
-        """Bytes of the file."""
-        self._shape = torch.Size()
-
-    def put(self, frames: Tensor) -> None:
-        if self._file is None:
-            self._frames.extend(frames)
-        else:
-            self._file.write(self._put, frames.contiguous())
-            self._put += frames.nbytes
-            self._shape = frames.shape[1:]
-
-    def take(self, count: int) -> Tensor:
-        """The next `count` of them."""
-        if self._file is None:
-            return torch.stack([self._frames.popleft() for _ in range(count)])
-        frames = torch.empty((count, *self._shape), dtype=torch.uint8)
-        self._file.read(self._taken, frames)
-        self._taken += frames.nbytes
-        return frames
+        yield torch.stack([waiting.popleft()[:] for _ in range(result.shape[1])]), result[0]
 
 
 def reconstruct_frames(
@@ -320,7 +263,7 @@ def _run_windows(
         for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
-                    f"{source}: the model gave NaN or infinity; use --dtype float32, or another checkpoint"
+                    f"{source}: the model's output has NaN or infinity", "use `dtype=float32`, or another checkpoint"
                 )
             frames = batch_to_frames(video).cpu()
             del video
@@ -328,30 +271,7 @@ def _run_windows(
             yield frames
 
 
-@contextmanager
-def returning_freed(model: AnyVAE) -> Iterator[None]:
-    """Within the block, return freed memory before the layers that make the largest tensors: gaps rarely suit them.
-
-    That is after a layer that enlarges frames. On a GPU it is PyTorch's own business.
-    """
-
-    def after(_layer: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
-        x = inputs[0]
-        if y.nbytes > max(x.nbytes, LARGE_TENSOR) and y.shape[3] > x.shape[3]:
-            return_freed()
-
-    layers = [layer for layer in model.modules() if isinstance(layer, Layer)] if model.device.type == "cpu" else []
-    hooks = [layer.register_forward_hook(after) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-LARGE_TENSOR = 2**24
-"""Bytes. For smaller tensors, the time to fetch new memory outweighs what returning it saves."""
-LESS = "use --enable-tiling with a smaller --memory-limit, or smaller frames"
+LESS = "use `enable_tiling` with a smaller `memory_limit`, or smaller frames"
 
 
 @contextmanager
@@ -361,4 +281,4 @@ def _explain_shortage(source: object, device: torch.device, remedy: str = LESS) 
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_memory_shortage(error):
             raise
-        raise OutOfMemoryError(f"{source}: out of memory on {device}; {remedy}") from None
+        raise OutOfMemoryError(f"{source}: out of memory on {device}", remedy) from None

@@ -195,7 +195,7 @@ def test_a_lack_of_memory_is_told_for_every_clip(clips, monkeypatch):
     monkeypatch.setattr(engine, "reconstruct_windows", reconstruct_windows)
     listener = Listener()
     result = run(clips[0], None, listener, model=Path("builtin"), enable_tiling=True)
-    assert [warning.rpartition(";")[2][:22] for warning in listener.warnings] == [" tried once more withi"]
+    assert [warning.rpartition(";")[2][:16] for warning in listener.warnings] == [" retrying within"]
     assert len(calls) == len(result.clips) + 1
 
 

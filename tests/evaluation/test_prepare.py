@@ -177,7 +177,7 @@ def test_tiles_differ_by_rounding_at_most(here):
     difference = (frames_of("out/a.mp4.mkv").int() - frames_of("tiled/a.mp4.mkv").int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3
-    assert listener.notes[0] == "--tile-overlap-factor has no effect: tiles give exactly what whole frames give"
+    assert listener.notes[0] == "`tile_overlap_factor` has no effect: tiles give exactly the result of whole frames"
     assert len([note for note in listener.notes if note.startswith("tiles of ")]) == 3
 
 
@@ -229,7 +229,7 @@ def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):
     result = run(batch_size=4)
     assert counts(result) == (3, 0, 1)
     (failed,) = (clip for clip in result.manifest.clips if clip.status == "failed")
-    assert failed.reason.startswith("in/a.mp4: the model gave NaN or infinity; use --dtype float32")
+    assert failed.reason.startswith("in/a.mp4: the model's output has NaN or infinity; use `dtype=float32`")
 
 
 def test_a_lack_of_memory_with_tiles_is_tried_once_more(here, monkeypatch):
@@ -245,7 +245,7 @@ def test_a_lack_of_memory_with_tiles_is_tried_once_more(here, monkeypatch):
     monkeypatch.setattr(Executor, "run", run_once_without_memory)
     listener = Listener()
     assert counts(run(listener, memory_limit=4 * 2**30)) == (3, 0, 0)
-    assert listener.warnings[0].endswith("tried once more within 2.00 GiB")
+    assert listener.warnings[0].endswith("retrying within 2.00 GiB")
 
 
 # Going on
@@ -424,9 +424,9 @@ def test_a_folder_named_origin_cannot_be_mirrored(here):
         ({"model": Path("nowhere")}, "nowhere: no such file or directory"),
         (
             {"model_name": "CausalVAE"},
-            "--model-name CausalVAE: the built-in model is a WFVAEModel; leave the option out",
+            "`model_name=CausalVAE`: the built-in model is a WFVAEModel; leave the name out",
         ),
-        ({"memory_limit": 2**20}, "--memory-limit 1 MiB is too small"),
+        ({"memory_limit": 2**20}, "`memory_limit=1 MiB` is too small"),
         ({"device": "cuda:77"}, "device cuda:77"),
     ],
 )

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut, Executor
-from vaectl.tiling.plan import Plan, Side, both_sides, fastest_cut, uniform_plan
+from vaectl.tiling.plan import Plan, both_sides, fastest_cut, uniform_plan
 from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import mark_last, reconstruct_windows
+from vaectl.tiling.trace import Side
 
 Choose = Callable[[Side, int], Cut]
 """The cut of the group with that number."""
@@ -33,14 +34,11 @@ def tiled(model: AnyVAE, clip_BCTHW: Tensor, tile: int, place: Place = "device")
     return uniform_plan(model, frames, height, width, tile, 2, place)
 
 
-def within(most: int, place: Place) -> Choose:
-    """The fastest cut of at most that many bytes, or else the smallest."""
+def within(most: int, place: Place, frames: int) -> Choose:
+    """The fastest cut of at most that many bytes, or else the smallest; `frames`: of a window of the video."""
 
     def choose(side: Side, number: int) -> Cut:
-        frames = side.frames(number)
-        return fastest_cut(side, number, [length for length in (frames, 8, 4, 2, 1) if length <= frames], most, place)[
-            0
-        ]
+        return fastest_cut(side, number, frames, most, place)
 
     return choose
 

@@ -16,7 +16,7 @@ from vaectl.models.layers import CausalConv3d, Layer
 from vaectl.models.segments import Segment, run_segments
 from vaectl.tiling.executor import Cut, Executor
 from vaectl.tiling.fusion import Group, fuse, unfused
-from vaectl.tiling.storage import DiskBuffer, MemoryStore
+from vaectl.tiling.storage import DiskTensor, StateStore
 
 CPU = torch.device("cpu")
 NORMED = ToyConfig(width=4)
@@ -99,7 +99,7 @@ def networks(draw: st.DrawFn) -> Network:
 
 
 def executor(groups: list[Group], cuts: list[Cut], latent: tuple[int, int]) -> Executor:
-    parts = {"device": CPU, "dtype": torch.float64, "store": MemoryStore(), "make_buffer": DiskBuffer}
+    parts = {"device": CPU, "dtype": torch.float64, "store": StateStore(), "make_room": DiskTensor}
     return Executor(groups, cuts, latent, **parts)  # type: ignore[arg-type]
 
 

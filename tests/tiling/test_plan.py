@@ -17,6 +17,8 @@ from vaectl.tiling.plan import uniform_plan
 from vaectl.tiling.stream import reconstruct_windows
 from vaectl.tiling.trace import meta_model
 
+NOTHING_ELSE = plan.Budget(0, 0, 0, ())
+
 
 def lengths_of(model: WFVAE, frames: int, window: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """How many frames and latent frames each window of a clip brings."""
@@ -49,16 +51,16 @@ def test_no_window_takes_more_than_the_planned_ones(stride, window, interpolatio
         every = lengths_of(model, frames, window, monkeypatch)
         sides = plan.both_sides(model, frames, 64, 64, window)
         for side, all_windows in zip(sides, every, strict=True):
-            assert (*all_windows[:-1][:4], all_windows[-1]) == side.lengths
-            whole = replace(side, lengths=tuple(all_windows))
+            assert (*all_windows[:-1][:4], all_windows[-1]) == side.given
+            whole = replace(side, given=tuple(all_windows))
             assert side.estimate(0, Cut(8, window)) == whole.estimate(0, Cut(8, window))
 
 
 def test_on_a_gpu_state_waits_on_the_host_if_it_has_room():
     model = make_model()
     way = uniform_plan(model, 33, 64, 512, tile=8, window=4, place="host")
-    needed = plan.needed(model, way)
-    for host, place in ((needed.state, "host"), (needed.state - 1, "disk")):
+    needed = plan.needed(model, way, NOTHING_ELSE)
+    for host, place in ((needed.waiting, "host"), (needed.waiting - 1, "disk")):
         budget = plan.Budget(needed.peak, 0, 0, ("device", "host", "disk"), host)
         made = plan.make_plan(model, 33, 64, 512, budget)
         assert (made.encoder, made.decoder, made.window, made.place) == (way.encoder, way.decoder, way.window, place)
@@ -72,12 +74,13 @@ def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count(monkeypatch):
     values = {}
     for device in ("cuda", "cpu"):
         monkeypatch.setattr(VideoVAE, "device", torch.device(device))
-        values[device] = plan.needed(model, plan.make_plan(model, 33, 2160, 3840, budget)).largest
+        values[device] = plan.needed(model, plan.make_plan(model, 33, 2160, 3840, budget), budget).largest
     assert values["cuda"] < 2**31 < values["cpu"]
 
 
 def test_the_last_window_may_be_the_costliest():
     """32 frames are filled up to 33, so the last window has one more; and it gives what up-sampling held."""
     model = make_model()
-    peaks = [plan.needed(model, uniform_plan(model, frames, 64, 64, tile=8, window=8)).peak for frames in (32, 33)]
+    plans = [uniform_plan(model, frames, 64, 64, tile=8, window=8) for frames in (32, 33)]
+    peaks = [plan.needed(model, each, NOTHING_ELSE).peak for each in plans]
     assert peaks[0] > 1.05 * peaks[1]

@@ -17,7 +17,6 @@ from vaectl.models.context import HaloSides, StreamContext
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential
 from vaectl.tiling.fusion import FusedSegment, fuse
 from vaectl.tiling.plan import both_sides
-from vaectl.tiling.trace import value_shapes
 
 # Each layer with its input channels.
 LAYERS: dict[str, tuple[Layer, int]] = {
@@ -144,8 +143,8 @@ def test_the_fused_networks_reach_no_further_than_the_derived_halos(kind, axis):
     model = copy.deepcopy(make_model(**kind)).double()
     tried = 0
     for side in both_sides(model, 1 + model.config.time_compression, 32, 32):
-        live = model.encoder_segments() if side.network.side == "encoder" else model.decoder_segments()
-        groups = fuse(live, value_shapes(side.network, side.x), side.x)
+        live = model.encoder_segments() if side.name == "encoder" else model.decoder_segments()
+        groups = fuse(live, side.shapes, side.x)
         shapes = {"x": side.x}
         for part in (part for group in groups for part in group.parts):
             if not part.whole_frames:

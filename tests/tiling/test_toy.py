@@ -19,9 +19,10 @@ from vaectl.errors import UsageError
 from vaectl.memory import parse_size
 from vaectl.progress import Silent
 from vaectl.tiling.executor import Cut
-from vaectl.tiling.plan import Budget, Plan, Side, make_plan
+from vaectl.tiling.plan import Budget, Plan, make_plan
 from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import reconstruct_windows
+from vaectl.tiling.trace import Side
 
 PLACES: list[Place] = ["device", "host", "disk"]
 SIZES = {"height": st.integers(1, 40), "width": st.integers(1, 40)}
@@ -103,7 +104,7 @@ def test_a_plan_within_a_limit_gives_the_whole(over_clip):
     def plan(limit: int) -> Plan:
         return make_plan(model, 19, 60, 78, Budget(limit, 0, 0, places))
 
-    with pytest.raises(UsageError, match="too small for 78x60 pixels: give at least") as error:
+    with pytest.raises(UsageError, match="too small for 78x60 pixels; give at least") as error:
         plan(2**10)
     tight, wide = plan(parse_size(str(error.value).rpartition(" at least ")[2])), plan(2**32)
     assert tight.peak < wide.peak

@@ -18,9 +18,9 @@ from vaectl.models.layers import ClipGroupNorm, FrameGroupNorm
 from vaectl.models.statistics import Statistics
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut
-from vaectl.tiling.plan import Side
-from vaectl.tiling.storage import DiskBuffer, OffloadedTensor
+from vaectl.tiling.storage import DiskTensor, OffloadedTensor
 from vaectl.tiling.stream import reconstruct_windows
+from vaectl.tiling.trace import Side
 
 # float32 rounding on outputs of order 1; measured up to 6e-5.
 TOLERANCE = 1e-4
@@ -96,7 +96,7 @@ def test_every_kind_of_model_gives_the_whole(kind, place):
     """In the smallest tiles and windows, or in those of a limit that cuts high resolutions only."""
     model = make_model(kind)
     clip = video(6, 12, 24)
-    plan = plan_of(model, clip, within({"device": 2**20, "disk": 0}[place], place), place)
+    plan = plan_of(model, clip, within({"device": 2**20, "disk": 0}[place], place, 6), place)
     made = through(model, clip, [1, 5], plan)
     torch.testing.assert_close(made, model.reconstruct(clip), rtol=0, atol=TOLERANCE)
 
@@ -157,7 +157,7 @@ def test_a_batch_a_sample_and_half_precision(kind):
 
 def test_an_offloaded_tensor_cannot_be_computed_on():
     """Or else a layer that gets one instead of a tile would go unnoticed."""
-    clip = OffloadedTensor((1, 3, 2, 8, 8), torch.float32, DiskBuffer)
+    clip = OffloadedTensor((1, 3, 2, 8, 8), torch.float32, DiskTensor)
     assert clip.shape == (1, 3, 2, 8, 8)
     with pytest.raises(TypeError):
         torch.relu(clip)  # type: ignore[arg-type]

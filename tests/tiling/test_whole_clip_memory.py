@@ -14,6 +14,7 @@ import pytest
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import encode
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io import spill_file
 from vaectl.memory import parse_size
 from vaectl.models import save_model
 from vaectl.models.vae import AnyVAE
@@ -45,7 +46,7 @@ def costliest(model: AnyVAE, plan: Plan) -> int:
 
 def least(model: AnyVAE) -> int:
     with pytest.raises(
-        UsageError, match=r"--memory-limit 1 MiB is too small for 128x128 pixels: give at least"
+        UsageError, match=r"`memory_limit=1 MiB` is too small for 128x128 pixels; give at least"
     ) as error:
         plan(model, MiB)
     return parse_size(str(error.value).rpartition(" at least ")[2])
@@ -71,7 +72,7 @@ def test_the_least_limit_does_not_depend_on_the_length(model):
 def test_plans_stay_within_the_limit_and_say_what_they_take(model, limit):
     made = plan(model, limit)
     assert made.peak <= limit
-    assert costliest(model, made) <= planning.PIECE_BYTES
+    assert costliest(model, made) <= planning.TILE_BYTES
     assert made.place == ("device" if limit >= 2**30 else "disk")
     assert plan(model, limit) == made
 
@@ -88,14 +89,12 @@ def test_to_be_sparing_takes_less(model):
     sparing, generous = plan(model, 2**32, low_memory=True), plan(model, 2**32)
     assert sparing.place == "disk"
     assert sparing.peak < generous.peak / 2
-    assert costliest(model, sparing) <= planning.SMALL_PIECE_BYTES
+    assert costliest(model, sparing) <= planning.SMALL_TILE_BYTES
 
 
 def test_a_disk_without_room_is_told_before_the_clip_is_read(model, monkeypatch):
-    monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MiB))
-    with pytest.raises(
-        VaectlError, match=r"has 10 MiB free, and the clip takes .* set TMPDIR .* or raise --memory-limit"
-    ):
+    monkeypatch.setattr(spill_file.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MiB))
+    with pytest.raises(VaectlError, match=r"10 MiB free, but the run needs .*; set TMPDIR .* or raise `memory_limit`"):
         plan(model, 100 * MiB)
 
 
@@ -113,7 +112,7 @@ torch.set_num_threads(1)
 name, place, most = sys.argv[1:]
 model = synthetic_model(load_reference(name).config)
 clip = video(5, 256, 192)
-plan = plan_of(model, clip, within(int(most), place), place)
+plan = plan_of(model, clip, within(int(most), place, 5), place)
 model.reconstruct(clip[:, :, :1, :32, :32])
 before = peak(model.device)
 for _ in reconstruct_windows(model, clip.split(3, dim=2), plan):

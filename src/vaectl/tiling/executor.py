@@ -18,7 +18,7 @@ from vaectl.models.segments import Values
 from vaectl.models.statistics import Statistics
 from vaectl.tiling.fusion import FusedSegment, Group
 from vaectl.tiling.grid import Slices, Tile, grid, windows
-from vaectl.tiling.storage import Buffer, MakeBuffer, OffloadedTensor, StateStore
+from vaectl.tiling.storage import MakeRoom, OffloadedTensor, StateStore
 
 Window = tuple[Tensor, bool]
 """Frames (B, C, T, H, W), and whether they are the last of their clip."""
@@ -46,7 +46,7 @@ class Executor:
         device: torch.device,
         dtype: torch.dtype,
         store: StateStore,
-        make_buffer: MakeBuffer,
+        make_room: MakeRoom,
         to_device: torch.device | None = None,
         report: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -55,7 +55,7 @@ class Executor:
         """
         self.groups, self.cuts, self.latent = groups, cuts, latent
         self.device, self.dtype, self.to_device = device, dtype, to_device or device
-        self.store, self.make_buffer, self.report = store, make_buffer, report
+        self.store, self.make_room, self.report = store, make_room, report
 
     def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
         """The results "y" that can be given once each window is known; of a clip that has to be seen whole, at the end.
@@ -91,10 +91,10 @@ class Executor:
     def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
         """Room for a value of the whole clip."""
         shape = (batch, *group.kept[name][1:])
-        return OffloadedTensor(shape, self.dtype, self.make_buffer, statistics=name in group.normalised)
+        return OffloadedTensor(shape, self.dtype, self.make_room, self.gather if name in group.normalised else None)
 
-    def gather(self, x_BCTHW: Tensor) -> Statistics:
-        return Statistics.of(x_BCTHW.permute(0, 2, 3, 4, 1))
+    def gather(self, x_BTHWC: Tensor) -> Statistics:
+        return Statistics.of(x_BTHWC)
 
     def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
         """Room for whole frames of a value (B, C, T, ...); the `result` goes where that is wanted."""
@@ -103,46 +103,28 @@ class Executor:
         return torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
 
     def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
-        """A segment that sees the clip: it takes the values in the order of its view, part by part.
+        """Run a segment that sees the clip, part by part, in the shape that it takes.
 
-        So they are kept once more in that order, where each part is read and written in one go.
+        Its inputs are stored once more in the order (B, C, T, H, W), in which each part is contiguous.
         """
         segment = group.first
-        if not group.kept:  # nobody takes what it makes
+        if not group.kept:  # nothing takes what it makes
             return {}
-        clips = [kept[name] for name in segment.inputs.split()]
-        (output,) = segment.outputs.split()
-        shape = clips[0].shape
-        count, *view = segment.view(*shape) if segment.view else shape
-        planes = [in_order(clip, cut.window, self.make_buffer) for clip in clips]
+        shape = kept[group.first.inputs.split()[0]].shape
+        windows = [slice(start, start + cut.window) for start in range(0, shape[2], cut.window)]
+        planes = [self.make_room(shape, self.dtype) for _ in segment.inputs.split()]
+        for name, plane in zip(segment.inputs.split(), planes, strict=True):
+            for frames in windows:
+                plane[:, :, frames] = kept[name].read(frames)
+        count, *rest = segment.view(*shape) if segment.view else shape
+        parts = [plane.view((count, *rest)) for plane in planes]
         for i in range(count):
-            inputs = []
-            for plane in planes:
-                part = torch.empty((1, *view), dtype=self.dtype, device=plane.device)
-                plane.read(i * part.numel(), part)
-                inputs.append(part.to(self.device))
-            made = segment.run(*inputs, StreamContext())
-            planes[0].write(i * made.numel(), made.contiguous())
-        result = self.keep(group, output, shape[0])
-        b, c, t, h, w = shape
-        for start in range(0, t, cut.window):
-            stop = min(start + cut.window, t)
-            frames = torch.empty((b * c, stop - start, h, w), dtype=self.dtype, device=planes[0].device)
-            for i, plane in enumerate(frames):
-                planes[0].read((i * t + start) * h * w, plane)
-            result.write(start, (slice(0, h), slice(0, w)), frames.reshape(b, c, stop - start, h, w))
-        return {output: result}
-
-
-def in_order(clip: OffloadedTensor, window: int, make_buffer: MakeBuffer) -> Buffer:
-    """The values of a clip in the order (B, C, T, H, W)."""
-    _, _, t, h, w = clip.shape
-    buffer = make_buffer(clip.shape.numel(), clip.dtype)
-    for start in range(0, t, window):
-        frames = clip.read(slice(start, min(start + window, t)), (slice(0, h), slice(0, w)))
-        for i, plane in enumerate(frames.flatten(0, 1)):
-            buffer.write((i * t + start) * h * w, plane.contiguous())
-    return buffer
+            inputs = (part[i : i + 1].to(self.device) for part in parts)
+            parts[0][i : i + 1] = segment.run(*inputs, StreamContext())
+        result = self.keep(group, segment.outputs, shape[0])
+        for frames in windows:
+            result.write(frames.start, (slice(None), slice(None)), planes[0][:, :, frames])
+        return {segment.outputs: result}
 
 
 class GroupRun:
@@ -188,7 +170,7 @@ class GroupRun:
         statistics = self.statistics(number, part)
         for index, tile in enumerate(executor.tiles(part, self.cut)):
             key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
-            cache = None if self.first else executor.store.get(key) or {}
+            cache = None if self.first else executor.store.get(key)
             context = StreamContext(cache, last=self.last, halo_sides=sides, statistics=statistics)
             del cache  # what a layer has used of it is freed at once
             results = self.run_tile(number, part, tile, context)
@@ -261,7 +243,7 @@ class GroupRun:
         if segment.statistics is None or (name in self.values and part.whole_frames):
             return None
         if name in self.values:
-            return self.executor.gather(self.values[name])
+            return self.executor.gather(self.values[name].permute(0, 2, 3, 4, 1))
         statistics = self.kept[name].statistics
         if segment.statistics == "clip":
             return statistics

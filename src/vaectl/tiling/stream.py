@@ -17,10 +17,11 @@ from vaectl.models.vae import AnyVAE, pad_to_fit
 from vaectl.tiling.executor import Cut, Executor, Window
 from vaectl.tiling.fusion import fuse, unfused
 from vaectl.tiling.plan import Plan, both_sides
-from vaectl.tiling.storage import DiskBuffer, DiskStore, MemoryBuffer, MemoryStore, Place
-from vaectl.tiling.trace import value_shapes
+from vaectl.tiling.storage import DiskStateStore, DiskTensor, StateStore, memory_room
 
 CPU = torch.device("cpu")
+WHOLE = Cut(1, 0)
+"""No tiles, and windows as they are given."""
 
 
 def executors(
@@ -31,30 +32,26 @@ def executors(
     With a plan whole frames are in the memory of the host, and a tile goes to the model's device and back. `report`
     gets the number of each group when it begins, those of the encoder first.
     """
-    cuts: tuple[tuple[Cut, ...], tuple[Cut, ...]]
-    place: Place
-    if plan is None:
-        sides = (unfused(model.encoder_segments()), unfused(model.decoder_segments()))
-        cuts, latent, to_device, place = ((Cut(1, 0),), (Cut(1, 0),)), (1, 1), model.device, "device"
-    else:
-        encoder, decoder = both_sides(model, *plan.size)
-        sides = (
-            fuse(model.encoder_segments(), value_shapes(encoder.network, encoder.x), encoder.x),
-            fuse(model.decoder_segments(), value_shapes(decoder.network, decoder.x), decoder.x),
-        )
-        cuts, latent, to_device, place = (plan.encoder, plan.decoder), encoder.latent, CPU, plan.place
+    place = plan.place if plan else "device"
     device = CPU if place == "host" else model.device
     make = partial(
         Executor,
-        latent=latent,
         device=model.device,
         dtype=model.dtype,
-        store=DiskStore() if place == "disk" else MemoryStore(device),
-        make_buffer=DiskBuffer if place == "disk" else partial(MemoryBuffer, device=device),
+        store=DiskStateStore() if place == "disk" else StateStore(device),
+        make_room=DiskTensor if place == "disk" else partial(memory_room, device=device),
+    )
+    if plan is None:
+        encoder, decoder = unfused(model.encoder_segments()), unfused(model.decoder_segments())
+        return make(encoder, [WHOLE], (1, 1)), make(decoder, [WHOLE], (1, 1))
+    sides = both_sides(model, *plan.size)
+    encoder, decoder = (
+        fuse(segments, side.shapes, side.x)
+        for segments, side in zip((model.encoder_segments(), model.decoder_segments()), sides, strict=True)
     )
     return (
-        make(sides[0], cuts[0], report=report),
-        make(sides[1], cuts[1], to_device=to_device, report=lambda number: report(len(sides[0]) + number)),
+        make(encoder, plan.encoder, sides[0].latent, report=report),
+        make(decoder, plan.decoder, sides[1].latent, to_device=CPU, report=lambda n: report(len(encoder) + n)),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -22,22 +24,10 @@ from vaectl.models.statistics import Statistics, mean_and_variance
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut, Executor, GroupRun
 from vaectl.tiling.fusion import FusedSegment, Group, Shapes, fuse
-from vaectl.tiling.grid import Slices, Tile
-from vaectl.tiling.storage import MemoryStore, OffloadedTensor
+from vaectl.tiling.grid import Tile, windows
+from vaectl.tiling.storage import Index, OffloadedTensor, StateStore, bounds
 
 META = torch.device("meta")
-
-
-@dataclass(frozen=True)
-class Network:
-    """One side of a model, without its weights."""
-
-    family: type[AnyVAE]
-    config: FamilyConfig
-    dtype: torch.dtype
-    side: Literal["encoder", "decoder"]
-    cpu: bool
-    """Whether it runs on the CPU, whose kernels take memory of their own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ class MemoryEstimate:
     state: int
     """Bytes of the causal caches of all tiles between two windows."""
     largest: int
-    """Values in a tensor, at most."""
+    """Values in the largest tensor."""
 
 
 @lru_cache(maxsize=8)
@@ -60,90 +50,131 @@ def meta_model(family: type[AnyVAE], config: FamilyConfig, dtype: torch.dtype) -
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def weight_bytes(network: Network) -> int:
-    """Of both sides, and once more of the largest tensor: kernels want the weights of a layer in their own order."""
-    sizes = [
-        tensor.nbytes for tensor in meta_model(network.family, network.config, network.dtype).state_dict().values()
-    ]
-    return int(sum(sizes) + max(sizes))
+@dataclass(frozen=True)
+class Side:
+    """One network of a model, without its weights, and the clip that goes in, padded to what the network takes."""
 
+    family: type[AnyVAE]
+    config: FamilyConfig
+    dtype: torch.dtype
+    name: Literal["encoder", "decoder"]
+    cpu: bool
+    """Whether it runs on the CPU, whose kernels take memory of their own."""
+    x: torch.Size
+    given: tuple[int, ...] = ()
+    """Lengths of the windows that go into the first group, if they are known; of equal ones, the first few."""
 
-def segments_of(model: AnyVAE, side: str) -> list[Any]:
-    return model.encoder_segments() if side == "encoder" else model.decoder_segments()
+    @property
+    def model(self) -> AnyVAE:
+        return meta_model(self.family, self.config, self.dtype)
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes of what each segment gives, for the whole clip."""
+        return traced(replace(self, given=()))[0]
+
+    @property
+    def groups(self) -> list[Group]:
+        return traced(replace(self, given=()))[1]
+
+    @property
+    def latent(self) -> tuple[int, int]:
+        """Height and width of the latent."""
+        height, width = (self.shapes[-1][0] if self.name == "encoder" else self.x)[3:]
+        return height, width
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of both networks, and once more of the largest tensor: kernels reorder the weights of a layer."""
+        sizes: list[int] = [tensor.nbytes for tensor in self.model.state_dict().values()]
+        return sum(sizes) + max(sizes)
+
+    def input(self, number: int) -> torch.Size:
+        """The shape of what goes into a group."""
+        return self.x if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]]
+
+    def kept_before(self, number: int) -> dict[str, torch.Size]:
+        """Shapes of the values that earlier groups have kept."""
+        return {name: shape for group in self.groups[:number] for name, shape in group.kept.items()}
+
+    def bytes_per_frame(self, number: int) -> float:
+        """Bytes of a group's input and of what it keeps, per frame of the input."""
+        given = self.input(number)
+        values = [given, *self.groups[number].kept.values()]
+        return sum(map(math.prod, values)) * self.dtype.itemsize / given[2]
+
+    def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
+        """What a group takes, cut up like this."""
+        lengths = self.given if number == 0 else ()
+        if not lengths:
+            lengths = tuple(windows(self.input(number)[2], cut.window))
+            # The first windows make fewer frames than others, the last may make more; those in between are alike.
+            lengths = (*lengths[:3], *lengths[3:][-1:])
+        return estimate(replace(self, given=()), number, cut, lengths)
+
+    def kept(self) -> int:
+        """Bytes of the values that wait between groups, at most at a time."""
+        waiting: dict[str, torch.Size] = {}
+        most = 0
+        for group in self.groups:
+            planes = [waiting[name] for name in group.first.inputs.split()] if group.first.sees == "clip" else []
+            waiting |= group.kept
+            most = max(most, sum(map(math.prod, (*waiting.values(), *planes))))
+            waiting = {name: shape for name, shape in waiting.items() if name in group.live}
+        return most * self.dtype.itemsize
 
 
 @lru_cache(maxsize=64)  # clips of one folder often have one size
-def value_shapes(network: Network, x: torch.Size) -> Shapes:
-    """The shapes of what each segment gives, for a whole clip `x`."""
-    segments = segments_of(meta_model(network.family, network.config, network.dtype), network.side)
-    values, shapes = {"x": torch.empty(x, dtype=network.dtype, device=META)}, []
+def traced(side: Side) -> tuple[Shapes, list[Group]]:
+    segments = side.model.encoder_segments() if side.name == "encoder" else side.model.decoder_segments()
+    values, shapes = {"x": torch.empty(side.x, dtype=side.dtype, device=META)}, []
     with torch.no_grad(), FusedKernels(cpu=False):
         for segment in segments:
             made = segment([values[name] for name in segment.inputs.split()], StreamContext())
             values.update(zip(segment.outputs.split(), made, strict=True))
             shapes.append(tuple(y.shape for y in made))
-    return shapes
-
-
-@lru_cache(maxsize=64)
-def meta_groups(network: Network, x: torch.Size) -> list[Group]:
-    segments = segments_of(meta_model(network.family, network.config, network.dtype), network.side)
-    return fuse(segments, value_shapes(network, x), x)
-
-
-def latent_size(network: Network, x: torch.Size) -> tuple[int, int]:
-    """Height and width of the latent of an encoder's or decoder's clip `x`."""
-    height, width = (value_shapes(network, x)[-1][0] if network.side == "encoder" else x)[3:]
-    return height, width
+    return shapes, fuse(segments, shapes, side.x)
 
 
 @lru_cache(maxsize=4096)
-def estimate(network: Network, x: torch.Size, number: int, cut: Cut, lengths: tuple[int, ...]) -> MemoryEstimate:
-    """Of the group with that number, for a clip `x` and windows of these lengths; of those alike, one will do."""
-    groups = meta_groups(network, x)
-    group = groups[number]
-    executor = TracingExecutor(network, group, latent_size(network, x))
+def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> MemoryEstimate:
+    """What the group with that number takes, for windows of these lengths; of equal ones, one is enough."""
+    executor = TracingExecutor(side, number)
     kept: dict[str, OffloadedTensor] = {
-        name: TracedTensor(shape, network.dtype) for each in groups[:number] for name, shape in each.kept.items()
+        name: TracedTensor(shape, side.dtype, MetaRoom) for name, shape in side.kept_before(number).items()
     }
-    inputs: list[Tensor | int] = [*lengths]
+    clip: Sequence[Tensor | int] = lengths
     if number == 0:
-        given = [torch.empty((*x[:2], frames, *x[3:]), dtype=network.dtype, device=META) for frames in lengths]
-        for window in given:  # they are not the network's
-            executor.memory.ignore(window)
-        inputs = [*given]
-    with torch.no_grad(), FusedKernels(cpu=network.cpu), executor.memory:
-        if group.first.sees == "clip":
-            executor.see_clip(group, cut, kept)
+        b, c, _, h, w = side.x
+        given = [torch.empty((b, c, frames, h, w), dtype=side.dtype, device=META) for frames in lengths]
+        executor.memory.ignore(*given)  # the caller's
+        clip = given
+    with torch.no_grad(), FusedKernels(cpu=side.cpu), executor.memory:
+        if executor.group.first.sees == "clip":
+            executor.see_clip(executor.group, cut, kept)
         else:
-            clip = [(x, i == len(inputs)) for i, x in enumerate(inputs, 1)]
-            for _ in GroupRun(executor, group, cut, kept).run(clip):
+            windows = [(x, i == len(clip)) for i, x in enumerate(clip, 1)]
+            for _ in GroupRun(executor, executor.group, cut, kept).run(windows):
                 pass
-    return MemoryEstimate(executor.memory.peak, executor.caches.total(executor.shares), executor.memory.largest)
-
-
-def no_buffer(count: int, dtype: torch.dtype) -> Any:
-    raise AssertionError("a trace keeps no values")
+    return MemoryEstimate(executor.memory.peak, executor.state, executor.memory.largest)
 
 
 class TracingExecutor(Executor):
-    """Runs the costliest tile alone, and holds of what waits no more than its size."""
+    """Runs one group, only the costliest tile of each part, and stores nothing."""
 
-    def __init__(self, network: Network, group: Group, latent: tuple[int, int]) -> None:
-        self.caches = CountingStore()
+    def __init__(self, side: Side, number: int) -> None:
+        self.group, self.memory, self.caches = side.groups[number], PeakMemoryMode(), CountingStore()
         super().__init__(
-            [group],
-            [],
-            latent,
-            device=META,
-            dtype=network.dtype,
-            store=self.caches,
-            make_buffer=no_buffer,
+            [self.group], [], side.latent, device=META, dtype=side.dtype, store=self.caches, make_room=MetaRoom
         )
-        self.memory = PeakMemoryMode()
-        self.result_on_host = network.side == "decoder"
+        self.result_on_host = side.name == "decoder"
         self.shares: dict[int, float] = {}
-        """How often the area of the costliest tile goes into those of all, for each part."""
+        """For each part, the area of all tiles as a multiple of the costliest one's."""
+
+    @property
+    def state(self) -> int:
+        """Bytes of the caches of all tiles."""
+        return round(sum(size * self.shares[part] for part, size in self.caches.largest.items()))
 
     def tiles(self, part: FusedSegment, cut: Cut) -> list[Tile]:
         def area(tile: Tile) -> int:
@@ -153,15 +184,12 @@ class TracingExecutor(Executor):
 
         tiles = super().tiles(part, cut)
         largest = max(tiles, key=area)
-        self.shares[self.groups[0].parts.index(part)] = sum(map(area, tiles)) / area(largest)
+        self.shares[self.group.parts.index(part)] = sum(map(area, tiles)) / area(largest)
         return [largest]
 
-    def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
-        return TracedTensor(group.kept[name], self.dtype, statistics=name in group.normalised)
-
-    def gather(self, x_BCTHW: Tensor) -> Statistics:
-        mean_and_variance(x_BCTHW[:, :, :1].permute(0, 2, 3, 4, 1))  # goes frame by frame
-        return unknown(x_BCTHW.shape)
+    def gather(self, x_BTHWC: Tensor) -> Statistics:
+        mean_and_variance(x_BTHWC[:, :1])  # takes one frame after the other
+        return unknown(x_BTHWC.permute(0, 4, 1, 2, 3).shape)
 
     def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
         room = super().window(frames, scale, result=result)
@@ -169,38 +197,27 @@ class TracingExecutor(Executor):
             self.memory.ignore(room)
         return room
 
-    def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
-        segment, clip = group.first, kept[group.first.inputs.split()[0]]
-        b, c, _, h, w = clip.shape
-        _, *view = segment.view(*clip.shape) if segment.view else clip.shape
-        segment.run(
-            *(torch.empty((1, *view), dtype=self.dtype, device=META) for _ in segment.inputs.split()), StreamContext()
-        )
-        # Frames as they are read, one plane of them after the other, and as they are written.
-        torch.empty((3, b, cut.window, h, w, c), dtype=self.dtype, device=META)
-        return {}
+
+class MetaRoom:
+    """Room for a tensor that stores nothing: what is read from it is a new tensor without data."""
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+
+    def __setitem__(self, place: Index, values: Tensor) -> None:
+        values.contiguous()
+
+    def __getitem__(self, place: Index) -> Tensor:
+        return torch.empty([len(each) for each in bounds(self._shape, place)], dtype=self._dtype, device=META)
+
+    def view(self, shape: Sequence[int]) -> MetaRoom:
+        return MetaRoom(shape, self._dtype)
 
 
 class TracedTensor(OffloadedTensor):
-    """A value of the clip that is nowhere: to read it makes a tensor of that size."""
-
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, *, statistics: bool = False) -> None:
-        self.shape, self.dtype, self._gather = torch.Size(shape), dtype, statistics
-
     @property
     def statistics(self) -> Statistics:
         return unknown(self.shape)
-
-    def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
-        dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
-        if self._gather and dense.shape[1]:
-            mean_and_variance(dense[:, :1])  # goes frame by frame
-
-    def read(self, frames: slice, place: Slices | None = None) -> Tensor:
-        b, c, _, h, w = self.shape
-        rows, columns = place or (slice(0, h), slice(0, w))
-        size = (b, frames.stop - frames.start, rows.stop - rows.start, columns.stop - columns.start, c)
-        return torch.empty(size, dtype=self.dtype, device=META).permute(0, 4, 1, 2, 3)
 
 
 def unknown(shape: torch.Size) -> Statistics:
@@ -208,21 +225,17 @@ def unknown(shape: torch.Size) -> Statistics:
     return Statistics(1, nothing, nothing)
 
 
-class CountingStore(MemoryStore):
-    """Adds up what the causal caches take."""
+class CountingStore(StateStore):
+    """Notes how many bytes the caches of each part take at most."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._bytes: dict[int, int] = {}
+        self.largest: Counter[int] = Counter()
 
     def put(self, key: Hashable, cache: CausalCache) -> None:
         super().put(key, cache)
         _, part, _ = cast(tuple[int, int, int], key)
-        self._bytes[part] = max(self._bytes.get(part, 0), sum(frames.nbytes for frames in cache.values()))
-
-    def total(self, shares: Mapping[int, float]) -> int:
-        """Of all tiles."""
-        return round(sum(size * shares[part] for part, size in self._bytes.items()))
+        self.largest[part] = max(self.largest[part], sum(frames.nbytes for frames in cache.values()))
 
 
 class FusedKernels(TorchFunctionMode):
@@ -271,9 +284,10 @@ class PeakMemoryMode(TorchDispatchMode):
                     weakref.finalize(storage, self._living.pop, key)
         self.peak = max(self.peak, sum(self._living.values()))
 
-    def ignore(self, tensor: Tensor) -> None:
-        """Do not count this tensor any longer."""
-        self._living[tensor.untyped_storage()._cdata] = 0
+    def ignore(self, *tensors: Tensor) -> None:
+        """Do not count these tensors."""
+        for tensor in tensors:
+            self._living[tensor.untyped_storage()._cdata] = 0
 
     def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaectl import distributed
-from vaectl.engine import returning_freed
+from vaectl.allocator import returning_freed
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
