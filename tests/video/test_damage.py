@@ -364,7 +364,7 @@ def test_bytes_that_are_lost_or_overwritten_are_told(tmp_path: Path, name: str, 
 def test_blocks_of_any_size_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """MXF may hold all of its pictures in one."""
     path = make(tmp_path / name)
-    monkeypatch.setattr(blocks, "_ORDINARY", 1)
+    monkeypatch.setattr(blocks, "_ORDINARY_BLOCK_BYTES", 1)
     assert len(read_video(path).frames) == 20
 
 

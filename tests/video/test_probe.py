@@ -25,7 +25,7 @@ from vaectl.video.probe import probe
 
 def test_facts_of_a_real_clip(samples: Path) -> None:
     info = probe(samples / "bigbuckbunny.mp4")
-    assert (info.width, info.height, info.frame_rate, info.frame_count) == (1280, 720, 25, 132)
+    assert (info.width, info.height, info.frame_rate, info.num_frames_from_header) == (1280, 720, 25, 132)
     assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p", 8)
     assert (info.sample_aspect_ratio, info.rotation, info.is_image, info.has_audio) == (1, 0, False, True)
     assert probe(str(samples / "carphone_pristine.mp4")).sample_aspect_ratio == Fraction(128, 117)
@@ -171,7 +171,7 @@ def test_images_are_clips_of_one_frame(tmp_path: Path, name: str) -> None:
     Image.fromarray(picture).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
     with VideoReader(tmp_path / name) as reader:
         info, clip = reader.info, reader.read()
-    assert (info.is_image, info.frame_count, info.frame_rate) == (True, 1, 1)
+    assert (info.is_image, info.num_frames_from_header, info.frame_rate) == (True, 1, 1)
     assert clip.timestamps == (0,)
     assert np.array_equal(clip.frames[0].permute(1, 2, 0), picture)
 

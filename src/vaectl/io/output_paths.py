@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vaectl.errors import UsageError
 
-LONGEST = 255
+MAX_NAME_BYTES = 255
 """Bytes of a name on all common file systems."""
 
 
@@ -57,8 +57,8 @@ def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
 def fitting_name(stem: str, ending: str) -> str:
     """`stem` + `ending`, or, where that is too long, a shorter stem with a hash of the whole one at its end."""
     name = stem + ending
-    if len(os.fsencode(name)) <= LONGEST:
+    if len(os.fsencode(name)) <= MAX_NAME_BYTES:
         return name
     mark = "~" + blake2b(os.fsencode(name), digest_size=4).hexdigest()
-    room = LONGEST - len(os.fsencode(mark + ending))
+    room = MAX_NAME_BYTES - len(os.fsencode(mark + ending))
     return os.fsencode(stem)[:room].decode("utf-8", "ignore") + mark + ending

@@ -21,8 +21,8 @@ WINOGRAD = ONEDNN and winograd.available()
 
 def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
     """`torch.nn.functional.conv3d`, by the fastest kernel."""
-    if by_name(x_BCTHW, weight):
-        if WINOGRAD and winograd.pays(x_BCTHW, weight, stride, padding):
+    if can_use_onednn(x_BCTHW, weight):
+        if WINOGRAD and winograd.is_faster(x_BCTHW, weight, stride, padding):
             return winograd.convolve(x_BCTHW, weight, bias)
         # F.conv3d takes a far slower kernel than this one where batch, channels, frames and height multiply to 20480 or
         # less, as they do in the windows of a clip.
@@ -33,14 +33,14 @@ def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple,
 def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """`torch.nn.functional.conv2d` of every frame, by the fastest kernel."""
     steps, pads = (1, stride, stride), (0, padding, padding)
-    if WINOGRAD and by_name(x_BCTHW, weight) and winograd.pays(x_BCTHW, weight.unsqueeze(2), steps, pads):
+    if WINOGRAD and can_use_onednn(x_BCTHW, weight) and winograd.is_faster(x_BCTHW, weight.unsqueeze(2), steps, pads):
         return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias)
     b, _, t, _, _ = x_BCTHW.shape
     frames = F.conv2d(x_BCTHW.transpose(1, 2).flatten(0, 1), weight, bias, stride, padding)
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
 
 
-def by_name(x: Tensor, weight: Tensor) -> bool:
+def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernels for the CPU suit; `torch.compile` cannot trace them."""
     return (
         ONEDNN
@@ -53,6 +53,6 @@ def by_name(x: Tensor, weight: Tensor) -> bool:
 
 def workspace(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> int:
     """Values that a convolution of float32 on the CPU needs, next to its input and its output."""
-    if WINOGRAD and winograd.pays(x, weight, stride, padding):
+    if WINOGRAD and winograd.is_faster(x, weight, stride, padding):
         return winograd.workspace(x, weight)
     return 0

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-WIDE = 128
+MIN_CHANNELS = 128
 """Channels in and out from which on it is faster."""
-DEEP = 256
+MIN_PRODUCTS = 256
 """And products with a value that goes in, over channels and time: the fewer, the more the sums count."""
-MANY = 2**20
+MIN_VALUES = 2**20
 """And values that go in: it takes so many to be worth new weights."""
 STRIP_BYTES = 4 * 2**20
 """Of the input, at a time: so that what is made of it stays in the caches."""
@@ -33,15 +33,15 @@ def available() -> bool:
     )
 
 
-def pays(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], padding: tuple[int, int, int]) -> bool:
+def is_faster(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], padding: tuple[int, int, int]) -> bool:
     """Whether this is the faster way for a weight (O, C, k, 3, 3), in float32 on the CPU."""
     return (
         stride == (1, 1, 1)
         and padding == (0, 1, 1)
         and weight.shape[-2:] == (3, 3)
-        and min(weight.shape[:2]) >= WIDE
-        and weight.shape[1:].numel() // 9 >= DEEP
-        and x_BCTHW.numel() >= MANY
+        and min(weight.shape[:2]) >= MIN_CHANNELS
+        and weight.shape[1:].numel() // 9 >= MIN_PRODUCTS
+        and x_BCTHW.numel() >= MIN_VALUES
         and not torch.is_grad_enabled()
     )
 
@@ -63,25 +63,27 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = x_BCTHW.new_empty((b, t - weight.shape[2] + 1, h, w, len(weight)))
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
     rows = strip_rows(x_BCTHW)
-    weights = [[packed(tap) for tap in spread(row)] for row in spread(weight)]
+    weights = [[reordered(tap) for tap in transform_weight(row)] for row in transform_weight(weight)]
     for top in range(0, h, rows):
         stop = min(top + rows, h)
         strip = x[:, :, max(top - 1, 0) : stop + 1]
         above, below = int(top == 0), int(stop == h) + (stop - top) % 2
         strip = F.pad(strip, (0, 0, 1, 1 + w % 2, above, below))
         made = (
-            gathered([product(patch, one) for patch, one in zip(patches(row, axis=3), weights[i], strict=True)])
-            for i, row in enumerate(patches(strip, axis=2))
+            transform_output(
+                [product(patch, one) for patch, one in zip(transform_input(row, axis=3), weights[i], strict=True)]
+            )
+            for i, row in enumerate(transform_input(strip, axis=2))
         )
         for column, products in enumerate(zip(*made, strict=True)):
-            for row, values in enumerate(gathered(products)):
+            for row, values in enumerate(transform_output(products)):
                 place = out[:, :, top + row : stop : 2, column::2]
                 values = values[:, :, : place.shape[2], : place.shape[3]]
                 torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
     return out.permute(0, 4, 1, 2, 3)
 
 
-def spread(weight: Tensor) -> Iterator[Tensor]:
+def transform_weight(weight: Tensor) -> Iterator[Tensor]:
     """The taps of the last axis but one, or of the last if that is all, 3 of them, as 4."""
     a, b, c = weight.unbind(-2 if weight.ndim == 5 else -1)
     yield a
@@ -90,7 +92,7 @@ def spread(weight: Tensor) -> Iterator[Tensor]:
     yield c
 
 
-def packed(weight_OIK: Tensor) -> Tensor:
+def reordered(weight_OIK: Tensor) -> Tensor:
     """As oneDNN wants it: else each product would arrange it anew, which takes longer than a small product."""
     weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
         weight_OIK[..., None, None], padding=(0, 0, 0), stride=(1, 1, 1), dilation=(1, 1, 1)
@@ -98,7 +100,7 @@ def packed(weight_OIK: Tensor) -> Tensor:
     return weight
 
 
-def patches(x: Tensor, axis: int) -> Iterator[Tensor]:
+def transform_input(x: Tensor, axis: int) -> Iterator[Tensor]:
     """What 4 positions along an axis, from every second one on, bring to the products."""
     size = x.shape[axis] - 2
     a, b, c, d = (x.narrow(axis, i, size - 1).unfold(axis, 1, 2).squeeze(-1) for i in range(4))
@@ -116,7 +118,7 @@ def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 4, 1)
 
 
-def gathered(products: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def transform_output(products: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The first and the second of two outputs from the 4 products along an axis, which they overwrite."""
     a, b, c, d = products
     return a.add_(b).add_(c), b.sub_(c).sub_(d)

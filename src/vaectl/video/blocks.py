@@ -14,7 +14,7 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_PACKET = b"\x82\0\0"
 """How packets begin that have the usual field for error correction."""
 _MXF_KEY = b"\x06\x0e\x2b\x34"
-_ORDINARY = 2**20
+_ORDINARY_BLOCK_BYTES = 2**20
 """Bytes of a block that surprise nobody. One that is far larger than all before and than the file has a wrong size."""
 _FLV_TAGS = frozenset({8, 9, 18})
 """Sound, pictures, data."""
@@ -33,7 +33,7 @@ def first_break(path: Path, container: str) -> tuple[int, bool] | None:
     start, end_of = _ROWS[container]
     with path.open("rb") as file:
         at = before = start(file)
-        largest = _ORDINARY
+        largest = _ORDINARY_BLOCK_BYTES
         while at < size:
             file.seek(at)
             end = end_of(file, at, size)

@@ -40,7 +40,7 @@ class VideoInfo:
     height: int
     frame_rate: Fraction
     """Average frames per second; 1 for a still image."""
-    frame_count: int | None
+    num_frames_from_header: int | None
     """What the container claims; None where it does not say. `VideoReader.timestamps()` is exact."""
     codec: str
     """FFmpeg's name of the decoder."""

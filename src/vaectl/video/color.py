@@ -23,7 +23,7 @@ from vaectl.shortage import is_memory_shortage
 # last three only from version 18 on. With them 8-bit results are the nearest level; without, several levels off.
 _ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
 _LIMITED, _FULL = 1, 2
-_AT_ONCE = 2**20
+_PIXELS_AT_ONCE = 2**20
 """Pixels that are computed with together, where numbers take more than a byte."""
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _MATRICES = frozenset({1, 4, 5, 6, 7, 9})
@@ -140,7 +140,7 @@ def _scaled(plane: NDArray[np.integer], factor: NDArray[np.integer] | int, white
     factors = np.broadcast_to(np.asarray(factor), plane.shape)
     scaled = np.empty(plane.shape, plane.dtype)
     height, width = plane.shape
-    rows = max(1, _AT_ONCE // width)
+    rows = max(1, _PIXELS_AT_ONCE // width)
     for top in range(0, height, rows):
         some = slice(top, top + rows)
         product = plane[some].astype(np.uint32) * factors[some].astype(np.uint32)

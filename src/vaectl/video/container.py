@@ -116,12 +116,12 @@ def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
                 raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
             context = stream.codec_context
             stream.thread_type, context.thread_count = "AUTO", 1 if is_image(container) else threads
-            with memory_errors_told(path, context.width, context.height):
+            with explain_memory_errors(path, context.width, context.height):
                 yield Opened(container, stream, problem)
 
 
 @contextmanager
-def memory_errors_told(path: Path, width: int, height: int) -> Iterator[None]:
+def explain_memory_errors(path: Path, width: int, height: int) -> Iterator[None]:
     """Raises VaectlError where memory for the pictures of `path` is short; FFmpeg's errors say so as well."""
     try:
         yield

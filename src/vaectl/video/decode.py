@@ -33,7 +33,7 @@ _UNMARKED = frozenset({"gif", "apng"})
 """Formats of which FFmpeg gives the last packet of a file that is cut short as if it were whole."""
 _HEADER = "Header packet passed to frame decoder"
 """What the decoder of Theora says where one Ogg file was joined to another."""
-_JUMP, _BACK = 10, Fraction(1, 10)
+_MAX_GAP_SECONDS, _MAX_OVERLAP_SECONDS = 10, Fraction(1, 10)
 """Seconds forward, and back, from which on times are those of another recording: FFmpeg's own limits."""
 
 
@@ -150,9 +150,9 @@ class _Joins:
             return self._shift, False
         time = min(known)  # where FFmpeg makes up the one, it may do so from the piece before
         ahead = 0 if self._expected is None else time + self._shift - self._expected
-        if after_seam and self._step / 2 < ahead <= _JUMP * self._second:
+        if after_seam and self._step / 2 < ahead <= _MAX_GAP_SECONDS * self._second:
             return None
-        begins = ahead > _JUMP * self._second or ahead < -_BACK * self._second
+        begins = ahead > _MAX_GAP_SECONDS * self._second or ahead < -_MAX_OVERLAP_SECONDS * self._second
         if begins:
             self._shift -= ahead
         self._step = packet.duration or self._step

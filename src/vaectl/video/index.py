@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, fraction, open_video
 from vaectl.video.decode import DamageError, decode, demux
-from vaectl.video.raw import RAW_FORMATS, complete_frames
+from vaectl.video.raw import RAW_FORMATS, num_complete_frames
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 from vaectl.video.truncation import CUT_SHORT, Break, first_break, may_end_anywhere
 
@@ -88,7 +88,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
             packets, damage = _scan_packets(info.path, opened, until)
     packets = [packet for packet in packets if packet.is_shown]
     whole = damage is None or (until is not None and until.reason == CUT_SHORT)  # what is there of it
-    if whole and has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
+    if whole and has_pts and _packets_suffice(packets, info) and _begins_with(packets[0], info.path):
         frames = sorted(packets, key=_shown)
         if damage and damage.pts is not None and reorders:
             frames = [frame for frame in frames if _pts(frame) < damage.pts]
@@ -97,7 +97,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
     if damage is None and has_pts and may_end_anywhere(info.path, name):
         frames = _without_tail(frames, packets)
     if damage is None and name in RAW_FORMATS and not info.is_interlaced:
-        frames = frames[: complete_frames(info.path, len(frames))]
+        frames = frames[: num_complete_frames(info.path, len(frames))]
     pts = [frame.pts for frame in frames if frame.pts is not None]
     shown = [frame.pts + frame.shift for frame in frames if frame.pts is not None]
     dts = sorted(packet.dts + packet.shift for packet in packets if packet.dts is not None)
@@ -141,7 +141,7 @@ def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
     return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def _tell_all(packets: list[_Timing], info: VideoInfo) -> bool:
+def _packets_suffice(packets: list[_Timing], info: VideoInfo) -> bool:
     """True where each packet is one frame that will be decoded, with a time of its own."""
     return (
         info.codec in _FRAME_PER_PACKET

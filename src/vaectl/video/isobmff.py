@@ -10,7 +10,7 @@ from typing import BinaryIO
 from vaectl.video.crop import Crop
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_LARGEST_INDEX = 2**28
+_MAX_MOOV_BYTES = 2**28
 """Bytes of a `moov` box that is still looked into."""
 
 
@@ -80,7 +80,7 @@ def _find(path: Path, name: bytes) -> bytes:
             length, header = int.from_bytes(head[:4], "big"), 8
             if length == 1:
                 length, header = int.from_bytes(head[8:16], "big"), 16
-            if head[4:8] == name and length <= _LARGEST_INDEX:
+            if head[4:8] == name and length <= _MAX_MOOV_BYTES:
                 file.seek(at + header)
                 return file.read((length or size - at) - header)
             if length < 8:

@@ -11,7 +11,7 @@ from vaectl.video.crop import Crop
 EBML = b"\x1aE\xdf\xa3"
 _SEGMENT, _CLUSTER, _TRACKS = 0x18538067, 0x1F43B675, 0x1654AE6B
 _VOID, _CRC = 0xEC, 0xBF
-_LONGEST_HEAD = 12
+_MAX_HEAD_BYTES = 12
 """Bytes of the longest id and size."""
 # Of a segment: seek head, info, tracks, cluster, cues, attachments, chapters, tags.
 _LEVEL_1 = frozenset(
@@ -72,16 +72,16 @@ def _through(file: BinaryIO, at: int, end: int, size: int, known: frozenset[int]
     while at < end:
         element = _read(file, at)
         if element is None:
-            return at, end - at >= _LONGEST_HEAD
+            return at, end - at >= _MAX_HEAD_BYTES
         if element.id not in known and not _is_followed_by(file, element, end, known):
             # A cluster of unknown size ends before what can only follow it.
             return at, known is _LEVEL_1 or element.id not in _LEVEL_1 | _TOP
         if element.id == _CLUSTER:
-            inner = end if element.end is None else min(element.end, end)
-            reached, broken = _through(file, element.start, inner, size, _IN_CLUSTER)
-            if broken or (element.end is not None and reached < inner):
+            cluster_end = end if element.end is None else min(element.end, end)
+            reached, broken = _through(file, element.start, cluster_end, size, _IN_CLUSTER)
+            if broken or (element.end is not None and reached < cluster_end):
                 return reached, True
-            at = max(inner, reached) if element.end is not None else reached
+            at = max(cluster_end, reached) if element.end is not None else reached
         elif element.end is None:
             return at, False
         elif element.end > end and end < size:  # at the end of the file it is only cut short
@@ -135,7 +135,7 @@ def _number(file: BinaryIO, element: _Element) -> int:
 def _read(file: BinaryIO, at: int) -> _Element | None:
     """The element at this byte; None where no id and size can be read (RFC 8794, 5 and 6)."""
     file.seek(at)
-    head = file.read(_LONGEST_HEAD)
+    head = file.read(_MAX_HEAD_BYTES)
     id_width = 9 - head[0].bit_length() if head else 9
     if id_width > 4 or len(head) <= id_width:
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _SYNC = 0x47
 _STRIDES = (188, 192, 204)
 """Bytes from one packet to the next: bare, with a time stamp before it, with error correction behind it."""
-_AT_ONCE = 2**18
+_PACKETS_AT_ONCE = 2**18
 """Packets that are looked at together."""
 
 
@@ -81,7 +81,7 @@ def _packets(data: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArr
     while (found := _synchronised(data, at)) is not None:
         at, stride = found
         while len(data) - at >= 188:
-            count = min(_AT_ONCE, (len(data) - at + stride - 188) // stride)
+            count = min(_PACKETS_AT_ONCE, (len(data) - at + stride - 188) // stride)
             positions = at + stride * np.arange(count)
             good = data[positions] == _SYNC
             positions = positions[: count if good.all() else int(good.argmin())]

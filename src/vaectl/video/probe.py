@@ -68,7 +68,7 @@ def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:
         width=picture.width,
         height=picture.height,
         frame_rate=Fraction(1),
-        frame_count=1,
+        num_frames_from_header=1,
         codec="tiff",
         pixel_format=picture.format.name,
         bit_depth=max(component.bits for component in picture.format.components),
@@ -100,7 +100,7 @@ def _info(path: Path, container: InputContainer, stream: VideoStream, frame: Vid
         width=width,
         height=height,
         frame_rate=Fraction(1) if still else frame_rate_of(stream),
-        frame_count=1 if still else _claimed_frames(stream),
+        num_frames_from_header=1 if still else _num_frames_from_header(stream),
         codec=stream.codec_context.name,
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
@@ -119,7 +119,7 @@ def _info(path: Path, container: InputContainer, stream: VideoStream, frame: Vid
     )
 
 
-def _claimed_frames(stream: VideoStream) -> int | None:
+def _num_frames_from_header(stream: VideoStream) -> int | None:
     """The number of frames in the header, unless its duration says that it counts only a part, as in fragmented MP4."""
     seconds = (stream.duration or 0) * (fraction(stream.time_base) or 0)
     return (

@@ -26,23 +26,23 @@ from vaectl.video.container import open_video
 from vaectl.video.messages import of_this_thread
 
 RAW_FORMATS = frozenset({"h264", "hevc"})
-_BEHIND = 4096
+_FILLER_BYTES = 4096
 """Bytes that are put behind a last picture: more than a decoder reads in advance."""
-_LONGEST_REORDERING = 16
+_MAX_REORDERED_FRAMES = 16
 _ELEMENT = re.compile(r"\d+ +(\w+) +[01]+ = (\d+)")
 _RESETS = {"h264": (5,), "hevc": (19, 20)}
 """Types of the units that begin to count anew."""
 
 
-def complete_frames(path: Path, frames: int) -> int:
+def num_complete_frames(path: Path, num_frames: int) -> int:
     """How many of the frames that decoding gives come before the first that is missing, or may be incomplete.
 
     All of them where the end shows no sign of having been cut, or where the numbers are not known.
     """
-    return min(_before_gap(path, frames), _before_cut(path, frames))
+    return min(_before_gap(path, num_frames), _before_cut(path, num_frames))
 
 
-def _before_cut(path: Path, frames: int) -> int:
+def _before_cut(path: Path, num_frames: int) -> int:
     """How many frames stay the same whatever bytes follow the file.
 
     FFmpeg's H.265 decoder stops at the end of a whole picture. Where the end is missing it reports nothing, and decodes
@@ -50,7 +50,7 @@ def _before_cut(path: Path, frames: int) -> int:
     """
     with open_video(path, threads=1) as (container, stream, _):
         if container.format.name != "hevc":
-            return frames
+            return num_frames
         before: list[bytes] = []
         packets: list[bytes] = []
         for packet in container.demux(stream):
@@ -62,9 +62,9 @@ def _before_cut(path: Path, frames: int) -> int:
         parameters = stream.codec_context.extradata
     one, other = (_pictures(parameters, packets, filler) for filler in (b"\x55", b"\xaa"))
     if len(one) != len(other):
-        return frames - max(len(one), len(other)) + min(len(one), len(other))
+        return num_frames - max(len(one), len(other)) + min(len(one), len(other))
     changed = next((place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]), len(one))
-    return frames - len(one) + changed
+    return num_frames - len(one) + changed
 
 
 def _pictures(parameters: bytes | None, packets: list[bytes], filler: bytes) -> list[bytes]:
@@ -74,18 +74,18 @@ def _pictures(parameters: bytes | None, packets: list[bytes], filler: bytes) -> 
     decoder.extradata, decoder.thread_count = parameters, 1
     hashes = []
     for number, data in enumerate((*packets, None), 1):
-        rest = filler * _BEHIND if number == len(packets) else b""
+        rest = filler * _FILLER_BYTES if number == len(packets) else b""
         with of_this_thread(), suppress(av.error.FFmpegError):
             for frame in decoder.decode(None if data is None else Packet(data + rest)):
                 hashes.append(blake2b(b"".join(bytes(plane) for plane in frame.planes)).digest())
     return hashes
 
 
-def _before_gap(path: Path, frames: int) -> int:
+def _before_gap(path: Path, num_frames: int) -> int:
     """How many frames come before the first number that is missing among the last ones."""
     orders = _orders(path)
-    if len(orders) != frames:
-        return frames
+    if len(orders) != num_frames:
+        return num_frames
     shown = sorted(orders)
     steps = [later[1] - earlier[1] for earlier, later in pairwise(shown) if earlier[0] == later[0]]
     gaps = [
@@ -93,8 +93,8 @@ def _before_gap(path: Path, frames: int) -> int:
         for place, (earlier, later) in enumerate(pairwise(shown), 1)
         if earlier[0] == later[0] and later[1] - earlier[1] > min(steps)
     ]
-    if not gaps or gaps[0] < frames - _LONGEST_REORDERING:  # or numbers are left out all the time
-        return frames
+    if not gaps or gaps[0] < num_frames - _MAX_REORDERED_FRAMES:  # or numbers are left out all the time
+        return num_frames
     return min(gaps[0], shown.index(orders[-1]))  # the last one in the file may lack its end
 
 
@@ -102,7 +102,7 @@ def _orders(path: Path) -> list[tuple[int, int]]:
     """Of each packet, how often the count began anew before it, and its number since; empty where that is not known."""
     orders: list[tuple[int, int]] = []
     group, number, modulus = 0, 0, 16
-    with open_video(path) as (container, stream, _), _talkative():
+    with open_video(path) as (container, stream, _), _logging_info():
         resets = _RESETS[container.format.name]
         trace = BitStreamFilterContext("trace_headers", stream)
         for packet in container.demux(stream):
@@ -135,7 +135,7 @@ def _orders(path: Path) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _talkative() -> Iterator[None]:
+def _logging_info() -> Iterator[None]:
     """Have FFmpeg log information too."""
     before = logging.get_level()
     logging.set_level(logging.INFO)

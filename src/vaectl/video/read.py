@@ -23,20 +23,20 @@ from numpy.typing import NDArray
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
-from vaectl.video.container import memory_errors_told
+from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import probe_with_layout
 from vaectl.video.stored import StoredFrames
 from vaectl.video.tiff import read_tiff
 
-_HELD_AT_ONCE = 2**28
+_BATCH_BYTES = 2**28
 """Bytes of frames in the size of the file that are worth to be held together."""
 
 
 def frames_at_once(info: VideoInfo, most: int) -> int:
     """How many frames to read at a time when they become smaller at once: fewer than `most` where they are huge."""
-    return max(1, min(most, _HELD_AT_ONCE // (3 * info.width * info.height)))
+    return max(1, min(most, _BATCH_BYTES // (3 * info.width * info.height)))
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
@@ -140,7 +140,7 @@ class VideoReader:
             for channel, plane in zip(picture, planes, strict=True):
                 channel[...] = orientation.apply(plane)
 
-        with memory_errors_told(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
+        with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
@@ -168,9 +168,9 @@ class VideoReader:
                 detail = f" ({damage})"
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _damaged(self, frames: int, reason: str, detail: str = "") -> VaectlError:
+    def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only the first {frames} of its frames can be read{detail}; "
+            f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}; "
             "get the file again, or read no more than those"
         )
 

@@ -67,6 +67,6 @@ def true_times(stored: Sequence[Fraction], tag: str | None) -> Sequence[Fraction
         or sum(count for _, count in runs) != len(stored) - 1
     ):
         return stored
-    told = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
-    agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(told, stored, strict=True))
-    return told if agreed else stored
+    tagged = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
+    agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(tagged, stored, strict=True))
+    return tagged if agreed else stored

@@ -115,7 +115,7 @@ class VideoWriter:
         self._shape = (3, height, width)
         self._announced = timestamps
         self._warn = warn
-        self._frames = 0
+        self._num_frames = 0
         self._first = self._last = Fraction(0)
         self._audio: Iterator[TimedPacket] = iter(())
         self._due: TimedPacket | None = None
@@ -195,7 +195,7 @@ class VideoWriter:
         if frames.dtype != torch.uint8 or frames.shape != (len(times), *self._shape):
             wanted = ", ".join(map(str, self._shape))
             raise ValueError(f"need ({len(times)}, {wanted}) uint8 frames, not {tuple(frames.shape)} {frames.dtype}")
-        self._refuse_several(self._frames + len(times))
+        self._refuse_several(self._num_frames + len(times))
         for frame_CHW, time in zip(frames.cpu().numpy(), times, strict=True):
             pts = self._admit(time)
             picture = self._convert(frame_CHW)
@@ -207,7 +207,7 @@ class VideoWriter:
 
     def _admit(self, time: Fraction) -> int:
         """Takes the next frame's time; returns it in ticks of the clock."""
-        index = self._frames
+        index = self._num_frames
         if self._announced is not None and (index >= len(self._announced) or self._announced[index] != time):
             raise ValueError(f"frame {index} at {time} s is not as announced")
         if index == 0:
@@ -222,7 +222,7 @@ class VideoWriter:
                 raise VaectlError(
                     f"{self._path}: frames {index - 1} and {index} are too close in time for this format; use .mp4"
                 )
-        self._frames, self._last = index + 1, time
+        self._num_frames, self._last = index + 1, time
         return round((time - self._first) / self._clock)
 
     def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
@@ -239,8 +239,8 @@ class VideoWriter:
             self._due = next(self._audio, None)
 
     def _finish(self) -> None:
-        if self._frames < len(self._announced or (0,)):
-            raise VaectlError(f"{self._path}: not written: only {self._frames} frames came")
+        if self._num_frames < len(self._announced or (0,)):
+            raise VaectlError(f"{self._path}: not written: only {self._num_frames} frames came")
         self._mux(self._stream.encode(None))
         self._mux_audio()
         self._file.close()
@@ -253,9 +253,9 @@ class VideoWriter:
         with suppress(Exception):
             self._file.close()
 
-    def _refuse_several(self, frames: int) -> None:
-        if self._encoding.is_image and frames > 1:
-            raise UsageError(f"{self._path}: an image holds one frame, not {frames}; name a .mp4 or .mkv")
+    def _refuse_several(self, num_frames: int) -> None:
+        if self._encoding.is_image and num_frames > 1:
+            raise UsageError(f"{self._path}: an image holds one frame, not {num_frames}; name a .mp4 or .mkv")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
