@@ -41,9 +41,9 @@ def system_reason(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or (lines[0] if lines else type(error).__name__)
 
 
-def cannot_write(path: Path | str, error: BaseException) -> str:
-    """One line about a file that cannot be written, with the remedy."""
+def cannot_write(path: Path | str, error: BaseException) -> tuple[str, str]:
+    """Return problem and remedy for a file that cannot be written."""
     if is_memory_shortage(error):
-        return f"{path}: not written, out of memory; free some"
+        return f"{path}: not written, out of memory", "free some"
     remedy = "free space" if is_disk_shortage(error) else "free space, check the disk"
-    return f"{path}: writing failed ({system_reason(error)}); {remedy} or choose another place"
+    return f"{path}: writing failed ({system_reason(error)})", f"{remedy} or choose another place"

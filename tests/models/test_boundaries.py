@@ -22,9 +22,6 @@ ALLOWED = {
     # Weights are loaded into a model that was built without any.
     ('the device "meta"', "checkpoint.py"),
     ('the device "meta"', "containers.py"),
-    # Errors name the option that helps.
-    ("an option", "checkpoint.py"),
-    ("an option", "device.py"),
 }
 
 

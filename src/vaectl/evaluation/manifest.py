@@ -175,4 +175,4 @@ def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
     try:
         yield Journal(file, size)
     except OSError as error:
-        raise VaectlError(cannot_write(file, error)) from error
+        raise VaectlError(*cannot_write(file, error)) from error

@@ -28,12 +28,12 @@ def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
             sweep(path.parent)
             temporary = held.enter_context(temporary_file(path.parent, path.suffix))
         except OSError as error:
-            raise UsageError(f"{path}: cannot write there ({error.strerror}); choose another folder") from error
+            raise UsageError(f"{path}: cannot write there ({error.strerror})", "choose another folder") from error
         try:
             yield temporary
         except OSError as error:
             if is_disk_shortage(error) and error.filename in (None, str(temporary)):
-                raise VaectlError(cannot_write(path, error)) from error
+                raise VaectlError(*cannot_write(path, error)) from error
             raise
         _refuse_existing(path, overwrite)  # it may have appeared since
         try:
@@ -41,15 +41,15 @@ def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
             temporary.replace(path)
         except OSError as error:
             raise VaectlError(
-                f"{path}: cannot be completed ({error.strerror}); free space or choose another folder"
+                f"{path}: cannot be completed ({error.strerror})", "free space or choose another folder"
             ) from error
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file")
+        raise UsageError(f"{path}: is a folder", "name a file")
     if not overwrite and (path.exists() or path.is_symlink()):
-        raise UsageError(f"{path}: exists already; pass --overwrite to replace it, or name another file")
+        raise UsageError(f"{path}: exists already", "pass `overwrite` to replace it, or name another file")
 
 
 def flush_to_disk(path: Path) -> None:

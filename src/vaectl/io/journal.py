@@ -46,7 +46,7 @@ class Journal:
             with path.open("ab") as file:
                 file.truncate(size)
         except OSError as error:
-            raise VaectlError(cannot_write(path, error)) from None
+            raise VaectlError(*cannot_write(path, error)) from None
 
     def add(self, value: Any) -> None:
         """Append a dictionary or a dataclass of JSON values.
@@ -64,8 +64,8 @@ class Journal:
     def flush(self) -> None:
         """Wait until all lines are on the disk. Raises VaectlError where lines wait, or the disk takes no more."""
         if self._waiting:
-            raise VaectlError(f"{self._path}: cannot be written; free space")
+            raise VaectlError(f"{self._path}: cannot be written", "free space")
         try:
             flush_to_disk(self._path)
         except OSError as error:
-            raise VaectlError(f"{self._path}: cannot be written ({error.strerror}); free space") from None
+            raise VaectlError(f"{self._path}: cannot be written ({error.strerror})", "free space") from None

@@ -23,12 +23,12 @@ def locked(folder: Path, remedy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from None
+        raise UsageError(f"{folder}: cannot write there ({error.strerror})", remedy) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{folder}: another process is at work there; wait for it, or {remedy}") from None
+            raise UsageError(f"{folder}: another process is at work there", f"wait for it, or {remedy}") from None
         except OSError:
             pass
         yield

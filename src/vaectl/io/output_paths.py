@@ -20,13 +20,13 @@ MAX_NAME_BYTES = 255
 def keep_outside(sources: Sequence[Path], source: Path, results: Path) -> list[Path]:
     """Those files of the folder `source` that are not in the folder `results`. Raises UsageError for none."""
     if results.exists() and not results.is_dir():
-        raise UsageError(f"{results}: is a file, but {source} is a folder; name a folder for the results")
+        raise UsageError(f"{results}: is a file, but {source} is a folder", "name a folder for the results")
     inside = results.resolve()
     if not inside.is_relative_to(source.resolve()):
         return list(sources)
     kept = [file for file in sources if not file.resolve().is_relative_to(inside)]
     if not kept:
-        raise UsageError(f"{results}: holds all the videos of {source}; name another folder for the results")
+        raise UsageError(f"{results}: holds all the videos of {source}", "name another folder for the results")
     return kept
 
 

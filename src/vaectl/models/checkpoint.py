@@ -92,9 +92,9 @@ def load_model(
     refuse_not_finite(broken, weights)
     if too_large:
         kind = str(precision).removeprefix("torch.")
-        remedy = "use another checkpoint" if precision == torch.float32 else "use --dtype float32"
+        remedy = "use another checkpoint" if precision == torch.float32 else "use `dtype=float32`"
         raise VaectlError(
-            f"{weights}: values too large for {kind} in {len(too_large)} tensors: {first_few(too_large)}; {remedy}"
+            f"{weights}: values too large for {kind} in {len(too_large)} tensors: {first_few(too_large)}", remedy
         )
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
@@ -137,27 +137,29 @@ def locate(path: Path) -> tuple[Path, Path]:
     """
     try:
         if not path.exists():
-            raise UsageError(f"{path}: no such file or directory; give a directory with config.json and weights")
+            raise UsageError(f"{path}: no such file or directory", "give a directory with config.json and weights")
         if not path.is_dir():
             return path.parent, path
         readable = (path / "config.json").exists()
     except PermissionError as error:
-        raise UsageError(f"{error.filename}: no permission to read it; change its permissions or its owner") from None
+        raise UsageError(f"{error.filename}: no permission to read it", "change its permissions or its owner") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be opened ({reason}); check the path and its permissions") from None
+        raise UsageError(f"{path}: cannot be opened ({reason})", "check the path and its permissions") from None
     if not readable:
         inside = sorted(child.parent for child in path.glob("*/config.json"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UsageError(f"{path}: holds no config.json, so it is not a model directory{hint}")
+        hint = f"did you mean {inside[0]}?" if inside else ""
+        raise UsageError(f"{path}: holds no config.json, so it is not a model directory", hint)
     checkpoints = sorted(path.glob("*.ckpt"))
     if len(checkpoints) > 1:
         names = first_few(file.name for file in checkpoints)
-        raise UsageError(f"{path}: holds several checkpoints ({names}); give the path of one")
+        raise UsageError(f"{path}: holds several checkpoints ({names})", "give the path of one")
     layouts = [f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")]
     found = [*checkpoints, *(path / name for name in layouts if (path / name).exists())]
     if not found:
-        raise UsageError(f"{path}: holds no weights; expected {WEIGHTS}.safetensors or .bin, sharded or not, or *.ckpt")
+        raise UsageError(
+            f"{path}: holds no weights", f"expected {WEIGHTS}.safetensors or .bin, sharded or not, or *.ckpt"
+        )
     return path, found[0]
 
 
@@ -245,11 +247,12 @@ def check_types(given: Mapping[str, Any], expected: Collection[str], file: Path)
     if odd:
         kinds = ", ".join(sorted(set(odd.values())))
         raise DamagedError(
-            f"{file}: {len(odd)} tensors are {kinds}: {first_few(odd)}; get the weights in float32, bfloat16 or float16"
+            f"{file}: {len(odd)} tensors are {kinds}: {first_few(odd)}",
+            "get the weights in float32, bfloat16 or float16",
         )
     held = sum(part.stat().st_size for part in parts(file))
     if (claimed := sum(tensor.numel() * tensor.element_size() for tensor in given.values())) > held:
-        raise DamagedError(f"{file}: has {held} bytes, but its tensors are of {claimed}; download it again")
+        raise DamagedError(f"{file}: has {held} bytes, but its tensors are of {claimed}", "download it again")
 
 
 def parts(file: Path) -> list[Path]:
@@ -277,8 +280,8 @@ def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], file:
         ],
     }
     if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {what}: {first_few(names)}" for what, names in problems.items() if names)
-        raise VaectlError(f"{file}: does not fit the config.json beside it: {listed}")
+        listed = " / ".join(f"{len(names)} {what}: {first_few(names)}" for what, names in problems.items() if names)
+        raise VaectlError(f"{file}: does not fit the config.json next to it: {listed}")
 
 
 def check_finite(state: Mapping[str, Tensor], file: Path) -> None:

@@ -237,23 +237,24 @@ def read_config(path: Path) -> WFVAEConfig | CausalVAEConfig:
     """
     values = read_json(path, CONFIG_BYTES, "a model directory holds config.json beside its weights")
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: not a model config (a JSON object was expected)")
+        raise UsageError(f"{path}: is no model config: a JSON object was expected")
     name = values.get("_class_name")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}; vaectl reads {' and '.join(FAMILIES)}")
+        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}", f"vaectl reads {' and '.join(FAMILIES)}")
     fields = {key: value for key, value in values.items() if not key.startswith("_") and key not in TRAINING_KEYS}
     try:
         return FAMILIES[name].model_validate(fields)
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, FAMILIES[name])}") from None
+        problem, remedy = explain(error, FAMILIES[name])
+        raise UsageError(f"{path}: {problem}", remedy) from None
 
 
-def explain(error: ValidationError, family: type[BaseModel]) -> str:
-    """The first problem of a validation, in one line."""
+def explain(error: ValidationError, family: type[BaseModel]) -> tuple[str, str]:
+    """The first problem of a validation, in one line, and its remedy if there is one."""
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key[:100], family.model_fields, n=1)
-        return f"unknown key {shown(repr(key))}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"unknown key {shown(repr(key))}", f"did you mean {near[0]!r}?" if near else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message
+    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message, ""

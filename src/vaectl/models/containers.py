@@ -37,7 +37,7 @@ Stored: TypeAlias = Mapping[Any, Any]
 Choose: TypeAlias = Callable[[Stored], Mapping[str, Any]]
 """From what a file holds to the entries that are wanted, by the names that they are to have."""
 
-UNREADABLE = "cannot be read as weights; download it again"
+UNREADABLE = "cannot be read as weights", "download it again"
 
 # As the format's specification names them; torch has no class for the rest.
 _TYPES = {
@@ -57,7 +57,7 @@ def read_outline(file: Path) -> Stored:
     if file.name.endswith(INDEX):
         outline: dict[Any, Any] = {}
         for shard in shards(file):
-            size_of(shard, "the checkpoint's index names it, download it again")
+            size_of(shard, "the index of the checkpoint names it: download it again")
             outline |= read_outline(shard)
         return outline
     size_of(file, "give a file of weights")
@@ -92,17 +92,17 @@ def shards(index: Path) -> list[Path]:
     values = read_json(index, INDEX_BYTES)
     places = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise UsageError(f"{index}: holds no weight_map from names to files; download it again")
+        raise UsageError(f"{index}: holds no weight_map from names to files", "download it again")
     names = sorted({Path(name).name for name in places.values()})
     if len(names) > SHARDS or any(
         name.endswith(INDEX) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
     ):
-        raise UsageError(f"{index}: names files that are no shards of weights; download it again")
+        raise UsageError(f"{index}: names files that are no shards of weights", "download it again")
     return [index.parent / name for name in names]
 
 
 def _safetensors_outline(file: Path) -> dict[str, Tensor]:
-    with parsing(file, UNREADABLE):
+    with parsing(file, *UNREADABLE):
         _header_bytes(file)
         with safe_open(file, "pt") as opened:
             outline = {}
@@ -124,7 +124,7 @@ def _header_bytes(file: Path) -> int:
 
 
 def _safetensors_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
-    with parsing(file, UNREADABLE):
+    with parsing(file, *UNREADABLE):
         with safe_open(file, "pt") as opened:
             wanted = choose({name: name for name in opened.keys()})  # noqa: SIM118
             if _header_bytes(file) > SMALL_HEADER:
@@ -142,7 +142,7 @@ def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) 
     Raises UsageError and DamagedError as `read_outline` does, OutOfMemoryError where memory is short.
     """
     size = size_of(file)
-    with parsing(file, UNREADABLE, needed=size), warnings.catch_warnings():
+    with parsing(file, *UNREADABLE, needed=size), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch comments on pickles that it then refuses
         try:
             if zipfile.is_zipfile(file):
@@ -155,8 +155,8 @@ def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) 
                 stored = torch.load(file, map_location=device, weights_only=True)
         except pickle.UnpicklingError:
             raise DamagedError(
-                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"
-                " get it as .safetensors from a source you trust"
+                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded",
+                "get it as .safetensors from a source you trust",
             ) from None
     if not isinstance(stored, dict):
         raise DamagedError(

@@ -21,13 +21,13 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"device {device}: unknown; must be auto, cpu, cuda, cuda:N or mps") from None
+        raise UsageError(f"device {device}: unknown", "must be auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here; use --device cpu or install a CUDA build")
+        raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here", "use `device=cpu` or install a CUDA build")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {chosen}: there are only {torch.cuda.device_count()} GPUs, counted from 0")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"device {chosen}: PyTorch sees no Apple GPU here; use --device cpu")
+        raise UsageError(f"device {chosen}: PyTorch sees no Apple GPU here", "use `device=cpu`")
     return chosen
 
 
@@ -41,5 +41,5 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: 
             return torch.bfloat16
         return torch.float16 if low_memory and device.type != "cpu" else torch.float32
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype}: must be auto, {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype}: unknown", f"must be auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]

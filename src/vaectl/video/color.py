@@ -73,7 +73,7 @@ class RgbConverter:
         if not _is_rgb(frame) and not _is_gray(frame):
             matrix = matrix_of(frame, still=self._still)
             if matrix not in _MATRICES:
-                raise VaectlError(f"its colour matrix (H.273: {matrix}) is not supported; convert it to BT.709 first")
+                raise VaectlError(f"its colour matrix (H.273: {matrix}) is not supported", "convert it to BT.709 first")
             frame.colorspace = matrix  # PyAV 17 takes BT.2020 from the frame alone
         deep = _needs_16_bits(frame, full)
         alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
@@ -93,7 +93,7 @@ class RgbConverter:
             if is_memory_shortage(error) or error.errno == errno.EAGAIN:  # EAGAIN: no thread can be started
                 raise MemoryError(str(error)) from None
             name = frame.format.name
-            raise VaectlError(f"its pixel format {name} is not supported; convert it to 8 or 16 bits first") from None
+            raise VaectlError(f"its pixel format {name} is not supported", "convert it to 8 or 16 bits first") from None
         dtype = np.uint16 if deep else np.uint8
         green, blue, red, *opacity = (_plane(picture, i, dtype) for i in range(len(picture.planes)))
         planes = [red, green, blue]

@@ -71,18 +71,18 @@ def _check(path: Path) -> None:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise UsageError(f"{path} is a folder, not a video; name a file in it")
+            raise UsageError(f"{path} is a folder, not a video", "name a file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path} is not an ordinary file; name a video file")
+            raise UsageError(f"{path} is not an ordinary file", "name a video file")
         path.open("rb").close()
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; check the path") from None
+        raise UsageError(f"{path}: no such file", "check the path") from None
     except PermissionError:
-        raise UsageError(f"{path}: no permission to read it; change its permissions or its owner") from None
+        raise UsageError(f"{path}: no permission to read it", "change its permissions or its owner") from None
     except OSError as error:
-        raise VaectlError(f"{path} cannot be opened ({error.strerror}); check the path and the disk") from None
+        raise VaectlError(f"{path} cannot be opened ({error.strerror})", "check the path and the disk") from None
     if status.st_size == 0:
-        raise VaectlError(f"{path} is empty (0 bytes); get the file again")
+        raise VaectlError(f"{path} is empty (0 bytes)", "get the file again")
 
 
 class Opened(NamedTuple):
@@ -110,10 +110,10 @@ def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
             streams = picture_streams(container)
             if not streams:
                 held = "only sound" if container.streams.audio else "no picture"
-                raise VaectlError(f"{path} holds {held}; a file with a video stream is needed")
+                raise VaectlError(f"{path} holds {held}", "a file with a video stream is needed")
             stream = max(streams, key=_prominence)
             if stream.codec_context is None:
-                raise VaectlError(f"{path}: no decoder for its video stream; convert it to H.264 first")
+                raise VaectlError(f"{path}: no decoder for its video stream", "convert it to H.264 first")
             context = stream.codec_context
             stream.thread_type, context.thread_count = "AUTO", 1 if is_image(container) else threads
             with explain_memory_errors(path, context.width, context.height):
@@ -129,7 +129,7 @@ def explain_memory_errors(path: Path, width: int, height: int) -> Iterator[None]
         if not is_memory_shortage(error):
             raise
         raise VaectlError(
-            f"{path}: out of memory: its frames have {width}x{height} pixels; free some, or make it smaller first"
+            f"{path}: out of memory: its frames have {width}x{height} pixels", "free some, or make it smaller first"
         ) from None
 
 
@@ -150,11 +150,11 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
                 **LENIENT_TAGS,
             )
     except MemoryError:
-        raise VaectlError(f"{path}: out of memory while opening it; free some") from None
+        raise VaectlError(f"{path}: out of memory while opening it", "free some") from None
     except av.error.FFmpegError as error:
         raise VaectlError(
-            f"{path} is not a video that can be read, or its end is missing ({error.strerror}); "
-            "play it to check, and get the file again"
+            f"{path} is not a video that can be read, or its end is missing ({error.strerror})",
+            "play it to check, and get the file again",
         ) from None
     assert isinstance(container, InputContainer)
     name = container.format.name

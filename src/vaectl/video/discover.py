@@ -16,7 +16,7 @@ def find_videos(root: Path) -> list[Path]:
     Raises UsageError where `root` does not exist, cannot be listed, or holds none.
     """
     if not root.exists():
-        raise UsageError(f"{root}: no such file or folder; check the path")
+        raise UsageError(f"{root}: no such file or folder", "check the path")
     return [root / name for name in find_names(root)] if root.is_dir() else [root]
 
 
@@ -29,7 +29,7 @@ def find_names(root: Path) -> list[str]:
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: the folder cannot be listed ({error.strerror}); check its permissions")
+        raise UsageError(f"{error.filename}: the folder cannot be listed ({error.strerror})", "check its permissions")
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
         status = Path(folder).stat()
@@ -42,7 +42,7 @@ def find_names(root: Path) -> list[str]:
         parents = Path(folder).relative_to(root).parts
         found += [[*parents, name] for name in files if not name.startswith(".") and name.lower().endswith(_EXTENSIONS)]
     if not found:
-        raise UsageError(f"{root}: no videos or images in this folder; supported are {' '.join(_EXTENSIONS)}")
+        raise UsageError(f"{root}: no videos or images in this folder", f"supported are {' '.join(_EXTENSIONS)}")
     return ["/".join(parts) for parts in sorted(found)]
 
 

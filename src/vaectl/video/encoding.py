@@ -99,10 +99,12 @@ def encoding_for(path: Path, width: int, height: int, *, lossless: bool, square_
     """The encoding that the extension of `path` asks for; raises UsageError where there is none."""
     choices = ENCODINGS.get(path.suffix.lower())
     if choices is None:
-        raise UsageError(f"{path}: no encoder for {path.suffix or 'a name without extension'}: use .mp4, .mkv or .png")
+        raise UsageError(
+            f"{path}: no encoder for {path.suffix or 'a name without extension'}", "use .mp4, .mkv or .png"
+        )
     encoding = choices.get(lossless)
     if encoding is None:
-        raise UsageError(f"{path}: {path.suffix} cannot be lossless: use .mkv or .mp4 for video, .png for images")
+        raise UsageError(f"{path}: {path.suffix} cannot be lossless", "use .mkv or .mp4 for video, .png for images")
     if encoding.codec == "libx264" and (width % 2 or height % 2):  # H.264 crops 4:2:0 in steps of two pixels
         return replace(encoding, pixel_format="yuv444p", options={**encoding.options, "x264-params": ""})
     # FFV1's encoder cannot cut a line of pixels into slices, nor tell Matroska the shape of a pixel through PyAV.

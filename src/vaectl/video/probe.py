@@ -47,12 +47,12 @@ def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
     with open_video(path, threads=1) as opened:
         container, stream, _ = opened
         if is_image(container) and is_cut_short(path):
-            raise VaectlError(f"{path}: the image is cut short; get the file again")
+            raise VaectlError(f"{path}: the image is cut short", "get the file again")
         frame, problem = first_frame(path, opened)
         if problem and is_image(container):
-            raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
+            raise VaectlError(f"{path}: {problem}", "convert it to PNG, or get the file again")
         if frame is None:
-            raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
+            raise VaectlError(f"{path}: not one frame can be decoded", "play it to check, and get the file again")
         context = stream.codec_context
         sited = is_sited(context.name, container.format.name, context.extradata, still=is_image(container))
         layout = Layout(_crop(path, container, stream), sited, orientation_of(frame))

@@ -117,8 +117,8 @@ class VideoReader:
             raise self._damaged(len(index.times), index.damage)
         if not wanted:
             raise UsageError(
-                f"{self._path} has {len(index.times)} frames, so that none can be read from frame {start} on; "
-                "begin earlier"
+                f"{self._path} has {len(index.times)} frames, so none can be read from frame {start} on",
+                "begin earlier",
             )
         return wanted
 
@@ -136,7 +136,7 @@ class VideoReader:
             try:
                 planes = convert(prepare(frame), *stored)
             except VaectlError as error:
-                raise VaectlError(f"{self._path}: {error}") from None
+                raise VaectlError(f"{self._path}: {error.problem}", error.remedy) from None
             for channel, plane in zip(picture, planes, strict=True):
                 channel[...] = orientation.apply(plane)
 
@@ -170,8 +170,8 @@ class VideoReader:
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}; "
-            "get the file again, or read no more than those"
+            f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}",
+            "get the file again, or read no more than those",
         )
 
 

@@ -48,7 +48,9 @@ def read_tiff(path: Path) -> VideoFrame | None:
             page = file.pages.first
             if page.sampleformat not in (None, 1) or page.bitspersample not in (*range(1, 9), 16):
                 numbers = {2: "signed numbers", 3: "floating-point numbers"}.get(page.sampleformat, "numbers")
-                raise VaectlError(f"{path}: a TIFF of {numbers} of {page.bitspersample} bits; convert it to PNG first")
+                raise VaectlError(
+                    f"{path}: a TIFF of {numbers} of {page.bitspersample} bits", "convert it to PNG first"
+                )
             if page.bitspersample <= 8:
                 return _frame(_with_pillow(path))
             plain = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) and page.extrasamples in ((), _ALPHA)
@@ -62,7 +64,7 @@ def read_tiff(path: Path) -> VideoFrame | None:
         reason = str(error) or type(error).__name__
         if isinstance(error, LookupError) or "decoder error" in reason:
             reason = "it is damaged"
-        raise VaectlError(f"{path}: the TIFF cannot be read ({reason}); convert it to PNG, or get it again") from None
+        raise VaectlError(f"{path}: the TIFF cannot be read ({reason})", "convert it to PNG, or get it again") from None
 
 
 def _with_pillow(path: Path) -> NDArray[Any]:
@@ -103,7 +105,7 @@ def _with_tifffile(path: Path, page: Any) -> NDArray[Any]:
         picture = picture.transpose(1, 2, 0)
     kinds = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}
     if page.photometric not in kinds or page.axes not in ("YX", "YXS", "SYX"):
-        raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits; convert it to PNG first")
+        raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits", "convert it to PNG first")
     picture = picture.reshape(*picture.shape[:2], -1)
     channels, white = kinds[page.photometric], np.iinfo(picture.dtype).max
     colors, alpha = picture[..., :channels], picture[..., channels : channels + (page.extrasamples[:1] == _ALPHA)]

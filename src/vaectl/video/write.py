@@ -220,7 +220,7 @@ class VideoWriter:
                 raise ValueError(f"frame {index} at {time} s does not come after {self._last} s")
             if round((time - self._first) / tick) <= round((self._last - self._first) / tick):
                 raise VaectlError(
-                    f"{self._path}: frames {index - 1} and {index} are too close in time for this format; use .mp4"
+                    f"{self._path}: frames {index - 1} and {index} are too close in time for this format", "use .mp4"
                 )
         self._num_frames, self._last = index + 1, time
         return round((time - self._first) / self._clock)
@@ -255,7 +255,7 @@ class VideoWriter:
 
     def _refuse_several(self, num_frames: int) -> None:
         if self._encoding.is_image and num_frames > 1:
-            raise UsageError(f"{self._path}: an image holds one frame, not {num_frames}; name a .mp4 or .mkv")
+            raise UsageError(f"{self._path}: an image holds one frame, not {num_frames}", "name a .mp4 or .mkv")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -263,8 +263,8 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError, MemoryError) as error:
             if isinstance(error, (OSError, MemoryError)):
-                raise VaectlError(cannot_write(self._path, error)) from error
+                raise VaectlError(*cannot_write(self._path, error)) from error
             reason = error.strerror or type(error).__name__
             _, height, width = self._shape
             what = f"{self._encoding.codec} cannot code {width}x{height} ({reason})"
-            raise VaectlError(f"{self._path}: {what}; choose another size or extension") from error
+            raise VaectlError(f"{self._path}: {what}", "choose another size or extension") from error
