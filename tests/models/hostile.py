@@ -218,7 +218,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "old pickle, the beginning": (cut_to(0.001, old=True), "cannot be read as weights"),
     "pickle, half": (cut_to(0.5, old=False), ""),
     "old pickle that claims a terabyte": (replaced_by(lambda p: p.write_bytes(claims(2**38)), BIN), ""),
-    "packed": (packed(2**26), "packed"),
+    "packed": (packed(2**26), "compressed"),
     "20,000 more tensors in a pickle": (
         pickled(lambda state: state | {f"more.{i}": torch.zeros(1) for i in range(20_000)}),
         "an archive of 20",

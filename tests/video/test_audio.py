@@ -85,7 +85,7 @@ def test_sound_is_copied_where_the_target_holds_it(
     else:
         (word,) = words
         name = "pcm_s16le" if codec.startswith("pcm") else codec.removeprefix("lib")
-        assert word == f"{source}: {target} does not hold {name} audio: stream 1 is coded anew as {expected}"
+        assert word == f"{source}: {target} does not hold {name} audio: stream 1 is encoded again as {expected}"
         with av.open(str(tmp_path / f"a.{target}")) as container:
             assert container.streams.audio[0].codec_context.codec.canonical_name == expected
 
@@ -166,7 +166,7 @@ def test_broken_sound_does_not_cost_the_video(tmp_path: Path, target: str, how: 
     if how == "header":
         assert any("audio stream 1 is left out" in word for word in words)
     if how == "packets" and target == "webm":  # the only one that has to decode them
-        assert re.search(r"audio stream 1 is damaged: \d+ pieces are left out", words[-1])
+        assert re.search(r"audio stream 1 is damaged: \d+ packets are left out", words[-1])
         assert burst_time(tmp_path / "a.webm") == pytest.approx(1.22, abs=0.0015)
     assert all("\n" not in word for word in words)
 

@@ -1,6 +1,6 @@
-"""Reading files that nobody vouches for: only ordinary files are opened, and whatever parsing raises becomes one line.
+"""Read untrusted files: only regular files are opened, and every error of a parser becomes one line.
 
-Knows the ways in which a file may be damaged, and nothing of what it should hold.
+Knows how a file may be damaged, but not what it should contain.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vaectl.shortage import is_memory_shortage
 
 
 def size_of(path: Path, remedy: str = "check the path") -> int:
-    """Bytes of an ordinary file. Devices, pipes and folders, which may never end, are refused before they are opened.
+    """Return the size of a regular file in bytes. Devices and pipes, which may never end, are not opened.
 
-    Raises UsageError for what is no ordinary file or may not be read; `remedy` is what to do about it.
+    Raises UsageError with `remedy` if `path` is not a regular file, and UsageError if it cannot be read.
     """
     try:
         status = path.stat()
@@ -36,11 +36,10 @@ def size_of(path: Path, remedy: str = "check the path") -> int:
 
 @contextmanager
 def parsing(path: Path, problem: str, remedy: str = "", *, needed: int | None = None) -> Iterator[None]:
-    """Inside, the content of `path` is parsed, by whatever library: all that this may raise becomes one of our errors.
+    """Convert all errors of a library that parses `path` inside the block. Our own errors pass unchanged.
 
-    Our own errors pass. `problem` and `remedy` are those of a damaged file; `needed` as `is_memory_shortage` takes it.
-    Raises DamagedError for content that cannot be parsed, OutOfMemoryError where memory is short, UsageError where
-    there is no permission.
+    `problem` and `remedy` describe a damaged file; for `needed` see `is_memory_shortage`. Raises DamagedError for
+    content that cannot be parsed, OutOfMemoryError if memory is short, UsageError without read permission.
     """
     try:
         yield
@@ -55,20 +54,20 @@ def parsing(path: Path, problem: str, remedy: str = "", *, needed: int | None = 
 
 
 def reason_of(error: BaseException) -> str:
-    """What a parser says, in one short line."""
-    if is_memory_shortage(error):  # and yet none of this machine
+    """Return the message of a parser's error in one short line."""
+    if is_memory_shortage(error):  # the file is to blame, not this machine
         return "it asks for more memory than it can fill"
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
-    text = text.partition("; use sys.")[0]  # of Python, about numbers of thousands of digits
+    text = text.partition("; use sys.")[0]  # Python's advice about very long numbers
     named = isinstance(error, OSError | ValueError | RuntimeError) and not isinstance(error, RecursionError)
     return shown(text if named and text else f"{type(error).__name__}: {text}" if text else type(error).__name__, 160)
 
 
 def read_json(path: Path, most: int, remedy: str = "check the path") -> Any:
-    """The value in a JSON file of at most `most` bytes; `remedy` is what to do where there is none.
+    """Return the value of a JSON file of at most `most` bytes.
 
-    Raises UsageError for a file that is missing, larger, no ordinary file, or no JSON: cut short, nested too deeply,
-    numbers of thousands of digits.
+    Raises UsageError with `remedy` for a missing file or none that is regular. Raises UsageError for a larger file or
+    invalid JSON: truncated, nested too deeply, numbers of thousands of digits.
     """
     if (size := size_of(path, remedy)) > most:
         raise UsageError(f"{path}: has {size} bytes, and at most {most} are read", "give the right file")

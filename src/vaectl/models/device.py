@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: what `auto` means, and what this machine does not have."""
+"""Device and precision of a model: the meaning of `auto`, and checks that the machine has the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is the first CUDA GPU if there is one, else the CPU. Raises UsageError for a device that is not there.
+    """Return the device; `auto` is the first CUDA GPU if there is one, else the CPU.
 
-    On a GPU float32 means float32 from then on. Convolutions round to TF32 by default, and products where the
-    environment asks for it (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE).
+    Also turns off TF32, so float32 on a GPU means float32. By default convolutions use TF32, and matrix products if the
+    environment sets TORCH_ALLOW_TF32_CUBLAS_OVERRIDE. Raises UsageError if the device does not exist.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
@@ -32,7 +32,10 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
-    """`auto` is bfloat16 on GPUs that compute in it, else float32, or for `low_memory` float16 on any other GPU."""
+    """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
+
+    Raises UsageError for an unknown name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

@@ -1,4 +1,4 @@
-"""Which files of a folder tree are videos or images. Goes by names alone: no file is opened."""
+"""Find the videos and images in a folder tree by file name. Opens no file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 
 def find_videos(root: Path) -> list[Path]:
-    """All videos and images below `root`, by extension, sorted; hidden files and folders are passed over.
+    """Return all videos and images below `root`, by extension, sorted. Hidden files and folders are skipped.
 
-    Links to folders are followed, each real folder once. A `root` that is a file is returned alone.
-    Raises UsageError where `root` does not exist, cannot be listed, or holds none.
+    Symbolic links are followed, each real folder once. If `root` is a file, only that file is returned.
+    Raises UsageError if `root` does not exist, cannot be listed, or contains no video or image.
     """
     if not root.exists():
         raise UsageError(f"{root}: no such file or folder", "check the path")
@@ -21,9 +21,9 @@ def find_videos(root: Path) -> list[Path]:
 
 
 def find_names(root: Path) -> list[str]:
-    """The same for a folder as text, relative to it and with forward slashes: for trees of millions.
+    """Like `find_videos`, but return strings relative to `root` with forward slashes. For trees of millions of files.
 
-    Raises as `find_videos` does.
+    Raises like `find_videos`.
     """
     found: list[list[str]] = []
     seen: set[tuple[int, int]] = set()
