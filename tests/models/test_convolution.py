@@ -1,4 +1,4 @@
-"""Which kernel computes a convolution makes no difference: without those of oneDNN the numbers are the same."""
+"""All kernels of a convolution compute the same numbers, with and without oneDNN."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ print(made.double().sum().item(), made.double().square().sum().item())
 
 
 def test_a_build_that_lacks_them_is_known_at_import() -> None:
-    """Each in a process of its own, in which they are gone before vaectl is imported."""
+    """Runs in a new process, which removes the kernels before it imports vaectl."""
     printed = {}
     for lacks in ("operators", "oneDNN"):
         code = IMPORTED_WITHOUT.format(lacks=lacks)

@@ -1,4 +1,4 @@
-"""Convolutions with fewer products, against those of PyTorch in float64."""
+"""Winograd convolutions, compared with those of PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRIDE, PADDING = (1, 1, 1), (0, 1, 1)
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """It is taken for layers of any width; gives the shapes of the weights for which it was."""
+    """Use Winograd for layers of any width. Return the list of weight shapes that used it."""
     for least in ("MIN_CHANNELS", "MIN_PRODUCTS", "MIN_VALUES"):
         monkeypatch.setattr(winograd, least, 1)
     taken: list[torch.Size] = []
@@ -54,7 +54,7 @@ def random(*shape: int) -> Tensor:
 )
 @torch.no_grad()
 def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
-    """As near to the exact result as the direct convolution, but for a factor: its sums have other terms."""
+    """As close to the exact result as the direct convolution, up to a factor, because its sums have other terms."""
     monkeypatch.setattr(winograd, "STRIP_BYTES", strip)
     x, taps, shift = random(*clip), random(*weight), random(1, weight[0], 1, 1, 1).flatten() if bias else None
     made = winograd.convolve(x, taps, shift)
@@ -66,7 +66,7 @@ def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
 
 
 def traced(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The layers' convolution, which on tensors without data has to be Winograd's in what it takes."""
+    """The convolution of the layers. On tensors without data it must allocate what Winograd allocates."""
     assert winograd.is_faster(x, weight, STRIDE, PADDING)
     return convolution.conv3d(x, weight, bias, STRIDE, PADDING)
 
@@ -74,7 +74,7 @@ def traced(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @pytest.mark.parametrize(("channels", "side"), [((512, 512), 16), ((256, 512), 32), ((128, 128), 128)], ids=str)
 @torch.no_grad()
 def test_a_trace_knows_what_it_takes(monkeypatch, channels, side):
-    """With weights as PyTorch arranges them, because what oneDNN allocates for its own cannot be seen."""
+    """Keeps weights in PyTorch's memory format, because allocations of oneDNN cannot be measured."""
     monkeypatch.setattr(winograd, "reordered", lambda weight: weight[..., None, None].clone())
     monkeypatch.setattr(winograd, "MIN_VALUES", 1)
     peaks = []

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: whatever goes wrong, nothing is left behind and nothing is lost."""
+"""A file is written completely or not at all. A failure leaves no temporary file and loses no existing one."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """As a full disk: the file cannot grow beyond `size` bytes."""
+    """Simulate a full disk: files cannot grow beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
