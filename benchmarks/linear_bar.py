@@ -111,7 +111,7 @@ def read(path: Path, grid: Grid, num_frames: int, resolution: int) -> Tensor:
 
     info = probe(path)
     short, crop = (resolution, resolution) if resolution else (min(info.width, info.height), None)
-    fitting = 1 + (min(num_frames, info.frame_count or num_frames) - 1) // grid.time * grid.time
+    fitting = 1 + (min(num_frames, info.num_frames_from_header or num_frames) - 1) // grid.time * grid.time
     frames = read_clip(path, ClipProtocol(fitting, 1, short, crop)).frames
     height, width = (side // grid.space * grid.space for side in frames.shape[2:])
     return frames[..., :height, :width].contiguous()

@@ -12,6 +12,7 @@ import torch
 
 from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
+from vaectl.cli.spelling import spell_options
 from vaectl.options import cli_name, options_of
 
 PAGES = sorted(
@@ -43,16 +44,22 @@ PUBLISHED = {
 """Every flag of the published scripts, by the command that takes it."""
 
 
+def text(node: ast.expr) -> str:
+    """A text as the command line shows it, with … for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return spell_options("".join(text(part) for part in node.values))
+    return spell_options(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
 def messages() -> list[str]:
-    """Every text in the program, with … for what is filled in."""
+    """Every text in the program, and the arguments of every call joined as a problem and its remedy are."""
     found = []
     for file in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
-                found.append("".join(parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                found.append(text(node))
+            elif isinstance(node, ast.Call):
+                found.append("; ".join(map(text, node.args)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a killed run leaves is removed by a later one; what belongs to a living one, or to another host, is not."""
+"""A later run removes the leftovers of a killed run, but nothing of a running process or another host."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ with atomic_write(Path(sys.argv[1]) / "a.mp4", overwrite=True) as file, temporar
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that is writing a file in `tmp_path`, and has its temporary folder there."""
+    """Start a process that writes a file in `tmp_path` and has its temporary folder there."""
     env = environment() | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], env=env, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"

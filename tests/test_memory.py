@@ -1,4 +1,4 @@
-"""How people write amounts of memory, and what this machine says of itself."""
+"""Amounts of memory in text, and the memory of this machine."""
 
 import os
 import platform
@@ -93,7 +93,7 @@ def test_the_limits_of_control_groups_are_found(tmp_path, groups, files, left):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
 @pytest.mark.parametrize(("megabytes", "kept"), [(1, True), (24, False)])
 def test_freed_memory_is_kept_for_reuse_up_to_a_size_and_can_be_returned(megabytes, kept):
-    """Every second one of blocks that make up 192 MiB is freed."""
+    """Free every second block of 192 MiB."""
     program = f"""
 import torch
 from vaectl.memory import _kilobytes, return_freed, reuse_freed

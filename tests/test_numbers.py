@@ -1,4 +1,4 @@
-"""Numbers that are read from text have a form and a bound: none takes for ever, and none is echoed whole."""
+"""Numbers in text have a format and a bound: none takes long to parse, and no long one is printed in full."""
 
 import time
 from fractions import Fraction

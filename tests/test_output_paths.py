@@ -1,4 +1,4 @@
-"""Where `vaectl reconstruct` writes: trees are mirrored, no two results meet, and nothing that exists is lost."""
+"""Output paths of `vaectl reconstruct`: trees are mirrored, no two results share a path, no existing file is lost."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever happens to one clip, in any job, is reported for that clip, and the others go on."""
+"""Any error of one clip, in any job, is reported for that clip, and the others continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """a, b and c; something happens when b is read."""
+    """Clips a, b and c; reading b fails."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in "abc":
@@ -33,7 +33,7 @@ def clips(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[AssertionError("never thought\nof that"), MemoryError("2 TB")], ids=["a bug", "no memory"])
 def trouble(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said about b."""
+    """The message about b."""
     probe = read.probe_with_layout
 
     def fail(path: Path) -> Any:

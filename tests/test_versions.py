@@ -1,4 +1,4 @@
-"""What `vaectl --versions` prints, and what records say of the versions."""
+"""Versions in `vaectl --versions` and in records."""
 
 import subprocess
 import sys
@@ -67,13 +67,13 @@ def test_a_library_that_cannot_be_imported_is_named_with_its_error(monkeypatch):
 
 
 def test_a_record_names_the_build_of_pytorch(monkeypatch):
-    """Wheels of PyTorch from the package index are called 2.15.0, and say 2.15.0+cu132 themselves."""
+    """The metadata of PyTorch wheels from PyPI say 2.15.0, and torch.__version__ says 2.15.0+cu132."""
     monkeypatch.setattr(torch, "__version__", "2.15.0+cu132")
     assert versions.versions("vaectl", "torch") == {"vaectl": version("vaectl"), "torch": "2.15.0+cu132"}
 
 
 def test_versions_are_taken_from_one_place():
-    """So that no record gives 2.15.0 where another gives 2.15.0+cu132."""
+    """All records contain the same version: not 2.15.0 in one and 2.15.0+cu132 in another."""
     root = Path(versions.__file__).parent
     users = {str(file.relative_to(root)) for file in root.rglob("*.py") if "importlib.metadata" in file.read_text()}
     assert users == {"__init__.py", "versions.py"}

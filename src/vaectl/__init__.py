@@ -1,6 +1,6 @@
-"""Causal video auto-encoders from Python: `load_model`, `read_video`, `write_video`.
+"""Causal video VAEs in Python: `load_model`, `read_video`, `write_video`.
 
-Each is imported when it is first used, so that `import vaectl` alone costs nothing: no torch, no PyAV.
+Each is imported on first use, so `import vaectl` is fast: it imports no torch and no PyAV.
 """
 
 from importlib import import_module

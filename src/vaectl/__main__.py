@@ -1,21 +1,20 @@
-"""The program: `vaectl`, which is also `python -m vaectl`.
+"""Entry point of `vaectl` and `python -m vaectl`.
 
-Until the command line can handle signals, Ctrl-C ends the process as it ends programs without Python: at once, and
-without a traceback of whatever was being imported.
+Until the command line handles signals, Ctrl-C ends the process at once, without a traceback of an import.
 """
 
 import os
 import signal
 import sys
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its sockets warn, with a stack, of what we say in one line
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack traces of PyTorch's sockets
 
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line. Returns the exit code."""
     from vaectl.cli.app import main
 
     return main()

@@ -1,7 +1,7 @@
-"""The errors that a user can do something about.
+"""Errors that the user can fix.
 
-They are raised where they are understood, with the problem and a remedy, and rendered in one place (`vaectl.cli.app`).
-Any other error that escapes is a bug.
+They are raised with a problem and a remedy, and shown in one place (`vaectl.cli.app`). Any other error that reaches the
+user is a bug.
 """
 
 from vaectl.shortage import is_memory_shortage
@@ -10,9 +10,9 @@ from vaectl.shortage import is_memory_shortage
 class VaectlError(Exception):
     """A run that cannot continue.
 
-    `problem` says in one line what failed, on which file; `remedy`, if there is one, what to do. A parameter stands in
-    backticks, with its value if there is one: `overwrite`, `dtype=float32`. The command line shows it as an option,
-    `--dtype float32`.
+    `problem` says in one line what failed, and on which file. `remedy` says what to do, or is empty. Both put
+    parameters in backticks, with a value if needed: `overwrite`, `dtype=float32`. The command line shows them as
+    its options (`vaectl.cli.spelling`).
     """
 
     exit_code = 1
@@ -26,7 +26,7 @@ class VaectlError(Exception):
 
 
 class UsageError(VaectlError):
-    """A request that cannot work as given: a wrong option, a missing file, two outputs with one name."""
+    """A request that cannot work: for example a wrong option, a missing file, or two outputs with one name."""
 
     exit_code = 2
 
@@ -36,13 +36,13 @@ class OutOfMemoryError(VaectlError):
 
 
 class DamagedError(VaectlError):
-    """A file whose content is not what its format or its name promises."""
+    """A file whose content does not match its format or name."""
 
 
 def shown(value: object, most: int = 100) -> str:
-    """A name or a value that comes out of a file, as a message can hold it: printable, and at most `most` characters.
+    """Return a name or value from a file as printable text of at most `most` characters, for a message.
 
-    What cannot be printed is escaped as in a Python string; what is cut off is marked with `…`.
+    Other characters are escaped as in a Python string. A cut is marked with `…`.
     """
     text = value if isinstance(value, str) else repr(value)
     if len(text) > most:
@@ -51,7 +51,7 @@ def shown(value: object, most: int = 100) -> str:
 
 
 def unforeseen(name: object, error: Exception) -> VaectlError:
-    """What to report about the clip `name` after an unexpected error. The run continues with the other clips."""
+    """Return the error to report for clip `name` after an unexpected one. The run continues with the other clips."""
     said = " ".join(str(error).split())
     if is_memory_shortage(error):
         return VaectlError(f"{name}: out of memory ({said})", "free some, or use smaller frames")

@@ -1,10 +1,10 @@
-"""Sizes of latents as functions of the sizes of clips. Imports nothing."""
+"""Sizes of latents, from sizes of clips. Imports nothing."""
 
 
 def latent_frames(num_frames: int, time_compression: int) -> int:
-    """Return how many latent frames a causal VAE makes of `num_frames` frames, at least 1.
+    """Return the number of latent frames of `num_frames` frames (at least 1) in a causal VAE.
 
-    The first frame has a latent of its own, and each `time_compression` frames after it have one together. Frames that
-    are left over at the end do not count; a network takes 1 + n * `time_compression`.
+    The first frame has its own latent frame, and every `time_compression` frames after it share one. A network takes
+    1 + n * `time_compression` frames; further frames do not count.
     """
     return 1 + (num_frames - 1) // time_compression

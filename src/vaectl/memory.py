@@ -1,4 +1,4 @@
-"""Memory of this machine: what is free, what was used, and how people write it."""
+"""Memory of this machine: available, used, and as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `6GiB`, `500M`, `1.5 g` (all in powers of 1024) or `6000000000`. Raises ValueError for anything else."""
+    """Parse `6GiB`, `500M`, `1.5 g` (powers of 1024) or `6000000000` as bytes. Raises ValueError for anything else."""
     found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
     count = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
     if count == 0:
@@ -29,14 +29,14 @@ def parse_size(text: str) -> int:
 
 
 def format_size(count: int, *, at_least: bool = False) -> str:
-    """Bytes for people, to the nearest figure that is shown; `at_least`: to the next higher one, for what is needed."""
+    """Format bytes as MiB or GiB, rounded to nearest; with `at_least` rounded up, for a required amount."""
     unit, name, digits = (2**30, "GiB", 2) if count >= 2**30 else (2**20, "MiB", 0)
     figure = math.ceil(count * 10**digits / unit) / 10**digits if at_least else count / unit
     return f"{figure:.{digits}f} {name}"
 
 
 def peak(device: torch.device) -> int:
-    """Bytes at most since the process began: of the process on the CPU, reserved by PyTorch on a GPU."""
+    """Return the peak memory since the process started, in bytes: resident on the CPU, reserved by PyTorch on a GPU."""
     import resource
     import sys
 
@@ -45,7 +45,7 @@ def peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if sys.platform == "linux":
-        # getrusage counts what the process was before it became this program, such as a fork of a large one.
+        # getrusage also counts the process before exec, for example a fork of a large process.
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -53,7 +53,7 @@ def peak(device: torch.device) -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that the process holds now; where the system does not say, the most it has held."""
+    """Return the resident memory of the process in bytes; the peak, if the system does not report it."""
     import torch
 
     return _kilobytes(STATUS, "VmRSS") if Path(STATUS).is_file() else peak(torch.device("cpu"))
@@ -63,7 +63,7 @@ STATUS = "/proc/self/status"
 
 
 def obtainable(device: torch.device) -> int:
-    """Bytes that this process may come to hold on `device`: what is free and what it has already."""
+    """Return the bytes that this process can hold on `device`: free memory plus its own."""
     import torch
 
     if device.type == "cuda":
@@ -75,9 +75,9 @@ def obtainable(device: torch.device) -> int:
 
 
 def left_to_groups(root: Path = Path("/")) -> list[int]:
-    """Bytes that the control groups of this process may still take: of a container, a job of SLURM, a systemd unit.
+    """Return the bytes left in the control groups of this process (a container, a SLURM job, a systemd unit).
 
-    One for each group with a limit, from its own up (https://docs.kernel.org, cgroup-v2 and cgroup-v1/memory).
+    One value for each group with a limit, innermost first (https://docs.kernel.org, cgroup-v2 and cgroup-v1/memory).
     """
     left = []
     groups = root / "proc/self/cgroup"
@@ -92,7 +92,7 @@ def left_to_groups(root: Path = Path("/")) -> list[int]:
         for group in (Path(name.lstrip("/")), *Path(name.lstrip("/")).parents):
             folder = version / group
             if (folder / limit).is_file() and (text := (folder / limit).read_text().strip()).isdigit():
-                # What was read of files stays in memory until that is wanted.
+                # Cached file contents are evicted when memory is needed.
                 cached = re.findall(
                     r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE
                 )
@@ -102,29 +102,29 @@ def left_to_groups(root: Path = Path("/")) -> list[int]:
 
 
 def reuse_freed(largest: int = 2**26) -> None:
-    """Make the C library keep freed blocks of up to `largest` bytes for what comes next, and return larger ones.
+    """Make glibc keep freed blocks of up to `largest` bytes for reuse, and return larger ones to the OS.
 
-    To find and clear pages for new tensors takes the system up to a third of the time of a network on the CPU; by
-    itself the GNU library keeps blocks of 32 MiB at most, and for each thread its own. But what is kept has gaps: where
-    memory is short, `largest` has to be small. Other libraries are left as they are.
+    New pages cost up to a third of the time of a network on the CPU. By default glibc keeps blocks of at most 32 MiB,
+    separately for each thread. Kept blocks fragment the heap, so `largest` must be small if memory is short. Has no
+    effect on other C libraries.
     """
     if library := _glibc():
-        library.mallopt(M_ARENA_MAX, 1)  # one thread's free blocks serve the others
+        library.mallopt(M_ARENA_MAX, 1)  # threads share free blocks
         library.mallopt(M_TRIM_THRESHOLD, -1)
         library.mallopt(M_MMAP_THRESHOLD, largest)
 
 
 def return_freed() -> None:
-    """Make the C library return what it kept: the gaps of one piece of work rarely suit the next."""
+    """Return free heap memory to the OS (malloc_trim)."""
     if library := _glibc():
         library.malloc_trim(0)
 
 
 def expand_segments() -> None:
-    """Let PyTorch's allocator for GPUs grow its segments, which leaves hardly any gaps between tensors.
+    """Turn on expandable segments in PyTorch's CUDA allocator, to reduce fragmentation. Call it before importing torch.
 
-    Without this a clip reserved 8.5 GiB for 6.2 GiB of tensors on an H200; with it, 6.9. Call it before torch is
-    imported. What the environment says already is kept. The setting has two names because PyTorch renamed it.
+    For 6.2 GiB of tensors of a clip on an H200, PyTorch reserved 6.9 GiB instead of 8.5. A setting in the environment
+    is kept. The setting has two names because PyTorch renamed it.
     """
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
     if not any(name in os.environ for name in names):

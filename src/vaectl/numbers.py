@@ -1,7 +1,7 @@
-"""Numbers that come as text, from people and from files: each has a form and a bound.
+"""Parse numbers in text from users and files, within bounds.
 
-A few characters of text can stand for a number that takes all memory to write down (`1e999999999`), so the form is
-checked before anything is computed. Imports nothing but the standard library.
+A short text can describe a number that fills all memory (`1e999999999`), so the format is checked first. Imports only
+the standard library.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from fractions import Fraction
 
 _FORM = re.compile(r"\s*[+-]?\d{1,20}(?:/\d{1,20}|(?:\.\d{0,20})?(?:[eE][+-]?\d{1,2})?)\s*", re.ASCII)
 INTEGER_LIMIT = 2**31 - 1
-"""The most that a count can be, where nothing else bounds it."""
+"""Upper bound of counts without another bound."""
 
 
 def read_fraction(text: str) -> Fraction:
-    """The number in `30`, `29.97`, `3e-2` or `30000/1001`: up to 20 digits each, and exponents of two.
+    """Parse `30`, `29.97`, `3e-2` or `30000/1001`: up to 20 digits for each part, and exponents of up to two digits.
 
     Raises ValueError for any other text, and for a denominator of 0.
     """

@@ -1,4 +1,4 @@
-"""Short memory and full disks: how to recognise them, whichever library reports them."""
+"""Recognise out-of-memory and disk-full errors of any library."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MEMORY = re.compile(
     r"(can't|cannot) allocate memory|out of memory|bad_alloc|failed to map segment|ALLOC_FAILED", re.IGNORECASE
 )
-"""What errors say that have no class of their own: of the CPU, of CUDA and its libraries, of Apple GPUs, of Rust."""
+"""Messages of errors without their own class: from the CPU, CUDA and its libraries, Apple GPUs, and Rust."""
 _ASKED = re.compile(r"tried to allocate (\d+) bytes")
 
 
 def is_memory_shortage(error: BaseException, *, needed: int | None = None) -> bool:
-    """Whether an error means that memory is short.
+    """Whether an error means out of memory.
 
-    `needed` is the number of bytes that could be asked for at most: a request for more comes from a damaged file.
+    `needed` is the most bytes that an intact file needs. A larger request comes from a damaged file and does not count.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
@@ -28,12 +28,12 @@ def is_memory_shortage(error: BaseException, *, needed: int | None = None) -> bo
 
 
 def is_disk_shortage(error: BaseException) -> bool:
-    """Whether an error means that the disk is full, or that a limit of the user or of the process is reached."""
+    """Whether an error means that the disk is full, or a quota or a file size limit is reached."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def system_reason(error: BaseException) -> str:
-    """The system's reason, which libraries hide behind errors and texts of their own; one line."""
+    """Return the reason of the operating system, which libraries wrap in their own errors; one line."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -41,9 +41,9 @@ def system_reason(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or (lines[0] if lines else type(error).__name__)
 
 
-def cannot_write(path: Path | str, error: BaseException) -> str:
-    """One line about a file that cannot be written, with the remedy."""
+def cannot_write(path: Path | str, error: BaseException) -> tuple[str, str]:
+    """Return problem and remedy for a file that cannot be written."""
     if is_memory_shortage(error):
-        return f"{path}: not written, out of memory; free some"
+        return f"{path}: not written, out of memory", "free some"
     remedy = "free space" if is_disk_shortage(error) else "free space, check the disk"
-    return f"{path}: writing failed ({system_reason(error)}); {remedy} or choose another place"
+    return f"{path}: writing failed ({system_reason(error)})", f"{remedy} or choose another place"

@@ -1,6 +1,6 @@
-"""What runs: the versions of vaectl and of all that it uses, and the machine. For records, and for people who ask.
+"""Versions of vaectl and its dependencies, and the hardware. For records and bug reports.
 
-Imports no other module of vaectl, and the large libraries only in `environment`.
+Imports no other module of vaectl, and large libraries only when they are needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES = {
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package; of PyTorch with its build, as in 2.15.0+cu132, however it was installed.
+    """Return the installed version of each package. That of PyTorch includes the build, for example 2.15.0+cu132.
 
     Raises PackageNotFoundError for a package that is not installed.
     """
@@ -35,9 +35,9 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def environment() -> Iterator[tuple[str, str]]:
-    """Name and version of vaectl, Python, each package that vaectl needs, FFmpeg's libraries, and CPU and GPUs.
+    """Yield name and version of vaectl, Python, the dependencies, FFmpeg's libraries, the CPU and the GPUs.
 
-    Raises nothing: what cannot be imported is given with its error, because that is what people look for here.
+    Raises nothing: the value of a package that cannot be imported is its error.
     """
     yield "vaectl", _installed("vaectl")
     yield "Python", f"{platform.python_version()}, {platform.platform()}"
@@ -52,11 +52,11 @@ def environment() -> Iterator[tuple[str, str]]:
     try:
         yield from _gpus()
     except Exception as error:
-        yield "GPU", f"cannot be asked: {error}"
+        yield "GPU", f"cannot be queried: {error}"
 
 
 def _needed() -> set[str]:
-    """The packages that vaectl cannot do without."""
+    """Names of the required packages."""
     lines = [line for line in requires("vaectl") or () if "extra ==" not in line and "python_version" not in line]
     return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines}
 
@@ -71,7 +71,7 @@ def _installed(package: str) -> str:
 def _tried(describe: Callable[[], str], package: str) -> str:
     try:
         return describe()
-    except Exception as error:  # a build that does not fit the machine fails in many ways
+    except Exception as error:  # a build for another machine fails in many ways
         return f"{_installed(package)}, cannot be imported: {type(error).__name__}: {error}"
 
 
@@ -123,7 +123,7 @@ def _gpus() -> Iterator[tuple[str, str]]:
 
 
 def _nvidia_driver() -> str | None:
-    """Version of the driver of NVIDIA GPUs; None where there is none, or nobody to ask."""
+    """Version of the NVIDIA driver; None without a driver or nvidia-smi."""
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.split()

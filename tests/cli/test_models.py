@@ -168,7 +168,7 @@ def test_a_large_checkpoint_takes_no_memory(tmp_path, container):
         ),
         (
             lambda folder: save_file({"a": torch.ones(1)}, folder / "diffusion_pytorch_model.safetensors"),
-            "does not fit the config.json beside it",
+            "does not fit the config.json next to it",
         ),
         (lambda folder: torch.save([1], folder / "a.ckpt"), "holds neither a state dict nor a training checkpoint"),
         (

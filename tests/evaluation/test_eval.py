@@ -388,7 +388,7 @@ def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(
 def test_files_are_replaced_only_where_that_is_asked_for(clips, tmp_path, option):
     target = tmp_path / "there"
     target.write_text("precious")
-    with pytest.raises(UsageError, match="exists already; pass --overwrite"):
+    with pytest.raises(UsageError, match="exists already; pass `overwrite`"):
         run(*clips, **{option: target})
     assert target.read_text() == "precious"
     run(*clips, **{option: target}, overwrite=True)

@@ -1,6 +1,6 @@
-"""Checkpoint folders that nobody should have to load: what each is made of, and what is said about it.
+"""Damaged and hostile checkpoint folders, and the error of each.
 
-Each maker gets a folder with a config and weights that fit, and spoils it. Used by the tests and by the fuzzer.
+Each function gets a valid folder with config and weights, and damages it. Used by the tests and by the fuzzer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def text(content: str) -> Callable[[Path], object]:
 
 
 def weights(change: Callable[[State], Any]) -> Callable[[Path], None]:
-    """Other tensors in the safetensors file."""
+    """Write other tensors into the safetensors file."""
 
     def spoil(folder: Path) -> None:
         file = folder / SAFETENSORS
@@ -48,7 +48,7 @@ def weights(change: Callable[[State], Any]) -> Callable[[Path], None]:
 
 
 def pickled(change: Callable[[State], Any], *, old: bool = False) -> Callable[[Path], None]:
-    """A pickle of something else in place of the safetensors file."""
+    """Replace the safetensors file by a pickle of another value."""
 
     def spoil(folder: Path) -> None:
         state = load_file(folder / SAFETENSORS)
@@ -59,7 +59,7 @@ def pickled(change: Callable[[State], Any], *, old: bool = False) -> Callable[[P
 
 
 def one_changed(change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
-    """The first tensor with several dimensions, changed."""
+    """Change the first tensor with several dimensions."""
 
     def spoil(state: State) -> State:
         name = next(name for name in sorted(state) if state[name].ndim > 1)
@@ -99,7 +99,7 @@ def cut_to(share: float, *, old: bool) -> Callable[[Path], None]:
 
 
 def packed(size: int) -> Callable[[Path], None]:
-    """A tensor of zeros of that many bytes, deflated to a thousandth."""
+    """Write a tensor of `size` zero bytes, compressed to a thousandth."""
 
     def spoil(folder: Path) -> None:
         pickled(lambda state: {"one": torch.zeros(1)})(folder)
@@ -113,7 +113,7 @@ def packed(size: int) -> Callable[[Path], None]:
 
 
 def sparse_file(size: int, name: str) -> Callable[[Path], None]:
-    """A file of zeros that takes no room on the disk."""
+    """Write a file of zeros that uses no space on the disk."""
 
     def make(folder: Path) -> None:
         with (folder / name).open("r+b" if (folder / name).exists() else "wb") as file:
@@ -123,7 +123,7 @@ def sparse_file(size: int, name: str) -> Callable[[Path], None]:
 
 
 def claims(numel: int) -> bytes:
-    """An old pickle whose only tensor claims `numel` numbers that are not there."""
+    """Write an old pickle whose only tensor declares `numel` missing numbers."""
     storage = ("storage", torch.FloatStorage, "0", "cpu", numel, None)
 
     class Pickler(pickle.Pickler):
@@ -218,7 +218,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "old pickle, the beginning": (cut_to(0.001, old=True), "cannot be read as weights"),
     "pickle, half": (cut_to(0.5, old=False), ""),
     "old pickle that claims a terabyte": (replaced_by(lambda p: p.write_bytes(claims(2**38)), BIN), ""),
-    "packed": (packed(2**26), "packed"),
+    "packed": (packed(2**26), "compressed"),
     "20,000 more tensors in a pickle": (
         pickled(lambda state: state | {f"more.{i}": torch.zeros(1) for i in range(20_000)}),
         "an archive of 20",

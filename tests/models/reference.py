@@ -1,4 +1,4 @@
-"""The reference cases: configs, names and shapes, and what the original implementation computed for them."""
+"""The reference cases: configs, names and shapes, and outputs of the original implementation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_reference(name: str) -> Reference:
 
 
 def synthetic_model(config: dict[str, Any]) -> AnyVAE:
-    """A model with the synthetic weights, wavelet filters as the model defines them."""
+    """Build a model with the synthetic weights. Its wavelet filters are unchanged."""
     fields = {key: value for key, value in config.items() if not key.startswith("_")}
     model = build_model(FAMILIES[config["_class_name"]].model_validate(fields))
     state = {

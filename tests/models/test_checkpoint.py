@@ -1,4 +1,4 @@
-"""Every published container loads, what does not fit is said in one line, and nothing executes a pickle."""
+"""Every published layout loads, errors are one line, and no code in a pickle runs."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_saved_model_loads_bit_identical_under_the_published_names(tmp_path, nam
     assert len({file.stat().st_mode for file in (tmp_path / "model").iterdir()}) == 1
     loaded = load_model(tmp_path / "model")
     assert_same(loaded, model)
-    # Rounding only: the weights' memory layout may choose another order of summation.
+    # Only rounding: the order of summation may depend on the memory layout of the weights.
     torch.testing.assert_close(loaded.reconstruct(case.video), model.reconstruct(case.video), rtol=0, atol=5e-5)
 
 

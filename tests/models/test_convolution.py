@@ -1,4 +1,4 @@
-"""Which kernel computes a convolution makes no difference: without those of oneDNN the numbers are the same."""
+"""All kernels of a convolution compute the same numbers, with and without oneDNN."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaectl.models.layers import CausalConv3d, Conv2d
 
 # Float32 sums in another order, on outputs of order 1.
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
-WIDE = winograd.WIDE
+WIDE = winograd.MIN_CHANNELS
 
 
 def missing(*_arguments: object) -> Tensor:
@@ -64,7 +64,7 @@ def test_layers_do_without_what_a_build_of_pytorch_lacks(
 @pytest.mark.parametrize("without", LACKS.values(), ids=LACKS.keys())
 @torch.no_grad()
 def test_a_network_does_too(monkeypatch: pytest.MonkeyPatch, without: Callable[[pytest.MonkeyPatch], None]) -> None:
-    for least in ("WIDE", "DEEP", "MANY"):
+    for least in ("MIN_CHANNELS", "MIN_PRODUCTS", "MIN_VALUES"):
         monkeypatch.setattr(winograd, least, 1)
     model, clip = make_model(), video(5, 32, 40)
     with_it = model.reconstruct(clip)
@@ -104,7 +104,7 @@ print(made.double().sum().item(), made.double().square().sum().item())
 
 
 def test_a_build_that_lacks_them_is_known_at_import() -> None:
-    """Each in a process of its own, in which they are gone before vaectl is imported."""
+    """Runs in a new process, which removes the kernels before it imports vaectl."""
     printed = {}
     for lacks in ("operators", "oneDNN"):
         code = IMPORTED_WITHOUT.format(lacks=lacks)
@@ -119,12 +119,12 @@ def test_a_build_that_lacks_them_is_known_at_import() -> None:
 
 def test_a_clip_of_another_type_is_left_to_pytorch() -> None:
     x, weight = torch.empty(1, 2, 3, 4, 5), torch.empty(2, 2, 3, 3, 3)
-    assert convolution.by_name(x, weight) == convolution.ONEDNN
-    assert not convolution.by_name(x.double(), weight.double())
-    assert not convolution.by_name(x.bfloat16(), weight)
-    assert not convolution.by_name(x.to("meta"), weight.to("meta"))
+    assert convolution.can_use_onednn(x, weight) == convolution.ONEDNN
+    assert not convolution.can_use_onednn(x.double(), weight.double())
+    assert not convolution.can_use_onednn(x.bfloat16(), weight)
+    assert not convolution.can_use_onednn(x.to("meta"), weight.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not convolution.by_name(x, weight)
+        assert not convolution.can_use_onednn(x, weight)
 
 
 def test_no_workspace_is_counted_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:

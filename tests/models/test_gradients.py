@@ -1,4 +1,4 @@
-"""Gradients: those of the straightforward network, of numerical differences, and of a clip that is computed twice."""
+"""Gradients equal those of the straightforward network, of finite differences, and of recomputation."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # float32 sums in another order, on outputs of order 1.
 TOLERANCE = 1e-4
-# Of a gradient, relative to its largest entry; measured up to 8e-6.
+# Relative to the largest entry of a gradient; measured up to 8e-6.
 GRADIENT_TOLERANCE = 5e-5
 
 CAUSALVAE_CASES = [name for name in CASES if name.startswith("causalvae")]
@@ -122,14 +122,14 @@ def test_values_and_gradients_are_those_of_the_straightforward_formulation(chang
         torch.testing.assert_close(outputs[name], wanted, rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
     scale = max(wanted.abs().max().item() for wanted in wanted_gradients.values())
     for name, wanted in wanted_gradients.items():
-        # Some gradients are zero but for rounding, as that of the bias of k, which the softmax cancels.
+        # Some gradients are zero up to rounding, for example of the bias of k, which the softmax cancels.
         allowed = GRADIENT_TOLERANCE * wanted.abs().max().item() + 1e-6 * scale
         torch.testing.assert_close(gradients[name], wanted, rtol=0, atol=allowed, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @torch.no_grad()
 def test_the_network_can_be_compiled_as_one_graph():
-    """Traced, and run without generating code; PyTorch cannot trace the kernel that is called by name on the CPU."""
+    """Trace and run without code generation. PyTorch cannot trace the oneDNN kernel on the CPU."""
     model = synthetic_model(WFVAEConfig(**SMALL).to_json())
     video = torch.from_numpy(synthetic_video("compiled", (1, 3, 5, 16, 16)))
     latent = noise(1, 3, 2, 2, 2)
@@ -168,7 +168,7 @@ def test_gradients_of_a_layer_are_its_differences(make):
 
 
 def gradients_of(model: AnyVAE, x: torch.Tensor, recompute: bool = False) -> tuple[torch.Tensor, ...]:
-    """Of all parameters, for the sum of |y - x| and of the squares of the coefficients that a WF-VAE predicts."""
+    """Gradients of all parameters, for the sum of |y - x| and of the squared coefficients that a WF-VAE predicts."""
     moments, _ = model.run_encoder(model.prepare(x), StreamContext(recompute=recompute))
     mean = moments.chunk(2, dim=1)[0]
     y, predicted = model.run_decoder(mean, StreamContext(recompute=recompute), model.features)
@@ -178,7 +178,7 @@ def gradients_of(model: AnyVAE, x: torch.Tensor, recompute: bool = False) -> tup
 
 @pytest.mark.parametrize("name", CAUSALVAE_CASES)
 def test_float32_gives_the_gradients_of_float64(name):
-    """In which no kernel is called by name, so that this holds those of the whole network on the CPU."""
+    """The reference calls no oneDNN kernel directly, so this checks those of the whole network on the CPU."""
     case = load_reference(name)
     model = synthetic_model(case.config).requires_grad_(True)
     x = case.video[:, :, :5, :32, :32]
@@ -186,9 +186,9 @@ def test_float32_gives_the_gradients_of_float64(name):
     wanted = gradients_of(model.double(), x.double())
     scale = max(gradient.abs().max().item() for gradient in wanted)
     for (parameter, _), a, b in zip(model.named_parameters(), given, wanted, strict=True):
-        # Beside what rounding leaves of gradients that are zero; measured up to 6e-5. The gradient of a mix factor is
+        # Plus the rounding of gradients that are zero; measured up to 6e-5. The gradient of a mix factor is
         # one sum over all positions, whose terms cancel to 1/400 of their size (30 of 12,000). It inherits the rounding
-        # of these terms; to add them up in float64 changes nothing. Measured up to 2.5e-5 of the scale.
+        # of these terms; adding them in float64 changes nothing. Measured up to 2.5e-5 of the scale.
         allowed = 2e-4 * b.abs().max().item() + (1e-4 if parameter.endswith("mix_factor") else 1e-5) * scale
         torch.testing.assert_close(a.double(), b, rtol=0, atol=allowed, msg=lambda m, n=parameter: f"{n}: {m}")
 

@@ -32,12 +32,12 @@ def folder(model, tmp_path) -> Path:
 
 
 def most_memory() -> int:
-    """Bytes that this process has held at most since the last `forget`."""
+    """Return the peak memory of this process in bytes since the last `forget`."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def forget() -> int:
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): sets the peak back to what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
     return most_memory()
 
 
@@ -55,7 +55,7 @@ def test_one_short_line_in_little_memory_and_time(folder, fault):
     assert any(words in line for words in said.split("|"))
     assert len(line) < len(str(folder)) + 600
     assert line.isprintable()
-    with pytest.raises(VaectlError):  # `vaectl models` says so too; but it reads no values
+    with pytest.raises(VaectlError):  # `vaectl models` reports it too, but reads no values
         describe(folder) if fault not in ("float64 that overflows", "old pickle, nearly whole") else load_model(folder)
 
 

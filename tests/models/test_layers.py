@@ -1,4 +1,4 @@
-"""Layers against their straightforward formulation in PyTorch."""
+"""Layers equal their straightforward formulation in PyTorch."""
 
 import math
 
@@ -103,7 +103,7 @@ def test_mixed_downsampling_weighs_average_and_convolution():
 
 
 def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(N, L, C) each."""
+    """Attention; q, k and v are (N, L, C)."""
     return torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
 
 
@@ -130,8 +130,8 @@ def test_old_attention_reshapes_without_permuting():
 
 
 def test_attention_takes_a_fused_kernel():
-    """The others keep the scores of all pairs of positions in memory: 350 MiB for 80x80."""
-    q, k, v = (noise(1, 3, 8, 8, 32).permute(0, 4, 1, 2, 3) for _ in range(3))  # channels-last, as the networks have it
+    """Other kernels hold the scores of all pairs of positions in memory: 350 MiB for 80x80."""
+    q, k, v = (noise(1, 3, 8, 8, 32).permute(0, 4, 1, 2, 3) for _ in range(3))  # channels-last, as in the networks
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         attend_in_frames(q, k, v)
         mixed(q, k, v)
@@ -146,7 +146,7 @@ def test_norms_are_over_channels_and_over_frames():
 
 
 def test_convolutions_are_as_pytorch_computes_them_with_gradients():
-    """The CPU kernel that is called by name gives the values and gradients of F.conv3d."""
+    """The oneDNN kernel gives the values and gradients of F.conv3d."""
     layer = CausalConv3d(5, 7, 3, stride=2, padding=1)
     x = noise(1, 5, 6, 9, 9).requires_grad_()
     out = layer(x, StreamContext())

@@ -1,4 +1,4 @@
-"""The networks give the numbers of the original implementation, under its names."""
+"""The networks compute the numbers of the original implementation, with its parameter names."""
 
 import pytest
 import torch

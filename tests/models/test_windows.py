@@ -1,4 +1,4 @@
-"""A clip in windows gives the numbers of the clip in one go, for any cutting, length and size."""
+"""A clip in windows gives the same numbers as the whole clip, for any windows, length and size."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from .reference import CASES, load_reference, synthetic_model
 
 MODELS = {name: synthetic_model(load_reference(name).config) for name in CASES}
 STREAMING = [name for name in CASES if MODELS[name].streams]
-# Float32 rounding of convolutions that see other shapes; measured up to 8e-6.
+# Float32 rounding of convolutions with other shapes; measured up to 8e-6.
 TOLERANCE = 5e-5
 
 

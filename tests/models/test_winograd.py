@@ -1,4 +1,4 @@
-"""Convolutions with fewer products, against those of PyTorch in float64."""
+"""Winograd convolutions, compared with those of PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STRIDE, PADDING = (1, 1, 1), (0, 1, 1)
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """It is taken for layers of any width; gives the shapes of the weights for which it was."""
-    for least in ("WIDE", "DEEP", "MANY"):
+    """Use Winograd for layers of any width. Return the list of weight shapes that used it."""
+    for least in ("MIN_CHANNELS", "MIN_PRODUCTS", "MIN_VALUES"):
         monkeypatch.setattr(winograd, least, 1)
     taken: list[torch.Size] = []
     convolve = winograd.convolve
@@ -54,7 +54,7 @@ def random(*shape: int) -> Tensor:
 )
 @torch.no_grad()
 def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
-    """As near to the exact result as the direct convolution, but for a factor: its sums have other terms."""
+    """As close to the exact result as the direct convolution, up to a factor, because its sums have other terms."""
     monkeypatch.setattr(winograd, "STRIP_BYTES", strip)
     x, taps, shift = random(*clip), random(*weight), random(1, weight[0], 1, 1, 1).flatten() if bias else None
     made = winograd.convolve(x, taps, shift)
@@ -66,17 +66,17 @@ def test_it_is_the_convolution(monkeypatch, clip, weight, bias, strip):
 
 
 def traced(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The layers' convolution, which on tensors without data has to be Winograd's in what it takes."""
-    assert winograd.pays(x, weight, STRIDE, PADDING)
+    """The convolution of the layers. On tensors without data it must allocate what Winograd allocates."""
+    assert winograd.is_faster(x, weight, STRIDE, PADDING)
     return convolution.conv3d(x, weight, bias, STRIDE, PADDING)
 
 
 @pytest.mark.parametrize(("channels", "side"), [((512, 512), 16), ((256, 512), 32), ((128, 128), 128)], ids=str)
 @torch.no_grad()
 def test_a_trace_knows_what_it_takes(monkeypatch, channels, side):
-    """With weights as PyTorch arranges them, because what oneDNN allocates for its own cannot be seen."""
-    monkeypatch.setattr(winograd, "packed", lambda weight: weight[..., None, None].clone())
-    monkeypatch.setattr(winograd, "MANY", 1)
+    """Keeps weights in PyTorch's memory format, because allocations of oneDNN cannot be measured."""
+    monkeypatch.setattr(winograd, "reordered", lambda weight: weight[..., None, None].clone())
+    monkeypatch.setattr(winograd, "MIN_VALUES", 1)
     peaks = []
     for device, convolve in (("cpu", winograd.convolve), ("meta", traced)):
         with FusedKernels(cpu=True), PeakMemoryMode() as memory:
@@ -110,12 +110,12 @@ def test_layers_of_another_shape_do_not(everywhere, layer):
 
 @torch.no_grad()
 def test_narrow_layers_and_small_clips_are_left_to_the_direct_way():
-    wide = winograd.WIDE
+    wide = winograd.MIN_CHANNELS
     weight = torch.empty(wide, wide, 3, 3, 3)
-    clip = torch.empty(1, wide, 1, 1, winograd.MANY // wide)
+    clip = torch.empty(1, wide, 1, 1, winograd.MIN_VALUES // wide)
 
     def taken(x: Tensor, weight: Tensor) -> bool:
-        return convolution.by_name(x, weight) and winograd.pays(x, weight, STRIDE, PADDING)
+        return convolution.can_use_onednn(x, weight) and winograd.is_faster(x, weight, STRIDE, PADDING)
 
     assert taken(clip, weight)
     assert not taken(clip, weight[1:])
@@ -138,5 +138,5 @@ def test_a_network_with_it_is_the_same_and_so_are_its_tiles(everywhere, monkeypa
     plan = uniform_plan(model, *video.shape[2:], tile=5, window=4)
     tiled = torch.cat([*reconstruct_windows(model, video.split(4, dim=2), plan)], dim=2)
     torch.testing.assert_close(tiled, fast, rtol=0, atol=1e-4)
-    monkeypatch.setattr(winograd, "WIDE", 10**6)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 10**6)
     torch.testing.assert_close(model.reconstruct(video), fast, rtol=0, atol=1e-4)

@@ -1,5 +1,5 @@
-"""Small test videos, encoded here with PyAV: every picture shows its own number, so that order and count can be read
-back from what any decoder gives, however lossy the codec."""
+"""Small test videos, encoded with PyAV. Every picture shows its number, so order and count can be read back from the
+output of any decoder, also of a lossy codec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BITS = 8
 
 
 def numbered_picture(number: int, width: int = 64, height: int = 48, seed: int = 0) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB: columns of white and black spell `number` in binary, above moving coloured noise."""
+    """A (height, width, 3) RGB picture: white and black columns show `number` in binary above moving colour noise."""
     picture = np.empty((height, width, 3), np.uint8)
     noise = np.random.default_rng(seed).integers(40, 216, (height, width, 3)).astype(np.uint8)
     picture[:] = np.roll(noise, (number, 2 * number), (0, 1))
@@ -29,7 +29,7 @@ def numbered_picture(number: int, width: int = 64, height: int = 48, seed: int =
 
 
 def number_of(frame_3HW: Any) -> int:
-    """The number that a (3, H, W) picture shows."""
+    """Read the number in a (3, H, W) picture."""
     luma = np.asarray(frame_3HW).astype(float).mean(0)
     height, width = luma.shape
     edges = [round(i * width / BITS) for i in range(BITS + 1)]
@@ -55,8 +55,8 @@ def encode(
 ) -> Path:
     """Write `count` numbered pictures to `path` and return it.
 
-    `pts` gives the times in ticks of `time_base`; `configure` sees the stream before the first frame; `pictures`
-    replaces the numbered ones; `edit_packet` may change a packet, or return None to leave it out.
+    `pts` are the times in ticks of `time_base`. `configure` is called with the stream before the first frame.
+    `pictures` replace the numbered ones. `edit_packet` may change a packet, or return None to drop it.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
@@ -93,7 +93,7 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def cut(path: Path, fraction: float) -> Path:
-    """A copy beside `path` that ends after `fraction` of its bytes."""
+    """Copy the first `fraction` of the bytes of `path` to a file next to it."""
     data = path.read_bytes()
     short = path.with_name(f"cut{fraction}_{path.name}")
     short.write_bytes(data[: int(len(data) * fraction)])
@@ -101,5 +101,5 @@ def cut(path: Path, fraction: float) -> Path:
 
 
 def rgb_frame(picture: NDArray[np.uint8]) -> av.VideoFrame:
-    """The (H, W, 3) picture as a frame."""
+    """Convert an (H, W, 3) picture to a frame."""
     return av.VideoFrame.from_ndarray(picture, format="rgb24")

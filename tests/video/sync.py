@@ -1,4 +1,4 @@
-"""Films with a clap: one white frame and one tone burst at the same moment, and finding both again in any file."""
+"""Videos with a clap: a white frame and a tone burst at the same time. Find both in any file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def film_with_clap(
     tracks: int = 1,
     noise: bool = False,
 ) -> Path:
-    """Writes 60 frames and `tracks` tracks of sound with the clap at 1.2 s after `video_start`."""
+    """Write 60 frames and `tracks` audio tracks, with the clap 1.2 s after `video_start`."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264" if path.suffix != ".webm" else "libvpx-vp9", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -58,14 +58,14 @@ def film_with_clap(
 
 
 def flash_time(path: Path) -> float:
-    """Seconds at which the middle of the white frame is shown."""
+    """Find the middle of the white frame, in seconds."""
     with av.open(str(path)) as container:
         frames = [(frame.to_ndarray(format="gray").mean(), frame.time) for frame in container.decode(video=0)]
     return max(frames)[1] + 0.02
 
 
 def burst_time(path: Path, track: int = 0) -> float:
-    """Seconds at which the tone burst is loudest."""
+    """Find the loudest moment of the tone burst, in seconds."""
     with av.open(str(path)) as container:
         energy = moment = 0.0
         for frame in container.decode(audio=track):

@@ -1,4 +1,4 @@
-"""Sound carried from one file to another: in sync, unchanged where it can be, and never at the cost of the video."""
+"""Audio is copied in sync, unchanged if possible, and never prevents the video."""
 
 import re
 from fractions import Fraction
@@ -14,7 +14,7 @@ from vaectl.video.write import VideoWriter, write_video
 
 
 def rewrite(source: Path, target: Path) -> list[str]:
-    """Writes the frames of `source` with its sound to `target`; returns the warnings."""
+    """Write the frames and the audio of `source` to `target`. Return the warnings."""
     clip, words = read_video(source), list[str]()
     height, width = clip.frames.shape[-2:]
     with VideoWriter(
@@ -80,12 +80,12 @@ def test_sound_is_copied_where_the_target_holds_it(
     words = rewrite(source, tmp_path / f"a.{target}")
     if expected == "copied":
         assert not words
-        priming = int(target == "mkv")  # AAC's first packet lies before 0, where Matroska has no times
+        priming = int(target == "mkv")  # the first AAC packet is before 0, where Matroska has no times
         assert audio_data(tmp_path / f"a.{target}") == audio_data(source)[priming:]
     else:
         (word,) = words
         name = "pcm_s16le" if codec.startswith("pcm") else codec.removeprefix("lib")
-        assert word == f"{source}: {target} does not hold {name} audio: stream 1 is coded anew as {expected}"
+        assert word == f"{source}: {target} does not hold {name} audio: stream 1 is encoded again as {expected}"
         with av.open(str(tmp_path / f"a.{target}")) as container:
             assert container.streams.audio[0].codec_context.codec.canonical_name == expected
 
@@ -134,7 +134,7 @@ def test_a_source_without_sound_is_fine(tmp_path: Path, samples: Path) -> None:
 
 
 def broken(tmp_path: Path, how: str) -> Path:
-    """A film whose picture can be read and whose sound cannot."""
+    """A video with readable pictures and unreadable audio."""
     if how == "header":
         source = film_with_clap(tmp_path / "source.mkv", "libopus")
         return replaced(source, source.read_bytes().replace(b"A_OPUS", b"A_OPUX"))
@@ -165,8 +165,8 @@ def test_broken_sound_does_not_cost_the_video(tmp_path: Path, target: str, how: 
     assert len(read_video(tmp_path / f"a.{target}")) == 60
     if how == "header":
         assert any("audio stream 1 is left out" in word for word in words)
-    if how == "packets" and target == "webm":  # the only one that has to decode them
-        assert re.search(r"audio stream 1 is damaged: \d+ pieces are left out", words[-1])
+    if how == "packets" and target == "webm":  # only this one must be decoded
+        assert re.search(r"audio stream 1 is damaged: \d+ packets are left out", words[-1])
         assert burst_time(tmp_path / "a.webm") == pytest.approx(1.22, abs=0.0015)
     assert all("\n" not in word for word in words)
 

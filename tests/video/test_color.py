@@ -1,4 +1,4 @@
-"""RGB as the tags say: against the equations of BT.601, BT.709 and BT.2020 in float64."""
+"""RGB follows the tags. Compared with the equations of BT.601, BT.709 and BT.2020 in float64."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rgb_by_the_book(ycbcr: NDArray[Any], matrix: int, full: bool, bits: int) -> 
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", WEIGHTS)
 def test_matrix_range_and_depth(matrix: int, full: bool, bits: int) -> None:
-    # All numbers occur, also those that no camera makes; that is where swscale overflows.
+    # All values, also those that no camera makes, where swscale overflows.
     samples = (
         np.random.default_rng(bits).integers(0, 1 << bits, (3, 128, 256)).astype(np.uint8 if bits == 8 else np.uint16)
     )
@@ -62,7 +62,7 @@ def test_matrix_range_and_depth(matrix: int, full: bool, bits: int) -> None:
     frame = frame_of(pix_fmt, list(samples), colorspace=matrix, color_range=2 if full else 1)
     error = np.abs(convert(frame) - rgb_by_the_book(samples, matrix, full, bits))
     assert error.max() <= 1.5
-    # What cameras make is rounded to the nearest level.
+    # Values of cameras are rounded to the nearest level.
     usual = np.clip(samples, 16 << (bits - 8), 235 << (bits - 8))
     frame = frame_of(pix_fmt, list(usual), colorspace=matrix, color_range=2 if full else 1)
     error = np.abs(convert(frame) - rgb_by_the_book(usual, matrix, full, bits))
@@ -115,7 +115,7 @@ def test_gray_of_limited_range() -> None:
     stretched = np.clip((levels - 16.0) * 255 / 219, 0, 255)
     assert np.abs(convert(frame_of("gray", [levels], color_range=1)) - stretched).max() <= 0.5
     assert np.array_equal(convert(frame_of("gray", [levels], color_range=2))[0], levels)
-    # Without a tag: what the codec's specification says, else as stored.
+    # Without a tag: as in the specification of the codec, else as stored.
     assert np.abs(convert(frame_of("gray", [levels]), codec="h264") - stretched).max() <= 0.5
     assert np.array_equal(convert(frame_of("gray", [levels]), codec="ffv1")[0], levels)
     half_seen = np.stack([levels, np.full_like(levels, 128)], -1)

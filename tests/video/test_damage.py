@@ -1,4 +1,4 @@
-"""Damage that FFmpeg only logs, or passes over, is an error that counts the good frames; nothing else is one."""
+"""Damage that FFmpeg only logs or skips is an error with the number of good frames. Intact files cause no error."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ B_FRAMES: dict[str, Any] = {"options": {"g": "8", "bf": "2", "b-pyramid": "none"
 
 
 def packets(path: Path) -> list[tuple[int, int]]:
-    """Where the packets of the video are, and their sizes."""
+    """Positions and sizes of the video packets."""
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
 def spoil(path: Path, at: int, count: int = 8, value: int | None = None) -> None:
-    """Invert `count` bytes, or make them all `value`."""
+    """Invert `count` bytes, or set them to `value`."""
     data = bytearray(path.read_bytes())
     for place in range(at, min(at + count, len(data))):
         data[place] = data[place] ^ 0xFF if value is None else value
@@ -44,7 +44,7 @@ def spoil(path: Path, at: int, count: int = 8, value: int | None = None) -> None
 
 
 def readable(path: Path) -> int:
-    """The number of good frames that the error names; they are read, which has to work."""
+    """Read the good frames that the error counts, and return their number."""
     given: list[torch.Tensor] = []
     with (
         pytest.raises(VaectlError, match=r"first \d+ of its frames can be read") as caught,
@@ -52,7 +52,7 @@ def readable(path: Path) -> int:
     ):
         given.extend(clip.frames for clip in reader.clips(batch_size=1))
     count = int(str(caught.value).split("first ")[1].split()[0])
-    assert len(given) in (0, count)  # told before anything is read, or after the good ones
+    assert len(given) in (0, count)  # reported before reading, or after the good frames
     if count:
         assert [number_of(frame) for frame in read_video(path, 0, count).frames] == list(range(count))
     with pytest.raises(VaectlError), VideoReader(path) as reader:
@@ -71,7 +71,7 @@ def test_a_slice_whose_checksum_fails(tmp_path: Path, threads: int) -> None:
     with pytest.raises(VaectlError, match=r"frame 11 is damaged.*CRC"), VideoReader(path, threads=threads) as reader:
         given.extend(clip.frames for clip in reader.clips(batch_size=1))
     assert torch.equal(torch.cat(given), whole[:11])
-    assert torch.equal(read_video(path, 12, 4).frames, whole[12:16])  # each is by itself, and these are whole
+    assert torch.equal(read_video(path, 12, 4).frames, whole[12:16])  # frames are independent, and these are complete
 
 
 def test_messages_reach_the_file_that_they_are_about(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_all_that_can_be_decoded_of_a_cut_file_is_counted(
 
 
 def live_matroska(path: Path, count: int, **how: Any) -> Path:
-    """A Matroska file as a stream has it: no sizes, no index."""
+    """Write a Matroska file like a live stream: without sizes and index."""
     return encode(path, count, container_options={"live": "1", "cluster_time_limit": "200"}, **how)
 
 
@@ -180,7 +180,7 @@ def test_a_recording_that_was_stopped_ends_before_the_first_frame_that_is_missin
         try:
             clip = read_video(path)
         except VaectlError:
-            assert kind == "live Matroska"  # the head of a block that is not there
+            assert kind == "live Matroska"  # the head of a missing block
             continue
         assert number - 3 <= len(clip) <= number
         assert clip.timestamps == whole.timestamps[: len(clip)]
@@ -212,7 +212,7 @@ def test_a_raw_stream_that_was_stopped_ends_before_the_first_frame_that_is_missi
 
 
 def renumbered(data: bytes) -> bytes:
-    """A transport stream whose continuity counters run on from its beginning to its end."""
+    """A transport stream with gapless continuity counters."""
     stream, counts = bytearray(data), {}
     for at in range(0, len(stream), 188):
         pid = (stream[at + 1] & 0x1F) << 8 | stream[at + 2]
@@ -277,7 +277,7 @@ def test_a_motion_photo_is_a_picture(tmp_path: Path) -> None:
     rest = os.urandom(100) + b"\xff\xda" + os.urandom(5000) + b"\xff\xda" + os.urandom(100)
     picture.write_bytes(data + encode(tmp_path / "film.mp4", 5).read_bytes() + rest)
     assert torch.equal(read_video(picture).frames, whole)
-    picture.write_bytes(data[:-300] + rest)  # no end of the picture, though there may be such bytes behind
+    picture.write_bytes(data[:-300] + rest)  # no end of the picture, but perhaps the same bytes after it
     with pytest.raises(VaectlError, match=r"photo\.jpg"):
         read_video(picture)
 
@@ -296,12 +296,12 @@ for _ in range(150):
 
 
 def test_decode_threads_that_still_log_cannot_hang_the_end_of_reading() -> None:
-    """The file is MPEG-4 with a few dozen flipped bits, on which reading hung in one of three tries."""
+    """An MPEG-4 file with a few dozen flipped bits. Reading it hung in one of three runs."""
     path = ROOT / "tests" / "data" / "damaged_slices.avi"
     subprocess.run([sys.executable, "-c", READ_OFTEN, path], check=True, timeout=60)
 
 
-# Cut and spoilt anywhere
+# Cut or damaged at any place
 
 ROWS: dict[str, dict[str, Any]] = {
     "a.flv": {"options": {"g": "8", "bf": "2"}},
@@ -350,7 +350,7 @@ def test_bytes_that_are_lost_or_overwritten_are_told(tmp_path: Path, name: str, 
     content, frames = path.read_bytes(), read_video(path).frames
     places = packets(path)
     start = places[8][0] + 5
-    end = max(places[10][0], start + 3300) + 7  # at least as much as a packet of WMV
+    end = max(places[10][0], start + 3300) + 7  # at least a packet of WMV
     path.write_bytes(content[:start] + (b"" if how == "lost" else bytes(end - start)) + content[end:])
     with pytest.raises(VaectlError, match=r"first \d+ of its frames can be read") as caught:
         read_video(path)
@@ -362,9 +362,9 @@ def test_bytes_that_are_lost_or_overwritten_are_told(tmp_path: Path, name: str, 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("a.y4m", "a.hevc", "a.wmv")])
 def test_blocks_of_any_size_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """MXF may hold all of its pictures in one."""
+    """MXF may hold all of its pictures in one block."""
     path = make(tmp_path / name)
-    monkeypatch.setattr(blocks, "_ORDINARY", 1)
+    monkeypatch.setattr(blocks, "_ORDINARY_BLOCK_BYTES", 1)
     assert len(read_video(path).frames) == 20
 
 
@@ -392,4 +392,4 @@ def test_joined_fragmented_mp4_files_are_damaged(tmp_path: Path) -> None:
     fragmented = {"movflags": "frag_keyframe+empty_moov"}
     path = encode(tmp_path / "a.mp4", 24, options={"g": "8"}, container_options=fragmented)
     path.write_bytes(2 * path.read_bytes())
-    assert 20 <= readable(path) <= 24  # those that are decoded last may be shown after what is missing
+    assert 20 <= readable(path) <= 24  # the last decoded frames may be shown after the missing ones

@@ -58,6 +58,6 @@ def test_a_folder_that_cannot_be_listed_is_a_usage_error(tmp_path: Path, monkeyp
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("os.scandir", refuse)  # root, as whom tests may run, is refused nothing
+    monkeypatch.setattr("os.scandir", refuse)  # tests may run as root, who may read everything
     with pytest.raises(UsageError, match="cannot be listed"):
         find_videos(tmp_path)

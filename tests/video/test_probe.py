@@ -1,4 +1,4 @@
-"""The facts of a file, and one clear line where there is none to read."""
+"""The facts about a file, or one clear line if it cannot be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vaectl.video.probe import probe
 
 def test_facts_of_a_real_clip(samples: Path) -> None:
     info = probe(samples / "bigbuckbunny.mp4")
-    assert (info.width, info.height, info.frame_rate, info.frame_count) == (1280, 720, 25, 132)
+    assert (info.width, info.height, info.frame_rate, info.num_frames_from_header) == (1280, 720, 25, 132)
     assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p", 8)
     assert (info.sample_aspect_ratio, info.rotation, info.is_image, info.has_audio) == (1, 0, False, True)
     assert probe(str(samples / "carphone_pristine.mp4")).sample_aspect_ratio == Fraction(128, 117)
@@ -40,7 +40,7 @@ def test_rates_and_ratios_are_exact_whatever_type_pyav_has_for_them(samples: Pat
 
 
 def test_reading_cannot_hang_because_ffmpeg_logs(samples: Path) -> None:
-    """Older torchvisions switch FFmpeg's messages on, for which its threads take the interpreter lock."""
+    """Older torchvision versions turn on FFmpeg's messages. To log, its threads take the GIL."""
     code = """
 import sys, av.logging
 from vaectl.video import VideoReader
@@ -54,7 +54,7 @@ assert av.logging.get_level() == av.logging.DEBUG
 
 
 class AVRational:
-    """As in PyAV 19: true unless it is unset, and no more than the two numbers to rely on."""
+    """Like in PyAV 19: false if unset, with only numerator and denominator."""
 
     def __init__(self, numerator: int, denominator: int) -> None:
         self.numerator, self.denominator = numerator, denominator
@@ -73,7 +73,7 @@ def test_tags_and_hdr_are_reported(tmp_path: Path) -> None:
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 16, 9, 1
 
-    # Without B-frames: for two frames libx265 sometimes gave a packet whose times the container refused.
+    # Without B-frames: for two frames libx265 sometimes returned packet times that the container refused.
     options = {"x265-params": "log-level=none:bframes=0"}
     path = encode(tmp_path / "hdr.mkv", 2, codec="libx265", pix_fmt="yuv420p10le", options=options, configure=tag)
     info = probe(path)
@@ -105,7 +105,7 @@ def test_cover_art_is_not_the_video(tmp_path: Path) -> None:
 
 
 def join(target: Path, cover: Path, *clips: Path) -> Path:
-    """The streams of these files in one, the first as cover art."""
+    """Join the streams of these files in one file, the first as cover art."""
     with ExitStack() as stack:
         container = stack.enter_context(av.open(str(target), "w"))
         sources = [stack.enter_context(av.open(str(path))) for path in (cover, *clips)]
@@ -160,7 +160,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # root, as whom tests may run, is refused nothing
+    monkeypatch.setattr(Path, "open", refuse)  # tests may run as root, who may read everything
     with pytest.raises(UsageError, match=r"clip\.mp4: no permission"):
         probe(path)
 
@@ -171,7 +171,7 @@ def test_images_are_clips_of_one_frame(tmp_path: Path, name: str) -> None:
     Image.fromarray(picture).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
     with VideoReader(tmp_path / name) as reader:
         info, clip = reader.info, reader.read()
-    assert (info.is_image, info.frame_count, info.frame_rate) == (True, 1, 1)
+    assert (info.is_image, info.num_frames_from_header, info.frame_rate) == (True, 1, 1)
     assert clip.timestamps == (0,)
     assert np.array_equal(clip.frames[0].permute(1, 2, 0), picture)
 
@@ -222,7 +222,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, extension
 
 @pytest.mark.parametrize("extension", ["png", "jpg"])
 def test_a_colour_profile_does_not_crash_the_process(tmp_path: Path, extension: str) -> None:
-    """PyAV frees the name of the profile twice, as soon as the frame goes: the process dies, nothing is raised."""
+    """PyAV frees the name of the profile twice with the frame, and the process crashes without an exception."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("RGB", (64, 48), (10, 200, 30)).save(tmp_path / f"a.{extension}", icc_profile=profile)
     code = "import gc, sys; from vaectl.video import read_video; read_video(sys.argv[1]); gc.collect()"

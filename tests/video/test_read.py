@@ -1,4 +1,4 @@
-"""Every frame in presentation order, exactly once, and the same from wherever reading begins."""
+"""Frames come in presentation order, exactly once, and are the same from every start."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_seeks_rather_than_decodes_from_the_beginning(samples: Path) -> None:
 def test_real_clips(samples: Path, name: str) -> None:
     with VideoReader(samples / f"{name}.mp4") as reader:
         times = reader.timestamps()
-        assert len(times) == reader.info.frame_count
+        assert len(times) == reader.info.num_frames_from_header
         rate = reader.info.frame_rate
         assert times == tuple(i / rate for i in range(len(times)))
         tail = torch.cat([clip.frames for clip in reader.clips(start=60, num_frames=20)])
@@ -139,7 +139,7 @@ def test_times_that_matroska_rounds_onto_each_other_are_told_apart(tmp_path: Pat
 
 
 def test_frames_before_an_edit_list_are_not_given(tmp_path: Path) -> None:
-    # The MP4 writer puts frames with times below 0 before the edit list's beginning.
+    # The MP4 writer puts frames with times below 0 before the start of the edit list.
     path = encode(
         tmp_path / "trimmed.mov",
         40,
@@ -186,7 +186,7 @@ def test_ranges_and_batches(tmp_path: Path) -> None:
         assert [number_of(frame) for clip in clips for frame in clip.frames] == [3, 7, 11, 15, 19]
         assert [t for clip in clips for t in clip.timestamps] == [Fraction(n, 25) for n in (3, 7, 11, 15, 19)]
         assert {clip.frame_rate for clip in clips} == {Fraction(25, 4)}
-        # A shorter clip gives what it has.
+        # A shorter clip yields all it has.
         assert [number_of(frame) for frame in reader.read(20, 100, 3).frames] == [20, 23]
         # Passes do not disturb each other.
         for one, two in zip(reader.clips(batch_size=5), reader.clips(batch_size=5), strict=True):
@@ -214,7 +214,7 @@ def test_pixels_of_lossless_rgb_come_back_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(read_video(path).frames, expected), path.name
 
 
-# What (x, y) -> (a x + c y, b x + d y) does to a picture, in the words of torch.
+# The effect of (x, y) -> (a x + c y, b x + d y) on a picture, in torch.
 TURNS = {
     (1, 0, 0, 1): lambda p: p,
     (0, 1, -1, 0): lambda p: p.rot90(-1, (-2, -1)),
@@ -264,7 +264,7 @@ def test_a_file_cut_short_is_an_error_and_its_whole_frames_can_be_had(tmp_path: 
                 reader.clips()
             assert str(reader.info.path) in str(caught.value)
             readable = int(str(caught.value).split("first ")[1].split()[0])
-            # All 40 where no more than the index at the end of a WebM is missing.
+            # All 40 if only the index at the end of a WebM is missing.
             assert (20 if fraction > 0.9 else 0) <= readable < (41 if fraction == 0.999 and extension == "webm" else 40)
             if readable:
                 assert torch.equal(reader.read(0, readable).frames, frames[:readable])
@@ -285,7 +285,7 @@ def test_a_damaged_frame_is_an_error_after_the_good_ones(tmp_path: Path) -> None
     assert 8 < len(given) < 40
     assert torch.equal(torch.cat(given), whole[: len(given)])
     assert torch.equal(read_video(path, 0, len(given)).frames, whole[: len(given)])
-    # Beyond the next keyframe all is well again; before it, the message still counts from the beginning.
+    # After the next keyframe frames are intact. Before it, the error still counts from the start.
     assert torch.equal(read_video(path, 34, 2).frames, whole[34:36])
     with pytest.raises(VaectlError, match=f"frame {len(given)} is damaged, and only the first {len(given)} of its"):
         read_video(path, len(given), 1)

@@ -1,4 +1,4 @@
-"""What a file shows is what players show of it: its alpha, its cropping, its chroma, its stream; and every TIFF."""
+"""Frames are shown as players show them: alpha, cropping, chroma, choice of stream, and every TIFF."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def barred(number: int) -> av.VideoFrame:
 
 
 def with_clean_aperture(path: Path) -> None:
-    """Put a `clap` box into the only track of an MP4 whose index is at its end."""
+    """Insert a `clap` box into the only track of an MP4 with its index at the end."""
     data = path.read_bytes()
-    # Width, height, and how far the middle is off, as fractions.
+    # Width, height, and offset of the centre, as fractions.
     clap = struct.pack(">I4s8i", 40, b"clap", 64, 1, 48, 1, 4, 2, 4, 2)
     at = data.index(b"avcC") - 4
     boxes = [data.index(name) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")]
@@ -70,7 +70,7 @@ def with_clean_aperture(path: Path) -> None:
 
 
 def with_pixel_crop(path: Path) -> None:
-    """Put PixelCrop elements where a Matroska file has its colours."""
+    """Replace the colour elements of a Matroska file by PixelCrop elements."""
     data = path.read_bytes()
     at = data.index(b"\x55\xb0")
     length = 3 + (data[at + 2] & 0x7F)
@@ -129,7 +129,7 @@ def test_what_the_container_crops_is_not_shown(tmp_path: Path, extension: str, m
 def test_chroma_is_where_the_codec_has_it(
     tmp_path: Path, codec: str, pix_fmt: str, extension: str, centred: bool
 ) -> None:
-    """A ramp of blue difference over the width shows by its height where its samples are taken to be."""
+    """A horizontal ramp of Cb: its values show the assumed location of the samples."""
     width, height = 96, 64
     planes = [np.full((height, width), 126), np.tile(2 * np.arange(width // 2) + 80, (height, 1))]
     ramp = av.VideoFrame(width, height, "yuv422p")
@@ -322,7 +322,7 @@ def test_what_else_is_in_tiffs_of_16_bits(tmp_path: Path, kind: str, tile: Any, 
 
 def test_no_limit_is_set_to_the_pixels_of_a_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.tif", compression="tiff_deflate")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a third of the picture's
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a third of the size of the picture
     assert np.array_equal(read_video(tmp_path / "a.tif").frames[0].permute(1, 2, 0).numpy(), PICTURE)
     assert Image.MAX_IMAGE_PIXELS == 1000
 

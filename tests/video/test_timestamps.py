@@ -1,4 +1,4 @@
-"""Clocks that hold frame times exactly, and the tag that carries them through Matroska."""
+"""Clocks that store frame times exactly, and the tag for exact times in Matroska."""
 
 from fractions import Fraction
 from itertools import accumulate

@@ -1,4 +1,4 @@
-"""What is written: every extension and size, exact times, true colours, and what the codec costs."""
+"""Written files: every extension and size, exact times, correct colours, and the loss of the codec."""
 
 import math
 from fractions import Fraction
@@ -161,7 +161,7 @@ MATRICES = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.262
 
 
 def ycbcr(rgb_CHW: np.ndarray, matrix: int, chroma: int) -> list[np.ndarray]:
-    """The formulas of ITU-T H.273 for limited range; chroma is the mean over blocks of that many pixels squared."""
+    """The formulas of ITU-T H.273 for limited range. Chroma is the mean over square blocks."""
     kr, kb = MATRICES[matrix]
     red, green, blue = rgb_CHW / 255.0
     luma = kr * red + (1 - kr - kb) * green + kb * blue
@@ -181,7 +181,7 @@ def test_samples_follow_the_tagged_matrix(tmp_path: Path, matrix: int, extension
     with av.open(str(tmp_path / f"a{extension}")) as container:
         frame = next(container.decode(video=0))
     tags = (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
-    if extension == ".webm":  # VP9 itself has one code for both systems of BT.601
+    if extension == ".webm":  # VP9 has one code for both systems of BT.601
         assert tags[2] in ((5, 6) if matrix in (5, 6) else (matrix,))
     else:
         assert tags == (9, 14, matrix, 1)
@@ -189,7 +189,7 @@ def test_samples_follow_the_tagged_matrix(tmp_path: Path, matrix: int, extension
     assert subsampled == (width == 64)
     for plane, expected in zip(frame.planes, ycbcr(patches[0].numpy(), matrix, 2 if subsampled else 1), strict=True):
         samples = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
-        if extension == ".webm" and plane.width < width:  # co-sited with every second pixel, by a longer filter
+        if extension == ".webm" and plane.width < width:  # co-sited with every second pixel, with a longer filter
             samples, expected = samples[4::8, 4::8], expected[4::8, 4::8]
         assert np.abs(samples - expected).mean() < 1
     inside = (slice(None), slice(None), slice(8, None, 16), slice(8, None, 16))  # away from where chroma blurs
@@ -212,7 +212,7 @@ def test_lossless_files_are_tagged_as_rgb(tmp_path: Path, extension: str) -> Non
 
 
 def test_chroma_is_not_shifted(tmp_path: Path) -> None:
-    """An edge between two colours, at the edge of a chroma block, blurs to both sides alike."""
+    """An edge between two colours at the edge of a chroma block blurs equally to both sides."""
     left, right = (torch.tensor(color, dtype=torch.uint8)[:, None, None] for color in ((180, 110, 80), (80, 130, 180)))
     picture = torch.cat([left.expand(3, 32, 32), right.expand(3, 32, 32)], dim=2)[None]
     write(tmp_path / "a.mp4", Clip(picture, (Fraction(0),), Fraction(25)))

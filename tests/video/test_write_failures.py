@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: whatever goes wrong, nothing is left behind and nothing is lost."""
+"""A file is written completely or not at all. A failure leaves no temporary file and loses no existing one."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """As a full disk: the file cannot grow beyond `size` bytes."""
+    """Simulate a full disk: files cannot grow beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -103,7 +103,7 @@ def test_a_target_is_replaced_only_when_asked(tmp_path: Path) -> None:
     clip = noise()
     write_video(tmp_path / "a.mp4", clip)
     before = (tmp_path / "a.mp4").read_bytes()
-    with pytest.raises(UsageError, match=r"a.mp4: exists already; pass --overwrite"):
+    with pytest.raises(UsageError, match=r"a.mp4: exists already; pass `overwrite`"):
         write_video(tmp_path / "a.mp4", noise(3))
     assert (tmp_path / "a.mp4").read_bytes() == before
     write_video(tmp_path / "a.mp4", noise(3), overwrite=True)
@@ -129,7 +129,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     for target, message in {
         "folder.mp4": "is a folder; name a file",
         "file/a.mp4": r"cannot write there \((Not a directory|File exists)\)",
-        "a.xyz": r"no encoder for \.xyz: use \.mp4, \.mkv or \.png",
+        "a.xyz": r"no encoder for \.xyz; use \.mp4, \.mkv or \.png",
         "a": "no encoder for a name without extension",
         "a.avi": r"no encoder for \.avi",
     }.items():

@@ -111,7 +111,7 @@ def _facts(path: Path) -> Facts | str:
         info = probe(path)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
-        frames = info.frame_count or len(build_index(info).times)
+        frames = info.num_frames_from_header or len(build_index(info).times)
         return Facts(size, modified, info.width, info.height, frames, str(info.frame_rate))
     except VaectlError as error:
         return str(error)

@@ -20,7 +20,7 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.journal import Journal, read_lines
 from vaectl.io.json_values import write_json
-from vaectl.io.output_paths import LONGEST
+from vaectl.io.output_paths import MAX_NAME_BYTES
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
 
@@ -155,7 +155,7 @@ def is_below(place: str) -> bool:
     """Whether a path is one below a folder: not absolute, and without a way out of it."""
     path = PurePosixPath(place)
     try:
-        fits = len(place) <= 4096 and all(len(os.fsencode(part)) <= LONGEST for part in path.parts)
+        fits = len(place) <= 4096 and all(len(os.fsencode(part)) <= MAX_NAME_BYTES for part in path.parts)
     except UnicodeEncodeError:  # no name at all
         return False
     return fits and not path.is_absolute() and ".." not in path.parts and "\0" not in place
@@ -175,4 +175,4 @@ def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
     try:
         yield Journal(file, size)
     except OSError as error:
-        raise VaectlError(cannot_write(file, error)) from error
+        raise VaectlError(*cannot_write(file, error)) from error

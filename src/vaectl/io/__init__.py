@@ -1,4 +1,4 @@
-"""Files: what may be opened, atomic writes, locks, journals, JSON, checksums and output paths.
+"""Files: safe parsing, atomic writes, locks, journals, JSON, checksums and output paths.
 
-Knows nothing of what the files are for. Imports no torch.
+Does not know what the files are for. Imports no torch.
 """

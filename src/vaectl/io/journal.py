@@ -1,4 +1,4 @@
-"""Journals: files of JSON lines that grow while a run may be killed. Whole lines count, whatever else is there."""
+"""Journals: files of JSON lines that survive a killed run. Incomplete lines are ignored."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LINE_BYTES = 2**20
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield for each line the bytes up to its end and its object: None for a line that is cut short, or holds none.
+    """Yield the end of each line (bytes) and its JSON object; None if the line is truncated or holds no object.
 
-    Raises OSError where the file cannot be read, UsageError where it is no ordinary one.
+    Raises OSError if the file cannot be read, UsageError if it is not a regular file.
     """
     size_of(file)
     end = 0
@@ -34,24 +34,24 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 class Journal:
-    """Appends lines to a file. A line is there whole or not at all.
+    """Appends lines to a file, each completely or not at all.
 
-    Where the disk is full, lines wait in memory until there is room again.
+    If the disk is full, lines wait in memory until there is space.
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        """Continue after the first `size` bytes; what comes after them is removed. Raises VaectlError."""
+        """Truncate the file to `size` bytes and continue there. Raises VaectlError if this fails."""
         self._path, self._size, self._waiting = path, size, b""
         try:
             with path.open("ab") as file:
                 file.truncate(size)
         except OSError as error:
-            raise VaectlError(cannot_write(path, error)) from None
+            raise VaectlError(*cannot_write(path, error)) from None
 
     def add(self, value: Any) -> None:
         """Append a dictionary or a dataclass of JSON values.
 
-        Raises OSError where the disk takes no more. The line then waits, and is written with the next one.
+        Raises OSError if it cannot be written, for example on a full disk. Then it is written with the next line.
         """
         self._waiting += json.dumps(value, allow_nan=False, default=asdict).encode() + b"\n"
         with self._path.open("r+b") as file:
@@ -62,10 +62,10 @@ class Journal:
         self._waiting = b""
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk. Raises VaectlError where lines wait, or the disk takes no more."""
+        """Wait until all lines are on the disk. Raises VaectlError if a line could not be written."""
         if self._waiting:
-            raise VaectlError(f"{self._path}: cannot be written; free space")
+            raise VaectlError(f"{self._path}: cannot be written", "free space")
         try:
             flush_to_disk(self._path)
         except OSError as error:
-            raise VaectlError(f"{self._path}: cannot be written ({error.strerror}); free space") from None
+            raise VaectlError(f"{self._path}: cannot be written ({error.strerror})", "free space") from None

@@ -1,4 +1,4 @@
-"""Values as JSON has them, and files of them."""
+"""JSON values and JSON files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from vaectl.io.atomic_write import atomic_write
 
 
 def plain(value: Any) -> Any:
-    """Return `value` in the types of JSON, within dictionaries and lists too.
+    """Convert `value` to JSON types, also inside dictionaries and lists.
 
-    Tuples become lists, NaN becomes None, infinity "inf" or "-inf", and what JSON has no type for, such as a path, its
-    text.
+    Tuples become lists, NaN becomes None, infinity "inf" or "-inf". Other types, for example paths, become strings.
     """
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
@@ -26,6 +25,6 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any, *, indent: int = 2) -> None:
-    """Write a JSON file in place of what is there, whole or not at all. Raises as `atomic_write` does."""
+    """Write a JSON file atomically, and replace an existing one. Raises like `atomic_write`."""
     with atomic_write(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8")

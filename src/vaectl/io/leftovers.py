@@ -1,8 +1,8 @@
-"""Temporary names that say whose they are, so that a later run can remove what a killed one has left.
+"""Temporary files and folders that a later run can remove if their process was killed.
 
-A process holds a lock on each of its temporary files and folders; the system gives it back however the process ends.
-So a leftover is dead when its lock is free, on the host that its name says. Those of other hosts are left alone: not
-every file system shares its locks.
+A process holds a lock on each of them. The system releases the lock when the process ends, for whatever reason. Names
+include the host. On that host, a leftover with a free lock can be removed. Those of other hosts are kept, because not
+every file system shares locks.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _swept: set[Path] = set()
 
 
 def this_host() -> str:
-    """The name of this machine, as it can be part of a file's name."""
+    """Return the host name, as a part of file names."""
     return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64]
 
 
 def temporary_name(suffix: str = "") -> str:
-    """A hidden name that nobody else gives: with the host, the process and chance in it."""
+    """Return a unique hidden name: host, process id and random digits."""
     kept = suffix if len(os.fsencode(suffix)) <= 16 else ""
     return f"{PREFIX}{this_host()}-{os.getpid()}-{secrets.token_hex(4)}{kept}"
 
 
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """A new empty file in `folder`, marked as in use. Whoever takes it renames it; else it is removed at the end."""
+    """Yield a new, locked, empty file in `folder`. It is removed at the end unless it was renamed."""
 
     def make(path: Path) -> int:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -49,11 +49,11 @@ def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """The same for a new empty folder, among the system's temporary files; nobody else may look into it."""
+    """Yield a new, locked, empty folder in the system's folder for temporary files, private to the user."""
 
     def make(path: Path) -> int | None:
         path.mkdir(mode=0o700)
-        with suppress(FileNotFoundError):  # swept
+        with suppress(FileNotFoundError):  # removed by another process
             return os.open(path, os.O_RDONLY)
         return None
 
@@ -68,7 +68,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _held(folder: Path, suffix: str, make: Callable[[Path], int | None]) -> Iterator[Path]:
-    """What `make` makes under a new name and opens, locked; made again where another process sweeps it before that."""
+    """Create a file or folder with `make` and lock it. Try again if another process removes it before the lock."""
     while True:
         path = folder / temporary_name(suffix)
         descriptor = make(path)
@@ -84,7 +84,7 @@ def _held(folder: Path, suffix: str, make: Callable[[Path], int | None]) -> Iter
 
 
 def sweep(folder: Path, *, again: bool = False) -> None:
-    """Remove what dead processes of this host have left in `folder`; each folder once, unless `again`."""
+    """Remove leftovers of dead processes of this host from `folder`; once for each folder, unless `again`."""
     folder = folder.absolute()
     if folder in _swept and not again:
         return
@@ -99,7 +99,7 @@ def sweep(folder: Path, *, again: bool = False) -> None:
 def _remove_if_dead(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its process lives, or there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if its process lives, or without locks
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -109,5 +109,5 @@ def _remove_if_dead(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    with suppress(OSError):  # where the file system has none, nobody can sweep either
+    with suppress(OSError):  # without locks, no process can remove leftovers
         fcntl.flock(descriptor, fcntl.LOCK_EX)

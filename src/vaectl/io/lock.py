@@ -1,4 +1,4 @@
-"""One process at a time in a folder. The system gives the lock back however the process ends."""
+"""Lock a folder for one process. The system releases the lock when the process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vaectl.errors import UsageError
 
 @contextmanager
 def locked(folder: Path, remedy: str) -> Iterator[None]:
-    """Hold `folder`, which is made where it is missing, for this process.
+    """Lock `folder` for this process. Creates it if it is missing.
 
-    Raises UsageError, which ends with `remedy`, where another process holds it or nothing can be written there. Where
-    the file system has no locks, nobody is kept out.
+    Raises UsageError with `remedy` if another process holds the lock, or if the folder cannot be written. Has no effect
+    on file systems without locks.
     """
     import fcntl
 
@@ -23,12 +23,12 @@ def locked(folder: Path, remedy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot write there ({error.strerror}); {remedy}") from None
+        raise UsageError(f"{folder}: cannot write there ({error.strerror})", remedy) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{folder}: another process is at work there; wait for it, or {remedy}") from None
+            raise UsageError(f"{folder}: another process is at work there", f"wait for it, or {remedy}") from None
         except OSError:
             pass
         yield

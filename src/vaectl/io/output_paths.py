@@ -1,6 +1,6 @@
-"""Paths of output files: no two results get the same path, and none replaces a file that is read.
+"""Paths of output files: no two results share a path, and no result replaces a source.
 
-Knows names and paths; which files are sources, and what is written, is the job's business.
+Knows only names and paths. The job knows which files are sources, and writes the results.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from pathlib import Path
 
 from vaectl.errors import UsageError
 
-LONGEST = 255
-"""Bytes of a name on all common file systems."""
+MAX_NAME_BYTES = 255
+"""Limit of common file systems."""
 
 
 def keep_outside(sources: Sequence[Path], source: Path, results: Path) -> list[Path]:
-    """Those files of the folder `source` that are not in the folder `results`. Raises UsageError for none."""
+    """Return the files of folder `source` that are not in folder `results`. Raises UsageError if there are none."""
     if results.exists() and not results.is_dir():
-        raise UsageError(f"{results}: is a file, but {source} is a folder; name a folder for the results")
+        raise UsageError(f"{results}: is a file, but {source} is a folder", "name a folder for the results")
     inside = results.resolve()
     if not inside.is_relative_to(source.resolve()):
         return list(sources)
     kept = [file for file in sources if not file.resolve().is_relative_to(inside)]
     if not kept:
-        raise UsageError(f"{results}: holds all the videos of {source}; name another folder for the results")
+        raise UsageError(f"{results}: holds all the videos of {source}", "name another folder for the results")
     return kept
 
 
 def identity(file: Path) -> tuple[int, int]:
-    """Equal for two names of one file: links, or another case where that does not matter."""
+    """Return a value that is equal for all names of one file: links, or names in another case."""
     status = file.stat()
     return status.st_dev, status.st_ino
 
 
 def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
-    """A name for the result of each source, with the ending that it is given.
+    """Return a path for the result of each source, with the given endings.
 
-    `a.mov` gives `a.mp4`; where two sources would meet in one name, they keep their own extension: `a.mov.mp4`. A name
-    that becomes too long by that is shortened.
+    `a.mov` gives `a.mp4`. If two sources would give the same name, they keep their extension: `a.mov.mp4`. Names that
+    are too long are shortened.
     """
     names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
     while clashes := {name for name, count in Counter(names).items() if count > 1}:
@@ -55,10 +55,10 @@ def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
 
 
 def fitting_name(stem: str, ending: str) -> str:
-    """`stem` + `ending`, or, where that is too long, a shorter stem with a hash of the whole one at its end."""
+    """Return `stem` + `ending`. If it is too long, the stem is cut and ends with a hash of the full name."""
     name = stem + ending
-    if len(os.fsencode(name)) <= LONGEST:
+    if len(os.fsencode(name)) <= MAX_NAME_BYTES:
         return name
     mark = "~" + blake2b(os.fsencode(name), digest_size=4).hexdigest()
-    room = LONGEST - len(os.fsencode(mark + ending))
+    room = MAX_NAME_BYTES - len(os.fsencode(mark + ending))
     return os.fsencode(stem)[:room].decode("utf-8", "ignore") + mark + ending

@@ -1,4 +1,4 @@
-"""A terminal that is gone: its window was closed, or the connection was lost."""
+"""Handle a lost terminal: its window was closed, or the connection was lost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def leave_lost_terminal() -> None:
-    """Send what is still said nowhere, if the terminal that it goes to is gone; to write there would fail."""
+    """Redirect standard output and error to /dev/null if their terminal is gone, because writing would fail."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")

@@ -1,4 +1,4 @@
-"""The networks, their configs and their checkpoints: pure tensors in, tensors out."""
+"""Networks, configs and checkpoints. Tensors in, tensors out."""
 
 from vaectl.models.checkpoint import build_model, load_model, save_model
 from vaectl.models.posterior import Posterior

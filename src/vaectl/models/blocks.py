@@ -1,4 +1,4 @@
-"""Residual and attention blocks of both model families, with the published parameter names."""
+"""Residual and attention blocks of both model families, with the parameter names of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaectl.models.segments import Segment, run_segments
 
 
 class ResnetBlock(Layer):
-    """norm, SiLU, convolution, twice, plus the input."""
+    """Twice norm, SiLU and convolution, plus the input."""
 
     norm1: nn.Module
     conv1: Layer
@@ -42,7 +42,7 @@ class ResnetBlock(Layer):
 
 
 class ResnetBlock2D(ResnetBlock):
-    """With 3x3 convolutions, every frame an image of its own."""
+    """A `ResnetBlock` with 3x3 convolutions of single frames."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResnetBlock2D(ResnetBlock):
 
 
 class ResnetBlock3D(ResnetBlock):
-    """With causal 3x3x3 convolutions."""
+    """A `ResnetBlock` with causal 3x3x3 convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_type: str, dropout: float = 0.0) -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class ResnetBlock3D(ResnetBlock):
 
 
 class Attention(Block):
-    """Norm, single-head self-attention, plus the input; q, k, v and the output by causal 1x1x1 convolutions.
+    """Norm and single-head self-attention, plus the input; q, k, v and the output are causal 1x1x1 convolutions.
 
-    `AttnBlock3DFix`: over the H·W positions of each frame. `AttnBlock3D`, of old checkpoints: the same after
-    (B, C, T, H, W) was reshaped, not permuted, to (B·T, C, N). For T > 1 this mixes channels and frames. It is what
-    those checkpoints were trained with.
+    `AttnBlock3DFix` attends over the H·W positions of each frame. `AttnBlock3D`, in old checkpoints, reshapes
+    (B, C, T, H, W) to (B·T, C, N) without a permutation first. For T > 1 this mixes channels and frames, as in the
+    training of those checkpoints.
     """
 
     def __init__(self, kind: str, channels: int, norm_type: str) -> None:
@@ -109,17 +109,17 @@ class Attention(Block):
 
 
 def attend_in_frames(q_BCTHW: Tensor, k_BCTHW: Tensor, v_BCTHW: Tensor) -> Tensor:
-    """Attention over the positions of each frame."""
+    """Self-attention over the positions of each frame, (B, C, T, H, W)."""
     b, _, t, h, w = q_BCTHW.shape
-    # The head is a dimension of its own: PyTorch's fused kernels take no 3-D input, and without them the scores of all
-    # pairs of positions are in memory.
+    # With an explicit head dimension, because PyTorch's fused kernels take no 3-D input. Other kernels hold the scores
+    # of all pairs of positions in memory.
     q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (q_BCTHW, k_BCTHW, v_BCTHW))
     return rearrange(F.scaled_dot_product_attention(q, k, v), "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
 
 
 def attend(q_PCN: Tensor, k_PCN: Tensor, v_PCN: Tensor, context: StreamContext) -> Tensor:
-    """Attention over N positions, in each of P planes."""
-    # Contiguous, again for the fused kernels.
+    """Self-attention over N positions in each of P planes, (P, C, N)."""
+    # Contiguous, also for the fused kernels.
     q, k, v = (x[:, None].mT.contiguous() for x in (q_PCN, k_PCN, v_PCN))
     return F.scaled_dot_product_attention(q, k, v)[:, 0].mT
 

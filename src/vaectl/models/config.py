@@ -1,7 +1,7 @@
-"""The configs of the two published families: the fields of their `config.json`, validated.
+"""The configs of the two published families: the validated fields of `config.json`.
 
-Field names are part of the format, misspellings included. A config fixes every layer of a network; it knows nothing of
-weights or of how the network is built.
+Field names are part of the format, including misspellings. A config defines every layer of a network. It does not know
+weights, or how the network is built.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vaectl.errors import UsageError, shown
 from vaectl.io.parsing import read_json
 
 CONFIG_BYTES = 2**20
-"""The most that a config may have; published ones have 2 KiB."""
+"""Largest file that is read; published configs have 2 KiB."""
 
-# No published value is above a quarter of these; with them any network is built in moments.
+# Published values are at most a quarter of these limits. Within them every network is built in moments.
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Factor = Annotated[int, Field(ge=1, le=64)]
 Blocks = Annotated[int, Field(ge=1, le=32)]
@@ -46,12 +46,12 @@ TRAINING_KEYS = frozenset({"lr", "loss_type", "loss_params"})
 
 
 def time_factor(layer: str) -> int:
-    """What a resampling layer, given by name, does to the number of frames: 1 or 2."""
+    """Return the factor, 1 or 2, by which the named resampling layer changes the number of frames."""
     return 2 if layer.startswith(HALVES_TIME) else 1
 
 
 class FamilyConfig(BaseModel, ABC):
-    """What both families share. Frozen: a network is built from it once."""
+    """Fields of both families. Frozen, because a network is built from it once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,7 +60,7 @@ class FamilyConfig(BaseModel, ABC):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm_type: Norm = "groupnorm"
     scale: Statistics = (0.18215,) * 4
-    """For whoever trains on the latents: (z - shift)·scale. Encoding and decoding do not apply it."""
+    """For training on latents: (z - shift)·scale. Encoding and decoding do not apply it."""
     shift: Statistics = (0.0,) * 4
 
     @property
@@ -75,18 +75,18 @@ class FamilyConfig(BaseModel, ABC):
 
     @property
     def space_compression(self) -> int:
-        """By how much the latent is lower and narrower than the video."""
+        """Height and width of the video divided by those of the latent."""
         return 8
 
     def is_called(self, name: str) -> bool:
-        """Whether a published script means this family by a name: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
+        """Whether published scripts use `name` for this family: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
         plain, own = (
             re.sub(r"(model)?(_d\d+)?(_\d+x\d+x\d+)?$|[-_]", "", each.lower()) for each in (name, self.class_name)
         )
         return plain == own
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`, with the family's name."""
+        """Return the content of `config.json`, including the name of the family."""
         return {"_class_name": self.class_name, **self.model_dump(mode="json")}
 
 
@@ -197,7 +197,7 @@ class CausalVAEConfig(FamilyConfig):
         return self
 
     def down_factors(self, side: Literal["encoder", "decoder"]) -> tuple[int, int]:
-        """(space, time): by how much a side shrinks or enlarges the video."""
+        """Return the resampling factors (space, time) of the encoder or decoder."""
         way = "downsample" if side == "encoder" else "upsample"
         spatial: tuple[str, ...] = getattr(self, f"{side}_spatial_{way}")
         temporal: tuple[str, ...] = getattr(self, f"{side}_temporal_{way}")
@@ -231,29 +231,30 @@ def check_groups(channels: int) -> None:
 
 
 def read_config(path: Path) -> WFVAEConfig | CausalVAEConfig:
-    """The config in a `config.json`. Keys that start with `_` are metadata; a missing key takes its default.
+    """Read a `config.json`. Keys that start with `_` are metadata. Missing keys get their default.
 
-    Raises UsageError, with one line that names file, key and remedy.
+    Raises UsageError that names the file and the key.
     """
-    values = read_json(path, CONFIG_BYTES, "a model directory holds config.json beside its weights")
+    values = read_json(path, CONFIG_BYTES, "a model directory contains config.json and weights")
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: not a model config (a JSON object was expected)")
+        raise UsageError(f"{path}: is no model config: a JSON object was expected")
     name = values.get("_class_name")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}; vaectl reads {' and '.join(FAMILIES)}")
+        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}", f"vaectl reads {' and '.join(FAMILIES)}")
     fields = {key: value for key, value in values.items() if not key.startswith("_") and key not in TRAINING_KEYS}
     try:
         return FAMILIES[name].model_validate(fields)
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, FAMILIES[name])}") from None
+        problem, remedy = explain(error, FAMILIES[name])
+        raise UsageError(f"{path}: {problem}", remedy) from None
 
 
-def explain(error: ValidationError, family: type[BaseModel]) -> str:
-    """The first problem of a validation, in one line."""
+def explain(error: ValidationError, family: type[BaseModel]) -> tuple[str, str]:
+    """Return the first problem of a validation in one line, and its remedy or an empty string."""
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key[:100], family.model_fields, n=1)
-        return f"unknown key {shown(repr(key))}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"unknown key {shown(repr(key))}", f"did you mean {near[0]!r}?" if near else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message
+    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message, ""

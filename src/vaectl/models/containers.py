@@ -1,8 +1,7 @@
-"""The files in which weights are published: safetensors, pickles, and indexes of several of either.
+"""Read files of weights: safetensors, pickles, and indexes of shards.
 
-Read in two steps, so that a file that does not fit costs neither memory nor time: first its outline (names, shapes and
-types), then the values that are wanted. Nothing here executes code from a pickle: they are read with
-`weights_only=True`. Knows no network and no name of a tensor.
+First the outline is read (names, shapes and types), then the values. So a file that does not fit costs neither memory
+nor time. Pickles are read with `weights_only=True`, so no code in them runs. Knows no network and no tensor names.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from vaectl.io.parsing import parsing, read_json, size_of
 INDEX = ".index.json"
 INDEX_BYTES = 2**24
 HEADER_BYTES = 2**23
-"""Of the head of a safetensors file, and of all in a pickle that is no tensor; published files stay below 2 MiB."""
+"""Limit of the header of a safetensors file, and of the rest of a pickle without tensors. Published: below 2 MiB."""
 SHARDS = 1000
 TENSORS = 2**14
 SMALL_HEADER = 2**20
 
 Stored: TypeAlias = Mapping[Any, Any]
-"""What a file holds: tensors by name, perhaps within other mappings."""
+"""Content of a file: tensors by name, possibly inside other mappings."""
 Choose: TypeAlias = Callable[[Stored], Mapping[str, Any]]
-"""From what a file holds to the entries that are wanted, by the names that they are to have."""
+"""Selects entries from the content of a file, and gives them their new names."""
 
-UNREADABLE = "cannot be read as weights; download it again"
+UNREADABLE = "cannot be read as weights", "download it again"
 
-# As the format's specification names them; torch has no class for the rest.
+# Names of the safetensors specification. PyTorch has no type for the others.
 _TYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64, "BOOL": torch.bool},
@@ -49,15 +48,15 @@ _TYPES = {
 
 
 def read_outline(file: Path) -> Stored:
-    """What a weights file holds, or the shards that an index names, with tensors on the device "meta".
+    """Read the content of a weights file, or of the shards of an index, with tensors on the device "meta".
 
-    Raises UsageError for a file that is missing or no ordinary one, DamagedError for one that cannot be read as weights
-    or holds more than tensors and plain values.
+    Raises UsageError if a file is missing or not regular, DamagedError if it cannot be read as weights, or contains
+    more than tensors and plain values.
     """
     if file.name.endswith(INDEX):
         outline: dict[Any, Any] = {}
         for shard in shards(file):
-            size_of(shard, "the checkpoint's index names it, download it again")
+            size_of(shard, "the index of the checkpoint names it: download it again")
             outline |= read_outline(shard)
         return outline
     size_of(file, "give a file of weights")
@@ -67,9 +66,9 @@ def read_outline(file: Path) -> Stored:
 
 
 def read_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that `choose` takes of what a weights file holds, one by one, on the CPU.
+    """Yield the tensors of a weights file that `choose` selects, one by one, on the CPU.
 
-    Those of safetensors files and of pickles in zip form are mapped into memory: what is not used is not read.
+    Safetensors files and pickles in zip format are memory-mapped, so unused tensors are not read.
     """
     if file.suffix == ".safetensors":
         yield from _safetensors_values(file, choose)
@@ -88,25 +87,25 @@ def _pick(wanted: Mapping[str, str], stored: Stored) -> dict[str, Any]:
 
 
 def shards(index: Path) -> list[Path]:
-    """The files that an index names. Raises UsageError for one that is not of this form."""
+    """Return the shards of an index. Raises UsageError if it is invalid."""
     values = read_json(index, INDEX_BYTES)
     places = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise UsageError(f"{index}: holds no weight_map from names to files; download it again")
+        raise UsageError(f"{index}: holds no weight_map from names to files", "download it again")
     names = sorted({Path(name).name for name in places.values()})
     if len(names) > SHARDS or any(
         name.endswith(INDEX) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
     ):
-        raise UsageError(f"{index}: names files that are no shards of weights; download it again")
+        raise UsageError(f"{index}: names files that are no shards of weights", "download it again")
     return [index.parent / name for name in names]
 
 
 def _safetensors_outline(file: Path) -> dict[str, Tensor]:
-    with parsing(file, UNREADABLE):
+    with parsing(file, *UNREADABLE):
         _header_bytes(file)
         with safe_open(file, "pt") as opened:
             outline = {}
-            for name in opened.keys():  # noqa: SIM118  # it is no mapping
+            for name in opened.keys():  # noqa: SIM118  # not a mapping
                 part = opened.get_slice(name)
                 kind = part.get_dtype()
                 if kind not in _TYPES:
@@ -124,26 +123,26 @@ def _header_bytes(file: Path) -> int:
 
 
 def _safetensors_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
-    with parsing(file, UNREADABLE):
+    with parsing(file, *UNREADABLE):
         with safe_open(file, "pt") as opened:
             wanted = choose({name: name for name in opened.keys()})  # noqa: SIM118
             if _header_bytes(file) > SMALL_HEADER:
                 yield from ((name, opened.get_tensor(stored)) for name, stored in wanted.items())
                 return
-        for name, stored in wanted.items():  # opened for each: its memory is free when it is gone, not when all are
+        for name, stored in wanted.items():  # reopened for each, to free its memory at once
             with safe_open(file, "pt") as opened:
                 yield name, opened.get_tensor(stored)
 
 
 def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) -> dict[Any, Any]:
-    """The tensors and plain values in a pickle of PyTorch, on `device`; on "meta" without their values.
+    """Load the tensors and plain values of a PyTorch pickle to `device`; on "meta" without values.
 
-    Tensors on the CPU are `mapped` from the file, or copies of what it holds.
-    Raises UsageError and DamagedError as `read_outline` does, OutOfMemoryError where memory is short.
+    `mapped`: memory-map tensors on the CPU instead of copying them.
+    Raises UsageError and DamagedError like `read_outline`, OutOfMemoryError if memory is short.
     """
     size = size_of(file)
-    with parsing(file, UNREADABLE, needed=size), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch comments on pickles that it then refuses
+    with parsing(file, *UNREADABLE, needed=size), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about pickles before it refuses them
         try:
             if zipfile.is_zipfile(file):
                 _check_zip(file)
@@ -155,8 +154,8 @@ def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) 
                 stored = torch.load(file, map_location=device, weights_only=True)
         except pickle.UnpicklingError:
             raise DamagedError(
-                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded;"
-                " get it as .safetensors from a source you trust"
+                f"{file}: refused: it is damaged, or holds more than tensors and would run code when loaded",
+                "get it as .safetensors from a source you trust",
             ) from None
     if not isinstance(stored, dict):
         raise DamagedError(
@@ -166,21 +165,21 @@ def load_pickle(file: Path, device: str | torch.device, *, mapped: bool = True) 
 
 
 def _old_outline(file: Path) -> Any:
-    """What a pickle of before PyTorch 1.6 holds, without its values, which come last in the file."""
+    """Content of a pickle from before PyTorch 1.6, without the values, which are at the end of the file."""
     if not hasattr(torch.serialization, "skip_data"):  # PyTorch 2.5 and older
         return torch.load(file, map_location="cpu", weights_only=True)
     with file.open("rb") as opened:
         head = io.BytesIO(opened.read(HEADER_BYTES))
-    with torch.serialization.skip_data():  # memory is set aside, but nothing is written there
+    with torch.serialization.skip_data():  # memory is reserved, but not written
         return torch.load(head, map_location="cpu", weights_only=True)
 
 
 def _check_zip(file: Path) -> None:
-    """Refuse archives that `torch.save` does not write: packed ones, which may unfold to any size, and huge indexes."""
+    """Refuse archives that `torch.save` does not write: huge ones, and compressed ones, which expand to any size."""
     with file.open("rb") as opened:
         opened.seek(max(0, size_of(file) - 2**16))
         end = opened.read()
-    # The end of a zip archive, and that of one with 64-bit numbers (APPNOTE.TXT of PKWARE, 4.3.14 and 4.3.16).
+    # End records of a zip archive, with 32-bit and 64-bit numbers (APPNOTE.TXT of PKWARE, 4.3.14 and 4.3.16).
     short, long = end.rfind(b"PK\5\6"), end.rfind(b"PK\6\6")
     count, size = struct.unpack_from("<HI", end, short + 10)
     if long >= 0:
@@ -190,7 +189,7 @@ def _check_zip(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise ValueError("its tensors are packed, which no checkpoint's are")
+        raise ValueError("its tensors are compressed")
     plain = sum(part.file_size for part in parts if "/data/" not in part.filename)
     if plain > HEADER_BYTES:
         raise ValueError(f"{plain} bytes that are no tensors")

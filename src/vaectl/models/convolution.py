@@ -1,7 +1,7 @@
-"""Which kernel computes a convolution: the one place that decides.
+"""Choose the kernel of a convolution. No other place decides this.
 
-Everywhere `torch.nn.functional` serves. For float32 on the CPU there are faster kernels, of which PyTorch promises
-nothing: where a build lacks one of them, the public function computes the same numbers.
+`torch.nn.functional` works everywhere. For float32 on the CPU there are faster kernels, which are not part of PyTorch's
+public API. If a build lacks one, the public function computes the same result.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from vaectl.models import winograd
 Triple = tuple[int, int, int]
 
 ONEDNN = bool(torch.backends.mkldnn.is_available()) and hasattr(torch, "mkldnn_convolution")  # type: ignore[no-untyped-call]
-"""Whether oneDNN can be called by name. It is not in every build of PyTorch."""
+"""Whether oneDNN can be called directly. Not every build of PyTorch has it."""
 WINOGRAD = ONEDNN and winograd.available()
 
 
 def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
-    """`torch.nn.functional.conv3d`, by the fastest kernel."""
-    if by_name(x_BCTHW, weight):
-        if WINOGRAD and winograd.pays(x_BCTHW, weight, stride, padding):
+    """Compute `torch.nn.functional.conv3d` with the fastest kernel."""
+    if can_use_onednn(x_BCTHW, weight):
+        if WINOGRAD and winograd.is_faster(x_BCTHW, weight, stride, padding):
             return winograd.convolve(x_BCTHW, weight, bias)
-        # F.conv3d takes a far slower kernel than this one where batch, channels, frames and height multiply to 20480 or
-        # less, as they do in the windows of a clip.
+        # F.conv3d chooses a much slower kernel if batch * channels * frames * height <= 20480, as in the windows of a
+        # clip.
         return torch.mkldnn_convolution(x_BCTHW, weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x_BCTHW, weight, bias, stride, padding)
 
 
 def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """`torch.nn.functional.conv2d` of every frame, by the fastest kernel."""
+    """Compute `torch.nn.functional.conv2d` of every frame with the fastest kernel."""
     steps, pads = (1, stride, stride), (0, padding, padding)
-    if WINOGRAD and by_name(x_BCTHW, weight) and winograd.pays(x_BCTHW, weight.unsqueeze(2), steps, pads):
+    if WINOGRAD and can_use_onednn(x_BCTHW, weight) and winograd.is_faster(x_BCTHW, weight.unsqueeze(2), steps, pads):
         return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias)
     b, _, t, _, _ = x_BCTHW.shape
     frames = F.conv2d(x_BCTHW.transpose(1, 2).flatten(0, 1), weight, bias, stride, padding)
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
 
 
-def by_name(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels for the CPU suit; `torch.compile` cannot trace them."""
+def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels for float32 on the CPU can be used. `torch.compile` cannot trace them."""
     return (
         ONEDNN
         and x.device.type == "cpu"
@@ -52,7 +52,7 @@ def by_name(x: Tensor, weight: Tensor) -> bool:
 
 
 def workspace(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> int:
-    """Values that a convolution of float32 on the CPU needs, next to its input and its output."""
-    if WINOGRAD and winograd.pays(x, weight, stride, padding):
+    """Return the number of temporary values of a float32 convolution on the CPU, without input and output."""
+    if WINOGRAD and winograd.is_faster(x, weight, stride, padding):
         return winograd.workspace(x, weight)
     return 0

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: what `auto` means, and what this machine does not have."""
+"""Device and precision of a model: the meaning of `auto`, and checks that the machine has the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is the first CUDA GPU if there is one, else the CPU. Raises UsageError for a device that is not there.
+    """Return the device; `auto` is the first CUDA GPU if there is one, else the CPU.
 
-    On a GPU float32 means float32 from then on. Convolutions round to TF32 by default, and products where the
-    environment asks for it (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE).
+    Also turns off TF32, so float32 on a GPU means float32. By default convolutions use TF32, and matrix products if the
+    environment sets TORCH_ALLOW_TF32_CUBLAS_OVERRIDE. Raises UsageError if the device does not exist.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
@@ -21,18 +21,21 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"device {device}: unknown; must be auto, cpu, cuda, cuda:N or mps") from None
+        raise UsageError(f"device {device}: unknown", "must be auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here; use --device cpu or install a CUDA build")
+        raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here", "use `device=cpu` or install a CUDA build")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {chosen}: there are only {torch.cuda.device_count()} GPUs, counted from 0")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"device {chosen}: PyTorch sees no Apple GPU here; use --device cpu")
+        raise UsageError(f"device {chosen}: PyTorch sees no Apple GPU here", "use `device=cpu`")
     return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
-    """`auto` is bfloat16 on GPUs that compute in it, else float32, or for `low_memory` float16 on any other GPU."""
+    """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
+
+    Raises UsageError for an unknown name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -41,5 +44,5 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: 
             return torch.bfloat16
         return torch.float16 if low_memory and device.type != "cpu" else torch.float32
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype}: must be auto, {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype}: unknown", f"must be auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]

@@ -1,8 +1,7 @@
-"""Haar wavelet transforms of video, as the published models define them: fixed filters, kept in the checkpoint.
+"""Haar wavelet transforms of video with the fixed filters of the published models, which are in the checkpoints.
 
-Each transform is one reshape into blocks of 2 x 2 (x 2) pixels and one small matrix product. The filters are buffers
-under the published names, and the matrix is built from them, because a checkpoint in half precision runs with its
-rounded filters.
+Each transform is a reshape into blocks of 2 x 2 (x 2) pixels and a small matrix product. The filters are buffers under
+the published names. The matrix is built from them, so that a half-precision checkpoint uses its rounded filters.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ SIGNS_3D = {
     "gh_v": (-1, -1, -1),
 }
 SIGNS_2D = {"aa": (1, 1), "ad": (-1, 1), "da": (1, -1), "dd": (-1, -1)}
-TAP_3D = 0.3536  # published so, not 1 / (2 * sqrt(2))
+TAP_3D = 0.3536  # as published, not 1 / (2 * sqrt(2))
 TAP_2D = 0.5
 
 
 def haar_filter(signs: tuple[int, ...], tap: float) -> Tensor:
-    """One sub-band's filter, (1, 1, 2, 2) or (1, 1, 2, 2, 2), with taps of ±`tap`."""
+    """Return the filter of a sub-band, (1, 1, 2, 2) or (1, 1, 2, 2, 2), with taps ±`tap`."""
     steps = product((0, 1), repeat=len(signs))
     taps = [tap * math.prod(sign**step for sign, step in zip(signs, at, strict=True)) for at in steps]
     return torch.tensor(taps).reshape(1, 1, *[2] * len(signs))
 
 
 def block_matrix(filters: Iterable[Tensor], channels: int) -> Tensor:
-    """The product that transforms a block: (taps · C, bands · C), taps and bands major, C minor."""
+    """Return the matrix that transforms a block: (taps · C, bands · C), with C as the minor index."""
     taps_by_band = torch.stack([weight.flatten() for weight in filters], dim=1)
     return torch.kron(taps_by_band, torch.eye(channels, dtype=taps_by_band.dtype, device=taps_by_band.device))
 
 
 class HaarWaveletTransform3D(Layer):
-    """(B, C, 1 + 2n, H, W) -> (B, 8C, 1 + n, H/2, W/2), sub-bands major, the first frame repeated once in front."""
+    """(B, C, 1 + 2n, H, W) -> (B, 8C, 1 + n, H/2, W/2), sub-bands major. The first frame is repeated once in front."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class HaarWaveletTransform3D(Layer):
 
 
 class InverseHaarWaveletTransform3D(Layer):
-    """(B, 8C, 1 + n, H, W) -> (B, C, 1 + 2n, 2H, 2W): undoes the transform, the repeated first frame left out."""
+    """(B, 8C, 1 + n, H, W) -> (B, C, 1 + 2n, 2H, 2W): inverse transform, without the repeated first frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ class InverseHaarWaveletTransform3D(Layer):
 
 
 class HaarWaveletTransform2D(Layer):
-    """(B, C, T, H, W) -> (B, 4C, T, H/2, W/2), each frame by itself, sub-bands major."""
+    """(B, C, T, H, W) -> (B, 4C, T, H/2, W/2), each frame separately, sub-bands major."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +105,7 @@ class HaarWaveletTransform2D(Layer):
 
 
 class InverseHaarWaveletTransform2D(Layer):
-    """(B, 4C, T, H, W) -> (B, C, T, 2H, 2W), each frame by itself: the exact inverse."""
+    """(B, 4C, T, H, W) -> (B, C, T, 2H, 2W), each frame separately: the exact inverse."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""The layers that both model families are made of, with the parameter names of the published checkpoints.
+"""The layers of both model families, with the parameter names of the published checkpoints.
 
-Every layer takes (x, context): x is (B, C, T, H, W), kept channels-last in memory (rows of channels, "NDHWC") from end
-to end, because norms and 1x1 products are contiguous there and the convolutions are faster; `context` carries time (see
-`context.py`). Layers know nothing of configs, checkpoints or video files.
+Every layer takes (x, context). x is (B, C, T, H, W), always channels-last in memory ("NDHWC"), where norms and 1x1
+products are contiguous and convolutions are faster. `context` holds the state in time (see `context.py`). Layers do not
+know configs, checkpoints or video files.
 
-Layers that look around in space say how far: `input_halo(halo)` is the halo that a tile needs at their input so that
-`halo` positions are left at their output (see `StreamContext.crop_halo`).
+`input_halo(halo)` of a layer is the halo that a tile needs at its input, so that `halo` positions remain at its output
+(see `StreamContext.crop_halo`).
 
 Shape suffixes: B batch, C channels, T frames, H height, W width, N = H·W positions of a frame.
 """
@@ -29,19 +29,19 @@ EPS = 1e-6
 
 
 def per_frame(function: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
-    """`function` on (B·T, C, H, W), every frame an image of its own."""
+    """Apply `function` to the frames as images, (B·T, C, H, W)."""
     b, _, t, _, _ = x_BCTHW.shape
     frames = function(x_BCTHW.transpose(1, 2).flatten(0, 1))
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
 
 
 def silu(x: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else reads; in place where no gradient asks for the input."""
+    """SiLU of a temporary tensor; in place if no gradient needs the input."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class Block(nn.Module, ABC):
-    """What takes (x, context) to a tensor, and is one segment or several."""
+    """A module from (x, context) to a tensor, made of one or more segments."""
 
     if TYPE_CHECKING:
 
@@ -52,11 +52,11 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def segments(self, x: str, y: str) -> list[Segment]:
-        """From the value named `x` to the value named `y`."""
+        """Return the segments from the value named `x` to the value named `y`."""
 
 
 class Layer(Block):
-    """A block that looks at neighbours only."""
+    """A block that sees only neighbouring positions."""
 
     @abstractmethod
     def input_halo(self, halo: int) -> int: ...
@@ -66,7 +66,7 @@ class Layer(Block):
 
 
 class Sequential(Layer):
-    """Blocks one after the other, each given the same context; numbered from 0 in the checkpoint."""
+    """Blocks in order with one context; numbered from 0 in the checkpoint."""
 
     def __init__(self, *blocks: Block) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Sequential(Layer):
 
 
 def in_order(blocks: Iterable[nn.Module], x: str, y: str) -> list[Segment]:
-    """The segments of blocks, one after the other."""
+    """Return the segments of consecutive blocks."""
     segments: list[Segment] = []
     for block in blocks:
         segments += cast(Block, block).segments(y if segments else x, y)
@@ -111,7 +111,7 @@ class ChannelLayerNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """32 groups. With statistics that are known beforehand (`context.statistics`) it is local."""
+    """GroupNorm with 32 groups. Local, if its statistics are given (`context.statistics`)."""
 
     groups = 32
 
@@ -169,7 +169,7 @@ def frame_norm(kind: str, channels: int) -> nn.Module:
 
 
 class Conv3d(nn.Conv3d):
-    """A plain Conv3d, padded in space alone, that gives no frames where it gets too few for one."""
+    """A Conv3d that is padded only in space, and returns no frames if the input is too short."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Conv3d(nn.Conv3d):
 
 
 class CausalConv3d(Layer):
-    """Convolution that sees the past only: the clip's first frame repeated in front, zeros around each frame."""
+    """Causal convolution: the first frame of the clip is repeated in front, each frame is padded with zeros."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class CausalConv3d(Layer):
 
 
 class Conv2d(Layer):
-    """Convolution of each frame by itself; its weights stand under its own name, as those of `nn.Conv2d` do."""
+    """Convolution of each frame, with the parameter names of `nn.Conv2d`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, padding: int = 0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The diagonal Gaussian that an encoder gives for the latent of a clip."""
+"""The diagonal Gaussian posterior of the latent of a clip."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Posterior:
 
     @classmethod
     def from_moments(cls, moments_BCTHW: Tensor) -> Posterior:
-        """From an encoder's output: mean and log-variance stacked on the channel axis."""
+        """Build from the output of an encoder: mean and log-variance, stacked on the channel axis."""
         mean, logvar = moments_BCTHW.chunk(2, dim=1)
         return cls(mean, logvar.clamp(-30.0, 20.0))
 
     def mode(self) -> Tensor:
-        """The most likely latent: the mean."""
+        """Return the most likely latent, the mean."""
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """A latent drawn from the posterior, (B, C, T, H, W).
+        """Draw a latent from the posterior, (B, C, T, H, W).
 
-        The noise is drawn on the CPU, one latent frame after the other, so that a seed gives the same latent on every
-        device and for every cutting of the clip into pieces.
+        The noise is drawn on the CPU, one latent frame at a time. So a seed gives the same latent on every device and
+        for every size of windows.
         """
         b, c, t, h, w = self.mean.shape
         frames = [torch.randn((b, c, h, w), generator=generator) for _ in range(t)]
@@ -38,6 +38,6 @@ class Posterior:
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean)
 
     def kl(self) -> Tensor:
-        """KL divergence to N(0, I) per clip, (B,): summed over C, T, H and W (Kingma and Welling 2014, appendix B)."""
+        """Return the KL divergence to N(0, I), (B,), summed over C, T, H, W (Kingma and Welling 2014, appendix B)."""
         terms = self.mean.pow(2) + self.logvar.exp() - 1.0 - self.logvar
         return 0.5 * terms.sum(dim=(1, 2, 3, 4))

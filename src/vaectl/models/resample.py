@@ -1,7 +1,7 @@
 """Layers that halve or double the frame size or the number of frames, with the published parameter names.
 
-A clip of 1 + 2n frames becomes 1 + n and back: its first frame stands alone. A tile's halo is halved and doubled with
-it; its position has to be even where it is halved.
+A clip of 1 + 2n frames becomes 1 + n frames and back, because its first frame is separate. The halo of a tile is halved
+and doubled too. Where a tile is halved, its position must be even.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vaectl.models.layers import CausalConv3d, Conv2d, Conv3d, Layer, per_frame
 
 
 def halved(halo: int) -> int:
-    """The halo that becomes at least `halo` when it is doubled."""
+    """Return the smallest halo that is at least `halo` when doubled."""
     return (halo + 1) // 2
 
 
@@ -32,12 +32,12 @@ def bilinear_2x(x_BCTHW: Tensor) -> Tensor:
 
 
 def upsample_time(layer: nn.Module, x_BCTHW: Tensor, context: StreamContext, interpolation: str) -> Tensor:
-    """The clip's first frame as it is, every other frame twice ("nearest") or interpolated linearly ("trilinear").
+    """Double all frames but the first of the clip: repeated ("nearest") or linearly interpolated ("trilinear").
 
     Linear x2 of x[0..n-1], align_corners=False: out[2i] = (x[i-1] + 3·x[i]) / 4, out[2i+1] = (3·x[i] + x[i+1]) / 4,
-    indices clamped. Out[2i+1] needs the next frame, so the newest frame is held until that comes or the clip ends.
+    with clamped indices. out[2i+1] needs the next frame, so the newest frame is kept until it comes or the clip ends.
     """
-    x = x_BCTHW.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C): what follows stays channels-last
+    x = x_BCTHW.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), so the result is channels-last
     first, rest = (x[:, :1], x[:, 1:]) if context.first else (x[:, :0], x)
     if interpolation == "nearest":
         return torch.cat([first, rest.repeat_interleave(2, dim=1)], dim=1).permute(0, 4, 1, 2, 3)
@@ -53,7 +53,7 @@ def upsample_time(layer: nn.Module, x_BCTHW: Tensor, context: StreamContext, int
 
 
 class Downsample(Layer):
-    """Half the height and width, each frame by itself."""
+    """Halve height and width of each frame separately."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Downsample(Layer):
 
 
 class SpatialDownsample2x(Layer):
-    """Half the height and width, by a causal (1, 3, 3) convolution."""
+    """Halve height and width with a causal (1, 3, 3) convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class SpatialDownsample2x(Layer):
 
 
 class Spatial2xTime2x3DDownsample(Layer):
-    """Half the height, width and frames, by a causal 3x3x3 convolution."""
+    """Halve height, width and number of frames with a causal 3x3x3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Spatial2xTime2x3DDownsample(Layer):
 
 
 class Upsample(Layer):
-    """Twice the height and width, each frame by itself."""
+    """Double height and width of each frame separately."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Upsample(Layer):
 
 
 class SpatialUpsample2x(Layer):
-    """Twice the height and width, by nearest neighbours and a causal (1, 3, 3) convolution."""
+    """Double height and width with nearest neighbours and a causal (1, 3, 3) convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class SpatialUpsample2x(Layer):
 
 
 class Spatial2xTime2x3DUpsample(Layer):
-    """Twice the height, width and frames, by interpolation and a causal 3x3x3 convolution."""
+    """Double height, width and number of frames with interpolation and a causal 3x3x3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, interpolation: str = "trilinear") -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Spatial2xTime2x3DUpsample(Layer):
 
 
 class TimeDownsample2x(Layer):
-    """Half the frames: the average of three, at every second one."""
+    """Halve the number of frames: the mean of three frames, at every second one."""
 
     def forward(self, x: Tensor, context: StreamContext) -> Tensor:
         return average_3(context.causal_input(self, x, kernel=3, stride=2))
@@ -149,7 +149,7 @@ class TimeDownsample2x(Layer):
 
 
 class TimeUpsample2x(Layer):
-    """Twice the frames, by linear interpolation."""
+    """Double the number of frames with linear interpolation."""
 
     def forward(self, x: Tensor, context: StreamContext) -> Tensor:
         return upsample_time(self, x, context, "trilinear")
@@ -159,7 +159,7 @@ class TimeUpsample2x(Layer):
 
 
 class TimeDownsampleRes2x(Layer):
-    """Half the frames: the average of three mixed with a convolution, in a trained proportion."""
+    """Halve the number of frames: the mean of three frames and a convolution, mixed in a trained ratio."""
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class TimeDownsampleRes2x(Layer):
 
 
 class TimeUpsampleRes2x(Layer):
-    """Twice the frames: linear interpolation mixed with a convolution of it, in a trained proportion."""
+    """Double the number of frames: linear interpolation and a convolution of it, mixed in a trained ratio."""
 
     def __init__(self, channels: int, mix_factor: float = 2.0) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class TimeUpsampleRes2x(Layer):
 
 
 def average_3(frames_BCTHW: Tensor) -> Tensor:
-    """The mean of each three consecutive frames, at every second frame."""
+    """Return the mean of three consecutive frames, at every second frame."""
     end = 2 * outputs(frames_BCTHW, kernel=3, stride=2)
     a, b, c = (frames_BCTHW[:, :, i : i + end : 2] for i in range(3))
     return (a + b + c) / 3

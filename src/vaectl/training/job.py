@@ -247,7 +247,7 @@ class Run:
                 folder.point(self.run / folder.BEST, target)
             folder.prune(self.run, options.keep, best_step)
         except OSError as error:
-            raise VaectlError(cannot_write(error.filename or self.run, error)) from None
+            raise VaectlError(*cannot_write(error.filename or self.run, error)) from None
 
     def clips_per_second(self) -> float:
         return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)

@@ -33,7 +33,7 @@ class RunLog:
         try:
             self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         except OSError as error:
-            raise VaectlError(cannot_write(run / "tensorboard", error)) from None
+            raise VaectlError(*cannot_write(run / "tensorboard", error)) from None
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write what a step gave; `speed` goes to TensorBoard alone."""
@@ -96,7 +96,7 @@ class Lines:
         try:
             size = size_up_to(path, step, warn)
         except OSError as error:
-            raise VaectlError(cannot_write(path, error)) from None
+            raise VaectlError(*cannot_write(path, error)) from None
         self._journal = Journal(path, size)
         self.flush = self._journal.flush
 

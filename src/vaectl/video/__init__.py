@@ -1,6 +1,6 @@
-"""Video in and out: facts, reading, finding clips in a tree, frame transforms. Knows no model and no console.
+"""Video files in and out: probing, reading, writing, finding clips in a tree, resizing. Knows no model and no console.
 
-Each name is imported when it is first used, so that plain values (`vaectl.video.clip`) can be had without PyAV.
+Each name is imported on first use, so plain values (`vaectl.video.clip`) can be imported without PyAV.
 """
 
 from importlib import import_module

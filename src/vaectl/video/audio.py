@@ -1,7 +1,7 @@
-"""Carrying the audio of one file into another while its video is written.
+"""Copy the audio of one file into another while its video is written.
 
-Tracks are copied packet by packet; one that the target cannot hold is coded anew. Packets come one by one in the
-order of time, so memory does not grow with the file. This knows no pixels; `write` decides when a packet is due.
+Tracks are copied packet by packet. A track that the target cannot hold is encoded again. Packets come one by one in
+time order, so memory does not grow with the file. Knows no pixels; `write` decides when a packet is due.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from av.packet import Packet
 
 from vaectl.video.container import LENIENT_TAGS
 
-# What common players play in each container, which is less than what could be stored; Matroska takes whatever its
-# muxer does. The second is the encoder for the rest.
+# Codecs that common players play in each container (fewer than it can store), and the encoder for all others. None: all
+# that the muxer takes.
 _HOLDS: dict[str, tuple[frozenset[str] | None, str]] = {
     "mp4": (frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}), "aac"),
     "mov": (
@@ -32,11 +32,11 @@ _HOLDS: dict[str, tuple[frozenset[str] | None, str]] = {
     "matroska": (None, "flac"),
 }
 _EDIT_LISTS = frozenset({"mp4", "mov"})
-"""Containers that can begin in the middle of a packet. The others hold no time below 0."""
+"""Containers that can start in the middle of a packet. The others hold no time below 0."""
 
 
 def can_hold_audio(container: str) -> bool:
-    """Whether files of this container (a format name of FFmpeg) have sound."""
+    """Whether vaectl writes audio into this container (FFmpeg's format name)."""
     return container in _HOLDS
 
 
@@ -48,21 +48,21 @@ class AudioTrack:
     index: int
     target: AudioStream
     encoded: bool
-    """Whether the track is coded anew instead of copied."""
+    """Whether the track is encoded again instead of copied."""
 
 
 @dataclass(frozen=True)
 class TimedPacket:
-    """A packet of the target and when it is due, in seconds of the target."""
+    """A packet of the target, and its time in seconds of the target."""
 
     time: Fraction
     packet: Packet[AudioStream]
 
 
 def add_audio(source: Path, target: OutputContainer, warn: Callable[[str], None]) -> tuple[AudioTrack, ...]:
-    """Gives `target`, before its header is written, a stream for each audio stream of `source`.
+    """Add a stream to `target` for each audio stream of `source`. Call it before the header is written.
 
-    What cannot be carried over is left out with a warning: broken sound raises nothing.
+    Broken audio raises no error: what cannot be copied is left out with a warning.
     """
     tracks: list[AudioTrack] = []
     try:
@@ -92,7 +92,7 @@ def _add_track(source: Path, stream: AudioStream, target: OutputContainer, warn:
     else:
         added = _add_encoder(target, av.Codec(encoder, "w"), context)
         name = f"{target.format.name} does not hold {context.codec.canonical_name} audio"
-        warn(f"{source}: {name}: stream {stream.index} is coded anew as {added.codec_context.codec.canonical_name}")
+        warn(f"{source}: {name}: stream {stream.index} is encoded again as {added.codec_context.codec.canonical_name}")
     for key in {"language", "title"} & stream.metadata.keys():
         added.metadata[key] = stream.metadata[key]
     return AudioTrack(source, stream.index, added, encoded=not copied)
@@ -111,9 +111,9 @@ def _add_encoder(target: OutputContainer, encoder: av.Codec, context: AudioCodec
 def audio_packets(
     tracks: tuple[AudioTrack, ...], origin: Fraction, warn: Callable[[str], None]
 ) -> Iterator[TimedPacket]:
-    """The packets of all tracks in the order of time, moved so that time `origin` (s) of the source becomes 0.
+    """Yield the packets of all tracks in time order, shifted so that `origin` (s) of the source becomes 0.
 
-    A track that breaks ends there with a warning.
+    A broken track ends early, with a warning.
     """
     return heapq.merge(*(_track_packets(track, origin, warn) for track in tracks), key=lambda timed: timed.time)
 
@@ -144,8 +144,8 @@ def _track_packets(track: AudioTrack, origin: Fraction, warn: Callable[[str], No
 
 
 def _can_begin(target: AudioStream, time: Fraction) -> bool:
-    """Whether a track may begin at this time (s). Below 0 takes an edit list, or the priming that Matroska allows."""
-    # A container's rounding must not cost the first packet: hence the millisecond.
+    """Whether a track may start at this time (s). Times below 0 need an edit list, or the priming of Matroska."""
+    # The millisecond keeps a first packet whose time the container rounded.
     in_priming = time >= -_priming(target.codec_context) - Fraction(1, 1000)
     return in_priming or target.container.format.name in _EDIT_LISTS
 
@@ -176,7 +176,7 @@ def _encoded(
             yield from track.target.encode(frame)
     yield from track.target.encode(None)
     if damaged:
-        warn(f"{track.source}: audio stream {track.index} is damaged: {damaged} pieces are left out")
+        warn(f"{track.source}: audio stream {track.index} is damaged: {damaged} packets are left out")
 
 
 def _opened(path: Path) -> InputContainer:
@@ -187,6 +187,6 @@ def _opened(path: Path) -> InputContainer:
 
 
 def _priming(context: AudioCodecContext) -> Fraction:
-    """Seconds that an Opus decoder drops at the start: Matroska lets it begin that much below 0."""
+    """Seconds that an Opus decoder drops at the start. In Matroska a track may start that much below 0."""
     header = context.extradata or b""
     return Fraction(int.from_bytes(header[10:12], "little"), 48000) if header[:8] == b"OpusHead" else Fraction(0)

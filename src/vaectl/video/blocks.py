@@ -1,6 +1,6 @@
-"""FLV, IVF, Ogg, MXF, ASF (WMV): rows of blocks that declare their sizes, and where the first one is broken.
+"""Find the first broken block of an FLV, IVF, Ogg, MXF or ASF (WMV) file. Their blocks declare their sizes.
 
-FFmpeg gives a block that lacks its end as if it were whole, and looks for the next one where the row is broken.
+FFmpeg returns an incomplete block as if it were complete, and skips damage up to the next block.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import BinaryIO
 _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_PACKET = b"\x82\0\0"
-"""How packets begin that have the usual field for error correction."""
+"""First bytes of a packet with the usual error correction field."""
 _MXF_KEY = b"\x06\x0e\x2b\x34"
-_ORDINARY = 2**20
-"""Bytes of a block that surprise nobody. One that is far larger than all before and than the file has a wrong size."""
+_ORDINARY_BLOCK_BYTES = 2**20
+"""A plausible block size. A block that is much larger than this and all earlier ones, and than the file, is damaged."""
 _FLV_TAGS = frozenset({8, 9, 18})
-"""Sound, pictures, data."""
+"""Audio, video, data."""
 
 
 def first_break(path: Path, container: str) -> tuple[int, bool] | None:
-    """The byte at which the first block begins that is damaged or lacks its end, and whether it lacks its end alone.
+    """Find the first block that is damaged or cut off. Return its byte position, and whether it is only cut off.
 
-    None where all are whole, and for other containers. `container` is FFmpeg's name of the format.
+    None if all blocks are complete, and for other containers. `container` is FFmpeg's name of the format.
     """
     if container == "asf":
         return _first_break_of_asf(path)
@@ -33,12 +33,12 @@ def first_break(path: Path, container: str) -> tuple[int, bool] | None:
     start, end_of = _ROWS[container]
     with path.open("rb") as file:
         at = before = start(file)
-        largest = _ORDINARY
+        largest = _ORDINARY_BLOCK_BYTES
         while at < size:
             file.seek(at)
             end = end_of(file, at, size)
             if end is None or (end > size and end - at > 4 * largest):
-                return before, False  # what spoilt this head may have spoilt the block before it too
+                return before, False  # the damage may begin in the block before
             if end > size:
                 return at, True
             before, at, largest = at, end, max(largest, end - at)
@@ -50,7 +50,7 @@ def _flv_start(file: BinaryIO) -> int:
 
 
 def _flv_end(file: BinaryIO, at: int, size: int) -> int | None:
-    """Of a tag (Adobe Flash Video File Format 10.1, E.4.1), with its size that stands behind it once more."""
+    """End of a tag with its size, which is repeated after it (Adobe Flash Video File Format 10.1, E.4.1)."""
     head = file.read(11)
     if len(head) == 11 and not _is_flv_tag(head):
         return None
@@ -59,7 +59,7 @@ def _flv_end(file: BinaryIO, at: int, size: int) -> int | None:
         return at + length if at + length == size else size + 1
     file.seek(at + length)
     again, following = int.from_bytes(file.read(4), "big"), file.read(11)
-    # Some writers put another number there; then the next tag shows whether this one is whole.
+    # Some writers store another number there. Then the next tag shows whether this one is complete.
     return at + length + 4 if again == length or _is_flv_tag(following) or not following else None
 
 
@@ -77,12 +77,12 @@ def _ivf_end(file: BinaryIO, at: int, _size: int) -> int | None:
 
 
 def _mxf_start(file: BinaryIO) -> int:
-    """Where the header partition begins: up to 64 KiB of something else may stand before it (SMPTE 377, 6.5)."""
+    """Start of the header partition, after a run-in of up to 64 KiB (SMPTE 377, 6.5)."""
     return max(0, file.read(2**16 + 4).find(_MXF_KEY))
 
 
 def _mxf_end(file: BinaryIO, at: int, size: int) -> int | None:
-    """Of a key with its value (SMPTE 336): a number of bytes below 128, or the length of the number that follows."""
+    """End of a key and its value (SMPTE 336). The length is one byte below 128, or the width of the number after it."""
     head = file.read(25)
     if len(head) < 17:
         return size + 1
@@ -94,7 +94,7 @@ def _mxf_end(file: BinaryIO, at: int, size: int) -> int | None:
 
 
 def _ogg_end(file: BinaryIO, at: int, size: int) -> int | None:
-    """Of a page (RFC 3533, 6)."""
+    """End of a page (RFC 3533, 6)."""
     head = file.read(27)
     if len(head) < 27:
         return size + 1
@@ -112,7 +112,7 @@ _ROWS: dict[str, tuple[_Start, _End]] = {
 
 
 def _first_break_of_asf(path: Path) -> tuple[int, bool] | None:
-    """Packets of one size, whose number the header tells unless the file is a live recording (ASF, 3.2 and 5.2)."""
+    """ASF packets have one size. The header counts them, except in a live recording (ASF, 3.2 and 5.2)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(2**20)
@@ -134,6 +134,6 @@ def _first_break_of_asf(path: Path) -> tuple[int, bool] | None:
         for number in range(1, min(whole, count)):
             file.seek(first + number * packet)
             if file.read(3) != _ASF_PACKET:
-                # What spoilt this packet may have spoilt the one before, and a frame may begin before that.
+                # The damage may begin in the packet before, and the damaged frame one packet earlier.
                 return first + max(0, number - 2) * packet, False
         return (first + max(0, whole - 1) * packet, True) if whole < count else None

@@ -1,4 +1,4 @@
-"""What is known about a video, and the frames that were read from it. Plain values: no file is touched here."""
+"""The facts about a video, and frames read from it. Plain values: opens no file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ColorTags:
-    """How YCbCr samples map to light, as the code points of ITU-T H.273. 2 means unspecified.
+    """How YCbCr samples map to light: code points of ITU-T H.273. 2 means unspecified.
 
-    primaries and transfer describe the picture also after its conversion to RGB; matrix and full_range only the
-    YCbCr samples of the file.
+    `primaries` and `transfer` also describe the picture after its conversion to RGB. `matrix` and `full_range` describe
+    only the YCbCr samples of the file.
     """
 
     primaries: int = 2
@@ -26,41 +26,41 @@ class ColorTags:
 
     @property
     def hdr(self) -> str | None:
-        """The name of a high-dynamic-range transfer function, or None."""
+        """Name of the HDR transfer function; None for standard dynamic range."""
         return {16: "PQ", 18: "HLG"}.get(self.transfer)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The facts of the video stream of a file that players show (or of a still image)."""
+    """The facts about a still image, or about the video stream of a file that players show."""
 
     path: Path
     width: int
-    """Pixels of a frame as it is shown: after rotation."""
+    """Pixels of a frame as shown, after rotation."""
     height: int
     frame_rate: Fraction
     """Average frames per second; 1 for a still image."""
-    frame_count: int | None
-    """What the container claims; None where it does not say. `VideoReader.timestamps()` is exact."""
+    num_frames_from_header: int | None
+    """As the container claims; None if it does not say. `VideoReader.timestamps()` is exact."""
     codec: str
     """FFmpeg's name of the decoder."""
     pixel_format: str
     bit_depth: int
     color: ColorTags
     sample_aspect_ratio: Fraction
-    """Width of a pixel over its height, as shown (after rotation); 1 where the file does not say."""
+    """Pixel width divided by height, as shown (after rotation); 1 if the file does not say."""
     rotation: int
-    """Clockwise degrees (0, 90, 180, 270) by which the stored picture is turned to be shown; already applied."""
+    """Clockwise rotation from the stored to the shown picture: 0, 90, 180 or 270 degrees. Already applied."""
     is_interlaced: bool
-    """Each frame holds two half-pictures of different times; they are given as they are stored."""
+    """Whether each frame holds two fields of different times. Frames are returned as stored, not deinterlaced."""
     is_image: bool
     has_audio: bool
     other_videos: int = 0
-    """Video streams that the file holds besides the one that is read: the default one, else the largest."""
+    """Number of further video streams. The default stream is read, else the largest."""
 
 
 def others_left_out(info: VideoInfo) -> str:
-    """What to say about a file with several video streams."""
+    """Return a message about a file with several video streams."""
     count = info.other_videos
     return (
         f"holds {count + 1} video streams; the one of {info.width}x{info.height} that players show is read, "
@@ -75,37 +75,37 @@ class Clip:
     frames: Tensor
     """(T, 3, H, W) uint8 RGB."""
     timestamps: tuple[Fraction, ...]
-    """Presentation time of each frame in seconds, exact; the file's own times, which may start below or above 0."""
+    """Exact presentation time of each frame in seconds, as in the file: the first may be below or above 0."""
     frame_rate: Fraction
-    """Average frames per second of the clip as it is here: the source's rate divided by the sample rate."""
+    """Average frames per second of this clip: the rate of the source divided by the sample rate."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
 
     def video(self) -> Tensor:
-        """The frames as a model takes them: (1, 3, T, H, W) float32 in [-1, 1]."""
+        """Return the frames as model input: (1, 3, T, H, W) float32 in [-1, 1]."""
         return to_video(self.frames)
 
     def with_video(self, video_BCTHW: Tensor) -> Clip:
-        """The same times with other frames, given as `video` gives them; rounded to the nearest of 256 levels."""
+        """Replace the frames by `video_BCTHW`, in the format of `video`, rounded to the nearest of 256 levels."""
         return replace(self, frames=to_frames(video_BCTHW))
 
 
 def to_video(frames_T3HW: Tensor) -> Tensor:
-    """8-bit frames as a video of batch size 1, (1, 3, T, H, W) float32 in [-1, 1]."""
+    """Convert 8-bit frames to a video of batch size 1: (1, 3, T, H, W) float32 in [-1, 1]."""
     return batch_to_video(frames_T3HW.unsqueeze(0))
 
 
 def to_frames(video_BCTHW: Tensor) -> Tensor:
-    """A video of batch size 1, in [-1, 1], as (T, 3, H, W) uint8; what lies outside is clamped."""
+    """Convert a video of batch size 1 in [-1, 1] to (T, 3, H, W) uint8. Values outside are clamped."""
     return batch_to_frames(video_BCTHW).squeeze(0)
 
 
 def batch_to_video(frames_BT3HW: Tensor) -> Tensor:
-    """8-bit frames of several clips as a model takes them: (B, 3, T, H, W) float32 in [-1, 1]."""
+    """Convert the 8-bit frames of several clips to model input: (B, 3, T, H, W) float32 in [-1, 1]."""
     return frames_BT3HW.div(127.5).sub_(1).transpose(1, 2)
 
 
 def batch_to_frames(video_BCTHW: Tensor) -> Tensor:
-    """And back: (B, T, 3, H, W) uint8, rounded to the nearest level; what lies outside of [-1, 1] is clamped."""
+    """Convert back to (B, T, 3, H, W) uint8, rounded to the nearest level. Values outside [-1, 1] are clamped."""
     return (video_BCTHW.transpose(1, 2).float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()

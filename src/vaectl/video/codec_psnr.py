@@ -1,4 +1,4 @@
-"""What a codec loses: decodes packets as they are encoded and compares with what was given. Knows no file."""
+"""Measure the loss of a codec: decode packets as they are encoded, and compare with the input. Knows no file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vaectl.video.stored import StoredFrames, is_sited
 
 
 class CodecPSNR:
-    """Accumulates the PSNR between frames given to an encoder and what its packets decode to.
+    """Accumulates the PSNR between the input frames of an encoder and its decoded packets.
 
-    Holds a frame only until its decoded twin comes, which is for the delay of the encoder.
+    Holds each input frame until its decoded frame arrives, after the encoder's delay.
     """
 
     def __init__(self, encoder: VideoCodecContext, *, still: bool) -> None:
@@ -38,11 +38,11 @@ class CodecPSNR:
         self._floor = 0.0
 
     def give(self, rgb_CHW: NDArray[np.uint8]) -> None:
-        """A frame goes to the encoder; frames come in presentation order."""
+        """Add an input frame of the encoder, (3, H, W) uint8, in presentation order."""
         self._given.append(rgb_CHW)
 
     def decode(self, packets: Iterable[Packet[VideoStream] | None]) -> None:
-        """Packets came from the encoder; None after the last."""
+        """Decode packets of the encoder and compare; None marks the end."""
         for packet in packets:
             for frame in self._decoder.decode(packet):
                 given = self._given.popleft().astype(np.int32)
@@ -55,10 +55,10 @@ class CodecPSNR:
                 )
 
     def psnr(self) -> float:
-        """Mean over the frames of the PSNR in dB; inf when all are exact.
+        """Return the mean PSNR of the frames in dB; inf if all are exact.
 
-        An exact frame among others counts as if one sample were off by one level: it has no finite PSNR of its own.
-        Raises RuntimeError when frames are missing.
+        An exact frame has no finite PSNR, so among others it counts as if one sample were off by one level.
+        Raises RuntimeError if frames are missing.
         """
         if self._given or not self._errors:
             raise RuntimeError(f"{len(self._given)} frames were encoded and not decoded")

@@ -1,4 +1,4 @@
-"""Which part of the stored picture a container asks to show. Plain values; `isobmff` and `matroska` read them."""
+"""The crop that a container asks for. Plain values; `isobmff` and `matroska` read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Crop(NamedTuple):
-    """Rows and columns of the stored picture that are not shown, before it is turned."""
+    """Rows and columns of the stored picture to remove, before rotation."""
 
     top: int = 0
     bottom: int = 0

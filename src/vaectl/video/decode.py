@@ -1,9 +1,9 @@
-"""Packets and pictures of a stream, up to the first that is damaged or missing. What FFmpeg logs counts as well.
+"""Packets and pictures of a stream, up to the first that is damaged or missing. FFmpeg's log messages count as damage.
 
-A valid stream may log errors too: one that begins between two keyframes, by itself or after a seam, has packets that
-need what is not there. So messages count from the first keyframe on, and not for pictures shown before it.
+A valid stream may cause errors too: if it begins between two keyframes, at its start or after a seam, its first packets
+refer to missing ones. So messages count only from the first keyframe on, and not for pictures shown before it.
 
-This knows packets and pictures, not what they are for; it numbers and times nothing.
+Knows packets and pictures, but neither their numbers nor their times.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from vaectl.video.mpegts import Continuity
 from vaectl.video.truncation import Break
 
 _UNMARKED = frozenset({"gif", "apng"})
-"""Formats of which FFmpeg gives the last packet of a file that is cut short as if it were whole."""
+"""Formats for which FFmpeg returns the last packet of a truncated file as if it were complete."""
 _HEADER = "Header packet passed to frame decoder"
-"""What the decoder of Theora says where one Ogg file was joined to another."""
-_JUMP, _BACK = 10, Fraction(1, 10)
-"""Seconds forward, and back, from which on times are those of another recording: FFmpeg's own limits."""
+"""Message of the Theora decoder where two Ogg files were joined."""
+_MAX_GAP_SECONDS, _MAX_OVERLAP_SECONDS = 10, Fraction(1, 10)
+"""A larger step in time, forward or back, means that another recording begins. Limits of FFmpeg."""
 
 
 class DamageError(Exception):
-    """What comes next is not as it was; the message says why, in a few words."""
+    """The next frame is damaged or missing. The message says why, in a few words."""
 
     def __init__(self, reason: str, packet: int, pts: int | None = None, frames: Sequence[VideoFrame] = ()) -> None:
         super().__init__(reason)
         self.packet = packet
-        """The number, in decoding order, of the first packet that is damaged or missing."""
+        """Number of the first damaged or missing packet, in decoding order."""
         self.pts = pts
-        """Ticks before which everything is shown that was decoded before it; None where the file has no such times."""
+        """Ticks. Decoded frames are complete if they are shown before this time. None if the file has no times."""
         self.frames = frames
-        """What came out of the decoder when that packet went in."""
+        """Frames that the decoder returned for that packet."""
 
 
 class _AgainWithOneThreadError(Exception):
-    """Something is wrong, and with several threads one cannot know where."""
+    """There is an error, and several threads cannot say in which packet."""
 
 
 class TimedPacket(NamedTuple):
-    """A packet and its place in a stream that may have been joined out of several."""
+    """A packet and its place in a stream that may consist of several joined recordings."""
 
     packet: Packet[VideoStream]
     shift: int
-    """Ticks to add to its times, so that they go on where the piece before ended."""
+    """Ticks to add to its times, so that they continue from the recording before."""
     begins: bool
-    """The first packet of a piece."""
+    """Whether it is the first packet of a recording."""
 
 
 class Picture(NamedTuple):
@@ -73,10 +73,10 @@ class Picture(NamedTuple):
 
 
 def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[TimedPacket]:
-    """The packets of a stream that hold anything, in decoding order.
+    """Yield the packets of a stream in decoding order, without empty ones.
 
-    Raises DamageError where one is damaged or cannot be read, and for `until`, which is where the file is known to be
-    broken: before the packet at that place, or at the end.
+    `until` is where the file is known to be broken. Raises DamageError before the packet at that place or at the end,
+    and for a packet that is damaged or cannot be read.
     """
     container, stream, problem = opened
     continuity = Continuity(path, stream.id) if container.format.name == "mpegts" else None
@@ -104,14 +104,14 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
             if problem is not None:
                 raise DamageError(f"reading fails: {problem}", *missing)
             return
-        if not packet.size:  # PyAV's mark of the end, or an AVI's that the frame before stays
+        if not packet.size:  # PyAV's end marker, or a repeated frame of AVI
             continue
         if until is not None and packet.pos is not None and packet.pos >= until.position:
             raise DamageError(until.reason, *missing)
         seam = continuity is not None and packet.is_corrupt and not continuity.is_broken(packet.pos or 0)
         if packet.is_corrupt and not seam:
             raise DamageError("a packet is damaged", number, packet.dts)
-        if isobmff and last is not None and packet.dts is not None and packet.dts < last:  # of a file that was joined
+        if isobmff and last is not None and packet.dts is not None and packet.dts < last:  # of joined files
             raise DamageError("its times run backwards", *missing)
         packet.is_corrupt = False
         placed = joins.place(packet, after_seam=after_seam)
@@ -122,7 +122,7 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
 
 
 def _fits_into_memory(path: Path) -> bool:
-    """Whether memory is left for a packet as large as the file, and so for each of its packets."""
+    """Whether there is memory for a packet of the size of the file, and so for each of its packets."""
     try:
         bytearray(path.stat().st_size)
     except MemoryError:
@@ -131,7 +131,7 @@ def _fits_into_memory(path: Path) -> bool:
 
 
 class _Joins:
-    """Finds where one recording was joined to another: there the times of a transport stream or Ogg file jump."""
+    """Finds where recordings were joined: there the times of a transport stream or Ogg file jump."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._may_jump = bool(Flags.ts_discont & Flags(container.format.flags))
@@ -141,18 +141,18 @@ class _Joins:
         self._shift = 0
 
     def place(self, packet: Packet[VideoStream], *, after_seam: bool) -> tuple[int, bool] | None:
-        """The shift of the packet's times, in ticks, and whether a piece begins with it.
+        """Return the shift of the packet's times in ticks, and whether a recording begins with it.
 
-        None where there is a gap in time after what may be a seam: then frames were lost there.
+        Return None for a gap in time after a possible seam, because frames were lost there.
         """
         known = [ticks for ticks in (packet.dts, packet.pts) if ticks is not None]
         if not known or not self._may_jump:
             return self._shift, False
-        time = min(known)  # where FFmpeg makes up the one, it may do so from the piece before
+        time = min(known)  # FFmpeg may derive a missing one from the recording before
         ahead = 0 if self._expected is None else time + self._shift - self._expected
-        if after_seam and self._step / 2 < ahead <= _JUMP * self._second:
+        if after_seam and self._step / 2 < ahead <= _MAX_GAP_SECONDS * self._second:
             return None
-        begins = ahead > _JUMP * self._second or ahead < -_BACK * self._second
+        begins = ahead > _MAX_GAP_SECONDS * self._second or ahead < -_MAX_OVERLAP_SECONDS * self._second
         if begins:
             self._shift -= ahead
         self._step = packet.duration or self._step
@@ -161,10 +161,10 @@ class _Joins:
 
 
 def decode(path: Path, threads: int = 0, keyframe: int | None = None, until: Break | None = None) -> Generator[Picture]:
-    """The pictures of a video in the order in which they are shown, from the keyframe at that tick on.
+    """Yield the pictures of a video in presentation order, starting at the keyframe with time `keyframe` (ticks).
 
-    With `threads` threads, 0 for one on each core; for `until` see `demux`. Raises DamageError before the first picture
-    that is damaged or missing, and UsageError or VaectlError as `open_video` does.
+    `threads` is the number of decode threads, 0 for all cores; for `until` see `demux`. Raises DamageError before the
+    first damaged or missing picture, and UsageError or VaectlError as `open_video` does.
     """
     given = 0
     if threads != 1:
@@ -181,7 +181,7 @@ def decode(path: Path, threads: int = 0, keyframe: int | None = None, until: Bre
 
 
 def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | None]:
-    """The first frame that can be decoded at all, None where there is none, and what is wrong with it or before it."""
+    """Return the first frame that can be decoded, if any, and the first problem up to it, if any."""
     decoder = decoder_of(opened.stream)
     problem = None
     try:
@@ -198,7 +198,7 @@ def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | No
 
 def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None) -> Generator[Picture]:
     shifts: list[int] = []
-    """Of each packet, by its number."""
+    """Shift of each packet, by its number."""
 
     def picture(frame: VideoFrame) -> Picture:
         return Picture(frame, shifts[_number(frame, shifts)])
@@ -213,27 +213,27 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
         except DamageError as damage:
             if threads != 1:
                 raise _AgainWithOneThreadError from None
-            # Without times, what the decoder still holds may be shown after what is missing.
+            # Without times, the frames still in the decoder may be shown after the missing ones.
             held = _flush(decoder) if damage.pts is not None or not decoder.codec.reorder else ()
             rest = takewhile(partial(_is_whole, damage=damage, shifts=shifts), chain(damage.frames, held))
             yield from map(picture, rest)
             raise
         finally:
             if threads != 1:
-                # A thread that logs waits for Python's global lock, which PyAV holds while it frees a decoder and waits
-                # for its threads. So these have to be idle by then.
+                # A thread that logs waits for the GIL. PyAV holds the GIL while it frees a decoder and waits for its
+                # threads. So the threads must be idle by then.
                 decoder.flush_buffers()
 
 
 def _frames(
     decoder: VideoCodecContext, packets: Iterator[TimedPacket], shifts: list[int], threads: int
 ) -> Generator[VideoFrame, None, None]:
-    """What comes out of the decoder, as long as all is well. The shift of each packet is added to `shifts`."""
+    """Yield the decoder's frames up to the first problem. Appends the shift of each packet to `shifts`."""
     others = OtherThreads(decoder.name) if threads != 1 else None
     start: Packet[VideoStream] | None = None
     begun: int | None = None
     for packet, shift, begins in packets:
-        if begins:  # what comes out of the decoder is of the piece before, what goes in does not build on it
+        if begins:  # the next recording does not refer to this one
             yield from _flush(decoder)
             decoder.flush_buffers()
             start = begun = None
@@ -261,14 +261,14 @@ def _frames(
 def _decode_packet(
     decoder: VideoCodecContext, packet: Packet[VideoStream] | None
 ) -> tuple[list[VideoFrame], str | None]:
-    """The frames that come out when `packet` goes in, None after the last, and what the decoder says against it."""
+    """Decode a packet (None: flush). Return the frames, and the error of the decoder if there is one."""
     frames: list[VideoFrame] = []
     failure = None
     with of_this_thread() as messages:
         try:
             frames = decoder.decode(packet)
         except av.error.EOFError:
-            pass  # it was flushed before
+            pass  # already flushed
         except MemoryError:
             raise
         except av.error.FFmpegError as error:
@@ -280,12 +280,12 @@ def _decode_packet(
 
 
 def _flush(decoder: VideoCodecContext) -> Iterator[VideoFrame]:
-    """The frames that the decoder still holds."""
+    """Yield the frames that are still in the decoder."""
     yield from _decode_packet(decoder, None)[0]
 
 
 def _number(frame: VideoFrame, shifts: Sequence[int]) -> int:
-    """Of the packet that it was decoded from; the newest where the decoder does not say."""
+    """Number of the packet that the frame was decoded from; the newest if the decoder does not say."""
     return frame.opaque if isinstance(frame.opaque, int) else len(shifts) - 1
 
 
@@ -295,5 +295,5 @@ def _is_whole(frame: VideoFrame, damage: DamageError, shifts: Sequence[int]) -> 
 
 
 def _is_shown_before(packet: Packet[VideoStream], keyframe: Packet[VideoStream]) -> bool:
-    """Whether it may need what came before the keyframe, though it is decoded after it (an open GOP)."""
+    """Whether the packet is decoded after the keyframe but shown before it: it may refer to older frames (open GOP)."""
     return packet.pts is not None and keyframe.pts is not None and packet.pts < keyframe.pts

@@ -1,4 +1,4 @@
-"""Which files of a folder tree are videos or images. Goes by names alone: no file is opened."""
+"""Find the videos and images in a folder tree by file name. Opens no file."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 
 def find_videos(root: Path) -> list[Path]:
-    """All videos and images below `root`, by extension, sorted; hidden files and folders are passed over.
+    """Return all videos and images below `root`, by extension, sorted. Hidden files and folders are skipped.
 
-    Links to folders are followed, each real folder once. A `root` that is a file is returned alone.
-    Raises UsageError where `root` does not exist, cannot be listed, or holds none.
+    Symbolic links are followed, each real folder once. If `root` is a file, only that file is returned.
+    Raises UsageError if `root` does not exist, cannot be listed, or contains no video or image.
     """
     if not root.exists():
-        raise UsageError(f"{root}: no such file or folder; check the path")
+        raise UsageError(f"{root}: no such file or folder", "check the path")
     return [root / name for name in find_names(root)] if root.is_dir() else [root]
 
 
 def find_names(root: Path) -> list[str]:
-    """The same for a folder as text, relative to it and with forward slashes: for trees of millions.
+    """Like `find_videos`, but return strings relative to `root` with forward slashes. For trees of millions of files.
 
-    Raises as `find_videos` does.
+    Raises like `find_videos`.
     """
     found: list[list[str]] = []
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: the folder cannot be listed ({error.strerror}); check its permissions")
+        raise UsageError(f"{error.filename}: the folder cannot be listed ({error.strerror})", "check its permissions")
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
         status = Path(folder).stat()
@@ -42,7 +42,7 @@ def find_names(root: Path) -> list[str]:
         parents = Path(folder).relative_to(root).parts
         found += [[*parents, name] for name in files if not name.startswith(".") and name.lower().endswith(_EXTENSIONS)]
     if not found:
-        raise UsageError(f"{root}: no videos or images in this folder; supported are {' '.join(_EXTENSIONS)}")
+        raise UsageError(f"{root}: no videos or images in this folder", f"supported are {' '.join(_EXTENSIONS)}")
     return ["/".join(parts) for parts in sorted(found)]
 
 

@@ -1,6 +1,6 @@
-"""What each file extension is written as: container, codec, pixel format and settings, lossy and lossless.
+"""Encoding by file extension: container, codec, pixel format and settings, lossy and lossless.
 
-It also turns RGB frames into what the encoder takes. It knows no file and no time; `write` does.
+Also converts RGB frames to encoder input. Knows no file and no time; `write` does.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vaectl.video.clip import ColorTags
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the frames of a file are coded."""
+    """How the frames of a file are encoded."""
 
     container: str
     codec: str
     pixel_format: str
     options: Mapping[str, str] = field(default_factory=dict)
     tick: Fraction = Fraction(0)
-    """The container's own clock (seconds) where the writer cannot choose it; times are rounded to it. 0: exact."""
+    """Tick of the container in seconds, to which times are rounded. 0: the writer chooses the tick, times are exact."""
 
     @property
     def is_image(self) -> bool:
@@ -42,16 +42,16 @@ class Encoding:
 
     @property
     def keeps_pixel_shape(self) -> bool:
-        """Whether pixels that are not square are marked as such: in the codec's own header, all that PyAV can reach."""
+        """Whether the file stores a pixel aspect ratio. PyAV can write it only into the header of the codec."""
         return self.codec in ("libx264", "libx264rgb", "png", "mjpeg")
 
 
 _MILLISECOND = Fraction(1, 1000)
 # Visually lossless: 45.3, 46.8 and 40.8 dB on the clips bigbuckbunny, bikes and carphone, where 4:2:0 alone allows
-# 54.7, 57.8 and 50.4 (VP9: 43.7, 45.9 and 41.6). The encoder looks 20 frames ahead in place of its own 40, which takes
-# a third less memory: against crf 12 with those, -0.07, +0.12 and +0.15 dB in files of the same size, 4 and 4 % more.
-# Chroma is the mean of a 2x2 block, so it sits in its middle (location type 1), and H.264 says so. VP9 cannot: there it
-# goes where readers look for it.
+# 54.7, 57.8 and 50.4 (VP9: 43.7, 45.9 and 41.6). A look-ahead of 20 frames, not 40, takes a
+# third less memory. Compared with crf 12 and 40 frames: -0.07, +0.12 and +0.15 dB, and files larger by 0, 4 and 4 %.
+# Chroma is the mean of a 2x2 block, so its location is the centre of the block (type 1), and H.264 stores that. VP9
+# cannot store it, so there chroma is moved to the location that readers assume.
 _H264 = {"preset": "medium", "crf": "11.5", "rc-lookahead": "20", "x264-params": "chromaloc=1"}
 _H264_EXACT = {"preset": "medium", "qp": "0"}
 _FFV1 = {"level": "3", "slicecrc": "1"}
@@ -96,16 +96,18 @@ ENCODINGS: Mapping[str, Mapping[bool, Encoding]] = {
 
 
 def encoding_for(path: Path, width: int, height: int, *, lossless: bool, square_pixels: bool = True) -> Encoding:
-    """The encoding that the extension of `path` asks for; raises UsageError where there is none."""
+    """Return the encoding for the extension of `path`. Raises UsageError if there is none."""
     choices = ENCODINGS.get(path.suffix.lower())
     if choices is None:
-        raise UsageError(f"{path}: no encoder for {path.suffix or 'a name without extension'}: use .mp4, .mkv or .png")
+        raise UsageError(
+            f"{path}: no encoder for {path.suffix or 'a name without extension'}", "use .mp4, .mkv or .png"
+        )
     encoding = choices.get(lossless)
     if encoding is None:
-        raise UsageError(f"{path}: {path.suffix} cannot be lossless: use .mkv or .mp4 for video, .png for images")
+        raise UsageError(f"{path}: {path.suffix} cannot be lossless", "use .mkv or .mp4 for video, .png for images")
     if encoding.codec == "libx264" and (width % 2 or height % 2):  # H.264 crops 4:2:0 in steps of two pixels
         return replace(encoding, pixel_format="yuv444p", options={**encoding.options, "x264-params": ""})
-    # FFV1's encoder cannot cut a line of pixels into slices, nor tell Matroska the shape of a pixel through PyAV.
+    # The FFV1 encoder cannot cut a column of pixels into slices, and PyAV cannot store its pixel aspect ratio.
     if encoding.codec == "ffv1" and (width == 1 or not square_pixels):
         return replace(ENCODINGS[".mp4"][True], container=encoding.container, tick=encoding.tick)
     return encoding
@@ -113,14 +115,14 @@ def encoding_for(path: Path, width: int, height: int, *, lossless: bool, square_
 
 _MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 _MATCHING = {1: (1, 1), 5: (5, 6), 6: (6, 6)}
-"""Matrix -> the primaries and transfer of the same system, for pictures of which nothing else is known."""
+"""Matrix -> primaries and transfer of the same system, for pictures without them."""
 
 
 def tags_for(encoding: Encoding, color: ColorTags, width: int, height: int) -> ColorTags:
-    """The complete tags of the file: what is known of the picture, and for YCbCr the matrix it is coded with.
+    """Return the colour tags of the file: those of the picture, and for YCbCr the matrix of the encoding.
 
-    A known matrix is kept. An unknown one becomes BT.709, or BT.601 below high definition, which is also what players
-    assume there, with the primaries and transfer of that system where these are unknown too. JPEG is always BT.601.
+    A known matrix is kept. An unknown one becomes BT.709, or BT.601 below high definition, as players assume. Unknown
+    primaries and transfer become those of the same system. JPEG is always BT.601.
     """
     if encoding.is_rgb:
         return ColorTags(color.primaries, color.transfer, 0, True)
@@ -138,15 +140,15 @@ def tags_for(encoding: Encoding, color: ColorTags, width: int, height: int) -> C
     )
 
 
-# swscale's SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, as numbers because PyAV names them all only from version
-# 18 on. Area is the mean of the pixels that a chroma sample covers; without the two flags rounding is coarse and chroma
-# comes from every second pixel only.
+# swscale's SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, as numbers because PyAV names all of them only since
+# version 18. Area is the mean of the pixels of a chroma sample. Without the two flags, rounding is coarse and chroma is
+# taken from every second pixel.
 _ACCURATE_MEAN = 0x20 | 0x40000 | 0x4000
 _LIMITED, _FULL = 1, 2
 
 
 def converter(encoding: Encoding, tags: ColorTags) -> Callable[[NDArray[np.uint8]], VideoFrame]:
-    """A function from one (3, H, W) uint8 RGB array to the frame, tagged, that the encoder takes."""
+    """Return a function from a (3, H, W) uint8 RGB array to a tagged frame for the encoder."""
     scaler = VideoReformatter()
     co_sited = _CoSited(tags) if encoding.codec == "libvpx-vp9" and not encoding.is_rgb else None
 
@@ -175,7 +177,7 @@ def converter(encoding: Encoding, tags: ColorTags) -> Callable[[NDArray[np.uint8
 
 
 class _CoSited:
-    """Turns RGB into 4:2:0 in limited range, with chroma at every second pixel of a line. Holds a filter graph."""
+    """Converts RGB to limited range 4:2:0 with chroma located at every second pixel of a line. Holds a filter graph."""
 
     def __init__(self, tags: ColorTags) -> None:
         matrix = {1: "bt709", 4: "fcc", 5: "bt601", 6: "smpte170m", 7: "smpte240m", 9: "bt2020"}[tags.matrix]
@@ -207,7 +209,7 @@ def _planar(rgb_CHW: NDArray[np.uint8]) -> VideoFrame:
 
 
 def _with_palette(frame: VideoFrame) -> VideoFrame:
-    """Reduces a frame to the 256 colours that suit it best, dithered."""
+    """Reduce a frame to its best 256 colours, dithered."""
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
     split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")

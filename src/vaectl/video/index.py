@@ -1,6 +1,6 @@
-"""Which frames a file holds and when each is shown: the table by which frames are counted, timed and sought.
+"""The index of a video: number, times and keyframes of its frames, for counting and seeking.
 
-Knows packets and times, and decodes only where packets cannot tell; it converts no picture.
+Reads packets and their times. Decodes only if the packets are not enough. Converts no picture.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from av.video.stream import VideoStream
 from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, fraction, open_video
 from vaectl.video.decode import DamageError, decode, demux
-from vaectl.video.raw import RAW_FORMATS, complete_frames
+from vaectl.video.raw import RAW_FORMATS, num_complete_frames
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 from vaectl.video.truncation import CUT_SHORT, Break, first_break, may_end_anywhere
 
-# Codecs with one shown frame in each packet (VP8: in each that says so).
+# Codecs with one shown frame in each packet (VP8: in each packet with the show_frame bit).
 _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "ffv1", "prores", "mjpeg", "png", "rawvideo", "gif", "apng"}
 )
-# Where each packet carries the time of its frame, so that one can seek by it.
+# Formats with a table of all packets.
 _FORMATS_WITH_TABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "avi"})
-# Which may store the times of decoding alone; AVI stores no others.
+# Formats that may store only decoding times. AVI stores no others.
 _FORMATS_WITHOUT_PTS = frozenset({"asf", "mxf"})
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
@@ -41,30 +41,30 @@ class FrameIndex:
     times: tuple[Fraction, ...]
     """Seconds; strictly increasing."""
     pts: tuple[int, ...]
-    """The same in ticks of the stream, as decoded frames carry them; empty where the file has no such times."""
+    """The times in ticks of the stream, as in decoded frames; empty if the file has none."""
     keyframes: tuple[int, ...]
-    """Sorted ticks of the frames where decoding can begin; empty where seeking is not to be trusted."""
+    """Sorted ticks of the frames where decoding can begin; empty if seeking is not reliable."""
     damage: str | None
-    """What is wrong with the file after these frames; None where nothing is."""
+    """What is wrong after these frames; None for an intact file."""
 
 
 class _Timing(NamedTuple):
-    """Of one packet, or of one frame; in ticks."""
+    """Times of a packet or a frame, in ticks."""
 
     pts: int | None
     dts: int | None
     is_key: bool
     shift: int
-    """What its times lack in a stream that was joined out of several."""
+    """Ticks to add to its times in a stream of several joined recordings."""
     place: tuple[int, int] = (0, 0)
-    """Of a packet: its position in the file, and its size."""
+    """Position of the packet in the file, and its size, in bytes."""
     is_shown: bool = True
 
 
 def build_index(info: VideoInfo) -> FrameIndex:
-    """Index the video from its packets where they tell all, else by decoding it once.
+    """Index the video from its packets if they are enough, else by decoding it once.
 
-    Raises UsageError or VaectlError as `open_video` does.
+    Raises UsageError or VaectlError like `open_video`.
     """
     if info.is_image:
         return FrameIndex((Fraction(0),), (), (), None)
@@ -81,14 +81,14 @@ def build_index(info: VideoInfo) -> FrameIndex:
         may_lack_pts = name in _FORMATS_WITHOUT_PTS and reorders and stream.codec_context.has_b_frames
         has_pts = name != "avi" and not may_lack_pts  # FFmpeg's guesses fail with B-frames
     if damage is None and name == "yuv4mpegpipe" and packets and sum(packets[-1].place) < info.path.stat().st_size:
-        damage = DamageError(CUT_SHORT, len(packets))  # a part of a frame, of which FFmpeg makes no packet
+        damage = DamageError(CUT_SHORT, len(packets))  # FFmpeg returns no packet for a part of a frame
         until = Break(info.path.stat().st_size, CUT_SHORT)
     if damage is None and name in _FORMATS_WITH_TABLE and (until := _first_missing(table, packets)):
         with open_video(info.path) as opened:
             packets, damage = _scan_packets(info.path, opened, until)
     packets = [packet for packet in packets if packet.is_shown]
-    whole = damage is None or (until is not None and until.reason == CUT_SHORT)  # what is there of it
-    if whole and has_pts and _tell_all(packets, info) and _begins_with(packets[0], info.path):
+    whole = damage is None or (until is not None and until.reason == CUT_SHORT)  # up to its end
+    if whole and has_pts and _packets_suffice(packets, info) and _begins_with(packets[0], info.path):
         frames = sorted(packets, key=_shown)
         if damage and damage.pts is not None and reorders:
             frames = [frame for frame in frames if _pts(frame) < damage.pts]
@@ -97,7 +97,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
     if damage is None and has_pts and may_end_anywhere(info.path, name):
         frames = _without_tail(frames, packets)
     if damage is None and name in RAW_FORMATS and not info.is_interlaced:
-        frames = frames[: complete_frames(info.path, len(frames))]
+        frames = frames[: num_complete_frames(info.path, len(frames))]
     pts = [frame.pts for frame in frames if frame.pts is not None]
     shown = [frame.pts + frame.shift for frame in frames if frame.pts is not None]
     dts = sorted(packet.dts + packet.shift for packet in packets if packet.dts is not None)
@@ -113,7 +113,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
 
 
 def _first_missing(table: Sequence[tuple[int, int]], packets: Sequence[_Timing]) -> Break | None:
-    """The first packet that the table of an MP4 or AVI file lists, by its place and size, and the file lacks."""
+    """Find the first packet that the table of an MP4 or AVI file lists, and that the file lacks."""
     if len(packets) >= len(table):
         return None
     offset = packets[0].place[0] - table[0][0] if packets else 0
@@ -123,7 +123,7 @@ def _first_missing(table: Sequence[tuple[int, int]], packets: Sequence[_Timing])
 
 
 def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
-    """The packets in decoding order, up to the first damage, and what that is."""
+    """Return the packets in decoding order up to the first damage, and the damage."""
     packets: list[_Timing] = []
     try:
         for packet, shift, _ in demux(path, opened, until):
@@ -137,37 +137,37 @@ def _scan_packets(path: Path, opened: Opened, until: Break | None) -> tuple[list
 
 
 def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
-    """The show_frame bit of a VP8 frame header (RFC 6386, 9.1) is not set."""
+    """Whether the show_frame bit of a VP8 frame header is not set (RFC 6386, 9.1)."""
     return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def _tell_all(packets: list[_Timing], info: VideoInfo) -> bool:
-    """True where each packet is one frame that will be decoded, with a time of its own."""
+def _packets_suffice(packets: list[_Timing], info: VideoInfo) -> bool:
+    """Whether each packet is one frame that can be decoded, with its own time."""
     return (
         info.codec in _FRAME_PER_PACKET
-        and not info.is_interlaced  # two packets, one for each half-picture, may make a frame
+        and not info.is_interlaced  # a frame may consist of two packets, one for each field
         and all(packet.pts is not None for packet in packets)
         and _is_increasing(sorted(map(_shown, packets)))
-        # Frames shown before the first keyframe may need what came before the file was cut, and are then not decoded.
+        # Frames shown before the first keyframe may refer to frames that were cut off. Then they are not decoded.
         and bool(packets)
         and packets[0].is_key
         and packets[0] == min(packets, key=_shown)
-        and packets[-1].shift == 0  # where a piece begins, as well
+        and packets[-1].shift == 0  # the same holds at the start of every joined recording
     )
 
 
 def _begins_with(packet: _Timing, path: Path) -> bool:
-    """Whether the first frame that decoding gives is that of the first packet; some decoders wait for a better one."""
+    """Whether decoding starts with the frame of the first packet. Some decoders skip to a better one."""
     with closing(decode(path, threads=1)) as pictures:
         try:
             first = next(pictures, None)
         except DamageError:
-            return True  # what is damaged shows when it is read
+            return True  # reading will report it
     return first is not None and first.frame.pts == packet.pts
 
 
 def _scan_frames(path: Path, until: Break | None) -> tuple[list[_Timing], DamageError | None]:
-    """The frames that decoding gives, in presentation order, up to the first damage, and what that is."""
+    """Return the decoded frames in presentation order up to the first damage, and the damage."""
     frames: list[_Timing] = []
     try:
         for frame, shift in decode(path, until=until):
@@ -178,9 +178,9 @@ def _scan_frames(path: Path, until: Break | None) -> tuple[list[_Timing], Damage
 
 
 def _without_tail(frames: list[_Timing], packets: list[_Timing]) -> list[_Timing]:
-    """Up to where frames are missing among the last: a recording may have been cut, and its end is declared nowhere.
+    """Drop the last frames from the first gap on. For formats that declare no end, where a recording may have been cut.
 
-    What is shown after the last packet's own decoding time may have lost frames that would have been decoded later.
+    Frames shown after the decoding time of the last packet may have neighbours that would have been decoded later.
     """
     if len(packets) < 3 or packets[-1].dts is None:
         return frames
@@ -195,7 +195,7 @@ def _without_tail(frames: list[_Timing], packets: list[_Timing]) -> list[_Timing
 
 
 def _pts(timing: _Timing) -> int:
-    """Its pts, or where the file has none, its dts: the same but for a delay."""
+    """Its pts. Without one its dts, which differs by a delay."""
     return timing.pts if timing.pts is not None else timing.dts or 0
 
 

@@ -1,4 +1,4 @@
-"""Boxes of MP4 and MOV files (ISO/IEC 14496-12): where the file ends, and which part of a picture is shown."""
+"""Boxes of MP4 and MOV files (ISO/IEC 14496-12): the declared end of the file, and the crop of the picture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import BinaryIO
 from vaectl.video.crop import Crop
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_LARGEST_INDEX = 2**28
-"""Bytes of a `moov` box that is still looked into."""
+_MAX_MOOV_BYTES = 2**28
+"""A larger `moov` box is not read."""
 
 
 def end(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box ends (4.2)."""
+    """Return the end of the last top-level box, in bytes (4.2)."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -23,14 +23,14 @@ def end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8 or not head[4:8].isalnum():  # a box that goes on to the end of the file, or junk after the last
+        if length < 8 or not head[4:8].isalnum():  # a box up to the end of the file, or junk after the last box
             return end
         end += length
     return end
 
 
 def crops(path: Path) -> list[Crop]:
-    """Of each picture track, what its clean aperture box (`clap`, 12.1.4) leaves out of the stored picture."""
+    """Return the crop of each picture track, from its clean aperture box (`clap`, 12.1.4)."""
     moov = _find(path, b"moov")
     found = []
     for track in _inside(moov, b"trak"):
@@ -46,7 +46,7 @@ def crops(path: Path) -> list[Crop]:
 
 
 def _crop(descriptions: bytes) -> Crop | None:
-    """What the first sample description says."""
+    """Crop of the first sample description."""
     for _, entry in _boxes(descriptions[8:]):
         width, height = (int.from_bytes(entry[at : at + 2], "big") for at in (24, 26))
         for aperture in _inside(entry[78:], b"clap"):
@@ -59,7 +59,7 @@ def _crop(descriptions: bytes) -> Crop | None:
 
 
 def _cut(extent: bytes, offset: bytes, size: int) -> tuple[int, int]:
-    """Pixels to leave out before and after, for an aperture of that extent, moved by `offset` from the middle."""
+    """Pixels to remove before and after an aperture of this extent, whose centre is `offset` from the centre."""
 
     def fraction(data: bytes) -> Fraction:
         numerator, denominator = int.from_bytes(data[:4], "big", signed=True), int.from_bytes(data[4:8], "big")
@@ -70,7 +70,7 @@ def _cut(extent: bytes, offset: bytes, size: int) -> tuple[int, int]:
 
 
 def _find(path: Path, name: bytes) -> bytes:
-    """The content of a top-level box; empty where there is none."""
+    """Return the content of a top-level box; empty if there is none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -80,7 +80,7 @@ def _find(path: Path, name: bytes) -> bytes:
             length, header = int.from_bytes(head[:4], "big"), 8
             if length == 1:
                 length, header = int.from_bytes(head[8:16], "big"), 16
-            if head[4:8] == name and length <= _LARGEST_INDEX:
+            if head[4:8] == name and length <= _MAX_MOOV_BYTES:
                 file.seek(at + header)
                 return file.read((length or size - at) - header)
             if length < 8:
@@ -90,7 +90,7 @@ def _find(path: Path, name: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of the boxes in a row."""
+    """Yield the names and contents of consecutive boxes."""
     at = 0
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")

@@ -1,4 +1,4 @@
-"""Elements of Matroska and WebM files (RFC 8794, RFC 9559): where they end or break, what of a picture is shown."""
+"""Elements of Matroska and WebM files (RFC 8794, RFC 9559): their end, the first break, and the crop of the picture."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vaectl.video.crop import Crop
 EBML = b"\x1aE\xdf\xa3"
 _SEGMENT, _CLUSTER, _TRACKS = 0x18538067, 0x1F43B675, 0x1654AE6B
 _VOID, _CRC = 0xEC, 0xBF
-_LONGEST_HEAD = 12
-"""Bytes of the longest id and size."""
-# Of a segment: seek head, info, tracks, cluster, cues, attachments, chapters, tags.
+_MAX_HEAD_BYTES = 12
+"""Longest id and size together."""
+# Elements of a segment: seek head, info, tracks, cluster, cues, attachments, chapters, tags.
 _LEVEL_1 = frozenset(
     {0x114D9B74, 0x1549A966, _TRACKS, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, _VOID, _CRC}
 )
-# Of a cluster: timestamp, silent tracks, position, previous size, simple block, block group, encrypted block.
+# Elements of a cluster: timestamp, silent tracks, position, previous size, simple block, block group, encrypted block.
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, _VOID, _CRC})
 _TOP = frozenset({int.from_bytes(EBML, "big"), _SEGMENT, _VOID, _CRC})
 
@@ -25,13 +25,13 @@ _TOP = frozenset({int.from_bytes(EBML, "big"), _SEGMENT, _VOID, _CRC})
 class _Element(NamedTuple):
     id: int
     start: int
-    """Of its content, in bytes of the file."""
+    """Position of its content in the file, in bytes."""
     end: int | None
-    """None where its size is unknown, as in a live stream."""
+    """None if its size is unknown, as in a live stream."""
 
 
 def end(file: BinaryIO, size: int) -> int:
-    """Where the last segment ends, as far as sizes are known; what follows and is no Matroska does not count."""
+    """Return the end of the last segment with a known size, in bytes. Data after it that is not Matroska is ignored."""
     at = 0
     while at < size:
         element = _read(file, at)
@@ -42,7 +42,7 @@ def end(file: BinaryIO, size: int) -> int:
 
 
 def is_live(path: Path) -> bool:
-    """Whether the segment has no size: it was written as a stream, and may end anywhere."""
+    """Whether the segment has no size. Then it was written as a stream, and may end anywhere."""
     with path.open("rb") as file:
         return any(
             element.id == _SEGMENT and element.end is None for element in _children(file, 0, path.stat().st_size)
@@ -50,7 +50,7 @@ def is_live(path: Path) -> bool:
 
 
 def first_break(path: Path) -> int | None:
-    """The first place in a segment where no element begins, though one should; None where all is in order."""
+    """Find the first place in a segment where an element should begin but does not; None if there is none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -68,23 +68,23 @@ def first_break(path: Path) -> int | None:
 
 
 def _through(file: BinaryIO, at: int, end: int, size: int, known: frozenset[int]) -> tuple[int, bool]:
-    """Go from element to element; where that ends, and whether because the file is broken there."""
+    """Walk over the elements. Return where this stops, and whether the file is broken there."""
     while at < end:
         element = _read(file, at)
         if element is None:
-            return at, end - at >= _LONGEST_HEAD
+            return at, end - at >= _MAX_HEAD_BYTES
         if element.id not in known and not _is_followed_by(file, element, end, known):
-            # A cluster of unknown size ends before what can only follow it.
+            # A cluster of unknown size ends before an element that cannot be in it.
             return at, known is _LEVEL_1 or element.id not in _LEVEL_1 | _TOP
         if element.id == _CLUSTER:
-            inner = end if element.end is None else min(element.end, end)
-            reached, broken = _through(file, element.start, inner, size, _IN_CLUSTER)
-            if broken or (element.end is not None and reached < inner):
+            cluster_end = end if element.end is None else min(element.end, end)
+            reached, broken = _through(file, element.start, cluster_end, size, _IN_CLUSTER)
+            if broken or (element.end is not None and reached < cluster_end):
                 return reached, True
-            at = max(inner, reached) if element.end is not None else reached
+            at = max(cluster_end, reached) if element.end is not None else reached
         elif element.end is None:
             return at, False
-        elif element.end > end and end < size:  # at the end of the file it is only cut short
+        elif element.end > end and end < size:  # at the end of the file it is only cut off
             return at, True
         else:
             at = element.end
@@ -92,7 +92,7 @@ def _through(file: BinaryIO, at: int, end: int, size: int, known: frozenset[int]
 
 
 def _is_followed_by(file: BinaryIO, element: _Element, end: int, known: frozenset[int]) -> bool:
-    """Whether something of another version of the format, which readers pass over, is what this may be."""
+    """Whether a known element follows. Then this may be an element of a later version, which readers skip."""
     if element.end is None or element.end > end:
         return False
     following = _read(file, element.end)
@@ -100,7 +100,7 @@ def _is_followed_by(file: BinaryIO, element: _Element, end: int, known: frozense
 
 
 def crops(path: Path) -> list[Crop]:
-    """Of each picture track, what PixelCropTop, -Bottom, -Left and -Right leave out of the stored picture."""
+    """Return the crop of each picture track: PixelCropTop, PixelCropBottom, PixelCropLeft and PixelCropRight."""
     size = path.stat().st_size
     found = []
     with path.open("rb") as file:
@@ -118,7 +118,7 @@ def crops(path: Path) -> list[Crop]:
 
 
 def _children(file: BinaryIO, at: int, end: int, wanted: int | None = None) -> Iterator[_Element]:
-    """The elements in a row, those of one id or all; up to the first of unknown size, which comes last."""
+    """Yield consecutive elements, all or those of one id. Ends after the first element of unknown size."""
     while at < end and (element := _read(file, at)) is not None:
         if wanted in (None, element.id):
             yield element
@@ -133,9 +133,9 @@ def _number(file: BinaryIO, element: _Element) -> int:
 
 
 def _read(file: BinaryIO, at: int) -> _Element | None:
-    """The element at this byte; None where no id and size can be read (RFC 8794, 5 and 6)."""
+    """Read the element at this byte; None if there is no valid id and size (RFC 8794, 5 and 6)."""
     file.seek(at)
-    head = file.read(_LONGEST_HEAD)
+    head = file.read(_MAX_HEAD_BYTES)
     id_width = 9 - head[0].bit_length() if head else 9
     if id_width > 4 or len(head) <= id_width:
         return None

@@ -1,8 +1,8 @@
-"""Which packets of an MPEG transport stream lost a part of theirs (ISO/IEC 13818-1, 2.4.3). Knows no pictures.
+"""Find incomplete frames of an MPEG transport stream (ISO/IEC 13818-1, 2.4.3). Knows no pictures.
 
-A frame is spread over transport packets of 188 bytes, counted from 0 to 15 over and over. Where the count jumps,
-something is missing, or two streams were joined there. FFmpeg marks the frame before in both cases. It is whole where a
-new frame begins at the jump: then it may still be the end of a recording that was cut, which the decoder notices.
+A frame is spread over transport packets of 188 bytes, with a continuity counter from 0 to 15. Where the counter jumps,
+packets are missing, or two streams were joined. FFmpeg marks the frame before the jump as corrupt in both cases. The
+frame is complete if a new one begins at the jump. If it is the cut end of a recording, the decoder notices.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 _SYNC = 0x47
 _STRIDES = (188, 192, 204)
-"""Bytes from one packet to the next: bare, with a time stamp before it, with error correction behind it."""
-_AT_ONCE = 2**18
-"""Packets that are looked at together."""
+"""Bytes from one packet to the next: plain, with a time stamp before it, with error correction after it."""
+_PACKETS_AT_ONCE = 2**18
+"""Packets per step."""
 
 
 class Continuity:
-    """The jumps in one stream of a file."""
+    """Jumps of the continuity counter in one stream of a file."""
 
     def __init__(self, path: Path, pid: int) -> None:
         self._path, self._pid = path, pid
 
     def is_broken(self, position: int) -> bool:
-        """Whether something is missing in the frame whose first transport packet begins at this byte of the file."""
+        """Whether the frame whose first transport packet begins at this byte is incomplete."""
         starts, breaks = self._starts_and_breaks
         first = bisect_right(starts, position) - 1
         end = starts[first + 1] if first + 1 < len(starts) else 2**63
@@ -37,13 +37,13 @@ class Continuity:
         return at < len(breaks) and breaks[at] < end
 
     def first_break(self) -> int | None:
-        """Where the first frame begins that lacks something."""
+        """Return the first byte of the first incomplete frame; None if there is none."""
         starts, breaks = self._starts_and_breaks
         return starts[max(0, bisect_right(starts, breaks[0]) - 1)] if starts and breaks else None
 
     @cached_property
     def _starts_and_breaks(self) -> tuple[list[int], list[int]]:
-        """Where frames begin, and where something is missing in one: bytes of the file, sorted."""
+        """Sorted byte positions: starts of frames, and places where packets are missing inside a frame."""
         data = np.memmap(self._path, np.uint8, "r")
         starts: list[int] = []
         breaks: list[int] = []
@@ -62,7 +62,7 @@ class Continuity:
             announced = has_field & (heads[:, 4] > 0) & (heads[:, 5] & 0x80 != 0)
             before = np.concatenate(([count[0] - has_payload[0] if last is None else last], count[:-1]))
             jumps = ((before + has_payload) % 16 != count % 16) & ~announced
-            repeated = (before == count) & has_payload  # the same packet once more is allowed
+            repeated = (before == count) & has_payload  # a packet may be sent twice
             payload = positions + 4 + has_field * (1 + heads[:, 4].astype(np.int64))
             code = data[np.minimum(payload[:, None] + np.arange(3), len(data) - 1)]
             no_start = begins & (code != (0, 0, 1)).any(1)
@@ -70,18 +70,18 @@ class Continuity:
             breaks += positions[(jumps & ~repeated & ~begins) | failed].tolist()
             breaks += (positions[no_start] + 1).tolist()
             last, may_go_on = count[-1], not has_field[-1]
-        if expected is not None and expected < len(data) and may_go_on:  # the last one of a frame is filled up
+        if expected is not None and expected < len(data) and may_go_on:  # the last packet of a frame is stuffed
             breaks.append(expected)
         return starts, sorted(breaks)
 
 
 def _packets(data: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], int]]:
-    """The places of transport packets in the file, their first six bytes, and their stride, many at a time."""
+    """Yield the positions of transport packets, their first six bytes and their stride, in chunks."""
     at = 0
     while (found := _synchronised(data, at)) is not None:
         at, stride = found
         while len(data) - at >= 188:
-            count = min(_AT_ONCE, (len(data) - at + stride - 188) // stride)
+            count = min(_PACKETS_AT_ONCE, (len(data) - at + stride - 188) // stride)
             positions = at + stride * np.arange(count)
             good = data[positions] == _SYNC
             positions = positions[: count if good.all() else int(good.argmin())]
@@ -92,7 +92,7 @@ def _packets(data: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArr
 
 
 def _synchronised(data: NDArray[np.uint8], at: int) -> tuple[int, int] | None:
-    """The next place, from `at` on, where packets begin, and their stride."""
+    """Find the next position from `at` on where packets begin, and their stride."""
     while at < len(data):
         window = data[at : at + 2**16]
         for candidate in np.flatnonzero(window == _SYNC):

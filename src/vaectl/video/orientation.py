@@ -1,7 +1,4 @@
-"""How a stored picture is turned and mirrored to be shown: the display matrix of MP4, MOV and EXIF.
-
-Knows arrays and nine numbers; not where they come from.
-"""
+"""Rotation and mirroring of a stored picture: the display matrix of MP4, MOV and EXIF. Knows arrays, and no file."""
 
 from __future__ import annotations
 
@@ -25,33 +22,33 @@ def _unknown_side_data(cls: type[Type], value: Any) -> Type:
     return member
 
 
-# FFmpeg attaches more kinds of side data than PyAV before 19 has names for (EXIF, the view of a stereo video), and with
-# one of those on a frame PyAV shows none at all, the display matrix neither. So unnamed kinds get a name.
+# PyAV before 19 has no names for some kinds of FFmpeg's side data (EXIF, the view of a stereo video). If a frame has
+# one of them, PyAV returns no side data at all, not even the display matrix. So unknown kinds get a name.
 if "_missing_" not in vars(Type):
     Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
 
 class Orientation(NamedTuple):
-    """First swap the axes, then mirror."""
+    """Swap the axes, then mirror."""
 
     transpose: bool = False
     mirror_x: bool = False
     mirror_y: bool = False
     rotation: int = 0
-    """Clockwise degrees, 0, 90, 180 or 270; a mirror image is mirrored left to right before it is turned."""
+    """Clockwise degrees: 0, 90, 180 or 270. A mirror image is mirrored left to right before the rotation."""
 
     def apply(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """The (H, W) plane as it is shown, (W, H) after a quarter turn. A view."""
+        """Return a view of the (H, W) plane as shown: (W, H) after a quarter turn."""
         shown = plane.T if self.transpose else plane
         return shown[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """What the display matrix of `frame` asks for, to the nearest quarter turn; no change where it has none.
+    """Return the orientation of the display matrix of `frame`, rounded to quarter turns; none without a matrix.
 
-    The matrix sends the stored point (x, y), y pointing down, to (a x + c y, b x + d y).
+    The matrix maps the stored point (x, y), y pointing down, to (a x + c y, b x + d y).
     """
-    side_data = frame.side_data  # PyAV 19 makes another one, with wrappers of its own, each time
+    side_data = frame.side_data  # PyAV 19 returns a new one, with new wrappers, each time
     for each in _values(side_data):
         _keep_metadata(each)
     matrix = side_data.get("DISPLAYMATRIX")
@@ -62,7 +59,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 def _values(side_data: Any) -> Iterator[SideData]:
-    """All of them, by number: PyAV 19 iterates over their types, earlier versions over the values themselves."""
+    """Yield all values by number, because PyAV 19 iterates over the types and earlier versions over the values."""
     for number in count():
         try:
             yield side_data[number]
@@ -71,10 +68,9 @@ def _values(side_data: Any) -> Iterator[SideData]:
 
 
 def _keep_metadata(side_data: SideData) -> None:
-    """Let PyAV's wrapper of the metadata live for ever: a few bytes, where there is any, as in a colour profile.
+    """Leak PyAV's wrapper of the metadata: a few bytes for a frame with, for example, a colour profile.
 
-    When the wrapper goes it frees what belongs to the frame, which frees it too: the process crashes, with PyAV 17 to
-    19. A version that does not free it loses nothing but these bytes.
+    With PyAV 17 to 19 the wrapper frees memory of the frame, the frame frees it again, and the process crashes.
     """
     for held in gc.get_referents(side_data):
         if isinstance(held, Dictionary) and len(held):
@@ -82,7 +78,7 @@ def _keep_metadata(side_data: SideData) -> None:
 
 
 def orientation(a: float, b: float, c: float, d: float) -> Orientation:
-    """The orientation nearest to the 2x2 matrix of `orientation_of`."""
+    """Return the orientation nearest to the 2x2 matrix of `orientation_of`."""
     sign = -1 if a * d - b * c < 0 else 1
     rotation = round(math.degrees(math.atan2(sign * b, sign * a)) / 90) % 4 * 90
     cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[rotation // 90]

@@ -1,4 +1,4 @@
-"""The facts of a video, from its headers and its first frame. Reads one frame and no more."""
+"""The facts about a video, from its headers and its first frame. Decodes no other frame."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from vaectl.video.truncation import is_cut_short
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """The facts of the video or image at `path`.
+    """Return the facts about the video or image at `path`.
 
-    Raises UsageError for a path that is no readable file, VaectlError for one that holds no video.
+    Raises UsageError if `path` is not a readable file, VaectlError if it contains no video.
     """
     return probe_with_layout(Path(path))[0]
 
 
 class Layout(NamedTuple):
-    """What to do with a stored frame to show it: leave out its borders, convert its colours, and turn it."""
+    """How to show a stored frame: crop it, convert its colours, and rotate it."""
 
     crop: Crop = Crop()
     is_sited: bool = True
@@ -41,24 +41,24 @@ class Layout(NamedTuple):
 
 
 def probe_with_layout(path: Path) -> tuple[VideoInfo, Layout]:
-    """`probe`, and what to do with the frames."""
+    """Like `probe`; also return the layout of the frames."""
     if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and (picture := read_tiff(path)) is not None:
         return _info_of_tiff(path, picture), Layout()
     with open_video(path, threads=1) as opened:
         container, stream, _ = opened
         if is_image(container) and is_cut_short(path):
-            raise VaectlError(f"{path}: the image is cut short; get the file again")
+            raise VaectlError(f"{path}: the image is cut short", "get the file again")
         frame, problem = first_frame(path, opened)
         if problem and is_image(container):
-            raise VaectlError(f"{path}: {problem}; convert it to PNG, or get the file again")
+            raise VaectlError(f"{path}: {problem}", "convert it to PNG, or get the file again")
         if frame is None:
-            raise VaectlError(f"{path}: not one frame can be decoded; play it to check, and get the file again")
+            raise VaectlError(f"{path}: not one frame can be decoded", "play it to check, and get the file again")
         context = stream.codec_context
         sited = is_sited(context.name, container.format.name, context.extradata, still=is_image(container))
         layout = Layout(_crop(path, container, stream), sited, orientation_of(frame))
         info = _info(path, container, stream, frame, layout)
     del frame
-    gc.collect(1)  # a frame and its side data refer to each other: a huge picture would stay in memory
+    gc.collect(1)  # frame and side data form a cycle: a huge picture would stay in memory
     return info, layout
 
 
@@ -68,7 +68,7 @@ def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:
         width=picture.width,
         height=picture.height,
         frame_rate=Fraction(1),
-        frame_count=1,
+        num_frames_from_header=1,
         codec="tiff",
         pixel_format=picture.format.name,
         bit_depth=max(component.bits for component in picture.format.components),
@@ -82,7 +82,7 @@ def _info_of_tiff(path: Path, picture: VideoFrame) -> VideoInfo:
 
 
 def _crop(path: Path, container: InputContainer, stream: VideoStream) -> Crop:
-    """What the container leaves out of the picture; FFmpeg tells its own tools only."""
+    """Crop of the container, which FFmpeg reports only to its own tools."""
     crops = {"mov,mp4,m4a,3gp,3g2,mj2": isobmff.crops, "matroska,webm": matroska.crops}.get(container.format.name)
     found = crops(path) if crops else []
     streams = list(container.streams.video)
@@ -100,7 +100,7 @@ def _info(path: Path, container: InputContainer, stream: VideoStream, frame: Vid
         width=width,
         height=height,
         frame_rate=Fraction(1) if still else frame_rate_of(stream),
-        frame_count=1 if still else _claimed_frames(stream),
+        num_frames_from_header=1 if still else _num_frames_from_header(stream),
         codec=stream.codec_context.name,
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
@@ -119,8 +119,8 @@ def _info(path: Path, container: InputContainer, stream: VideoStream, frame: Vid
     )
 
 
-def _claimed_frames(stream: VideoStream) -> int | None:
-    """The number of frames in the header, unless its duration says that it counts only a part, as in fragmented MP4."""
+def _num_frames_from_header(stream: VideoStream) -> int | None:
+    """Number of frames in the header; None if it is too low for the duration, as in fragmented MP4."""
     seconds = (stream.duration or 0) * (fraction(stream.time_base) or 0)
     return (
         stream.frames if stream.frames and stream.frames > seconds * frame_rate_of(stream) * Fraction(9, 10) else None

@@ -1,7 +1,7 @@
-"""Reading the frames of a video, in order or from anywhere, as a stream of batches of RGB.
+"""Read the frames of a video, from the start or from any frame, as a stream of RGB batches.
 
-Every frame comes in presentation order, exactly once, wherever reading begins; what cannot be read is an error, never
-a gap. Knows nothing of what the frames are for.
+Frames come in presentation order, each exactly once. A frame that cannot be read is an error, never a gap. Does not
+know what the frames are for.
 """
 
 from __future__ import annotations
@@ -23,37 +23,36 @@ from numpy.typing import NDArray
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
-from vaectl.video.container import memory_errors_told
+from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import probe_with_layout
 from vaectl.video.stored import StoredFrames
 from vaectl.video.tiff import read_tiff
 
-_HELD_AT_ONCE = 2**28
-"""Bytes of frames in the size of the file that are worth to be held together."""
+_BATCH_BYTES = 2**28
+"""Most bytes of full-size frames in a batch."""
 
 
 def frames_at_once(info: VideoInfo, most: int) -> int:
-    """How many frames to read at a time when they become smaller at once: fewer than `most` where they are huge."""
-    return max(1, min(most, _HELD_AT_ONCE // (3 * info.width * info.height)))
+    """Return the batch size to read frames that are then made smaller: `most`, or less for huge frames."""
+    return max(1, min(most, _BATCH_BYTES // (3 * info.width * info.height)))
 
 
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
-    """The frames start, start + sample_rate, ... of the video at `path`, `num_frames` of them or all, as one clip.
+    """Read the frames start, start + sample_rate, ... of the video at `path`, `num_frames` of them or all, as one clip.
 
-    Raises as `VideoReader` and `VideoReader.clips` do.
+    Raises like `VideoReader` and `VideoReader.clips`.
     """
     with VideoReader(path) as reader:
         return reader.read(start, num_frames, sample_rate)
 
 
 class VideoReader:
-    """A video or still image, open for any number of passes over its frames, also several at once.
+    """A video or still image, for any number of passes over its frames, also at the same time.
 
-    Each pass opens the file for itself, and decodes with `threads` threads, 0 for one on each core; between passes none
-    is open.
-    Raises UsageError where `path` is no file that can be read, VaectlError where it holds no video that can be decoded.
+    Each pass opens the file, and closes it at its end. `threads` is the number of decode threads, 0 for all cores.
+    Raises UsageError if `path` is not a readable file, VaectlError if it contains no video that can be decoded.
     """
 
     info: VideoInfo
@@ -71,44 +70,44 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Nothing stays open; a pass that is under way closes its file when its iterator is closed or exhausted."""
+        """Do nothing: a pass closes its file when its iterator is closed or exhausted."""
 
     def timestamps(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> tuple[Fraction, ...]:
-        """Presentation time in seconds of each frame that `clips` gives for these; raises as it does."""
+        """Return the presentation time in seconds of each frame that `clips` yields. Raises like `clips`."""
         return tuple(self._index.times[number] for number in self._wanted(start, num_frames, sample_rate))
 
     def is_whole(self, timestamps: Sequence[Fraction]) -> bool:
-        """Whether these are the times of all frames that the video has, none of them damaged."""
+        """Whether these are the times of all frames of the video, and none is damaged."""
         return not self._index.damage and tuple(timestamps) == self._index.times
 
     def read(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
-        """The frames that `clips` would give, as one clip."""
+        """Return the frames of `clips` as one clip."""
         (clip,) = self.clips(start, num_frames, sample_rate, batch_size=max(1, len(self._index.times)))
         return clip
 
     def clips(
         self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1, batch_size: int = 8
     ) -> Iterator[Clip]:
-        """Frames start, start + sample_rate, ..., `num_frames` of them or all there are, in batches.
+        """Yield the frames start, start + sample_rate, ..., `num_frames` of them or all, in batches.
 
         Args:
             start: number of the first frame, from 0.
-            num_frames: how many frames to give at most; a shorter video gives what it has.
-            sample_rate: distance from one given frame to the next.
-            batch_size: frames of each clip but the last. Memory grows with this, not with the length.
+            num_frames: the most frames to read. A shorter video yields all it has.
+            sample_rate: distance between the frames to read.
+            batch_size: frames in each clip but the last. Memory grows with it, not with the length of the video.
 
-        Yields clips with frames (T, 3, H, W) uint8 RGB, contiguous, each in memory of its own.
+        Yields clips with contiguous frames (T, 3, H, W) uint8 RGB that share no memory.
 
-        Raises UsageError where the video ends before `start`, and VaectlError where a frame asked for cannot be read:
-        at once if the file is cut short, in the middle if damage shows only in decoding. ValueError for numbers below
-        1 (start: below 0).
+        Raises UsageError if the video ends before `start`. Raises VaectlError if a requested frame cannot be read: at
+        once for a truncated file, later for damage that shows only in decoding. Raises ValueError for numbers below 1
+        (start: below 0).
         """
         if batch_size < 1:
             raise ValueError(f"{batch_size=} is too small")
         return self._clips(self._wanted(start, num_frames, sample_rate), batch_size)
 
     def _wanted(self, start: int, num_frames: int | None, sample_rate: int) -> range:
-        """The numbers of the frames to read."""
+        """Numbers of the frames to read."""
         if start < 0 or sample_rate < 1 or (num_frames is not None and num_frames < 1):
             raise ValueError(f"{start=}, {num_frames=} or {sample_rate=} is too small")
         index = self._index
@@ -117,8 +116,8 @@ class VideoReader:
             raise self._damaged(len(index.times), index.damage)
         if not wanted:
             raise UsageError(
-                f"{self._path} has {len(index.times)} frames, so that none can be read from frame {start} on; "
-                "begin earlier"
+                f"{self._path} has {len(index.times)} frames, so none can be read from frame {start} on",
+                "begin earlier",
             )
         return wanted
 
@@ -136,11 +135,11 @@ class VideoReader:
             try:
                 planes = convert(prepare(frame), *stored)
             except VaectlError as error:
-                raise VaectlError(f"{self._path}: {error}") from None
+                raise VaectlError(f"{self._path}: {error.problem}", error.remedy) from None
             for channel, plane in zip(picture, planes, strict=True):
                 channel[...] = orientation.apply(plane)
 
-        with memory_errors_told(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
+        with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
@@ -149,7 +148,7 @@ class VideoReader:
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
-        """The wanted frames as they are stored, each checked to be the one that the index names."""
+        """Yield the wanted frames as stored. Each is compared with the index."""
         if self.info.is_image and (picture := read_tiff(self._path)) is not None:
             yield picture
             return
@@ -168,15 +167,15 @@ class VideoReader:
                 detail = f" ({damage})"
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _damaged(self, frames: int, reason: str, detail: str = "") -> VaectlError:
+    def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
-            f"{self._path}: {reason}, and only the first {frames} of its frames can be read{detail}; "
-            "get the file again, or read no more than those"
+            f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}",
+            "get the file again, or read no more than those",
         )
 
 
 def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
-    """Numbered frames, from one at or before `start` on, that equal those of a full pass. Raises DamageError."""
+    """Yield the same numbered frames as a full pass, from `start` or earlier. Raises DamageError."""
     number = 0
     for keyframe in _keyframes_before(index, start):
         with closing(decode(path, threads, keyframe)) as pictures:
@@ -190,14 +189,14 @@ def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) ->
                     yield number, frame
                     number += 1
                 return
-            except DamageError:  # or what is missing lies before the keyframe: a full pass tells
+            except DamageError:  # or the frames before the keyframe are missing: a full pass tells
                 break
     with closing(decode(path, threads)) as pictures:
         yield from ((n, picture.frame) for n, picture in enumerate(pictures) if n >= number)
 
 
 def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int]:
-    """Ticks of keyframes to try, the nearest first and then ever further back; not the first one of all."""
+    """Yield the ticks of keyframes to try: the nearest, then ever earlier ones, without the first of the video."""
     if index.pts:
         place, step = bisect_right(index.keyframes, index.pts[start]) - 1, 1
         while place > 0:
@@ -206,11 +205,11 @@ def _keyframes_before(index: FrameIndex, start: int) -> Iterator[int]:
 
 
 def _first_frame(frames: Iterator[VideoFrame]) -> VideoFrame | None:
-    """The frame of the first packet after seeking; None where the file does not keep what its keyframe marks promise.
+    """Return the frame of the first packet after seeking; None if it is not a keyframe.
 
-    Seeking may land elsewhere, the mark may be false, the decoder may withhold frames until the picture has recovered:
-    all of these show in the first frame. Frames shown before the keyframe but decoded after it are left out, because
-    they may refer to frames before it (open GOP).
+    Seeking may land elsewhere, the keyframe flag may be wrong, or the decoder may drop frames until the picture has
+    recovered: the first frame shows all of these. Frames shown before the keyframe but decoded after it are skipped,
+    because they may refer to frames before it (open GOP).
     """
     try:
         first = next((frame for frame in frames if frame.opaque == 0), None)

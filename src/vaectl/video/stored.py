@@ -1,11 +1,9 @@
-"""What a decoded frame lacks before its colours can be converted: the container's cropping, and where chroma is.
+"""Prepare a decoded frame for the colour conversion: crop it as the container says, and set the chroma location.
 
-Both are done by FFmpeg's filters, on the frame as it is stored: cropping later would mix the colours of what is cut off
-into the border of what is shown.
+FFmpeg's filters do both on the stored frame. Cropping after the conversion would mix cropped colours into the border.
 
-Chroma siting, where neither decoder nor container says: 4:2:0, 4:2:2 and 4:1:1 of videos are co-sited with every
-second (fourth) pixel of a line, as MPEG-2 and all digital standards since have it. Still images are centred, as in JPEG
-and WebP.
+If neither decoder nor container gives a chroma location: 4:2:0, 4:2:2 and 4:1:1 videos are co-sited with every second
+(fourth) pixel of a line, as in MPEG-2 and all later digital standards. Still images are centred, as in JPEG and WebP.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from vaectl.video.crop import Crop
 
-# FFmpeg's decoders of these set the location themselves. (AV1: where the stream has one.)
+# FFmpeg's decoders of these codecs set the location. (AV1: if the stream has one.)
 _SITED_CODECS = frozenset(
     {"h261", "h263", "h263i", "h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"}
     | {"mjpeg", "mjpegb", "amv", "sp5x", "thp", "ljpeg", "theora", "vp3", "dvvideo", "speedhq"}
@@ -26,13 +24,13 @@ _SITED_CODECS = frozenset(
 
 
 def is_sited(codec: str, container: str, extradata: bytes | None, *, still: bool) -> bool:
-    """Whether chroma is where decoder or container say, or is centred because nobody needs to say.
+    """Whether the chroma location needs no correction: decoder or container set it, or it is centred by definition.
 
     Args:
         codec: FFmpeg's name of the decoder.
         container: FFmpeg's name of the format.
-        extradata: the codec's configuration record.
-        still: it is a still image.
+        extradata: the configuration record of the codec.
+        still: whether it is a still image.
     """
     if codec in ("libdav1d", "av1", "libaom-av1"):  # chroma_sample_position of the AV1 codec configuration record
         return extradata is None or len(extradata) < 4 or extradata[2] & 3 != 0
@@ -40,7 +38,7 @@ def is_sited(codec: str, container: str, extradata: bytes | None, *, still: bool
 
 
 class StoredFrames:
-    """Brings the frames of one stream to what is shown of them. Holds a filter graph between frames, nothing else."""
+    """Prepares the frames of one stream. Its only state is a filter graph."""
 
     def __init__(self, crop: Crop, *, is_sited: bool) -> None:
         self._crop = crop
@@ -49,7 +47,7 @@ class StoredFrames:
         self._kind: tuple[int, int, str] | None = None
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """The part of `frame` that is shown, its chroma located; `frame` itself where nothing is to be done."""
+        """Return the shown part of `frame` with its chroma location; `frame` itself if nothing changes."""
         filters = list(self._filters(frame))
         if not filters:
             return frame

@@ -1,7 +1,7 @@
-"""Still images in TIFF files. FFmpeg cannot be trusted with all of them: it takes tiles and JPEG for black pictures.
+"""Read still images in TIFF files. FFmpeg reads some of them wrongly: tiles and JPEG become black pictures.
 
-Pillow reads them with libtiff, the reference. It cuts colours of 16 bits down to 8, so FFmpeg keeps those of them that
-it reads right, and tifffile reads the others.
+Pillow reads them with libtiff, the reference, but reduces 16-bit colours to 8 bits. So FFmpeg reads the 16-bit pictures
+that it can, and tifffile the others.
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from vaectl.errors import VaectlError
 
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OPAQUE = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
-"""What Pillow calls pictures without alpha, and what they become. The others become RGBA."""
+"""Pillow's modes without alpha, and the modes to convert them to. All others become RGBA."""
 _FFMPEG_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
 """None, LZW, deflate (two numbers), PackBits."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 _ALPHA = (2,)
-"""The first extra sample is alpha that was not multiplied into the colours. Over black, colours that it was multiplied
-into (1) are as they are shown; what is not specified (0) is no alpha."""
+"""The first extra sample is unassociated alpha. Associated alpha (1) is already multiplied into the colours, as over
+black; an unspecified sample (0) is not alpha."""
 
 
 def read_tiff(path: Path) -> VideoFrame | None:
-    """The first picture of a TIFF, upright: gray, RGB or RGBA of 8 or 16 bits. None for what FFmpeg may read.
+    """Read the first picture of a TIFF, upright: gray, RGB or RGBA of 8 or 16 bits. None if FFmpeg can read it.
 
-    Raises VaectlError, which says what it is, for one that cannot be read as it should be.
+    Raises VaectlError if it cannot be read correctly.
     """
     with path.open("rb") as opened:
         if opened.read(4) not in _HEADS:
             return None
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it has to say comes as an exception too
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it also raises what it logs
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             if page.sampleformat not in (None, 1) or page.bitspersample not in (*range(1, 9), 16):
                 numbers = {2: "signed numbers", 3: "floating-point numbers"}.get(page.sampleformat, "numbers")
-                raise VaectlError(f"{path}: a TIFF of {numbers} of {page.bitspersample} bits; convert it to PNG first")
+                raise VaectlError(
+                    f"{path}: a TIFF of {numbers} of {page.bitspersample} bits", "convert it to PNG first"
+                )
             if page.bitspersample <= 8:
                 return _frame(_with_pillow(path))
             plain = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) and page.extrasamples in ((), _ALPHA)
@@ -58,11 +60,11 @@ def read_tiff(path: Path) -> VideoFrame | None:
             return _frame(_upright(_with_tifffile(path, page), 1 if tag is None else int(tag.value)))
     except VaectlError:
         raise
-    except Exception as error:  # what two libraries raise for a file that is damaged, or of a kind that they lack
+    except Exception as error:  # the two libraries raise many types for damaged and unsupported files
         reason = str(error) or type(error).__name__
         if isinstance(error, LookupError) or "decoder error" in reason:
             reason = "it is damaged"
-        raise VaectlError(f"{path}: the TIFF cannot be read ({reason}); convert it to PNG, or get it again") from None
+        raise VaectlError(f"{path}: the TIFF cannot be read ({reason})", "convert it to PNG, or get it again") from None
 
 
 def _with_pillow(path: Path) -> NDArray[Any]:
@@ -79,7 +81,7 @@ def _with_pillow(path: Path) -> NDArray[Any]:
 
 @contextmanager
 def _of_any_size() -> Iterator[None]:
-    """Lift Pillow's limit on the pixels of an image; where memory is too short for them, we report that ourselves."""
+    """Lift Pillow's limit on the pixels of an image. Our own error reports a lack of memory."""
     from PIL import Image
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -91,8 +93,8 @@ def _of_any_size() -> Iterator[None]:
 
 @cache
 def _silence_libtiff() -> None:
-    """Keep libtiff from writing its errors to the standard error as well: Pillow raises them."""
-    with suppress(OSError, AttributeError):  # where it is built in, or there is no /proc
+    """Stop libtiff from printing errors, because Pillow raises them."""
+    with suppress(OSError, AttributeError):  # libtiff is linked statically, or there is no /proc
         for library in set(re.findall(r"/.*/libtiff[^/\n]*", Path("/proc/self/maps").read_text())):
             ctypes.CDLL(library).TIFFSetErrorHandler(ctypes.c_void_p(None))
 
@@ -103,7 +105,7 @@ def _with_tifffile(path: Path, page: Any) -> NDArray[Any]:
         picture = picture.transpose(1, 2, 0)
     kinds = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}
     if page.photometric not in kinds or page.axes not in ("YX", "YXS", "SYX"):
-        raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits; convert it to PNG first")
+        raise VaectlError(f"{path}: a TIFF of the kind {page.photometric.name} in 16 bits", "convert it to PNG first")
     picture = picture.reshape(*picture.shape[:2], -1)
     channels, white = kinds[page.photometric], np.iinfo(picture.dtype).max
     colors, alpha = picture[..., :channels], picture[..., channels : channels + (page.extrasamples[:1] == _ALPHA)]
@@ -118,7 +120,7 @@ def _with_tifffile(path: Path, page: Any) -> NDArray[Any]:
 
 
 def _upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turned and mirrored by the value of the orientation tag, 1 to 8 (TIFF 6.0, section 8)."""
+    """Rotate and mirror a picture by the orientation tag, 1 to 8 (TIFF 6.0, section 8)."""
     if orientation in (5, 6, 7, 8):
         picture = picture.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

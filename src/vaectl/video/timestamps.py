@@ -1,11 +1,11 @@
-"""Exact frame times: the clock that holds them, and how they travel where a container rounds them.
+"""Exact frame times: the clock of a file, and a tag for containers that round times. Knows no file.
 
-Times are fractions of a second from the first frame. Matroska and WebM store whole milliseconds, so the writer adds
-the true times as a tag of the file, and the reader prefers the tag over the stored times when the two agree to the
-millisecond. Nothing here knows a file.
+Times are fractions of a second from the first frame. Matroska and WebM store whole milliseconds, so the writer adds the
+exact times as a tag. The reader uses the tag if it agrees with the stored times to the millisecond.
 
-The tag `VAECTL_FRAME_TIMES` is the clock's tick in seconds, a colon, and the ticks from each frame to the next with
-repeats counted: `1001/30000: 1x131` is 132 frames at 29.97 Hz, `1/90000: 3003x2 6006 3003` five frames, one missing.
+The tag `VAECTL_FRAME_TIMES` holds the tick of the clock in seconds, a colon, and the ticks from each frame to the next,
+run-length encoded. `1001/30000: 1x131` is 132 frames at 29.97 Hz. `1/90000: 3003x2 6006 3003` is five frames, with one
+missing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from vaectl.numbers import read_fraction
 FRAME_TIMES_TAG = "VAECTL_FRAME_TIMES"
 
 _CLOCK_LIMIT = 2**31 - 1
-"""Ticks in a second, and ticks between two frames: what mp4, and FFmpeg's fractions, can count."""
+"""Most ticks in a second and between two frames, in MP4 and in FFmpeg's fractions."""
 
 
 def clock(timestamps: Sequence[Fraction], frame_rate: Fraction) -> Fraction:
-    """The coarsest tick (seconds) of which every step between frames is a whole multiple.
+    """Return the coarsest tick (seconds) such that every step between frames is a whole multiple of it.
 
-    Times at a constant rate give the rate's own time base, also when frames are left out. `timestamps` are in seconds,
-    increasing. Times with no such tick that a container can count give the nearest one: a microsecond, or more where
-    frames stand long.
+    `timestamps` are in seconds, increasing. A constant rate gives 1 / rate, also if frames are missing. If containers
+    cannot count the exact tick, the result is a microsecond, or more for long steps.
     """
     steps = [later - earlier for earlier, later in pairwise(timestamps)] or [1 / frame_rate]
     denominator = lcm(*{step.denominator for step in steps})
@@ -40,7 +39,7 @@ def clock(timestamps: Sequence[Fraction], frame_rate: Fraction) -> Fraction:
 
 
 def format_frame_times(timestamps: Sequence[Fraction]) -> str:
-    """The tag's text for these times (seconds, increasing, at least two), counted from the first."""
+    """Return the tag for these times (seconds, increasing, at least two), relative to the first."""
     steps = [later - earlier for earlier, later in pairwise(timestamps)]
     denominator = lcm(*{step.denominator for step in steps})
     ticks = [step.numerator * (denominator // step.denominator) for step in steps]
@@ -50,9 +49,9 @@ def format_frame_times(timestamps: Sequence[Fraction]) -> str:
 
 
 def true_times(stored: Sequence[Fraction], tag: str | None) -> Sequence[Fraction]:
-    """The times (s) that the tag tells, where it agrees with all stored times to the millisecond; else those stored.
+    """Return the times (s) of the tag if they agree with all stored times to the millisecond; else the stored times.
 
-    A tag that does not agree belongs to another file: some programs carry tags over when they cut or join.
+    A tag that does not agree belongs to another file: some programs keep tags when they cut or join files.
     """
     try:
         tick_text, _, runs_text = (tag or "").partition(":")
@@ -67,6 +66,6 @@ def true_times(stored: Sequence[Fraction], tag: str | None) -> Sequence[Fraction
         or sum(count for _, count in runs) != len(stored) - 1
     ):
         return stored
-    told = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
-    agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(told, stored, strict=True))
-    return told if agreed else stored
+    tagged = [tick * n for n in accumulate((ticks for ticks, count in runs for _ in range(count)), initial=0)]
+    agreed = all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(tagged, stored, strict=True))
+    return tagged if agreed else stored

@@ -1,4 +1,4 @@
-"""Sizes and spatial transforms of frames. Knows tensors and numbers only."""
+"""Sizes and spatial transforms of frames. Knows only tensors and numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def target_size(
     to_height: int | None = None,
     short_size: int | None = None,
 ) -> tuple[int, int]:
-    """(width, height) that a frame of `width` x `height` pixels is brought to.
+    """Return the new (width, height) of a frame of `width` x `height` pixels.
 
-    Nothing asked: the size it has. One side given: the other keeps the aspect, to the nearest pixel. `short_size`: the
-    same, for the shorter side. Raises ValueError when `short_size` comes with another.
+    With one side given, the other keeps the aspect ratio, rounded to a pixel. `short_size` is the shorter side. Without
+    any, the size is unchanged. Raises ValueError if `short_size` is combined with another.
     """
     if short_size is not None:
         if to_width is not None or to_height is not None:
@@ -32,9 +32,9 @@ def target_size(
 
 
 def resize(frames: Tensor, width: int, height: int) -> Tensor:
-    """Centre crop (T, 3, H, W) uint8 to the aspect of `width` x `height`, then antialiased bilinear to that size.
+    """Centre crop (T, 3, H, W) uint8 to the aspect ratio of `width` x `height`, then resize, antialiased bilinear.
 
-    Computed in float32 and rounded to the nearest of 256 levels. Frames of that size already come back as they are.
+    Computed in float32 and rounded to the nearest of 256 levels. Frames of that size are returned unchanged.
     """
     old_height, old_width = frames.shape[-2:]
     if (old_width, old_height) == (width, height):
@@ -54,11 +54,11 @@ def scale_and_crop(
     *,
     exact: bool = True,
 ) -> Tensor:
-    """Shorter side of (T, 3, H, W) uint8 to `resolution`, then a square of `crop_size` pixels, None for no crop.
+    """Resize the shorter side of (T, 3, H, W) uint8 to `resolution`, then crop a square of `crop_size` (None: no crop).
 
     The protocol of the published tables: antialiased bilinear, computed in float32 and rounded to the nearest of 256
-    levels. `at` is where the square lies, from (0, 0), top left, to (1, 1), bottom right. Not `exact`: in 8-bit
-    arithmetic, ten times as fast and within one level. Raises ValueError where `crop_size` is larger than `resolution`.
+    levels. `at` is the position of the square, from (0, 0), top left, to (1, 1), bottom right. `exact=False` uses 8-bit
+    arithmetic: ten times as fast, and within one level. Raises ValueError if `crop_size` is larger than `resolution`.
     """
     if crop_size is not None and crop_size > resolution:
         raise ValueError(f"a crop of {crop_size} pixels does not fit into frames of {resolution}")
@@ -72,11 +72,11 @@ def scale_and_crop(
 
 
 def resize_exactly(frames: Tensor, width: int, height: int) -> Tensor:
-    """(T, 3, H, W) uint8 to that size whatever their aspect: antialiased bilinear in float32, rounded."""
+    """Resize (T, 3, H, W) uint8 without keeping the aspect ratio: antialiased bilinear in float32, rounded."""
     if frames.shape[-2:] == (height, width):
         return frames
     resized = frames.new_empty((*frames.shape[:2], height, width))
-    for frame, place in zip(frames, resized, strict=True):  # in float32 they are large
+    for frame, place in zip(frames, resized, strict=True):  # one by one, to limit memory
         for channel, target in zip(frame, place, strict=True):
             values = F.interpolate(channel[None, None].float(), (height, width), mode="bilinear", antialias=True)
             target.copy_(values[0, 0].round_().clamp_(0, 255))
@@ -88,5 +88,5 @@ def _resize_fast(frames: Tensor, width: int, height: int) -> Tensor:
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:
-    """side * numerator / denominator to the nearest integer, at least 1."""
+    """Return side * numerator / denominator, rounded, at least 1."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))

@@ -1,7 +1,7 @@
-"""Whether a file is whole, by the sizes and the order that its container declares. Knows no pictures.
+"""Check whether a file is complete, by the sizes and the order that its container declares. Knows no pictures.
 
-FFmpeg reads a file that was cut short as if it ended there, and skips what it does not understand; a clip must not come
-out short without a word. What a file says of itself is read by `isobmff`, `matroska`, `mpegts`, `blocks`, and here.
+FFmpeg reads a truncated file as if it ended there, and skips damage. A clip must not become shorter without an error.
+`isobmff`, `matroska`, `mpegts`, `blocks` and this module read the declared structure.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ CUT_SHORT = "it is cut short"
 
 
 class Break(NamedTuple):
-    """Where a file is no longer what it should be."""
+    """The first place where a file is broken."""
 
     position: int
-    """Byte of the file."""
+    """In bytes."""
     reason: str
 
 
 def is_cut_short(path: Path) -> bool:
-    """True where an MP4, MOV, Matroska, WebM, AVI, WebP, GIF, PNG or JPEG file lacks its end; for others False."""
+    """Whether an MP4, MOV, Matroska, WebM, AVI, WebP, GIF, PNG or JPEG file is truncated; False for others."""
     size = path.stat().st_size
     with path.open("rb") as file:
         return _end(file, size) > size
 
 
 def first_break(path: Path, container: str, stream: int) -> Break | None:
-    """The first place where the file is broken, None where it is whole as far as its structure tells.
+    """Find the first place where the file is broken; None if its structure is complete.
 
     Args:
         container: FFmpeg's name of the format.
-        stream: FFmpeg's id of the picture stream, in a transport stream its packet identifier.
+        stream: FFmpeg's id of the picture stream; its packet identifier in a transport stream.
     """
     place: int | None = None
     if container == "matroska,webm":
@@ -52,7 +52,7 @@ def first_break(path: Path, container: str, stream: int) -> Break | None:
 
 
 def may_end_anywhere(path: Path, container: str) -> bool:
-    """Whether the file is of a kind that declares no end: a recording that was stopped may have lost its last frames.
+    """Whether the format declares no end, so that a stopped recording may have lost its last frames.
 
     `container` is FFmpeg's name of the format.
     """
@@ -60,7 +60,7 @@ def may_end_anywhere(path: Path, container: str) -> bool:
 
 
 def _end(file: BinaryIO, size: int) -> int:
-    """Where the file ends by what it declares; 0 where it declares nothing."""
+    """Return the declared end of the file in bytes; 0 if it declares none."""
     head = file.read(12)
     if head[4:8] in isobmff.FIRST_BOXES:
         return isobmff.end(file, size)
@@ -79,7 +79,7 @@ def _end(file: BinaryIO, size: int) -> int:
 
 
 def _chunks_end(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk ends. An interrupted writer leaves the length 0, which says nothing."""
+    """End of the last RIFF chunk. An interrupted writer leaves the length 0, which is ignored."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -92,7 +92,7 @@ def _chunks_end(file: BinaryIO, size: int) -> int:
 
 
 def _png_end(file: BinaryIO) -> int:
-    """Where the closing chunk of a PNG ends (ISO/IEC 15948, 5.3); beyond the file where there is none."""
+    """End of the IEND chunk of a PNG (ISO/IEC 15948, 5.3); beyond the file if there is none."""
     at = len(_PNG)
     while True:
         file.seek(at)
@@ -103,7 +103,7 @@ def _png_end(file: BinaryIO) -> int:
 
 
 def _blocks_end(data: bytes) -> int:
-    """Where the last block of a GIF ends (GIF89a specification, 15-27); beyond the file where what follows is none."""
+    """End of the last block of a GIF (GIF89a specification, 15-27); beyond the file if it is damaged."""
 
     def color_table(packed: int) -> int:
         return 3 << (packed & 7) + 1 if packed & 0x80 else 0
@@ -111,18 +111,18 @@ def _blocks_end(data: bytes) -> int:
     size, data = len(data), data + bytes(13)
     end = 13 + color_table(data[10])
     while data[end : end + 1] in (b"!", b","):
-        # An extension has its label first; an image its place and size, a colour table, and a code size.
+        # An extension starts with its label; an image with its position, size, colour table and code size.
         end += 2 if data[end] == ord("!") else 11 + color_table(data[end + 9])
         while end < size and data[end]:
             end += 1 + data[end]
         end += 1
-    return end if end >= size or data[end] == ord(";") else size + 1  # many files do without the closing ";"
+    return end if end >= size or data[end] == ord(";") else size + 1  # many files lack the closing ";"
 
 
 def _jpeg_end(data: bytes) -> int:
-    """Where the first picture of a JPEG ends (ITU-T T.81, B.1.1); beyond the file where it does not.
+    """End of the first picture of a JPEG (ITU-T T.81, B.1.1); beyond the file if it is truncated.
 
-    Cameras put more behind it: another picture, or a film.
+    Cameras append more: another picture, or a video.
     """
     end = 2
     while 0 <= (end := data.find(b"\xff", end)) < len(data) - 1:
@@ -132,6 +132,6 @@ def _jpeg_end(data: bytes) -> int:
             return end
         if marker == 0xFF:  # the first of two fill bytes
             end -= 1
-        elif marker not in (0x00, 0x01, *range(0xD0, 0xD8)):  # of those in the scan, none has a length
+        elif marker not in (0x00, 0x01, *range(0xD0, 0xD8)):  # markers inside the scan have no length
             end += int.from_bytes(data[end : end + 2], "big")
     return len(data) + 1

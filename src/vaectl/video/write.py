@@ -1,8 +1,7 @@
-"""Writing frames to a video or image file: all of it, or nothing.
+"""Write frames to a video or image file: the whole file, or nothing.
 
-Frames arrive in batches and are encoded at once; the file grows under a hidden name beside the target and takes its
-name when it is complete. How a file is coded is for `encoding` to say, what its sound is for `audio`. This knows
-nothing of where frames come from.
+Frames arrive in batches and are encoded at once. The file has a hidden name next to the target, and gets its own name
+when it is complete. `encoding` chooses the codec, `audio` copies the sound. Does not know where frames come from.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def write_video(
     overwrite: bool = False,
     audio_from: Path | None = None,
 ) -> None:
-    """Writes the frames of a clip to `path`, coded as its extension says. See `VideoWriter`."""
+    """Write the frames of a clip to `path`, encoded by its extension. See `VideoWriter`."""
     height, width = clip.frames.shape[-2:]
     with VideoWriter(
         path,
@@ -60,37 +59,35 @@ def write_video(
 class VideoWriter:
     """Writes one file frame by frame; a context manager.
 
-    Leaving it normally completes the file and gives it its name. Leaving it by any exception removes what was written
-    and leaves an existing target as it was. Missing parent folders are made.
+    A normal exit completes the file. An exception removes it, and leaves an existing target unchanged. Missing parent
+    folders are created.
 
     Args:
-        path: the target; its extension decides how it is coded (`vaectl.video.encoding`).
+        path: the target; its extension chooses the encoding (`vaectl.video.encoding`).
         width, height: pixels of every frame.
-        frame_rate: average frames per second, above 0. The last frame is shown for one period of it.
-        timestamps: the times (s) of all frames that will be written, where they are known. They give the file a clock
-            on which irregular times are exact, and Matroska, which rounds to milliseconds, a tag with the true times
-            (`vaectl.video.timestamps`). Without them times are exact on the grid of `frame_rate` and in steps of
-            1/90000 s, else rounded.
-        lossless: bit-exact RGB, where the extension has a codec for it.
+        frame_rate: average frames per second, above 0. The last frame is shown for 1 / `frame_rate` s.
+        timestamps: the times (s) of all frames, if known. Then the clock of the file fits irregular times exactly, and
+            Matroska, which rounds to milliseconds, gets a tag with the exact times (`vaectl.video.timestamps`).
+            Without them, times are exact if they are multiples of 1 / `frame_rate` or 1/90000 s, else rounded.
+        lossless: encode bit-exact RGB, if the extension has a codec for it.
         overwrite: replace an existing target.
-        color: what is known of the picture's colours; see `vaectl.video.encoding.tags_for`.
-        sample_aspect_ratio: width of a pixel over its height.
-        audio_from: a file whose audio tracks are carried over, in sync with the frames' own times: the first frame's
-            time becomes 0 for both. Images and GIF have no sound: there it is ignored.
-        measure: also decode what was encoded, for `codec_psnr`.
-        metadata: tags of the file, such as title and comment; each container keeps those it knows.
-        warn: takes one line for everything that does not stop the run, such as broken audio.
+        color: the colour tags of the picture; see `vaectl.video.encoding.tags_for`.
+        sample_aspect_ratio: pixel width divided by pixel height.
+        audio_from: a file whose audio tracks are copied, in sync with the times of the frames: the time of the first
+            frame becomes 0 for both. Ignored for images and GIF.
+        measure: also decode the result, for `codec_psnr`.
+        metadata: tags of the file, for example title and comment. Each container keeps those it supports.
+        warn: called with one line for each problem that does not stop the run, for example broken audio.
 
     Raises:
-        UsageError: an extension without encoder, lossless where there is none, an existing target, a directory as
-            target, a folder that cannot be written to.
-        VaectlError: anything that fails later, such as a full disk.
+        UsageError: no encoder for the extension, no lossless one, an existing target, a folder as target, or a folder
+            without write permission.
+        VaectlError: any later failure, for example a full disk.
     """
 
     codec_psnr: float | None = None
-    """After closing, with `measure`: mean over the frames of the PSNR (dB) of the 8-bit RGB that the file decodes to
-    against what was given; inf when all is bit exact. One exact frame among others counts as if one sample were off by
-    one level."""
+    """After closing, with `measure`: mean over the frames of the PSNR in dB, 8-bit RGB of the decoded file against the
+    input; inf if all is bit-exact. An exact frame among others counts as if one sample were off by one level."""
 
     def __init__(
         self,
@@ -115,7 +112,7 @@ class VideoWriter:
         self._shape = (3, height, width)
         self._announced = timestamps
         self._warn = warn
-        self._frames = 0
+        self._num_frames = 0
         self._first = self._last = Fraction(0)
         self._audio: Iterator[TimedPacket] = iter(())
         self._due: TimedPacket | None = None
@@ -150,10 +147,10 @@ class VideoWriter:
 
     def _container_options(self) -> dict[str, str]:
         if self._encoding.container in ("matroska", "webm"):
-            return {"fflags": "+bitexact"}  # no random number: the same frames make the same file
+            return {"fflags": "+bitexact"}  # no random id: the same frames give the same file
         if self._encoding.container not in ("mp4", "mov"):
             return {}
-        # Where each track begins and ends is counted in this unit; FFmpeg's own, a millisecond, can cost a frame.
+        # The unit of the start and end of each track. FFmpeg's default, a millisecond, can lose a frame.
         exact = lcm(self._clock.denominator, 48000)
         return {"movie_timescale": str(exact if exact < 2**31 else self._clock.denominator)}
 
@@ -170,7 +167,7 @@ class VideoWriter:
         encoder.sample_aspect_ratio = sample_aspect_ratio
         encoder.colorspace, encoder.color_range = tags.matrix, 2 if tags.full_range else 1
         encoder.color_primaries, encoder.color_trc = tags.primaries, tags.transfer
-        encoder.thread_type = "AUTO"  # slices only, PyAV's choice, would cost quality
+        encoder.thread_type = "AUTO"  # PyAV's default, slices only, reduces quality
         return stream
 
     def __enter__(self) -> VideoWriter:
@@ -186,28 +183,28 @@ class VideoWriter:
             self._finish()
 
     def write(self, clip: Clip) -> None:
-        """Adds the frames of `clip`: (T, 3, height, width) uint8 RGB, with times (s) above all before them.
+        """Append the frames of `clip`: (T, 3, height, width) uint8 RGB, with increasing times (s).
 
-        Raises ValueError for frames of another size or type, times that do not increase or are not the announced
-        ones; UsageError for a second frame of an image; VaectlError where the frames do not reach the file.
+        Raises ValueError for frames of another size or type, and for times that do not increase or differ from
+        `timestamps`; UsageError for a second frame of an image; VaectlError if the frames cannot be written.
         """
         frames, times = clip.frames, clip.timestamps
         if frames.dtype != torch.uint8 or frames.shape != (len(times), *self._shape):
             wanted = ", ".join(map(str, self._shape))
             raise ValueError(f"need ({len(times)}, {wanted}) uint8 frames, not {tuple(frames.shape)} {frames.dtype}")
-        self._refuse_several(self._frames + len(times))
+        self._refuse_several(self._num_frames + len(times))
         for frame_CHW, time in zip(frames.cpu().numpy(), times, strict=True):
             pts = self._admit(time)
             picture = self._convert(frame_CHW)
             picture.pts, picture.time_base = pts, self._clock
             if self._psnr_meter:
-                self._psnr_meter.give(frame_CHW.copy())  # the caller may use its memory again
+                self._psnr_meter.give(frame_CHW.copy())  # the caller may reuse its memory
             with self._explained():
                 self._mux(self._stream.encode(picture))
 
     def _admit(self, time: Fraction) -> int:
-        """Takes the next frame's time; returns it in ticks of the clock."""
-        index = self._frames
+        """Check the time of the next frame, and return it in ticks of the clock."""
+        index = self._num_frames
         if self._announced is not None and (index >= len(self._announced) or self._announced[index] != time):
             raise ValueError(f"frame {index} at {time} s is not as announced")
         if index == 0:
@@ -220,9 +217,9 @@ class VideoWriter:
                 raise ValueError(f"frame {index} at {time} s does not come after {self._last} s")
             if round((time - self._first) / tick) <= round((self._last - self._first) / tick):
                 raise VaectlError(
-                    f"{self._path}: frames {index - 1} and {index} are too close in time for this format; use .mp4"
+                    f"{self._path}: frames {index - 1} and {index} are too close in time for this format", "use .mp4"
                 )
-        self._frames, self._last = index + 1, time
+        self._num_frames, self._last = index + 1, time
         return round((time - self._first) / self._clock)
 
     def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
@@ -239,8 +236,8 @@ class VideoWriter:
             self._due = next(self._audio, None)
 
     def _finish(self) -> None:
-        if self._frames < len(self._announced or (0,)):
-            raise VaectlError(f"{self._path}: not written: only {self._frames} frames came")
+        if self._num_frames < len(self._announced or (0,)):
+            raise VaectlError(f"{self._path}: not written: only {self._num_frames} frames came")
         self._mux(self._stream.encode(None))
         self._mux_audio()
         self._file.close()
@@ -249,13 +246,13 @@ class VideoWriter:
             self.codec_psnr = self._psnr_meter.psnr()
 
     def _close_file(self) -> None:
-        """Frees the file; when it is complete already, or is given up, nothing that goes wrong here matters."""
+        """Close the file. It is complete, or will be deleted, so errors do not matter."""
         with suppress(Exception):
             self._file.close()
 
-    def _refuse_several(self, frames: int) -> None:
-        if self._encoding.is_image and frames > 1:
-            raise UsageError(f"{self._path}: an image holds one frame, not {frames}; name a .mp4 or .mkv")
+    def _refuse_several(self, num_frames: int) -> None:
+        if self._encoding.is_image and num_frames > 1:
+            raise UsageError(f"{self._path}: an image holds one frame, not {num_frames}", "name a .mp4 or .mkv")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -263,8 +260,8 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError, MemoryError) as error:
             if isinstance(error, (OSError, MemoryError)):
-                raise VaectlError(cannot_write(self._path, error)) from error
+                raise VaectlError(*cannot_write(self._path, error)) from error
             reason = error.strerror or type(error).__name__
             _, height, width = self._shape
             what = f"{self._encoding.codec} cannot code {width}x{height} ({reason})"
-            raise VaectlError(f"{self._path}: {what}; choose another size or extension") from error
+            raise VaectlError(f"{self._path}: {what}", "choose another size or extension") from error
