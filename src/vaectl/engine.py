@@ -1,6 +1,6 @@
-"""Clips through a model: whole frames or tiles, as memory allows; 8-bit frames in, 8-bit frames out.
+"""Run a model on clips: 8-bit frames in, 8-bit frames out, whole or in tiles, as memory allows.
 
-What the jobs share, so that they all get the same frames. Knows neither files nor how frames are stored.
+All jobs use it, so they all get the same frames. Knows no files.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Limits:
 
     tiled: bool = False
     memory_limit: int | None = None
-    """Bytes; None for what is free."""
+    """Bytes; None for most of what is free."""
     low_memory: bool = False
-    """As little as is bearable."""
+    """Use as little as possible, even if the run takes longer."""
 
     @classmethod
     def of(cls, options: MemoryOptions) -> Limits:
@@ -64,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class HostOverhead:
-    """What a clip takes next to the network: bytes of the process, where this runs on the CPU."""
+    """Bytes that a clip takes in addition to the network, for a model on the CPU."""
 
     fixed: int
     per_frame: int
@@ -72,20 +72,20 @@ class HostOverhead:
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
-        """From pixels of a frame: as it is stored, as it goes through the network, as it is written.
+        """From the pixels of a frame: as stored, as the network takes it, and as written.
 
-        The encoder's share from runs at 720p, the others counted from what the stages hold; all on the safe side, as
-        whole runs show (docs/tiling.md).
+        The video encoder's share was measured at 720p, the others are the sizes of the queues. The sum is an upper
+        bound: docs/tiling.md compares it with whole runs.
         """
         return cls(process_memory() + 130 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
 
 
 @cache
 def process_memory() -> int:
-    """Bytes that the process takes before there is a model or a clip: its libraries, and whatever came before them.
+    """Bytes that the process takes without a model or a clip: libraries, and what was loaded before them.
 
-    Measured, because builds of PyTorch differ: 320 MiB for one without CUDA, up to 860 for one with it. Taken when this
-    module is imported and in steps of 32 MiB, so that runs in the same environment get the same plan.
+    Measured, because builds of PyTorch differ: 320 MiB without CUDA, up to 860 with it. Measured when this module is
+    imported, and rounded up to 32 MiB, so that runs in the same environment get the same plan.
     """
     before = resident()
     with suppress(ImportError):
@@ -107,7 +107,7 @@ def open_model(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> AnyVAE:
-    """The model at `path`, None for the built-in one. Raises UsageError if it is not of the family of that `name`."""
+    """Load the model at `path`, or the built-in one. Raises UsageError if `name` is the name of another family."""
     where = choose_device(device)
     called = path or "the built-in model"
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
@@ -127,7 +127,7 @@ def note_no_effect(tile_overlap_factor: float | None, progress: Progress) -> Non
 
 
 def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
-    """The result of `attempt`; with tiles, retried once with half the limit if memory runs out."""
+    """Return the result of `attempt`. On out-of-memory, tiled runs are retried once with half the limit."""
     try:
         return attempt(limits)
     except OutOfMemoryError as error:
@@ -145,7 +145,7 @@ def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, 
 
 
 def limit_of(limits: Limits, device: torch.device) -> int:
-    """Bytes to plan for: as asked for, where the device has that; else nearly all, because others want some too."""
+    """Bytes to plan for: the limit, if the device has that much; without a limit, 90 percent of what is free."""
     there = obtainable(device)
     return round(0.9 * there) if limits.memory_limit is None else min(limits.memory_limit, there)
 
@@ -156,17 +156,17 @@ class Run:
 
     model: AnyVAE
     window: int
-    """Frames to hand over at a time."""
+    """Frames to pass at a time."""
     plan: Plan | None
     """None for whole frames."""
     report: Callable[[int], None]
-    """Takes the number of each group of segments when it begins."""
+    """Is called with the number of each group of segments when it begins."""
 
 
 def prepare_run(
     model: AnyVAE, frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
 ) -> Run:
-    """Plan for one clip, say what the plan is, and set the memory allocator for it."""
+    """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
         keep_freed(model, tight=limits.low_memory)
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
@@ -227,18 +227,17 @@ def reconstruct_frames(
     progress: Progress,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Clips of one size, (B, T, C, H, W) uint8, through the model and back: the same shape and type, on the CPU.
+    """Reconstruct clips of one size, (B, T, C, H, W) uint8; returns the same shape and type, on the CPU.
 
-    With a `generator` latents are drawn from the posterior, else its mean is taken. The frames of one clip alone are
-    always the same ones; several at once may differ from them by rounding. `source` is named in errors: VaectlError for
-    NaN and infinity, `OutOfMemoryError` where memory is short.
+    With a `generator`, latents are sampled from the posterior, else its mean is used. A batch may differ by rounding
+    from its clips one by one. Errors name the `source`: VaectlError for NaN and infinity, OutOfMemoryError.
     """
     _, frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
         if generator and noise is not None:
-            generator.set_state(noise)  # a second attempt draws what the first one has drawn
+            generator.set_state(noise)  # a retry samples the same latents
         run = prepare_run(model, frames, width, height, limits, overhead, progress)
         return torch.cat(
             list(_run_windows(run, torch.split(frames_BTCHW, run.window, dim=1), generator, source)), dim=1
@@ -250,7 +249,7 @@ def reconstruct_frames(
 def _run_windows(
     run: Run, windows_BTCHW: Iterable[Tensor], generator: torch.Generator | None, source: Path
 ) -> Iterator[Tensor]:
-    """The reconstructions of windows of clips, (B, T, C, H, W) uint8 each, on the CPU; they may be cut anew."""
+    """The reconstructions of windows of clips, (B, T, C, H, W) uint8 each, on the CPU; windows may differ in length."""
 
     def videos() -> Iterator[Tensor]:
         for frames in windows_BTCHW:

@@ -1,11 +1,11 @@
-"""What a layer has to know about the frames that it is given: which part of a clip they are.
+"""The context of a pass through a network: which part of a clip the frames are.
 
-Layers keep no run-time state. Each call gets a `StreamContext`, which holds the cache left by the window before and
-collects the one for the next window; a whole clip is one window that is first and last at once. So one definition of a
-layer serves training, direct execution, streaming and tiling, and one model object can serve many interleaved clips.
+Layers keep no run-time state. Each call gets a `StreamContext`, which has the cache from the window before and collects
+the cache for the next window; a whole clip is one window, the first and the last. So one definition of a layer serves
+training, direct execution, streaming and tiling, and several clips may run through one model in turns.
 
-In space a tile comes with a halo of its neighbours' pixels on its inner sides. Layers that look around use it up: they
-crop from their output what they could not know. At the border of the frame there is no halo and nothing is cropped.
+In space, a tile comes with a halo of its neighbours on its inner sides. Layers that look around use it up: they crop
+the part of their output that the halo does not cover. At the border of the frame there is no halo, and no crop.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class HaloSides(NamedTuple):
 
 
 CausalCache = Mapping[nn.Module, Tensor]
-"""What each layer needs of the frames that it has seen. Opaque: made by one `StreamContext`, given to the next."""
+"""Earlier frames that each layer still needs. One `StreamContext` makes it, the next one takes it."""
 
 
 WHOLE_FRAME = HaloSides()
 
 
 class StreamContext:
-    """Consecutive frames of one clip on their way through a network. Used for one pass, then dropped.
+    """One pass of consecutive frames of a clip through a network.
 
-    A layer may get or give no frames at all (a tensor with T = 0). In a causal network the first window has at least
-    one frame in every layer; behind a layer that looks ahead it may have none.
+    A layer may take or return no frames at all (T = 0). In a causal network the first window has at least one frame in
+    every layer; after a layer that looks ahead it may have none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class StreamContext:
         self.after: dict[nn.Module, Tensor] = {}
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """`block` on `x` (B, C, T, H, W) and this context (Chen et al. 2016, if `recompute`)."""
+        """Call `block` on `x` (B, C, T, H, W); with `recompute`, by gradient checkpointing (Chen et al. 2016)."""
         if self.recompute and torch.is_grad_enabled():
             result: Tensor = checkpoint(block, x, self, use_reentrant=False)
         else:
@@ -79,24 +79,24 @@ class StreamContext:
         return result
 
     def get(self, layer: nn.Module) -> Tensor | None:
-        """What `layer` put for this window, once, so that it is gone when it has been used; None if nothing."""
+        """The frames that `layer` has put for this window; None if there are none. Only once: then they are freed."""
         return self._before.pop(layer, None)
 
     def put(self, layer: nn.Module, frames: Tensor) -> None:
-        """Hand `frames` to the same layer in the next window. Copied, so that the whole window is not kept alive."""
+        """Keep a copy of `frames` for the same layer in the next window. A view would keep the whole window alive."""
         if not self.last:
             self.after[layer] = frames.clone()
 
     def causal_input(self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1) -> Tensor:
-        """`x` (B, C, T, H, W) behind the earlier frames that a causal layer's next outputs touch.
+        """`x` (B, C, T, H, W) with the earlier frames in front that a causal layer needs for its next outputs.
 
-        Before the clip its first frame is repeated, kernel - 1 times. The layer makes its outputs from the frames
+        Before the clip, its first frame is repeated kernel - 1 times. The layer makes its outputs from the frames
         [0, kernel), [stride, stride + kernel), ... of the result; frames that a later output needs are kept.
         """
         if kernel == 1 and stride == 1:
             return x
         past = self.get(layer)
-        if past is None and x.shape[2] == 0:  # a layer before this one looks ahead, and has given nothing yet
+        if past is None and x.shape[2] == 0:  # an earlier layer looks ahead, and has returned nothing yet
             return x
         before = [x[:, :, :1]] * (kernel - 1) if past is None else [past]
         frames = torch.cat([*before, x], dim=2)
@@ -111,7 +111,7 @@ class StreamContext:
         return x[..., top : x.shape[3] - bottom, left : x.shape[4] - right]
 
     def align(self, layer: nn.Module, early: Tensor, late: Tensor) -> Tensor:
-        """The frames of `early` that meet those of `late`, of another branch; the rest waits for the next window."""
+        """The frames of `early` that `late`, from another branch, has too; the rest waits for the next window."""
         waiting = self.get(layer)
         if waiting is not None:
             early = torch.cat([waiting, early], dim=2)

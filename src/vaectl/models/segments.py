@@ -1,8 +1,8 @@
-"""A network as a list of segments: the parts that may be run on their own, with what each of them has to see.
+"""A network as a list of segments: parts that may run on their own, each with what it has to see.
 
-An author writes the list at the finest grain: a new segment begins wherever a norm over the clip may be, or a frame is
-looked at whole. Here the segments simply follow each other. `tiling/` fuses neighbours that only look around, and runs
-each over tiles and windows.
+An author writes the list at the finest grain: a new segment begins wherever a norm over the clip may be, or where a
+layer sees a whole frame. `run_segments` runs one after the other. `tiling/` fuses local neighbours, and runs each over
+tiles and windows.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ class LooksAround(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Takes the values `inputs` and gives the values `outputs`, names separated by spaces.
+    """A part of a network that takes the values `inputs` and returns `outputs`, names separated by spaces.
 
     The inputs have the same number of frames, the same height and the same width; they may differ in channels. A
-    segment may change an input in place only if the segment before it has made that input and no other reads it. A
-    layer occurs once in a network, because its causal cache is kept under it.
+    segment may change an input in place only if the previous segment has made it and no other reads it. A layer occurs
+    once in a network, because its causal cache is kept under it.
     """
 
     run: Callable[..., Any]
-    """Of the inputs and a `StreamContext`, to a tensor or a tuple of them."""
+    """Takes the inputs and a `StreamContext`, returns a tensor or a tuple of tensors."""
     inputs: str
     outputs: str
     layer: LooksAround | None = None
-    """What looks around in space, at the first input. The others need the halo of the output alone."""
+    """The layer that looks around in space, at the first input. The other inputs need only the halo of the output."""
     sees: Sees = "local"
     """`local`: neighbours, and the past through a cache; `frame`: all positions of a frame; `clip`: all frames."""
     norm: nn.Module | None = None
-    """The norm that it begins with, on the first input, if that may look at all positions."""
+    """The norm of the first input that it begins with, if that norm may see all positions."""
     block: nn.Module | None = None
-    """The module that it is a part of, from one tensor to one tensor, if that may be computed again for gradients."""
+    """The module that it belongs to, from one tensor to one tensor, if gradient checkpointing may recompute that."""
     view: Callable[[int, int, int, int, int], tuple[int, ...]] | None = None
-    """Of a segment that sees the clip: the shape in which it takes its inputs, reshaped and not permuted."""
+    """If it sees the clip: the shape of its inputs, reshaped from (B, C, T, H, W), not permuted."""
 
     @property
     def statistics(self) -> Literal["frame", "clip"] | None:
-        """What the norm that it begins with looks at, if that is more than a position."""
+        """What the statistics of its norm are over, if that is more than a position."""
         over: Literal["frame", "clip"] | None = getattr(self.norm, "over", None)
         return over
 
     @property
     def streams(self) -> bool:
-        """Whether it can be given a clip window by window."""
+        """Whether it can take a clip window by window."""
         return self.sees != "clip" and self.statistics != "clip"
 
     def input_halos(self, halo: int) -> list[int]:
-        """What each input of a tile needs around it, so that `halo` positions are left around the outputs."""
+        """The halo that each input of a tile needs, so that `halo` positions are left around the outputs."""
         first = halo if self.layer is None else self.layer.input_halo(halo)
         return [first] + [halo] * (len(self.inputs.split()) - 1)
 
@@ -76,7 +76,7 @@ class Segment:
 
 
 def run_segments(segments: list[Segment], x: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Values:
-    """One segment after the other from the value "x", on whole frames: the value "y", and those to `keep`."""
+    """Run the segments one after the other on whole frames, from "x"; returns "y" and the values to `keep`."""
     values = {"x": x}
     del x
     for segment, dead in zip(segments, dead_after(segments, ("y", *keep)), strict=True):
@@ -89,7 +89,7 @@ def run_segments(segments: list[Segment], x: Tensor, context: StreamContext, kee
 
 
 def by_block(segments: list[Segment]) -> list[Segment]:
-    """The segments of each block as one, of which only the input is kept for the gradients."""
+    """Merge the segments of each block into one, so that only its input is kept for the gradients."""
     merged: list[Segment] = []
     for segment in segments:
         block = segment.block
@@ -107,7 +107,7 @@ def block_runner(block: nn.Module) -> Callable[[Tensor, StreamContext], Tensor]:
 
 
 def dead_after(segments: Sequence[Segment], wanted: Iterable[str]) -> list[list[str]]:
-    """For each segment, the names of values that no later segment reads, and that are not `wanted`."""
+    """For each segment, the values that no later segment reads and that are not `wanted`."""
     live, dead = set(wanted), []
     for segment in reversed(segments):
         inputs, outputs = segment.inputs.split(), segment.outputs.split()

@@ -1,7 +1,7 @@
-"""The one way in which a network runs: group between clip barriers -> window of frames -> fused segment -> tile.
+"""Run a network: group between clip barriers -> window of frames -> fused segment -> tile.
 
 A network that streams is one group; a run without tiles is one tile. Causal caches wait in a store between windows, and
-what a later group takes waits in storage. The result is that of whole frames and clips, up to rounding.
+values for later groups wait in storage. The result equals that of whole frames and clips, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Cut:
     """How a group is cut up."""
 
     tile: int
-    """Latent positions of a tile, each way, at most."""
+    """Most latent positions of a tile, in height and in width."""
     window: int
-    """Frames of what goes in, at most; those of the first group come as they are given."""
+    """Most frames of the input at a time; the first group takes windows as they are given."""
 
 
 class Executor:
@@ -50,17 +50,17 @@ class Executor:
         to_device: torch.device | None = None,
         report: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`latent`: height and width of the latent. `device`, `dtype`: of the model. `to_device`: of the results, that
-        of the model if left out. `report` gets the number of each group when it begins.
+        """`latent`: height and width of the latent. `device`, `dtype`: the model's. `to_device`: where results go, by
+        default the model's device. `report` is called with the number of each group when it begins.
         """
         self.groups, self.cuts, self.latent = groups, cuts, latent
         self.device, self.dtype, self.to_device = device, dtype, to_device or device
         self.store, self.make_room, self.report = store, make_room, report
 
     def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
-        """The results "y" that can be given once each window is known; of a clip that has to be seen whole, at the end.
+        """Yield the parts of the result "y" as soon as they are known: at the end, if a segment sees the whole clip.
 
-        Raises ValueError for a clip of another length than planned, where it has to be seen whole.
+        Raises ValueError in that case for a clip whose length is not the planned one.
         """
         kept: dict[str, OffloadedTensor] = {}
         for number, (group, cut) in enumerate(zip(self.groups, self.cuts, strict=True)):
@@ -97,7 +97,7 @@ class Executor:
         return Statistics.of(x_BTHWC)
 
     def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
-        """Room for whole frames of a value (B, C, T, ...); the `result` goes where that is wanted."""
+        """Room for whole frames of a value (B, C, T, ...); the `result` is on `to_device`."""
         shape = (*frames[:3], scale * self.latent[0], scale * self.latent[1])
         device = self.to_device if result else self.device
         return torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
@@ -128,29 +128,29 @@ class Executor:
 
 
 class GroupRun:
-    """A clip on its way through one group."""
+    """One clip in one group, window by window."""
 
     def __init__(self, executor: Executor, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> None:
         self.executor, self.group, self.cut, self.kept = executor, group, cut, kept
         self.new: dict[str, OffloadedTensor] = {}
         self.values: Values = {}
-        """Of the window."""
+        """Values of this window."""
         self.first, self.last, self.frames = True, False, 0
-        """Of the window: whether it is the first and the last, and how many frames go in."""
+        """Whether this window is the first and the last, and how many frames it has."""
         self.read: Counter[tuple[int, int, str]] = Counter()
-        """Frames that each use of a kept value has read, before this window."""
+        """Frames that each use of a kept value has read before this window."""
         self.ends: Counter[tuple[int, int, str]] = Counter()
-        """And after it."""
+        """Frames that it has read after this window."""
         self.written: Counter[str] = Counter()
-        """Frames of the new values."""
+        """Frames written of each new value."""
 
     def run(self, clip: Iterable[tuple[Tensor | int, bool]]) -> Iterator[Tensor]:
-        """Window by window: gives "y" if that is made here, keeps what later groups take.
+        """Run all windows: yield "y" if this group makes it, and keep the values that later groups take.
 
-        A window is given as frames, or as their number where they are kept.
+        A window is a tensor of frames, or their number if the frames are kept values.
         """
         for x, self.last in clip:
-            if self.first:  # not before there is a window, which the other network may still have to make
+            if self.first:  # only now: the other network makes the window
                 self.executor.report(self.executor.groups.index(self.group))
             self.values, self.frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
             del x
@@ -164,7 +164,7 @@ class GroupRun:
         self.kept |= self.new
 
     def run_part(self, number: int, part: FusedSegment) -> Values:
-        """What later parts take of it, in whole frames."""
+        """Run all tiles of a part; returns the values that later parts take, in whole frames."""
         executor, written, made = self.executor, Counter(self.written), Values()
         self.ends.clear()
         statistics = self.statistics(number, part)
@@ -172,10 +172,10 @@ class GroupRun:
             key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
             cache = None if self.first else executor.store.get(key)
             context = StreamContext(cache, last=self.last, halo_sides=sides, statistics=statistics)
-            del cache  # what a layer has used of it is freed at once
+            del cache  # so that a layer frees what it has used
             results = self.run_tile(number, part, tile, context)
             executor.store.put(key, context.after)
-            del context  # not to be there next to the cache of the next tile
+            del context  # before the cache of the next tile is read
             for name, scale in part.outputs.items():
                 y = results.pop(name)
                 y = y if part.whole_frames else tile.core(y, scale, sides)
@@ -191,7 +191,7 @@ class GroupRun:
         return made
 
     def join(self, made: Values, name: str, y: Tensor, tile: Tile, scale: int) -> None:
-        """Put the tile of a value into its whole frames."""
+        """Write the tile of a value into its whole frames."""
         result = name == "y" and not self.group.kept
         if tile.whole:
             made[name] = y.to(self.executor.to_device if result else self.executor.device)
@@ -202,7 +202,7 @@ class GroupRun:
         made[name][..., rows, columns] = y
 
     def run_tile(self, number: int, part: FusedSegment, tile: Tile, context: StreamContext) -> Values:
-        """The tile through all segments of a part, with what is left of its halo."""
+        """Run a tile through all segments of a part; the results still have the rest of the halo."""
         made: Values = {}
         for i, (step, halos, dead) in enumerate(zip(part.steps, part.halos, part.dead, strict=True)):
             at_hand = made | self.values
@@ -226,7 +226,7 @@ class GroupRun:
         return made
 
     def fetch(self, use: tuple[int, int, str], frames: int, place: Slices | None) -> Tensor:
-        """A value from outside a part, on the model's device: where it is kept, its next frames."""
+        """A value from outside a part, on the model's device; of a kept value, the next frames."""
         name = use[-1]
         if name in self.values:
             x = self.values[name] if place is None else self.values[name][..., place[0], place[1]]
@@ -237,7 +237,7 @@ class GroupRun:
         return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
 
     def statistics(self, number: int, part: FusedSegment) -> Statistics | None:
-        """For the norm that a part begins with; None where it has none, or has all that it looks at."""
+        """Statistics for the norm that a part begins with; None if it has no norm, or if the norm gets all it needs."""
         segment = part.steps[0].segment
         name = next(iter(part.steps[0].inputs))
         if segment.statistics is None or (name in self.values and part.whole_frames):

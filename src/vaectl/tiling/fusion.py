@@ -1,7 +1,7 @@
 """The segments of a network as the executor runs them: groups between clip barriers, of fused segments.
 
-Neighbouring local segments are fused where nothing comes between them, so that a tile goes through all of them in one
-pass, with the halo that they need together. Knows shapes, and no memory.
+Neighbouring local segments are fused, so that a tile goes through all of them in one pass, with the halo that they need
+together. Knows shapes, and no memory.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch
 from vaectl.models.segments import Segment, dead_after
 
 Shapes = list[tuple[torch.Size, ...]]
-"""Of the outputs of each segment, (B, C, T, H, W), for a whole clip."""
+"""Shapes of the outputs of each segment, (B, C, T, H, W), for a whole clip."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A segment, with the scales of its values: positions to a latent one."""
+    """A segment, with the scales of its values: positions per latent position."""
 
     segment: Segment
     inputs: dict[str, int]
     outputs: dict[str, int]
     shapes: dict[str, torch.Size]
-    """Of the outputs."""
+    """Shapes of the outputs."""
     live: set[str]
-    """Values that are needed after it."""
+    """Values that later steps need."""
     bottleneck: bool
-    """Whether it is at the latent's resolution, as all between it and the latent are, in a network that streams.
+    """Whether it and everything between it and the latent is at the latent's resolution, in a network that streams.
 
-    There whole frames take little memory, and tiles would need a larger halo.
+    Whole frames take little memory there, and tiles would need a larger halo.
     """
 
 
@@ -42,19 +42,19 @@ class FusedSegment:
 
     steps: list[Step]
     whole_frames: bool
-    """Not for tiles: it sees all positions, or tiles would save nothing."""
+    """Whether it takes whole frames: it sees all positions, or tiles would save nothing."""
     halos: list[list[int]]
-    """Of the inputs of each segment."""
+    """Halos of the inputs of each segment."""
     dead: list[list[str]]
-    """Values that are not needed after each segment."""
+    """Values that nothing needs after each segment."""
     inputs: dict[str, tuple[int, int]]
-    """What it takes from outside: halo and scale."""
+    """Halo and scale of each value that it takes from outside."""
     outputs: dict[str, int]
-    """What others take from it, and its scale."""
+    """Scale of each value that others take from it."""
     passed_on: set[str]
-    """Those that later parts of its group take, or that are the result."""
+    """Outputs that later parts of its group take, or that are the result."""
     kept: set[str]
-    """Those that later groups take."""
+    """Outputs that later groups take."""
 
     @property
     def reach(self) -> float:
@@ -64,15 +64,15 @@ class FusedSegment:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Fused segments that a clip streams through, window by window; or one segment that sees the clip."""
+    """Fused segments that a clip goes through window by window; or one segment that sees the whole clip."""
 
     parts: list[FusedSegment]
     kept: dict[str, torch.Size]
-    """Values that later groups take, which are kept for the whole clip, with their shapes."""
+    """Values that are kept for later groups, with their shapes for the whole clip."""
     normalised: set[str]
-    """Of these, what a norm over frames or the clip looks at."""
+    """The kept values that a norm over frames or over the clip takes."""
     live: set[str]
-    """What is needed after it."""
+    """Values that later groups need."""
 
     @property
     def first(self) -> Segment:
@@ -80,13 +80,13 @@ class Group:
 
 
 def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
-    """`shapes` are those that the segments give for a clip `x` of an encoder or a decoder, from "x" to "y"."""
-    if "clip" in (segments[0].sees, segments[0].statistics):  # what goes in has to be kept
+    """Fuse the segments of an encoder or a decoder; `shapes` are those of their outputs for a clip of shape `x`."""
+    if "clip" in (segments[0].sees, segments[0].statistics):  # the input has to be kept
         return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
-    if segments[-1].sees == "clip":  # what comes out is kept, and has to be given
+    if segments[-1].sees == "clip":  # the output is kept, and has to be passed on
         return fuse([*segments, hand_on("y")], [*shapes, shapes[-1]], x)
     steps = steps_of(segments, shapes, x)
-    # Where a clip has to wait anyway, it does so before norms over frames as well: that saves whole frames of a window.
+    # If the clip has to wait anyway, it also waits before norms over frames: that saves whole frames of a window.
     waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
     groups: list[Group] = []
     for group in split(steps, lambda before, step: before.segment.sees == "clip" or not waits.isdisjoint(sees(step))):
@@ -97,7 +97,7 @@ def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Gro
             parts.insert(0, fused(part, after, kept))
             kept = kept - parts[0].outputs.keys()
             after = after - parts[0].outputs.keys() | parts[0].inputs.keys()
-        if group[0] is steps[0] and "x" in kept:  # a later group takes what goes in
+        if group[0] is steps[0] and "x" in kept:  # a later group takes the input
             return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
         stored = {name for part in parts for name in part.kept}
         made = {name: shape for step in group for name, shape in step.shapes.items() if name in stored}
@@ -108,7 +108,7 @@ def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Gro
 
 
 def hand_on(name: str) -> Segment:
-    """Give a value as it is."""
+    """Pass a value on as it is."""
     return Segment(lambda value, context: value, name, name)
 
 
@@ -142,7 +142,7 @@ def between_parts(before: Step, step: Step) -> bool:
 
 
 def split(steps: list[Step], between: Callable[[Step, Step], bool]) -> list[list[Step]]:
-    """Split the steps where something is `between` two of them, and where nothing goes in that is at hand."""
+    """Split the steps where `between` says so, and where a step takes none of the values of its part."""
     parts: list[list[Step]] = []
     at_hand: set[str] = set()
     for step in steps:
@@ -155,7 +155,10 @@ def split(steps: list[Step], between: Callable[[Step, Step], bool]) -> list[list
 
 
 def fused(steps: list[Step], after: set[str], kept: set[str]) -> FusedSegment:
-    """With halos derived from the layers, backwards from what its group takes `after` it and from what is `kept`."""
+    """Fuse steps, with halos derived from the layers, from last to first.
+
+    `after`: values that its group takes later; `kept`: values for later groups.
+    """
     outputs = {name: scale for step in steps for name, scale in step.outputs.items() if name in after | kept}
     needed: dict[str, tuple[int, int]] = {}
     halos: list[list[int]] = []
@@ -172,7 +175,7 @@ def fused(steps: list[Step], after: set[str], kept: set[str]) -> FusedSegment:
 
 
 def unfused(segments: Sequence[Segment]) -> list[Group]:
-    """The whole network as one part over whole frames: a run without tiles."""
+    """The whole network as one part on whole frames: a run without tiles."""
     steps = [
         Step(s, dict.fromkeys(s.inputs.split(), 1), dict.fromkeys(s.outputs.split(), 1), {}, {"y"}, bottleneck=True)
         for s in segments

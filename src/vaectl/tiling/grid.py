@@ -1,8 +1,8 @@
-"""Where tiles are, and what they need around them: integers only.
+"""Where tiles are, and how large their halos are: integers only.
 
-A tile is a rectangle of latent positions; `scale` says how many positions of a value there are to a latent one. It is
-read with a halo of its neighbours on its inner sides, and what a network makes of the halo is cropped again. A tile so
-close to the border that its halo would cross it is read up to the border, where nothing is cropped.
+A tile is a rectangle of latent positions; `scale` is the number of positions of a value per latent position. A tile is
+read with a halo of its neighbours on its inner sides, and the result of the halo is cropped. If the halo would cross
+the border of the frame, the tile is read up to the border, where nothing is cropped.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class Span:
     size: int
 
     def inner(self, halo: int, scale: int) -> tuple[bool, bool]:
-        """Whether the halo ends before the border, in front of the tile and after it."""
+        """Whether the halo ends before the border: on the side before the tile, and after it."""
         return scale * self.start > halo, scale * (self.size - self.stop) > halo
 
-    def read(self, halo: int, scale: int, before: bool, after: bool) -> slice:
-        """The positions to read: with the halo on inner sides, on the others up to the border."""
+    def read(self, halo: int, scale: int, before: int, after: int) -> slice:
+        """The positions to read: on inner sides with the halo, on the others up to the border."""
         return slice(
             scale * self.start - halo if before else 0, scale * self.stop + halo if after else scale * self.size
         )
 
-    def crop(self, length: int, halo: int, scale: int, before: bool, after: bool) -> slice:
-        """Of `length` positions with some halo on inner sides: those with `halo` positions left there."""
+    def crop(self, length: int, halo: int, scale: int, before: int, after: int) -> slice:
+        """Crop `length` positions, which have some halo on inner sides, to `halo` positions there."""
         known = scale * ((self.stop if after else self.size) - (self.start if before else 0))
         spare = (length - known) // max(1, before + after) - halo
         return slice(spare if before else 0, length - spare if after else length)
 
-    def core(self, length: int, scale: int, before: bool, after: bool) -> slice:
-        """Of the same positions, those of the tile itself."""
+    def core(self, length: int, scale: int, before: int, after: int) -> slice:
+        """Crop the same positions to the tile itself."""
         first = self.crop(length, 0, scale, before, after).start if before else scale * self.start
         return slice(first, first + scale * (self.stop - self.start))
 
@@ -59,33 +59,28 @@ class Tile:
         return all(span.stop - span.start == span.size for span in (self.rows, self.columns))
 
     def place(self, scale: int) -> Slices:
-        """The tile itself, `scale` positions to a latent one: an index into height and width."""
+        """The tile itself: an index into height and width."""
         rows, columns = (slice(scale * span.start, scale * span.stop) for span in (self.rows, self.columns))
         return rows, columns
 
     def halo_sides(self, halos: Iterable[tuple[int, int]]) -> HaloSides:
-        """The sides with a halo where values are read with these halos and scales: the same sides for all of them."""
+        """The sides on which every one of these values, given by halo and scale, is read with its halo."""
         every = [(*self.rows.inner(*each), *self.columns.inner(*each)) for each in halos]
         return HaloSides(*(all(side) for side in zip(*every, strict=True)))
 
     def read(self, halo: int, scale: int, sides: HaloSides) -> Slices:
         """The tile with its halo: an index into height and width."""
-        return (
-            self.rows.read(halo, scale, bool(sides.top), bool(sides.bottom)),
-            self.columns.read(halo, scale, bool(sides.left), bool(sides.right)),
-        )
+        return self.rows.read(halo, scale, *sides[:2]), self.columns.read(halo, scale, *sides[2:])
 
     def crop(self, x: Tensor, halo: int, scale: int, sides: HaloSides) -> Tensor:
-        """`x` (..., H, W), which was read so and went through layers, with `halo` positions left on inner sides."""
-        rows = self.rows.crop(x.shape[-2], halo, scale, bool(sides.top), bool(sides.bottom))
-        columns = self.columns.crop(x.shape[-1], halo, scale, bool(sides.left), bool(sides.right))
-        return x[..., rows, columns]
+        """Crop the result `x` (..., H, W) of layers to `halo` positions on inner sides."""
+        rows = self.rows.crop(x.shape[-2], halo, scale, *sides[:2])
+        return x[..., rows, self.columns.crop(x.shape[-1], halo, scale, *sides[2:])]
 
     def core(self, x: Tensor, scale: int, sides: HaloSides) -> Tensor:
-        """The tile alone, of the same `x`."""
-        rows = self.rows.core(x.shape[-2], scale, bool(sides.top), bool(sides.bottom))
-        columns = self.columns.core(x.shape[-1], scale, bool(sides.left), bool(sides.right))
-        return x[..., rows, columns]
+        """Crop the same `x` to the tile itself."""
+        rows = self.rows.core(x.shape[-2], scale, *sides[:2])
+        return x[..., rows, self.columns.core(x.shape[-1], scale, *sides[2:])]
 
 
 def spans(size: int, most: int) -> list[Span]:

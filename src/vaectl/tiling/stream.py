@@ -1,7 +1,7 @@
-"""A clip through both networks of a model, window by window: the same numbers as in one go.
+"""Run a clip through both networks of a model, window by window, with the result of the whole clip.
 
-Memory does not grow with the length of the clip, unless a layer looks at all of it. Causal caches are values that go in
-and out, so clips may be interleaved through one model.
+Memory does not grow with the length of the clip, unless a layer looks at all of it. No layer keeps state, so several
+clips may run through one model in turns.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ WHOLE = Cut(1, 0)
 def executors(
     model: AnyVAE, plan: Plan | None = None, report: Callable[[int], None] = lambda _: None
 ) -> tuple[Executor, Executor]:
-    """What encodes one clip, and what decodes it. Without a plan they run whole frames.
+    """The executors that encode and decode one clip. Without a plan they run whole frames.
 
-    With a plan whole frames are in the memory of the host, and a tile goes to the model's device and back. `report`
-    gets the number of each group when it begins, those of the encoder first.
+    With a plan, whole frames are in host memory, and each tile goes to the model's device and back. `report` is called
+    with the number of each group when it begins, those of the encoder first.
     """
     place = plan.place if plan else "device"
     device = CPU if place == "host" else model.device
@@ -65,11 +65,11 @@ def reconstruct_windows(
     generator: torch.Generator | None = None,
     report: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """The clip that the windows make up, (B, C, T, H, W) in [-1, 1] each, through the model and back.
+    """Reconstruct a clip given as windows, (B, C, T, H, W) in [-1, 1] each; yields windows of the reconstruction.
 
-    The windows may have any lengths of at least one frame, and so have the ones that come back; together they have
-    exactly the frames of the input, of the same size. Without a `plan` whole frames are run. Raises ValueError for a
-    clip of another size than the plan's, or of another length, where the model looks at all of it.
+    Windows of both may have any lengths of at least one frame; together they have the same frames and sizes. Without a
+    `plan`, whole frames run. Raises ValueError for a clip whose size is not that of the plan, or whose length is not,
+    if the model looks at the whole clip.
     """
     encoder, decoder = executors(model, plan, report)
     streams, config = model.streams, model.config
@@ -77,7 +77,7 @@ def reconstruct_windows(
     last = False
 
     def padded() -> Iterator[Window]:
-        """The last window is filled up with copies of its last frame to 1 + s·n frames of the clip."""
+        """The windows, the last one padded with copies of its last frame, so that the clip has 1 + s·n frames."""
         nonlocal frames_in, height, width, last
         for window, last in mark_last(windows_BCTHW if plan or streams else whole(windows_BCTHW)):
             height, width = window.shape[3:]

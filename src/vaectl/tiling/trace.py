@@ -1,4 +1,4 @@
-"""What a network takes and makes, found by running the executor on tensors that have shapes and no data."""
+"""Find the shapes and the memory of a network: run the executor on tensors that have shapes and no data."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ META = torch.device("meta")
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a group takes."""
+    """The memory of a group."""
 
     peak: int
-    """Bytes at the costliest moment, of all tensors on the device that live then."""
+    """Bytes of all tensors on the device, at most at a time."""
     state: int
     """Bytes of the causal caches of all tiles between two windows."""
     largest: int
@@ -70,7 +70,7 @@ class Side:
 
     @property
     def shapes(self) -> Shapes:
-        """The shapes of what each segment gives, for the whole clip."""
+        """Shapes of the outputs of each segment, for the whole clip."""
         return traced(replace(self, given=()))[0]
 
     @property
@@ -90,7 +90,7 @@ class Side:
         return sum(sizes) + max(sizes)
 
     def input(self, number: int) -> torch.Size:
-        """The shape of what goes into a group."""
+        """Shape of the input of a group."""
         return self.x if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]]
 
     def kept_before(self, number: int) -> dict[str, torch.Size]:
@@ -138,7 +138,7 @@ def traced(side: Side) -> tuple[Shapes, list[Group]]:
 
 @lru_cache(maxsize=4096)
 def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> MemoryEstimate:
-    """What the group with that number takes, for windows of these lengths; of equal ones, one is enough."""
+    """The memory of the group with that number, for windows of these lengths."""
     executor = TracingExecutor(side, number)
     kept: dict[str, OffloadedTensor] = {
         name: TracedTensor(shape, side.dtype, MetaRoom) for name, shape in side.kept_before(number).items()
@@ -239,7 +239,7 @@ class CountingStore(StateStore):
 
 
 class FusedKernels(TorchFunctionMode):
-    """Attention, norms and convolutions as their kernels allocate, which also is quickly known."""
+    """Attention, norms and convolutions allocate as their kernels do; which also makes a trace fast."""
 
     def __init__(self, *, cpu: bool) -> None:
         super().__init__()
@@ -263,17 +263,17 @@ class FusedKernels(TorchFunctionMode):
 
 
 class PeakMemoryMode(TorchDispatchMode):
-    """Adds up the memory of the tensors that live, and keeps the most that there was at a time."""
+    """Adds up the memory of all living tensors, and notes the peak."""
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
         self.largest = 0
-        """Values in one of them, at most."""
+        """Values in the largest tensor."""
         self._living: dict[int, int] = {}
 
     def watch(self, made: Any) -> None:
-        """Count the tensors in `made` from now on until they are gone, but for weights."""
+        """Count the tensors in `made` as long as they live, except weights."""
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and not isinstance(tensor._base, nn.Parameter):
                 self.largest = max(self.largest, tensor.numel())
