@@ -25,7 +25,7 @@ from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training import folder
 from vaectl.training.checkpoint import read_state, write_checkpoint
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 
 NARROW = WFVAEConfig(

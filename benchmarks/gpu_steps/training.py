@@ -22,7 +22,7 @@ from gpu_steps.train_clips import losses
 from vaectl.models import build_model
 from vaectl.options.train import TrainOptions
 from vaectl.training.determinism import deterministic_algorithms
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 
 PLAIN = TrainOptions(video_path=(Path(),), perceptual_weight=0.0, disc_weight=0.0, disc_start=0)

@@ -203,7 +203,7 @@ def test_a_clip_that_cannot_be_validated_is_left_out_and_named(videos, tmp_path)
 
 
 def test_a_step_that_is_not_finite_teaches_nothing_and_ten_end_the_run(videos, tmp_path, monkeypatch):
-    from vaectl.training.objective import Objective
+    from vaectl.training.losses import Objective
 
     true_loss = Objective.generator_loss
     calls = iter(range(100))

@@ -148,7 +148,7 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(videos, tmp_path):
 def test_ranks_validate_and_criticise_together_and_one_that_is_not_finite_stops_all(videos, tmp_path):
     spoil = """
 import math, os
-from vaectl.training.objective import Objective
+from vaectl.training.losses import Objective
 true, calls = Objective.generator_loss, []
 def spoilt(self, *arguments, **options):
     total, parts = true(self, *arguments, **options)

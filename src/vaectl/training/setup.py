@@ -36,7 +36,7 @@ from vaectl.progress import Progress, Silent
 from vaectl.rng import seed_of
 from vaectl.training import folder, pca_init
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts

@@ -22,8 +22,8 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.rng import seed_of
 from vaectl.training.ema import Average
+from vaectl.training.losses import Objective
 from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
-from vaectl.training.objective import Objective
 from vaectl.training.schedule import learning_rate
 from vaectl.video.clip import batch_to_video
 

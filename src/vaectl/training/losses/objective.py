@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
 from vaectl.progress import Progress
-from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
-from vaectl.training.objective.discriminator import PatchGAN3D
-from vaectl.training.objective.kl import kl_divergence
-from vaectl.training.objective.perceptual import perceptual_distances
-from vaectl.training.objective.reconstruction import LossType, negative_log_likelihood, pixel_errors
-from vaectl.training.objective.wavelet import Coefficients, wavelet_loss
+from vaectl.training.losses.adversarial import adaptive_weight, generator_loss, hinge_loss
+from vaectl.training.losses.discriminator import PatchGAN3D
+from vaectl.training.losses.kl import kl_divergence
+from vaectl.training.losses.perceptual import perceptual_distances
+from vaectl.training.losses.reconstruction import LossType, negative_log_likelihood, pixel_errors
+from vaectl.training.losses.wavelet import Coefficients, wavelet_loss
 
 
 @dataclass(frozen=True, kw_only=True)
