@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_read(vide
 
 
 def test_two_runs_do_not_share_a_folder(videos, tmp_path):
-    from vaectl.training.folder import claimed
+    from vaectl.training.run_dir import claimed
 
     with claimed(tmp_path / "results" / "vae"), pytest.raises(UsageError, match="another process is at work there"):
         run(videos, tmp_path, max_steps=1)

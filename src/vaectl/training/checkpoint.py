@@ -26,7 +26,7 @@ from vaectl.io.atomic_write import flush_to_disk
 from vaectl.io.json_values import write_json
 from vaectl.models.containers import load_pickle
 from vaectl.shortage import is_memory_shortage, system_reason
-from vaectl.training.folder import UNFINISHED, checkpoint_name
+from vaectl.training.run_dir import UNFINISHED, checkpoint_name
 from vaectl.training.whole import FACTS, sums_of
 
 STATE = "training_state.pt"

@@ -20,13 +20,13 @@ from vaectl.models.checkpoint import save_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import cannot_write
-from vaectl.training import folder
+from vaectl.training import run_dir
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
-from vaectl.training.setup import check_folder, data_of, init_from_clips, model_of, resume, steps_of, trainer_of
+from vaectl.training.setup import check_run_dir, data_of, init_from_clips, model_of, resume, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
 from vaectl.training.whole import damaged_after
@@ -71,15 +71,15 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     with (
         deterministic_algorithms(options.deterministic),
         distributed.process_group(everybody, options.rendezvous_timeout, options.device),
-        folder.claimed(run) if distributed.is_main() else nullcontext(),
+        run_dir.claimed(run) if distributed.is_main() else nullcontext(),
     ):
         checkpoint = checkpoint_to_resume(
             options.resume_from_checkpoint, options.ckpt_dir, options.exp_name, progress.warn
         )
         if checkpoint is not None and distributed.is_main():
-            folder.set_aside(run, damaged_after(run, checkpoint), checkpoint)
+            run_dir.set_aside(run, damaged_after(run, checkpoint), checkpoint)
         distributed.wait_for_others()
-        check_folder(run, None if options.not_resume_training_process else checkpoint)
+        check_run_dir(run, None if options.not_resume_training_process else checkpoint)
         distributed.wait_for_others()
         model = model_of(options, checkpoint, progress)
         data = data_of(options, progress)
@@ -242,10 +242,10 @@ class Run:
         )
         best_step = int(self.best["step"]) if self.best else None
         try:
-            folder.point(self.run / folder.LATEST, target)
+            run_dir.point(self.run / run_dir.LATEST, target)
             if best_step == trainer.step:
-                folder.point(self.run / folder.BEST, target)
-            folder.prune(self.run, options.keep, best_step)
+                run_dir.point(self.run / run_dir.BEST, target)
+            run_dir.prune(self.run, options.keep, best_step)
         except OSError as error:
             raise VaectlError(cannot_write(error.filename or self.run, error)) from None
 
@@ -258,7 +258,7 @@ class Run:
     def result(self, loader: ClipLoader) -> TrainResult:
         return TrainResult(
             run=self.run,
-            checkpoint=self.run / folder.checkpoint_name(self.trainer.step),
+            checkpoint=self.run / run_dir.checkpoint_name(self.trainer.step),
             step=self.trainer.step,
             loss=self.loss,
             best=self.best,

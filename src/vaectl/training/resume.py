@@ -14,7 +14,7 @@ from vaectl.errors import UsageError
 from vaectl.options.common import RUN
 from vaectl.options.option import Option, cli_name, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
-from vaectl.training.folder import LATEST, checkpoints
+from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 
 

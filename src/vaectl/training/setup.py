@@ -34,7 +34,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.rng import seed_of
-from vaectl.training import folder, pca_init
+from vaectl.training import pca_init, run_dir
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
@@ -46,9 +46,9 @@ DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 DEFAULT_EPOCHS = 10
 
 
-def check_folder(run: Path, checkpoint: Path | None) -> None:
+def check_run_dir(run: Path, checkpoint: Path | None) -> None:
     """Raises UsageError where what lies in the folder of the run is not what this run goes on from."""
-    there = folder.checkpoints(run)
+    there = run_dir.checkpoints(run)
     if checkpoint is None and there:
         raise UsageError(
             f"{run}: holds a run already; go on with --resume-from-checkpoint latest, or give another --exp-name"

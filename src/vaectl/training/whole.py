@@ -18,7 +18,7 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.parsing import parsing, read_json, size_of
 from vaectl.options.option import dump, names_of, options_of, parse
 from vaectl.options.train import TrainOptions
-from vaectl.training.folder import checkpoints
+from vaectl.training.run_dir import checkpoints
 
 FACTS = "training.json"
 FACTS_BYTES = 2**24
