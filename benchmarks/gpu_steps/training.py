@@ -69,7 +69,7 @@ def step(context: Context, options: TrainOptions, frames: int, side: int) -> Val
     batch = torch.randint(0, 256, (1, frames, 3, side, side), dtype=torch.uint8)
 
     def advance() -> None:
-        for number in range(2 if trainer.critic else 1):
+        for number in range(2 if trainer.discriminator_optimizer else 1):
             trainer.advance([ClipBatch(batch, [number])])
 
     return {"seconds": seconds_of(advance, context.device), "peak GiB": peak_gib(context.device)}

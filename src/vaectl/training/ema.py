@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
+class EMA:
     """average ← decay·average + (1 - decay)·weights, for each parameter; buffers are taken as they are."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:

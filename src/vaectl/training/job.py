@@ -190,7 +190,7 @@ class Run:
 
     def validate(self, validation: Validation) -> bool:
         """Measure the weights, and their averages if there are any; whether the result is the best so far."""
-        model, average = self.trainer.model, self.trainer.average
+        model, average = self.trainer.model, self.trainer.ema
         values, picture = validation.measure(model, self.progress)
         if average:
             with average.in_place_of(model):
@@ -220,7 +220,7 @@ class Run:
 
     def write(self) -> None:
         trainer, options = self.trainer, self.options
-        average = trainer.average.weights if trainer.average else None
+        average = trainer.ema.weights if trainer.ema else None
         metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
         facts = {
             "step": trainer.step,

@@ -21,13 +21,13 @@ from vaectl.errors import VaectlError
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.rng import seed_of
-from vaectl.training.ema import Average
+from vaectl.training.ema import EMA
 from vaectl.training.losses import Objective
 from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
 from vaectl.training.schedule import learning_rate
 from vaectl.video.clip import batch_to_video
 
-PATIENCE = 10
+MAX_SKIPPED_STEPS = 10
 """Steps in a row that may be skipped because something was not finite."""
 
 
@@ -52,13 +52,13 @@ class Trainer:
         self.device, self.precision = model.device, precision
         self.step = self.clips = self.skipped = self._skipped_in_a_row = 0
         parameters = trained_parameters(model, freeze_encoder=options.freeze_encoder)
-        self.generator = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
-        self.critic = (
+        self.generator_optimizer = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.discriminator_optimizer = (
             AdamW(objective.discriminator.parameters(), lr=options.lr, weight_decay=options.weight_decay)
             if objective.discriminator is not None
             else None
         )
-        self.average = Average(model, options.ema_decay) if options.ema else None
+        self.ema = EMA(model, options.ema_decay) if options.ema else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         network: nn.Module = AutoEncoder(
             model, freeze_encoder=options.freeze_encoder, recompute=options.gradient_checkpointing
@@ -78,35 +78,40 @@ class Trainer:
         """
         options, number = self.options, self.step
         torch.manual_seed(seed_of(options.seed, "step", number, distributed.rank()))
-        adversarial = self.critic is not None and number >= options.disc_start
-        criticising = adversarial and number % 2 == 1
-        optimizer: Optimizer = self.critic if self.critic is not None and criticising else self.generator
+        adversarial = self.discriminator_optimizer is not None and number >= options.disc_start
+        trains_discriminator = adversarial and number % 2 == 1
+        optimizer: Optimizer = self.generator_optimizer
+        if self.discriminator_optimizer is not None and trains_discriminator:
+            optimizer = self.discriminator_optimizer
         rate = learning_rate(number + 1, options.lr, options.lr_schedule, options.warmup_steps, self.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        statistics = [buffer.clone() for buffer in self.objective.buffers()]
+        buffers_before = [buffer.clone() for buffer in self.objective.buffers()]
 
-        gathered = []
+        losses = []
         for i, batch in enumerate(batches):
             with self._exchanging_gradients(last=i == len(batches) - 1):
-                total, parts = self._criticise(batch) if criticising else self._reconstruct(batch, adversarial)
+                if trains_discriminator:
+                    total, parts = self._discriminator_pass(batch)
+                else:
+                    total, parts = self._generator_pass(batch, adversarial)
                 self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # PyTorch gives it none
-            gathered.append(torch.stack([total.detach(), *parts.values()]).double())
-        means = distributed.mean(torch.stack(gathered).mean(dim=0))
-        values = dict(zip(["loss", *parts], means.tolist(), strict=True))
+            losses.append(torch.stack([total.detach(), *parts.values()]).double())
+        averaged = distributed.mean(torch.stack(losses).mean(dim=0))
+        values = dict(zip(["loss", *parts], averaged.tolist(), strict=True))
 
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if criticising:
+        if trains_discriminator:
             average_gradients(learning)
         self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(learning, options.clip_grad_norm or math.inf).item()
         finite = math.isfinite(values["loss"]) and math.isfinite(norm)
         if finite:
             self._scaler.step(optimizer)
-            if self.average and not criticising:
-                self.average.update(self.model)
+            if self.ema and not trains_discriminator:
+                self.ema.update(self.model)
         else:
-            restore(self.objective.buffers(), statistics)
+            restore(self.objective.buffers(), buffers_before)
         if adversarial:
             distributed.broadcast(self.objective.buffers())
         self._scaler.update()
@@ -114,17 +119,17 @@ class Trainer:
         self.step += 1
         self.clips += distributed.world_size() * sum(len(batch.numbers) for batch in batches)
         self._count_skipped(finite, values["loss"])
-        kind = "discriminator" if criticising else "generator"
+        kind = "discriminator" if trains_discriminator else "generator"
         return {"kind": kind, **values, "grad_norm": norm, "lr": rate, "skipped": not finite}
 
-    def _reconstruct(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def _generator_pass(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x, (y, posterior, coefficients) = self._through_network(batch)
         with self._autocast():
             return self.objective.generator_loss(
                 x, y, posterior, coefficients, self.model.last_layer, adversarial=adversarial
             )
 
-    def _criticise(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _discriminator_pass(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             x, (y, _, _) = self._through_network(batch)
         with self._autocast():
@@ -154,25 +159,25 @@ class Trainer:
         self._skipped_in_a_row += not (self._scaler.is_enabled() and math.isfinite(loss))
 
     def check(self) -> None:
-        """Raises VaectlError when the last `PATIENCE` steps have taught nothing."""
-        if self._skipped_in_a_row >= PATIENCE:
+        """Raises VaectlError when the last `MAX_SKIPPED_STEPS` steps have taught nothing."""
+        if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise VaectlError(
-                f"step {self.step}: the loss or its gradient was not finite {PATIENCE} times in a row; resume from the"
-                " last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision float32"
+                f"step {self.step}: the loss or its gradient was not finite {MAX_SKIPPED_STEPS} times in a row; resume"
+                " from the last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision float32"
             )
 
     def state(self) -> dict[str, Any]:
         """All but the weights that the checkpoint shows as the model: tensors and plain values."""
-        discriminator = self.objective.discriminator
+        discriminator, optimizer = self.objective.discriminator, self.discriminator_optimizer
         return {
             "step": self.step,
             "clips": self.clips,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "model": self.model.state_dict() if self.average else None,
+            "model": self.model.state_dict() if self.ema else None,
             "discriminator": discriminator.state_dict() if discriminator else None,
-            "generator_optimizer": self.generator.state_dict(),
-            "discriminator_optimizer": self.critic.state_dict() if self.critic else None,
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": optimizer.state_dict() if optimizer else None,
             "scaler": self._scaler.state_dict(),
         }
 
@@ -186,14 +191,14 @@ class Trainer:
             self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["model"]:
             self.model.load_state_dict(state["model"])
-        critic = self.objective.discriminator if discriminator and state["discriminator"] else None
-        if critic:
-            critic.load_state_dict(state["discriminator"])
+        network = self.objective.discriminator if discriminator and state["discriminator"] else None
+        if network:
+            network.load_state_dict(state["discriminator"])
         if optimizer:
-            self.generator.load_state_dict(state["generator_optimizer"])
+            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
             self._scaler.load_state_dict(state["scaler"])
-            if critic and self.critic:
-                self.critic.load_state_dict(state["discriminator_optimizer"])
+            if network and self.discriminator_optimizer:
+                self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
 
 
 def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
