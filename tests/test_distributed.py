@@ -43,7 +43,7 @@ def alone(tmp_path):
     [("eval", signal.SIGTERM, "0"), ("prepare-eval", signal.SIGINT, "1"), ("train", signal.SIGTERM, "1")],
 )
 def test_it_says_what_it_waits_for_and_hears_signals(alone, tmp_path, command, number, rank):
-    program = f"import sys; from vaectl import distributed; distributed.SILENCE = 1; {MAIN}"
+    program = f"import sys; from vaectl import distributed; distributed.NOTE_AFTER_SECONDS = 1; {MAIN}"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *COMMANDS[command]],
         env=alone | {"RANK": rank},

@@ -87,7 +87,7 @@ def backends_for(device: str) -> str:
 
 RENDEZVOUS = "vaectl-rendezvous"
 """The thread that waits for the other processes; it cannot be stopped, and must not hold up the end of the program."""
-SILENCE = 10.0
+NOTE_AFTER_SECONDS = 10.0
 """Seconds after which a process says what it waits for."""
 STOPPED = "rank {}: another process has stopped; see its message, and start all again"
 
@@ -143,10 +143,10 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
     waiting = Thread(target=join, name=RENDEZVOUS, daemon=True)  # in there, a thread is deaf to signals
     begun = time.monotonic()
     waiting.start()
-    waiting.join(min(SILENCE, timeout))
+    waiting.join(min(NOTE_AFTER_SECONDS, timeout))
     where = f"{host}:{port}"
     others = f"the other {world_size() - 1} of {world_size()} processes"
-    if waiting.is_alive() and timeout > SILENCE:
+    if waiting.is_alive() and timeout > NOTE_AFTER_SECONDS:
         progress.note(f"rank {rank()}: waiting for {others} at {where}, for {timeout:g} s at most")
         waiting.join(max(0.0, begun + timeout - time.monotonic()))
     if waiting.is_alive() or (failures and time.monotonic() - begun >= timeout):

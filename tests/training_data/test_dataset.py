@@ -107,7 +107,7 @@ def test_samples_do_not_depend_on_what_was_read_before(videos: Path, tmp_path: P
 
 
 def test_few_indexes_are_kept(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaectl.data.clip_reader._INDEXED_FRAMES", 80)
+    monkeypatch.setattr("vaectl.data.clip_reader._MAX_INDEXED_FRAMES", 80)
     dataset = opened(videos)
     expected = [opened(videos).clip(number).frames for number in range(10)]
     for number in range(10):
@@ -265,7 +265,7 @@ def test_when_nothing_can_be_read_any_more_the_run_ends(videos: Path, monkeypatc
     shutil.rmtree(videos)
     with pytest.raises(VaectlError, match=r"6 videos in a row cannot be read any more; the first: /.*\(No such file"):
         dataset.clip(0)
-    monkeypatch.setattr(module, "_MOST_ATTEMPTS", 3)
+    monkeypatch.setattr(module, "_MAX_ATTEMPTS", 3)
     with pytest.raises(VaectlError, match="4 videos in a row cannot be read any more"):
         dataset.clip(0)
 

@@ -16,7 +16,7 @@ from vaectl.video.transform import scale_and_crop
 
 _FRAMES_AT_ONCE = 4
 """Frames in full size that are held at a time."""
-_INDEXED_FRAMES = 500_000
+_MAX_INDEXED_FRAMES = 500_000
 """Frames of the files whose index is kept for the next sample: about 100 MB."""
 
 
@@ -43,16 +43,16 @@ class ClipReader:
             raise VaectlError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
     def _read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
-        reader, frames = self._open(path)
-        if not sampling.suits(frames):
-            raise VaectlError(f"{path}: has {frames} frames, and {sampling.frames_needed} are needed")
+        reader, num_frames = self._open(path)
+        if not sampling.suits(num_frames):
+            raise VaectlError(f"{path}: has {num_frames} frames, and {sampling.frames_needed} are needed")
         size, side = sampling.resolution, sampling.side
-        if frames == 1 and sampling.animate_images:
+        if num_frames == 1 and sampling.animate_images:
             where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
             times = range(0, span(sampling.num_frames, where.sample_rate), where.sample_rate)
             clip = ken_burns(reader.read().frames[0], times, size, side, draw.camera)
         else:
-            where = place(draw, sampling, frames)
+            where = place(draw, sampling, num_frames)
             at_once = frames_at_once(reader.info, _FRAMES_AT_ONCE)
             parts = reader.clips(where.start, sampling.num_frames, where.sample_rate, batch_size=at_once)
             clip = torch.cat([scale_and_crop(part.frames, size, side, where.at, exact=False) for part in parts])
@@ -64,10 +64,10 @@ class ClipReader:
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._readers:
             reader = VideoReader(path, threads=1)  # there are other workers for the other cores
-            frames = len(reader.timestamps())
-            self._readers[key] = reader, frames
-            self._indexed += frames
-            while self._indexed > _INDEXED_FRAMES and len(self._readers) > 1:
+            num_frames = len(reader.timestamps())
+            self._readers[key] = reader, num_frames
+            self._indexed += num_frames
+            while self._indexed > _MAX_INDEXED_FRAMES and len(self._readers) > 1:
                 self._indexed -= self._readers.popitem(last=False)[1][1]
         self._readers.move_to_end(key)
         return self._readers[key]

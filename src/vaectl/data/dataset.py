@@ -20,9 +20,9 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
 from vaectl.rng import permuted
 
-_LISTED = 20
+_MAX_LISTED = 20
 """Unreadable videos that are named; the others are counted."""
-_MOST_ATTEMPTS = 100
+_MAX_ATTEMPTS = 100
 """Videos that are tried for one sample before the data is given up."""
 
 
@@ -54,7 +54,7 @@ class Tree:
 
     folder: Path
     names: tuple[str, ...]
-    share: int
+    samples_per_epoch: int
     """How many samples of an epoch come from here."""
 
 
@@ -83,7 +83,7 @@ class ClipDataset:
 
     def __len__(self) -> int:
         """Samples of an epoch."""
-        return sum(tree.share for tree in self._trees)
+        return sum(tree.samples_per_epoch for tree in self._trees)
 
     def clip(self, number: int) -> Sample:
         """Sample `number`, from 0. Raises VaectlError where no video can be read; if strict, where its own cannot."""
@@ -104,7 +104,7 @@ class ClipDataset:
         if self._strict:
             raise VaectlError(failures.first)
         videos = sum(len(tree.names) for tree in self._trees)
-        if failures.count > min(videos, _MOST_ATTEMPTS):
+        if failures.count > min(videos, _MAX_ATTEMPTS):
             raise VaectlError(f"{failures.count} videos in a row cannot be read any more; the first: {failures.first}")
         index = permuted(failures.count - 1, videos, "instead", self.sampling.seed, number)
         i, index = _locate(index, [len(tree.names) for tree in self._trees])
@@ -119,9 +119,9 @@ class ClipDataset:
         seed = self.sampling.seed
         epoch, index = divmod(number, len(self))
         index = permuted(index, len(self), "epoch", seed, epoch)
-        i, index = _locate(index, [tree.share for tree in self._trees])
+        i, index = _locate(index, [tree.samples_per_epoch for tree in self._trees])
         tree = self._trees[i]
-        turn, index = divmod(epoch * tree.share + index, len(tree.names))
+        turn, index = divmod(epoch * tree.samples_per_epoch + index, len(tree.names))
         return tree.folder / tree.names[permuted(index, len(tree.names), "tree", seed, i, turn)]
 
 
@@ -155,8 +155,8 @@ def open_dataset(sources: Sequence[Source], sampling: Sampling, *, strict: bool,
         _report_unreadable(source.path, found, strict, progress)
         scanned.append(_long_enough(source.path, found, sampling, progress))
     counts = [len(found.videos) for found in scanned]
-    shares = counts if weights is None else [max(1, round(sum(counts) * weight / sum(weights))) for weight in weights]
-    trees = [Tree(found.folder, tuple(found.videos), share) for found, share in zip(scanned, shares, strict=True)]
+    sizes = counts if weights is None else [max(1, round(sum(counts) * weight / sum(weights))) for weight in weights]
+    trees = [Tree(found.folder, tuple(found.videos), size) for found, size in zip(scanned, sizes, strict=True)]
     return ClipDataset(trees, sampling, _fingerprint(scanned), strict=strict)
 
 
@@ -174,19 +174,19 @@ def _report_unreadable(root: Path, found: VideoTree, strict: bool, progress: Pro
     total = len(reasons) + len(found.videos)
     if reasons and (strict or not found.videos):
         raise VaectlError(f"{root}: {len(reasons)} of {total} videos cannot be read; the first: {reasons[0]}")
-    for reason in reasons[:_LISTED]:
+    for reason in reasons[:_MAX_LISTED]:
         progress.warn(reason)
     if reasons:
-        more = f" ({len(reasons) - _LISTED} of them are not listed)" if len(reasons) > _LISTED else ""
+        more = f" ({len(reasons) - _MAX_LISTED} of them are not listed)" if len(reasons) > _MAX_LISTED else ""
         progress.warn(f"{root}: {len(reasons)} of {total} videos cannot be read and are left out{more}")
 
 
 def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Progress) -> VideoTree:
     need = sampling.frames_needed
-    videos = {name: facts for name, facts in found.videos.items() if sampling.suits(facts.frames)}
+    videos = {name: facts for name, facts in found.videos.items() if sampling.suits(facts.num_frames)}
     what = f"shorter than the {need} frames that {sampling.num_frames} at a sample rate of {sampling.sample_rate} need"
     if not videos:
-        longest = max(facts.frames for facts in found.videos.values())
+        longest = max(facts.num_frames for facts in found.videos.values())
         raise UsageError(
             f"{root}: all {len(found.videos)} videos are {what} (the longest has {longest});"
             f" lower --num-frames or --sample-rate{_for_images(found)}"
@@ -198,7 +198,7 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
 
 def _for_images(found: VideoTree) -> str:
     """What to say where images are among the videos that are too short."""
-    return "; --animate-images takes images" * any(facts.frames == 1 for facts in found.videos.values())
+    return "; --animate-images takes images" * any(facts.num_frames == 1 for facts in found.videos.values())
 
 
 def _fingerprint(scanned: Sequence[VideoTree]) -> str:

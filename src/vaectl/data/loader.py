@@ -108,7 +108,7 @@ class ClipLoader:
                     pool.fill(pending[-1])
                 if not pool.work(leaving):
                     return
-                self.decoded_frames, self.decode_seconds = pool.frames, pool.seconds
+                self.decoded_frames, self.decode_seconds = pool.num_frames, pool.seconds
                 while pending and not pending[0].missing:
                     batch = pending.popleft()
                     yield Batch(batch.frames, batch.numbers, tuple(batch.notes))

@@ -26,9 +26,9 @@ from vaectl.video.probe import probe
 from vaectl.video.truncation import is_cut_short
 
 _VERSION = 2
-_SAVE_EVERY = 30.0
+_SAVE_INTERVAL_SECONDS = 30.0
 """Seconds between two saves while a tree is looked at."""
-_AT_ONCE = 256
+_FILES_PER_BATCH = 256
 """Files that are handed to the threads together."""
 
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     """Nanoseconds since 1970."""
     width: int
     height: int
-    frames: int
+    num_frames: int
     """What its container claims, where it does; else counted. The true number is known when the file is opened."""
     frame_rate: str
     """Frames per second, as a fraction."""
@@ -82,7 +82,7 @@ def scan_videos(root: Path, progress: Progress) -> VideoTree:
             else:
                 videos[name] = found
             progress.advance(1)
-            if time.monotonic() - saved > _SAVE_EVERY:
+            if time.monotonic() - saved > _SAVE_INTERVAL_SECONDS:
                 problem = _save(cache, root, videos)
                 saved = time.monotonic()
     finally:
@@ -99,7 +99,7 @@ def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
     rest = iter(paths)
     threads = ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)))
     try:
-        while some := list(islice(rest, _AT_ONCE)):
+        while some := list(islice(rest, _FILES_PER_BATCH)):
             yield from threads.map(_facts, some)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
@@ -111,8 +111,8 @@ def _facts(path: Path) -> Facts | str:
         info = probe(path)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
-        frames = info.frame_count or len(build_index(info).times)
-        return Facts(size, modified, info.width, info.height, frames, str(info.frame_rate))
+        num_frames = info.frame_count or len(build_index(info).times)
+        return Facts(size, modified, info.width, info.height, num_frames, str(info.frame_rate))
     except VaectlError as error:
         return str(error)
     except Exception as error:  # whatever one file does to its decoder, the others are still wanted

@@ -42,9 +42,9 @@ class Sampling:
         """How many frames a video has to have."""
         return span(self.num_frames, 1 if self.dynamic_sample else self.sample_rate)
 
-    def suits(self, frames: int) -> bool:
+    def suits(self, num_frames: int) -> bool:
         """Whether a sample can be cut from a video of so many frames."""
-        return frames >= self.frames_needed or (frames == 1 and self.animate_images)
+        return num_frames >= self.frames_needed or (num_frames == 1 and self.animate_images)
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def draw(*key: int | str) -> Draw:
     return Draw(rate, start, top, left, flip, hash64("camera", *key))
 
 
-def place(draw: Draw, sampling: Sampling, frames: int) -> Place:
-    """What `draw` means in a video of `frames` frames, at least `sampling.frames_needed`."""
+def place(draw: Draw, sampling: Sampling, num_frames: int) -> Place:
+    """What `draw` means in a video of `num_frames` frames, at least `sampling.frames_needed`."""
     rate = sampling.sample_rate
     if sampling.dynamic_sample:
-        longest = (frames - 1) // (sampling.num_frames - 1) if sampling.num_frames > 1 else rate
+        longest = (num_frames - 1) // (sampling.num_frames - 1) if sampling.num_frames > 1 else rate
         rate = 1 + int(draw.rate * min(rate, longest))
-    start = int(draw.start * (frames - span(sampling.num_frames, rate) + 1))
+    start = int(draw.start * (num_frames - span(sampling.num_frames, rate) + 1))
     at = (draw.top, draw.left) if sampling.random_crop else (0.5, 0.5)
     return Place(start, rate, at, sampling.flip and draw.flip < 0.5)

@@ -49,7 +49,7 @@ class _PendingSample:
 class WorkerPool:
     """Fills batches with samples of `dataset`, in a context that ends all workers when it is left."""
 
-    frames = 0
+    num_frames = 0
     seconds = 0.0
     """Frames of the samples made so far, and what they took, added up over the workers."""
 
@@ -111,7 +111,7 @@ class WorkerPool:
         if result.problem is not None:
             self._retry(sample, result.problem)
             return
-        self.frames += sample.batch.frames.shape[1]
+        self.num_frames += sample.batch.frames.shape[1]
         sample.batch.missing -= 1
         if note := replaced(sample.failures, path):
             sample.batch.notes.append(note)

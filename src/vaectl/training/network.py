@@ -49,13 +49,13 @@ def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parame
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolution: int, seed: int) -> Tensor:
+def latent_noise(config: FamilyConfig, clips: Sequence[int], num_frames: int, resolution: int, seed: int) -> Tensor:
     """Standard normal noise (B, C, t, h, w) that depends on the seed and each clip's number, and on nothing else.
 
     So neither the rank nor the batch in which a clip comes matters. A clip of a later epoch has a number of its own.
     """
     side = resolution // config.space_compression
-    shape = (config.latent_channels, latent_frames(frames, config.time_compression), side, side)
+    shape = (config.latent_channels, latent_frames(num_frames, config.time_compression), side, side)
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", clip))) for clip in clips]
     )

@@ -18,5 +18,5 @@ def learning_rate(
         return base * step / warmup_steps
     if schedule == "constant":
         return base
-    share = (step - 1 - warmup_steps) / max(1, steps - warmup_steps)
-    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    fraction = (step - 1 - warmup_steps) / max(1, steps - warmup_steps)
+    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))

@@ -144,11 +144,11 @@ def check_names(options: TrainOptions, config: FamilyConfig) -> None:
         raise UsageError(f"--disc-cls {options.disc_cls}: vaectl trains with {DISCRIMINATOR}; leave the option out")
 
 
-def check_length(option: str, frames: int, config: FamilyConfig) -> None:
+def check_length(option: str, num_frames: int, config: FamilyConfig) -> None:
     factor = config.time_compression
-    if (frames - 1) % factor:
-        near = 1 + factor * round((frames - 1) / factor)
-        raise UsageError(f"{option} must be 1 + {factor}n for this model, not {frames}; {near} is the nearest")
+    if (num_frames - 1) % factor:
+        near = 1 + factor * round((num_frames - 1) / factor)
+        raise UsageError(f"{option} must be 1 + {factor}n for this model, not {num_frames}; {near} is the nearest")
 
 
 def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:

@@ -85,8 +85,8 @@ class Validation:
 
 def strip(original_T3HW: Tensor, result_T3HW: Tensor) -> Tensor:
     """A picture (3, 3·H, n·W): some frames as they were, as they came back, and their error, amplified, on grey."""
-    frames = torch.linspace(0, len(original_T3HW) - 1, min(FRAMES_SHOWN, len(original_T3HW))).round().long()
-    original, result = original_T3HW[frames], result_T3HW[frames]
+    indices = torch.linspace(0, len(original_T3HW) - 1, min(FRAMES_SHOWN, len(original_T3HW))).round().long()
+    original, result = original_T3HW[indices], result_T3HW[indices]
     error = ((result.int() - original.int()) * ERROR_GAIN + 128).clamp(0, 255).byte()
     return torch.cat([torch.cat(list(row), dim=2) for row in (original, result, error)], dim=1)
 

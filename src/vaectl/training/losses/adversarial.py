@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MOST = 1e6
+MAX_WEIGHT = 1e6
 
 
 def hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -29,4 +29,4 @@ def adaptive_weight(nll: Tensor, generator: Tensor, last_layer: Tensor) -> Tenso
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float() for loss in (nll, generator)
     )
     weight: Tensor = nll_gradient.norm() / (generator_gradient.norm() + 1e-6)
-    return weight.clamp(0.0, MOST)
+    return weight.clamp(0.0, MAX_WEIGHT)
