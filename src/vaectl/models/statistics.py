@@ -1,7 +1,8 @@
-"""Means and variances of a clip that is never there as a whole, for the norms that look at all of it.
+"""Means, variances and covariances of data that is never in memory as a whole.
 
-Gathered part by part, kept for each channel of each frame, merged by means and squared deviations (Chan et al. 1983,
-"Algorithms for computing the sample variance"), in float64. Knows neither networks nor where the parts come from.
+`Statistics` is for norms over a clip: per channel and frame, gathered part by part. `RunningCovariance` is for vectors.
+Both merge means and squared deviations in float64 (Chan et al. 1983, "Algorithms for computing the sample variance").
+Knows neither networks nor the source of the data.
 """
 
 from __future__ import annotations
@@ -71,3 +72,36 @@ def mean_and_variance(x_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
 
 def at_least_float32(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
+
+
+class RunningCovariance:
+    """Mean and covariance of vectors that come one after the other, in float64.
+
+    Updated by merging (Chan et al., 1979): E[x²] - E[x]² would lose all digits where the mean is large.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(1, dtype=torch.float64)
+        self.scatter = torch.zeros(1, 1, dtype=torch.float64)
+        """The sum of the outer products of what deviates from the mean."""
+
+    def add(self, vectors_ND: Tensor) -> None:
+        mean = vectors_ND.mean(dim=0)
+        rest = vectors_ND - mean
+        self._join(len(vectors_ND), mean, rest.T @ rest)
+
+    def merge(self, other: RunningCovariance) -> None:
+        """Take in all that `other` has taken in."""
+        if other.count:
+            self._join(other.count, other.mean, other.scatter)
+
+    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        total, shift = self.count + count, mean - self.mean
+        self.scatter = self.scatter + scatter + torch.outer(shift, shift) * self.count * count / total
+        self.mean = self.mean + shift * count / total
+        self.count = total
+
+    def covariance(self) -> Tensor:
+        """(D, D), of a sample: divided by the count less 1."""
+        return self.scatter / (self.count - 1)

@@ -28,13 +28,13 @@ from torch.nn import functional as F
 
 from vaectl.data import Sampling
 from vaectl.errors import UsageError, VaectlError
-from vaectl.metrics.covariance import RunningCovariance
 from vaectl.models import resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import CausalVAEConfig, WFVAEConfig
 from vaectl.models.context import StreamContext
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.layers import ChannelLayerNorm, Conv2d, Sequential
+from vaectl.models.statistics import RunningCovariance
 from vaectl.video.clip import batch_to_video
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
