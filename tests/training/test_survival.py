@@ -18,7 +18,7 @@ from tests.jobs import Listener
 from tests.training.runs import PLAIN, lines, names, nano, run
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "COLUMNS": "80"}
 
 
 MAIN = "import sys\nfrom vaectl.cli.app import main\nif __name__ == '__main__': sys.exit(main())"
