@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,20 +28,20 @@ from vaectl.models.checkpoint import (
     read_fitting_outline,
     select,
 )
-from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
+from vaectl.models.config import FamilyConfig, read_config
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.rng import seed_of
-from vaectl.training import pca_init, run_dir
+from vaectl.training import run_dir
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
+from vaectl.video.clip import batch_to_video
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 """What the published scripts call the objective with the 3D PatchGAN."""
@@ -76,9 +78,12 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
         config = read_config(options.model_config)
+        with torch.device("meta"):
+            outline = build_model(config)
         if options.init == "pca":
-            pca_init.check(config)
-        check_room(config, options.model_config)
+            with pca_remedy():
+                outline.check_pca_init()
+        check_room(outline, options.model_config)
         model = placed(build_model(config), device)
     else:
         raise UsageError("what to train is missing: give --model, --model-config or --recipe")
@@ -87,10 +92,9 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     return model.train()
 
 
-def check_room(config: WFVAEConfig | CausalVAEConfig, file: Path) -> None:
-    """Raises OutOfMemoryError for a new model whose weights alone do not fit into memory."""
-    with torch.device("meta"):
-        numbers = sum(parameter.numel() for parameter in build_model(config).parameters())
+def check_room(model: AnyVAE, file: Path) -> None:
+    """Raise OutOfMemoryError if the weights alone of a new model do not fit into memory."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
     if (needed := 4 * numbers) > (there := obtainable(torch.device("cpu"))):
         raise OutOfMemoryError(
             f"{file}: out of memory: the weights of this model take {format_size(needed)}, and {format_size(there)} are"
@@ -151,30 +155,66 @@ def check_length(option: str, num_frames: int, config: FamilyConfig) -> None:
         raise UsageError(f"{option} must be 1 + {factor}n for this model, not {num_frames}; {near} is the nearest")
 
 
-def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:
-    """Set the weights of a new model by `pca_init`, from clips of the training data: the same on all ranks.
+CLIPS = 480
+"""Clips for the principal components: enough for the 102 numbers of a block, read in about a minute."""
+CLIPS_AT_ONCE = 16
+CROP = 64
+"""Side in pixels of the square that is cut from the frames, unless the run has a smaller one."""
+SAMPLE_RATE = 4
+"""Largest distance in frames between neighbouring frames of a clip. Each clip draws its own, from 1."""
 
-    Runs on the CPU, so that the device does not matter. Raises as `pca_init` and `open_dataset` do.
+
+@contextmanager
+def pca_remedy() -> Iterator[None]:
+    """Add the remedy to errors of PCA initialization."""
+    try:
+        yield
+    except VaectlError as error:
+        raise type(error)(error.problem, "leave out --init pca") from None
+
+
+def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:
+    """Set the weights of a new model by PCA of clips of the training data. All ranks get the same weights.
+
+    Runs on the CPU, so the result does not depend on the device. Raises as `VideoVAE.pca_init` and `open_dataset` do.
     """
     if distributed.is_main():
         side = options.crop_size or options.resolution
-        sampling = pca_init.clip_sampling(options.num_frames, options.resolution, side, options.seed)
-        # Silent, because the run reports what it leaves out when it opens the same videos.
+        sampling = clip_sampling(options.num_frames, options.resolution, side, options.seed)
+        # Silent: the run reports unreadable videos when it opens the same data.
         data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=Silent())
-        clips = read_clips(data, pca_init.CLIPS, options.num_workers, progress)
+        clips = read_clips(data, CLIPS, options.num_workers, progress)
         progress.note(f"computing the initial weights from {len(clips)} clips")
         network = build_model(model.config)
         network.load_state_dict(model.state_dict())
-        assert isinstance(network, WFVAE)  # or `pca_init.check` has refused it
-        pca_init.pca_init(network, clips)
+        with pca_remedy():
+            network.pca_init([batch_to_video(batch) for batch in torch.split(clips, CLIPS_AT_ONCE)])
         model.load_state_dict(network.state_dict())
     distributed.wait_for_others()
     distributed.broadcast(model.state_dict().values())
 
 
+def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
+    """Return how to cut the clips from the training data: as varied as possible, whatever the run itself uses.
+
+    `num_frames`, `resolution` and `seed` are those of the run; `side` is the side of its square in pixels.
+    """
+    return Sampling(
+        num_frames=num_frames,
+        resolution=resolution,
+        crop_size=min(CROP, side),
+        sample_rate=SAMPLE_RATE,
+        dynamic_sample=True,
+        random_crop=True,
+        flip=True,
+        animate_images=True,
+        seed=seed,
+    )
+
+
 def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) -> Tensor:
-    """The first clips of the data, (count, T, 3, H, W) uint8."""
-    size = pca_init.CLIPS_AT_ONCE
+    """Return the first `count` clips of the data, (count, T, 3, H, W) uint8."""
+    size = CLIPS_AT_ONCE
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     frames = []
     progress.start("clips for --init pca", count, "clips")

@@ -6,6 +6,8 @@ flow), and the decoder predicts them back. Read `Encoder.segments` and `Decoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
 from vaectl.models.context import StreamContext
+from vaectl.models.families import wfvae_pca
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential, clip_norm, silu
 from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
@@ -202,3 +205,9 @@ class WFVAE(VideoVAE[WFVAEConfig]):
     @property
     def last_layer(self) -> Tensor:
         return self.decoder.conv_out.weight
+
+    def check_pca_init(self) -> None:
+        wfvae_pca.check(self.config)
+
+    def pca_init(self, videos_BCTHW: Sequence[Tensor]) -> None:
+        wfvae_pca.pca_init(self, videos_BCTHW)

@@ -11,73 +11,45 @@ its block of pixels:
 - LayerNorm and SiLU, which come in between, are nearly linear for channels that come in pairs u, -u next to large
   constants: SiLU(u) - SiLU(-u) = u, and the constants determine mean and deviation.
 
-All other weights stay random, so everything can be learnt; at first nothing depends on their outputs. Knows no files:
-`vaectl.training.setup` reads the clips.
+All other weights stay random, so everything can be learnt; at first nothing depends on their outputs. Knows tensors and
+networks only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.data import Sampling
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig
+from vaectl.models.config import WFVAEConfig
 from vaectl.models.context import StreamContext
-from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.layers import ChannelLayerNorm, Conv2d, Sequential
 from vaectl.models.statistics import RunningCovariance
-from vaectl.video.clip import batch_to_video
+
+if TYPE_CHECKING:
+    from vaectl.models.families.wfvae import WFVAE
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
 """Of level 2; in level 1 those beside its low band; in the first level the mean change in time, one for each colour."""
 BLOCK = COEFFICIENTS + 8 * 9 + 2 * 3
 CALM = -9.0
-"""Log-variance of the posterior: the latents begin all but free of noise."""
-CLIPS_AT_ONCE = 16
-REMEDY = "leave out --init pca"
-
-CLIPS = 480
-"""How many clips give the principal components: enough for the 102 numbers of a block, read in about a minute."""
-CROP = 64
-"""Side in pixels of the square that is cut from their frames, where that of the run is not smaller."""
-SAMPLE_RATE = 4
-"""Largest distance from one frame of a clip to the next; each clip has its own, from 1 on."""
+"""Log-variance of the posterior: the latents start almost without noise."""
 
 
-def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
-    """How to cut the clips from the training data: as varied as possible, whatever the run itself does.
+def pca_init(model: WFVAE, videos: Sequence[Tensor]) -> None:
+    """Set the weights from videos (B, 3, T, H, W) in [-1, 1].
 
-    `num_frames`, `resolution` and `seed` are those of the run, `side` is that of its square in pixels.
-    """
-    return Sampling(
-        num_frames=num_frames,
-        resolution=resolution,
-        crop_size=min(CROP, side),
-        sample_rate=SAMPLE_RATE,
-        dynamic_sample=True,
-        random_crop=True,
-        flip=True,
-        animate_images=True,
-        seed=seed,
-    )
-
-
-def pca_init(model: WFVAE, clips: Tensor) -> None:
-    """Set the weights from clips (N, T, 3, H, W) uint8.
-
-    Raises UsageError for a model of another kind (see `check`), VaectlError for clips that are all the same.
+    Raises UsageError as `check` does, VaectlError if all blocks of the videos are the same.
     """
     check(model.config)
-    videos = [batch_to_video(some) for some in torch.split(clips, CLIPS_AT_ONCE)]
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, ResnetBlock2D | ResnetBlock3D):
@@ -89,17 +61,15 @@ def pca_init(model: WFVAE, clips: Tensor) -> None:
         start_decoder(model, videos, latents)
 
 
-def check(config: WFVAEConfig | CausalVAEConfig) -> None:
-    """Raises UsageError for a network that PCA initialization does not fit."""
-    if not isinstance(config, WFVAEConfig):
-        raise UsageError(f"PCA initialization needs a WF-VAE, not a {config.class_name}; {REMEDY}")
+def check(config: WFVAEConfig) -> None:
+    """Raise UsageError for a network that PCA initialization does not fit."""
     flows = min(config.encoder_energy_flow_hidden_size, config.decoder_energy_flow_hidden_size)
     if (config.time_compression, config.space_compression, config.norm_type) != (4, 8, "layernorm"):
-        raise UsageError(f"PCA initialization needs a WF-VAE of 4x8x8 with norm_type layernorm; {REMEDY}")
+        raise UsageError("PCA initialization needs a WF-VAE of 4x8x8 with norm_type layernorm")
     if flows < COEFFICIENTS or config.base_channels < COEFFICIENTS:
-        raise UsageError(f"PCA initialization needs base_channels and energy flows of {COEFFICIENTS} or more; {REMEDY}")
+        raise UsageError(f"PCA initialization needs base_channels and energy flows of {COEFFICIENTS} or more")
     if config.latent_dim > config.base_channels:
-        raise UsageError(f"PCA initialization needs at least as many base_channels as latent channels; {REMEDY}")
+        raise UsageError("PCA initialization needs at least as many base_channels as latent channels")
 
 
 # The encoder
@@ -137,7 +107,7 @@ def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor
     variances, directions = torch.linalg.eigh(blocks.scatter / blocks.count)
     kept = slice(-model.config.latent_dim, None)
     if not variances[kept].min() > 1e-6:
-        raise VaectlError(f"PCA initialization needs clips that are not all the same; {REMEDY}")
+        raise VaectlError("PCA initialization needs clips that are not all the same")
     matrix = (directions[:, kept] / variances[kept].sqrt()).T.flip(0)
     return matrix.float(), -(matrix @ blocks.mean).float()
 
