@@ -23,7 +23,7 @@ from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.families.wfvae_pca import principal_components, wavelet_blocks
 from vaectl.progress import Silent
 from vaectl.rng import seed_of
-from vaectl.training import setup
+from vaectl.training import pca_init
 from vaectl.training.job import TrainResult
 from vaectl.training.network import AutoEncoder
 from vaectl.video.clip import batch_to_video
@@ -55,7 +55,7 @@ def clips() -> Tensor:
 
 def split(clips: Tensor) -> list[Tensor]:
     """The clips in the batches of a run, as the model takes them."""
-    return [batch_to_video(batch) for batch in torch.split(clips, setup.CLIPS_AT_ONCE)]
+    return [batch_to_video(batch) for batch in torch.split(clips, pca_init.CLIPS_AT_ONCE)]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ CONFIG = {"model_config": "small.json", "lr": 0, "weight_decay": 0, "max_steps":
 @pytest.fixture
 def few(monkeypatch):
     """Fewer clips than a real run reads."""
-    monkeypatch.setattr(setup, "CLIPS", 20)
+    monkeypatch.setattr(pca_init, "CLIPS", 20)
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run)
     given = {"ema": True, "eval_video_path": str(videos), "eval_steps": 1}
     alone = started_run(exp_name="alone", **given)
     script = tmp_path / "few.py"
-    script.write_text(f"from vaectl.training import setup\nsetup.CLIPS = 20\n{MAIN}")
+    script.write_text(f"from vaectl.training import pca_init\npca_init.CLIPS = 20\n{MAIN}")
     values = {**CONFIG, "model_config": tmp_path / "small.json", "batch_size": 1, "exp_name": "shared", **given}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script, "train"]
     done = subprocess.run(

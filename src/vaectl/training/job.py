@@ -24,9 +24,10 @@ from vaectl.training import run_dir
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
+from vaectl.training.pca_init import init_from_clips
 from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
-from vaectl.training.setup import check_run_dir, data_of, init_from_clips, model_of, resume, steps_of, trainer_of
+from vaectl.training.setup import check_run_dir, data_of, model_of, resume, sources_of, steps_of, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, improves
 from vaectl.training.whole import damaged_after
@@ -84,7 +85,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         model = model_of(options, checkpoint, progress)
         data = data_of(options, progress)
         if checkpoint is None and options.init == "pca":
-            init_from_clips(model, options, progress)
+            init_from_clips(model, sources_of(options), options, progress)
         trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
         validation = Validation(options, model.device) if options.eval_video_path else None
         best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vaectl import distributed
-from vaectl.data import ClipDataset, ClipLoader, Sampling, Source, open_dataset
+from vaectl.data import ClipDataset, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
@@ -33,15 +29,15 @@ from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.progress import Progress, Silent
+from vaectl.progress import Progress
 from vaectl.rng import seed_of
 from vaectl.training import run_dir
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
 from vaectl.training.losses import Objective, ObjectiveConfig
+from vaectl.training.pca_init import check_pca_init
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
-from vaectl.video.clip import batch_to_video
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 """What the published scripts call the objective with the 3D PatchGAN."""
@@ -81,8 +77,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         with torch.device("meta"):
             outline = build_model(config)
         if options.init == "pca":
-            with pca_remedy():
-                outline.check_pca_init()
+            check_pca_init(outline)
         check_room(outline, options.model_config)
         model = placed(build_model(config), device)
     else:
@@ -153,81 +148,6 @@ def check_length(option: str, num_frames: int, config: FamilyConfig) -> None:
     if (num_frames - 1) % factor:
         near = 1 + factor * round((num_frames - 1) / factor)
         raise UsageError(f"{option} must be 1 + {factor}n for this model, not {num_frames}; {near} is the nearest")
-
-
-CLIPS = 480
-"""Clips for the principal components: enough for the 102 numbers of a block, read in about a minute."""
-CLIPS_AT_ONCE = 16
-CROP = 64
-"""Side in pixels of the square that is cut from the frames, unless the run has a smaller one."""
-SAMPLE_RATE = 4
-"""Largest distance in frames between neighbouring frames of a clip. Each clip draws its own, from 1."""
-
-
-@contextmanager
-def pca_remedy() -> Iterator[None]:
-    """Add the remedy to errors of PCA initialization."""
-    try:
-        yield
-    except VaectlError as error:
-        raise type(error)(error.problem, "leave out --init pca") from None
-
-
-def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:
-    """Set the weights of a new model by PCA of clips of the training data. All ranks get the same weights.
-
-    Runs on the CPU, so the result does not depend on the device. Raises as `VideoVAE.pca_init` and `open_dataset` do.
-    """
-    if distributed.is_main():
-        side = options.crop_size or options.resolution
-        sampling = clip_sampling(options.num_frames, options.resolution, side, options.seed)
-        # Silent: the run reports unreadable videos when it opens the same data.
-        data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=Silent())
-        clips = read_clips(data, CLIPS, options.num_workers, progress)
-        progress.note(f"computing the initial weights from {len(clips)} clips")
-        network = build_model(model.config)
-        network.load_state_dict(model.state_dict())
-        with pca_remedy():
-            network.pca_init([batch_to_video(batch) for batch in torch.split(clips, CLIPS_AT_ONCE)])
-        model.load_state_dict(network.state_dict())
-    distributed.wait_for_others()
-    distributed.broadcast(model.state_dict().values())
-
-
-def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
-    """Return how to cut the clips from the training data: as varied as possible, whatever the run itself uses.
-
-    `num_frames`, `resolution` and `seed` are those of the run; `side` is the side of its square in pixels.
-    """
-    return Sampling(
-        num_frames=num_frames,
-        resolution=resolution,
-        crop_size=min(CROP, side),
-        sample_rate=SAMPLE_RATE,
-        dynamic_sample=True,
-        random_crop=True,
-        flip=True,
-        animate_images=True,
-        seed=seed,
-    )
-
-
-def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) -> Tensor:
-    """Return the first `count` clips of the data, (count, T, 3, H, W) uint8."""
-    size = CLIPS_AT_ONCE
-    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
-    frames = []
-    progress.start("clips for --init pca", count, "clips")
-    try:
-        with ClipLoader(data, lambda number: batches[number % len(batches)], first=0, workers=workers) as loader:
-            for batch in islice(loader, len(batches)):
-                for note in batch.notes:
-                    progress.warn(note)
-                frames.append(batch.frames)
-                progress.advance(len(batch.numbers))
-    finally:
-        progress.finish()
-    return torch.cat(frames)
 
 
 def sources_of(options: TrainOptions) -> list[Source]:
