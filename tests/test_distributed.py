@@ -76,7 +76,7 @@ def test_it_gives_up_in_time(alone, tmp_path, rank):
     )
     assert time.monotonic() - begun < 40
     assert done.returncode == 2
-    assert f"error: rank {rank}: the other 1 of 2 processes did not come to 127.0.0.1" in done.stderr
+    assert f"error: rank {rank}: the other 1 of 2 processes did not connect to 127.0.0.1" in done.stderr
     assert "within 2 s; start all of them" in done.stderr
     assert "Traceback" not in done.stderr
 

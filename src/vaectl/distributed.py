@@ -30,7 +30,7 @@ def rank() -> int:
     """The number of this process among all, from 0. Raises UsageError for an environment that is none of torchrun's."""
     number, count = _from_environment("RANK", 0), world_size()
     if number >= count > 1:
-        raise UsageError(f"RANK is {number}, but WORLD_SIZE is {count}; start with torchrun, which sets both")
+        raise UsageError(f"RANK is {number}, but WORLD_SIZE is {count}", "start with torchrun, which sets both")
     return number if count > 1 else 0
 
 
@@ -51,8 +51,8 @@ def _from_environment(name: str, default: int, least: int = 0) -> int:
         return default
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < least:
         raise UsageError(
-            f"{name} is {shown(repr(text))} in the environment, not a whole number from {least} on;"
-            " start with torchrun, which sets it, or unset it to run one process"
+            f"{name} is {shown(repr(text))} in the environment, not a whole number of at least {least}",
+            "start with torchrun, which sets it, or unset it to run one process",
         )
     return int(text)
 
@@ -89,7 +89,8 @@ RENDEZVOUS = "vaectl-rendezvous"
 """The thread that waits for the other processes; it cannot be stopped, and must not hold up the end of the program."""
 NOTE_AFTER_SECONDS = 10.0
 """Seconds after which a process says what it waits for."""
-STOPPED = "rank {}: another process has stopped; see its message, and start all again"
+STOPPED = "rank {}: another process has stopped"
+STOPPED_REMEDY = "see its message, and start all again"
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def process_group(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, devic
     except BaseException as error:
         _leave_group()
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl")):
-            raise VaectlError(STOPPED.format(rank())) from error
+            raise VaectlError(STOPPED.format(rank()), STOPPED_REMEDY) from error
         raise
     _leave_group()
 
@@ -151,12 +152,12 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
         waiting.join(max(0.0, begun + timeout - time.monotonic()))
     if waiting.is_alive() or (failures and time.monotonic() - begun >= timeout):
         raise UsageError(
-            f"rank {rank()}: {others} did not come to {where} within {timeout:g} s; start all of them with torchrun,"
-            " unset WORLD_SIZE to run one process, or give a longer --rendezvous-timeout"
+            f"rank {rank()}: {others} did not connect to {where} within {timeout:g} s",
+            "start all of them with torchrun, unset WORLD_SIZE to run one process, or raise `rendezvous_timeout`",
         )
     if failures:
         reason = shown(str(failures[0]).strip().partition("\n")[0], 200)
-        raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
+        raise UsageError(f"rank {rank()}: cannot connect to the other processes ({reason})", "start with torchrun")
 
 
 def _leave_group() -> None:
@@ -171,15 +172,15 @@ def _leave_group() -> None:
 def _meeting_place() -> tuple[str, int]:
     """Host and port where the processes of a job meet. Raises UsageError where there can be no such place."""
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
-    start = "start with torchrun, which sets it, or unset WORLD_SIZE to run one process"
+    remedy = "start with torchrun, which sets it, or unset WORLD_SIZE to run one process"
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
-        raise UsageError(f"MASTER_PORT is {shown(repr(port))} in the environment, not a port from 1 to 65535; {start}")
+        raise UsageError(f"MASTER_PORT is {shown(repr(port))} in the environment, not a port from 1 to 65535", remedy)
     try:
         socket.getaddrinfo(host or " ", int(port))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"MASTER_ADDR is {shown(repr(host))} in the environment, a host that cannot be found ({reason}); {start}"
+            f"MASTER_ADDR is {shown(repr(host))} in the environment, a host that cannot be found ({reason})", remedy
         ) from None
     return host, int(port)
 
@@ -202,7 +203,7 @@ def wait_for_others() -> None:
     waiting.start()
     waiting.join()
     if failures:
-        raise VaectlError(STOPPED.format(rank()))
+        raise VaectlError(STOPPED.format(rank()), STOPPED_REMEDY)
 
 
 def gather(value: T) -> list[T]:

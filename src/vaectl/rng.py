@@ -49,7 +49,7 @@ def permuted(index: int, size: int, *key: int | str) -> int:
 def generator_for(seed: int, name: str) -> torch.Generator:
     """Return the generator of one clip among many, by its name: the other clips and their order do not matter.
 
-    Its seed is another hash than `seed_of`: `--sample` has drawn with this one from the start.
+    Its seed is another hash than `seed_of`: `sample` has always used this one.
     """
     import torch
 

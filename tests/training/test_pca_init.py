@@ -198,7 +198,7 @@ def test_a_resumed_run_keeps_its_weights(started_run, monkeypatch):
 def test_reading_the_clips_is_reported(started_run):
     listener = Listener()
     started_run(listener=listener)
-    assert ("clips for --init pca", 20, 20) in listener.clips
+    assert ("clips for PCA initialization", 20, 20) in listener.clips
 
 
 def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run):
@@ -224,7 +224,7 @@ def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run)
     [
         ("--model m", "--init pca is for a new model, and --model gives the weights; leave out one of them"),
         ("--pretrained_model_name_or_path m --model-config c", "--init pca is for a new model, and --model gives"),
-        ("", "what to train is missing: give --model, --model-config or --recipe"),
+        ("", "what to train is missing; give --model, --model-config or --recipe"),
         ("--recipe od-vae", "PCA initialization is not available for a CausalVAEModel; leave out --init pca"),
         (
             "--recipe tiny",

@@ -201,5 +201,5 @@ def test_a_port_that_is_in_use_is_one_line(videos, tmp_path):
         told = subprocess.run(command, env=ENVIRONMENT | ranks, text=True, capture_output=True, timeout=60)
     assert told.returncode == 2
     last = told.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: rank 0: the other processes are out of reach (")
+    assert last.startswith("error: rank 0: cannot connect to the other processes (")
     assert "in use" in last.lower()

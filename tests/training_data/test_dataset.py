@@ -214,7 +214,7 @@ def test_what_leaves_nothing_is_an_error(videos: Path, tmp_path: Path) -> None:
         opened(videos, num_frames=17, sample_rate=4)
     assert str(caught.value) == (
         f"{videos}: all 5 videos are shorter than the 65 frames that 17 at a sample rate of 4 need"
-        " (the longest has 40); lower --num-frames or --sample-rate"
+        " (the longest has 40); lower `num_frames` or `sample_rate`"
     )
     broken = tmp_path / "broken"
     broken.mkdir()

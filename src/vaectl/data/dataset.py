@@ -163,9 +163,9 @@ def open_dataset(sources: Sequence[Source], sampling: Sampling, *, strict: bool,
 def _weights(sources: Sequence[Source]) -> list[float] | None:
     weights = [source.weight for source in sources if source.weight is not None]
     if weights and len(weights) < len(sources):
-        raise UsageError("a weight is given for some sources of videos and not for others; give one to each or to none")
+        raise UsageError("only some sources of videos have a weight", "give one to each or to none")
     if not all(0 < weight < float("inf") for weight in weights):
-        raise UsageError(f"the weight of a source of videos must be above 0 and finite, not {weights}")
+        raise UsageError(f"the weights of sources of videos must be above 0 and finite, not {weights}")
     return weights or None
 
 
@@ -188,8 +188,8 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
     if not videos:
         longest = max(facts.num_frames for facts in found.videos.values())
         raise UsageError(
-            f"{root}: all {len(found.videos)} videos are {what} (the longest has {longest});"
-            f" lower --num-frames or --sample-rate{_for_images(found)}"
+            f"{root}: all {len(found.videos)} videos are {what} (the longest has {longest})",
+            f"lower `num_frames` or `sample_rate`{_for_images(found)}",
         )
     if short := len(found.videos) - len(videos):
         progress.warn(f"{root}: {short} of {len(found.videos)} videos are {what}, and are left out{_for_images(found)}")
@@ -198,7 +198,7 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
 
 def _for_images(found: VideoTree) -> str:
     """What to say where images are among the videos that are too short."""
-    return "; --animate-images takes images" * any(facts.num_frames == 1 for facts in found.videos.values())
+    return "; `animate_images` makes clips of images" * any(facts.num_frames == 1 for facts in found.videos.values())
 
 
 def _fingerprint(scanned: Sequence[VideoTree]) -> str:

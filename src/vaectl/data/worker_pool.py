@@ -122,7 +122,7 @@ class WorkerPool:
         what = f"a data worker died ({cause}) while it read {path}"
         if self._deaths >= _MAX_DEATHS_IN_A_ROW:
             raise VaectlError(
-                f"{what}, the {_MAX_DEATHS_IN_A_ROW}th in a row; if memory is short, take fewer --num-workers"
+                f"{what}, the {_MAX_DEATHS_IN_A_ROW}th in a row", "if memory is short, lower `num_workers`"
             )
         if sample.deaths == _MAX_DEATHS_PER_VIDEO:
             sample.deaths = 0

@@ -52,8 +52,8 @@ def write_checkpoint(
     except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_memory_shortage(error):
-            raise OutOfMemoryError(f"{target}: not written, out of memory; free some") from error
-        raise VaectlError(f"{target}: not written ({system_reason(error)}); free space, or check the disk") from error
+            raise OutOfMemoryError(f"{target}: not written, out of memory", "free some") from error
+        raise VaectlError(f"{target}: not written ({system_reason(error)})", "free space, or check the disk") from error
     return target
 
 
@@ -77,11 +77,11 @@ def read_discriminator(path: Path) -> dict[str, Tensor]:
     inner = stored.get("state_dict")
     weights = stored.get("discriminator") or (inner.get("dics_model") if isinstance(inner, dict) else None)
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise UsageError(f"{path}: holds no discriminator; leave out --load-disc-from-checkpoint")
+        raise UsageError(f"{path}: holds no discriminator", "leave out `load_disc_from_checkpoint`")
     names = {name: name.removeprefix("module.").removeprefix("discriminator.") for name in weights}
     found = {name: weights[stored_name] for stored_name, name in names.items() if name.startswith("main.")}
     if not all(isinstance(value, Tensor) for value in found.values()):
-        raise DamagedError(f"{path}: its discriminator is damaged; leave out --load-disc-from-checkpoint")
+        raise DamagedError(f"{path}: its discriminator is damaged", "leave out `load_disc_from_checkpoint`")
     return found
 
 
@@ -89,4 +89,4 @@ def read_pickle(file: Path, device: torch.device) -> dict[str, Any]:
     try:
         return load_pickle(file, device, mapped=False)
     except DamagedError:
-        raise DamagedError(f"{file}: cannot be read as a checkpoint of a training; take another checkpoint") from None
+        raise DamagedError(f"{file}: cannot be read as a training checkpoint", "take another checkpoint") from None

@@ -162,9 +162,7 @@ class Run:
         if self.log:
             self.log.step(trainer.step, values, speed)
         if values["skipped"]:
-            self.progress.warn(
-                f"step {trainer.step}: the loss or its gradient was not finite; nothing was learnt from it"
-            )
+            self.progress.warn(f"step {trainer.step}: the loss or its gradient was not finite; the step is skipped")
         if trainer.step % self.options.log_steps == 0:
             shown = ("rec", "perceptual", "kl", "wavelet", "generator", "discriminator")
             parts = " ".join(f"{name} {values[name]:.4g}" for name in ("loss", *shown) if name in values)
@@ -186,7 +184,7 @@ class Run:
         if better or stop or late or last or step % options.save_ckpt_step == 0:
             self.save(final=stop or last)
         if stop:
-            self.progress.note(f"stopped at step {step}; go on with --resume-from-checkpoint {self.run / 'latest'}")
+            self.progress.note(f"stopped at step {step}; to continue: `resume_from_checkpoint={self.run / 'latest'}`")
         return not stop
 
     def validate(self, validation: Validation) -> bool:

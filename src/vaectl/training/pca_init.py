@@ -36,7 +36,7 @@ def pca_remedy() -> Iterator[None]:
     try:
         yield
     except VaectlError as error:
-        raise type(error)(error.problem, "leave out --init pca") from None
+        raise type(error)(error.problem, "leave out `init=pca`") from None
 
 
 def check_pca_init(model: AnyVAE) -> None:
@@ -89,7 +89,7 @@ def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) 
     size = CLIPS_AT_ONCE
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     frames = []
-    progress.start("clips for --init pca", count, "clips")
+    progress.start("clips for PCA initialization", count, "clips")
     try:
         with ClipLoader(data, lambda number: batches[number % len(batches)], first=0, workers=workers) as loader:
             for batch in islice(loader, len(batches)):

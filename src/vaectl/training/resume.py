@@ -12,7 +12,7 @@ from typing import Any
 
 from vaectl.errors import UsageError
 from vaectl.options.common import RUN
-from vaectl.options.option import Option, cli_name, dump, options_of
+from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
 from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
@@ -33,7 +33,7 @@ def silent(_warning: str) -> None:
 def checkpoint_to_resume(
     wish: str | None, ckpt_dir: Path, exp_name: str, warn: Callable[[str], None] = silent
 ) -> Path | None:
-    """The directory that `--resume-from-checkpoint` means; None where it is not given, or `latest` finds none.
+    """The directory that `resume_from_checkpoint` means; None if it is not given, or `latest` finds none.
 
     Of a run, by `latest`, its folder or its link of that name, that is the last one that is whole; `warn` hears of
     damaged ones after it. Raises UsageError for a path that does not exist, and for a damaged checkpoint.
@@ -46,11 +46,11 @@ def checkpoint_to_resume(
     if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
         return last_whole(path.parent, warn)
     if not path.exists():
-        raise UsageError(f"{path}: no such checkpoint; give a path, or latest for the last one of --exp-name")
+        raise UsageError(f"{path}: no such checkpoint", "give a path, or latest for the last checkpoint of `exp_name`")
     if (whole := last_whole(path, warn)) is not None:
         return whole
     if (path / FACTS).exists() and (reason := damage(path)) is not None:
-        raise UsageError(f"{reason}, or latest for the last one of --exp-name that is whole")
+        raise UsageError(reason, "take another checkpoint, or latest for the last complete one of `exp_name`")
     return path.resolve()
 
 
@@ -79,7 +79,7 @@ def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[s
     """In words, each option that changes what is computed and is not what the checkpoint recorded."""
     now = recordable(options)
     return [
-        f"{cli_name(name)} is {now[name]}, not {recorded[name]}"
+        f"`{name}` is {now[name]}, not {recorded[name]}"
         for name, option in options_of(type(options)).items()
         if name in recorded and not is_free(name, option) and now[name] != recorded[name]
     ]

@@ -74,7 +74,7 @@ def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
     """Hold the folder for this process, and clear away what a killed one left half written. Raises as `locked` does."""
-    with locked(run, "give another --ckpt-dir or --exp-name"):
+    with locked(run, "give another `ckpt_dir` or `exp_name`"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
         for name in (LATEST, BEST):

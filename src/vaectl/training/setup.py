@@ -49,11 +49,13 @@ def check_run_dir(run: Path, checkpoint: Path | None) -> None:
     there = run_dir.checkpoints(run)
     if checkpoint is None and there:
         raise UsageError(
-            f"{run}: holds a run already; go on with --resume-from-checkpoint latest, or give another --exp-name"
+            f"{run}: already contains a run",
+            "continue it with `resume_from_checkpoint=latest`, or give another `exp_name`",
         )
     if checkpoint is not None and checkpoint in there.values() and checkpoint != (last := there[max(there)]):
         raise UsageError(
-            f"{checkpoint}: {last.name} came after it; give another --exp-name to go on from here, or remove the later"
+            f"{checkpoint}: is not the last checkpoint of its run, {last.name} is",
+            "to continue from it, give another `exp_name` or remove the later checkpoints",
         )
 
 
@@ -81,9 +83,9 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         check_room(outline, options.model_config)
         model = placed(build_model(config), device)
     else:
-        raise UsageError("what to train is missing: give --model, --model-config or --recipe")
+        raise UsageError("what to train is missing", "give `model`, `model_config` or `recipe`")
     check_names(options, model.config)
-    check_length("--num-frames", options.num_frames, model.config)
+    check_length(options.num_frames, model.config)
     return model.train()
 
 
@@ -93,7 +95,8 @@ def check_room(model: AnyVAE, file: Path) -> None:
     if (needed := 4 * numbers) > (there := obtainable(torch.device("cpu"))):
         raise OutOfMemoryError(
             f"{file}: out of memory: the weights of this model take {format_size(needed)}, and {format_size(there)} are"
-            " free; make it narrower"
+            " free",
+            "make the model narrower",
         )
 
 
@@ -109,8 +112,8 @@ def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
     given, own = ({**each.to_json(), "shift": None, "scale": None} for each in (read_config(file), config))
     if different := [name for name in own if given.get(name) != own[name]]:
         raise UsageError(
-            f"--model-config {file}: is not the config of {pretrained}: {first_few(different)} differ; leave it out, or"
-            " pass --ignore-mismatched-sizes to train its network with what fits of the weights"
+            f"{file}: is not the config of {pretrained}: {first_few(different)} differ",
+            "leave out `model_config`, or pass `ignore_mismatched_sizes` to load only the weights that fit it",
         )
 
 
@@ -129,7 +132,9 @@ def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
     check_finite(values, file)
     model.load_state_dict(values, strict=False)
     if new := [name for name in own if name not in fit]:
-        progress.warn(f"{file}: {len(new)} of {len(own)} tensors do not fit and begin anew: {first_few(new)}")
+        progress.warn(
+            f"{file}: {len(new)} of {len(own)} tensors do not fit and are initialized at random: {first_few(new)}"
+        )
     return model
 
 
@@ -137,17 +142,20 @@ def check_names(options: TrainOptions, config: FamilyConfig) -> None:
     """The published options that name a class must name the one that is used."""
     if options.model_name is not None and not config.is_called(options.model_name):
         raise UsageError(
-            f"--model-name {options.model_name}: the config is of a {config.class_name}; leave the option out"
+            f"`model_name={options.model_name}`: the config is of a {config.class_name}", "leave out `model_name`"
         )
     if options.disc_cls and not options.disc_cls.endswith(DISCRIMINATOR):
-        raise UsageError(f"--disc-cls {options.disc_cls}: vaectl trains with {DISCRIMINATOR}; leave the option out")
+        raise UsageError(f"`disc_cls={options.disc_cls}`: vaectl trains with {DISCRIMINATOR}", "leave out `disc_cls`")
 
 
-def check_length(option: str, num_frames: int, config: FamilyConfig) -> None:
+def check_length(num_frames: int, config: FamilyConfig) -> None:
+    """Raise UsageError if the model cannot take clips of `num_frames` frames."""
     factor = config.time_compression
     if (num_frames - 1) % factor:
         near = 1 + factor * round((num_frames - 1) / factor)
-        raise UsageError(f"{option} must be 1 + {factor}n for this model, not {num_frames}; {near} is the nearest")
+        raise UsageError(
+            f"`num_frames` must be 1 + {factor}n for this model, not {num_frames}", f"{near} is the nearest"
+        )
 
 
 def sources_of(options: TrainOptions) -> list[Source]:
@@ -173,12 +181,12 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
             data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=progress)
         distributed.wait_for_others()
     if len(set(distributed.gather(data.fingerprint))) > 1:
-        raise VaectlError("the ranks do not find the same videos below --video-path; give all of them the same tree")
+        raise VaectlError("the ranks find different videos in `video_path`", "give all ranks the same tree")
     return data
 
 
 def steps_of(options: TrainOptions, clips: int) -> int:
-    """How many steps the run has in all, from --epochs and --max-steps: whichever ends first."""
+    """How many steps the run has in all, from `epochs` and `max_steps`: whichever ends first."""
     epochs = options.epochs or (None if options.max_steps else DEFAULT_EPOCHS)
     if epochs is None:
         assert options.max_steps is not None
@@ -205,10 +213,10 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
         ),
         progress,
     ).to(model.device)
-    if options.load_disc_from_checkpoint and objective.discriminator:
-        weights = read_discriminator(options.load_disc_from_checkpoint)
-        check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
-        with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
+    if (file := options.load_disc_from_checkpoint) and objective.discriminator:
+        weights = read_discriminator(file)
+        check_fit(objective.discriminator.state_dict(), weights, file)
+        with parsing(file, "its discriminator cannot be loaded; leave out `load_disc_from_checkpoint`"):
             objective.discriminator.load_state_dict(weights)
     return Trainer(model, objective, options, choose_dtype(options.mix_precision, model.device), steps)
 
@@ -221,7 +229,7 @@ def resume(
     Raises UsageError where the options contradict it, unless they may.
     """
     if not (checkpoint / FACTS).is_file():
-        progress.warn(f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0")
+        progress.warn(f"{checkpoint}: is no training checkpoint of vaectl: the run starts with its weights at step 0")
         return None
     facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
     if goes_on:
@@ -250,10 +258,12 @@ def check_same(
     if different := contradictions(options, facts.options):
         listed = "; ".join(different)
         if not options.accept_changes:
-            raise UsageError(f"{checkpoint}: was trained with other options: {listed}; pass --accept-changes to go on")
+            raise UsageError(
+                f"{checkpoint}: was trained with other options: {listed}", "pass `accept_changes` to continue"
+            )
         progress.warn(f"resumed with other options than {checkpoint}: {listed}")
     if facts.data != fingerprint:
-        progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
+        progress.warn("the videos are not those of the checkpoint; the clips from here on will differ")
     if facts.ranks != distributed.world_size():
         progress.warn(
             f"resumed on {distributed.world_size()} ranks, not {facts.ranks}; the losses will differ a little"

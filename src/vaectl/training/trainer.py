@@ -162,8 +162,8 @@ class Trainer:
         """Raises VaectlError when the last `MAX_SKIPPED_STEPS` steps have taught nothing."""
         if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise VaectlError(
-                f"step {self.step}: the loss or its gradient was not finite {MAX_SKIPPED_STEPS} times in a row; resume"
-                " from the last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision float32"
+                f"step {self.step}: the loss or its gradient was not finite {MAX_SKIPPED_STEPS} times in a row",
+                "resume from the last checkpoint with a lower `lr`, `clip_grad_norm=1` or `mix_precision=float32`",
             )
 
     def state(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Validation:
     """The clips to validate on, and the metrics that do."""
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
-        """Raises UsageError where --eval-video-path holds no videos."""
+        """Raises UsageError if `eval_video_path` has no videos."""
         assert options.eval_video_path is not None
         clips = find_videos(options.eval_video_path)
         self._clips = clips[: options.eval_subset_size or None]
@@ -71,7 +71,7 @@ class Validation:
         model.train()
         *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()
         if not count:
-            raise VaectlError("validation: not one clip of --eval-video-path could be measured; see the warnings above")
+            raise VaectlError("validation: no clip of `eval_video_path` could be measured", "see the warnings above")
         means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
         return means, torch.cat(strips, dim=1) if strips else None
 
@@ -80,7 +80,7 @@ class Validation:
             try:
                 yield read_clip(path, self._protocol).frames
             except (UsageError, VaectlError) as error:
-                progress.warn(f"validation leaves out a clip: {error}")
+                progress.warn(f"validation skips a clip: {error}")
 
 
 def strip(original_T3HW: Tensor, result_T3HW: Tensor) -> Tensor:

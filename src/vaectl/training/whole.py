@@ -51,7 +51,7 @@ def read_facts(checkpoint: Path) -> Facts:
     try:
         facts = Facts.model_validate(read_json(file, FACTS_BYTES))
         if facts.best is not None and "step" not in facts.best:
-            raise UsageError(f"{file}: cannot be read (best: no step); take another checkpoint")
+            raise UsageError(f"{file}: cannot be read (best: no step)")
         known = names_of(options_of(TrainOptions))  # earlier versions recorded other names, and bf16 for bfloat16
         given = {known[name]: value for name, value in facts.options.items() if name in known and value is not None}
         recorded = parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
@@ -60,15 +60,15 @@ def read_facts(checkpoint: Path) -> Facts:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) or "its content"
         raise UsageError(
-            f"{file}: cannot be read ({shown(what)}: {first['msg'].lower()}); take another checkpoint"
+            f"{file}: cannot be read ({shown(what)}: {first['msg'].lower()})", "take another checkpoint"
         ) from None
     except UsageError as error:
         if not file.exists():
             raise UsageError(
-                f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file);"
-                " --model begins a new run with the weights of any model"
+                f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file)",
+                "to start a new run with its weights, pass it as `model`",
             ) from None
-        raise UsageError(f"{error}; take another checkpoint" if "; take" not in str(error) else str(error)) from None
+        raise UsageError(error.problem, error.remedy or "take another checkpoint") from None
     return facts
 
 
@@ -82,11 +82,11 @@ def damage(checkpoint: Path) -> str | None:
             found = size_of(file, "take another checkpoint")
             if found == 0 or (found != size and size >= 0):
                 wanted = "" if size < 0 else f", not {size}"
-                return f"{file}: cannot be read (it has {found} bytes{wanted}); take another checkpoint"
+                return f"{file}: cannot be read (it has {found} bytes{wanted})"
             if size >= 0 and crc32(file, file.stat().st_mtime_ns, size) != crc:
-                return f"{file}: cannot be read (its content has changed since); take another checkpoint"
+                return f"{file}: cannot be read (its content has changed since)"
     except VaectlError as error:
-        return str(error)
+        return error.problem
     return None
 
 
@@ -94,7 +94,7 @@ def damage(checkpoint: Path) -> str | None:
 def crc32(file: Path, _modified: int, _size: int) -> int:
     """The CRC-32 of a file, read once as long as it does not change."""
     value = 0
-    with parsing(file, "cannot be read; take another checkpoint"), file.open("rb") as opened:
+    with parsing(file, "cannot be read"), file.open("rb") as opened:
         while part := opened.read(CHUNK):
             value = zlib.crc32(part, value)
     return value
@@ -124,9 +124,12 @@ def last_whole(run: Path, warn: Callable[[str], None]) -> Path | None:
         reason = damage(path)
         if reason is None:
             for each in damaged:
-                warn(f"{each}; going on from {path.name}, the one before")
+                warn(f"{each}; continuing from {path.name}, the one before")
             return path
         damaged.append(reason)
     if damaged:
-        raise UsageError(f"{damaged[0]}: {run} holds no whole one")
+        raise UsageError(
+            f"{damaged[0]}, and {run} has no complete checkpoint",
+            "take another checkpoint, or start a new run with `model`",
+        )
     return None

@@ -35,9 +35,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The options of a recipe by their names; a model config as its path. Raises UsageError for an unknown name."""
     file = FOLDER / f"{name}.toml"
     if name not in list_recipes():
-        raise UsageError(
-            f"recipe {shown(repr(name))}: there is none of that name; choose from {', '.join(list_recipes())}"
-        )
+        raise UsageError(f"no recipe is called {shown(repr(name))}", f"choose from {', '.join(list_recipes())}")
     values = tomllib.loads(file.read_text(encoding="utf-8"))
     if "model_config" in values:
         values["model_config"] = str(FOLDER / values["model_config"])
