@@ -1,4 +1,4 @@
-"""The job behind `vaectl train`: from options to a finished run. Joins data, trainer, validation and checkpoints."""
+"""The job of `vaectl train`: connects data, trainer, validation and checkpoints, from the options to a finished run."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ from vaectl.training.whole import damaged_after
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run ended."""
+    """The result of a run."""
 
     run: Path
     checkpoint: Path
-    """The last one: a model directory."""
+    """The last checkpoint, a model directory."""
     step: int
     loss: float
     best: dict[str, float] | None
-    """The best validation, with its `step`; None without any."""
+    """The best validation, with its `step`; None without validation."""
     skipped: int
-    """Steps that taught nothing, because something in them was not finite."""
+    """Steps without an update, because the loss or the gradient was not finite."""
     seconds: float
     clips_per_second: float
     waiting: float
-    """The share of the time in which the network waited for clips."""
+    """The fraction of the time that the network waited for clips."""
     decoding: float
-    """Frames per second that one data worker decodes, crops and resizes."""
+    """Frames per second that one data worker reads and resizes."""
     peak_memory: int
-    """Bytes: of this process on the CPU, reserved by PyTorch on a GPU."""
+    """Bytes: of this process on the CPU; reserved by PyTorch on a GPU."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; null for a loss that is not finite."""
+        """Return plain JSON values; a loss that is not finite is null."""
         values = {**asdict(self), "run": str(self.run), "checkpoint": str(self.checkpoint)}
         return values | {"loss": self.loss if math.isfinite(self.loss) else None}
 
 
 def train(options: TrainOptions, progress: Progress) -> TrainResult:
-    """Train as `options` say; on Ctrl-C or SIGTERM save a checkpoint first.
+    """Train with `options`. On Ctrl-C or SIGTERM, write a checkpoint before stopping.
 
-    Under torchrun every process calls this. Raises UsageError for requests that cannot work, VaectlError for a run that
-    cannot go on.
+    Under torchrun, every process calls this. Raises UsageError for options that cannot work, VaectlError for a run that
+    cannot continue.
     """
     everybody, progress = progress, progress if distributed.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
@@ -93,7 +93,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
 
 class Run:
-    """A run under way: steps, and what is due between them."""
+    """The training loop: steps, and the work between steps."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Run:
         progress: Progress,
         everybody: Progress,
     ) -> None:
-        """`progress` hears the main rank alone; `everybody` hears what only one rank can know."""
+        """`progress` shows the messages of the main rank, `everybody` those of all ranks."""
         self.run, self.options, self.data, self.trainer = run, options, data, trainer
         self.validation, self.best = validation, best
         self.progress, self.everybody = progress, everybody
@@ -116,7 +116,7 @@ class Run:
         self.log = RunLog(run, trainer.step, progress) if distributed.is_main() else None
 
     def go(self) -> TrainResult:
-        """Train up to the last step; when the user wants to stop, write a checkpoint and raise KeyboardInterrupt."""
+        """Train up to the last step. After a stop signal, write a checkpoint and raise KeyboardInterrupt."""
         options, trainer = self.options, self.trainer
         if distributed.is_main():
             write_options(self.run, recordable(options))
@@ -129,7 +129,7 @@ class Run:
                 batches = self.batches(loader)
                 while trainer.step < trainer.steps:
                     values = trainer.advance([next(batches) for _ in range(options.gradient_accumulation_steps)])
-                    self.write_down(values, loader)
+                    self.record(values, loader)
                     trainer.check()
                     if not self.between_steps(interruption):
                         break
@@ -140,19 +140,20 @@ class Run:
                 self.log.close()
 
     def clips_of_batch(self, number: int) -> range:
-        """The numbers of the clips in this rank's batch `number`, counted from where this process began."""
+        """Return the numbers of the clips in batch `number` of this rank, counted from the start of this process."""
         size = self.options.batch_size
         first = self.first_clip + (number * distributed.world_size() + distributed.rank()) * size
         return range(first, first + size)
 
     def batches(self, loader: ClipLoader) -> Iterator[ClipBatch]:
+        """Yield the batches of the loader, and show its notes as warnings."""
         for batch in loader:
             for note in batch.notes:
                 self.everybody.warn(note if distributed.world_size() == 1 else f"rank {distributed.rank()}: {note}")
             yield ClipBatch(batch.frames, batch.numbers)
 
-    def write_down(self, values: dict[str, Any], loader: ClipLoader) -> None:
-        """Into the journals at every step, and before the user's eyes every few."""
+    def record(self, values: dict[str, Any], loader: ClipLoader) -> None:
+        """Write the values of a step to the journals, and show them every `log_steps` steps."""
         trainer, self.loss = self.trainer, values["loss"]
         speed = {
             "clips_per_second": self.clips_per_second(),
@@ -172,7 +173,7 @@ class Run:
         self.progress.advance(1)
 
     def between_steps(self, interruption: Interruption) -> bool:
-        """Validate and save where it is time to; False when the run has to stop."""
+        """Validate and save if it is time to. Return False if the run has to stop."""
         step, options = self.trainer.step, self.options
         minutes = (time.monotonic() - self.last_save) / 60
         late = options.save_ckpt_minutes is not None and minutes > options.save_ckpt_minutes
@@ -188,7 +189,7 @@ class Run:
         return not stop
 
     def validate(self, validation: Validation) -> bool:
-        """Measure the weights, and their averages if there are any; whether the result is the best so far."""
+        """Measure the weights, and their EMA if there is one. Return whether the result is the best so far."""
         model, average = self.trainer.model, self.trainer.ema
         values, picture = validation.measure(model, self.progress)
         if average:
@@ -205,7 +206,7 @@ class Run:
         return better
 
     def save(self, *, final: bool) -> None:
-        """Write a checkpoint; where that fails the last one stays, and the run goes on unless this was `final`."""
+        """Write a checkpoint. If that fails, warn and continue, unless it is `final`: then raise VaectlError."""
         if self.log:
             try:
                 self.log.flush()
@@ -213,11 +214,12 @@ class Run:
             except VaectlError as error:
                 if final:
                     raise
-                self.progress.warn(f"{error}; the checkpoints before it are kept")
+                self.progress.warn(f"{error}; earlier checkpoints are kept")
         self.last_save = time.monotonic()
         distributed.wait_for_others()
 
     def write(self) -> None:
+        """Write the checkpoint of this step, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
         average = trainer.ema.weights if trainer.ema else None
         metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
@@ -249,9 +251,11 @@ class Run:
             raise VaectlError(cannot_write(error.filename or self.run, error)) from None
 
     def clips_per_second(self) -> float:
+        """Return the mean rate of this process so far, over all ranks."""
         return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)
 
     def waiting(self, loader: ClipLoader) -> float:
+        """Return the fraction of the time that this rank waited for clips."""
         return loader.waited / (time.monotonic() - self.begun)
 
     def result(self, loader: ClipLoader) -> TrainResult:
@@ -271,5 +275,5 @@ class Run:
 
 
 def decoding(loader: ClipLoader) -> float:
-    """Frames per second of one data worker; 0 before the first."""
+    """Return the frames per second of one data worker; 0 before the first."""
     return loader.decoded_frames / loader.decode_seconds if loader.decode_seconds else 0.0

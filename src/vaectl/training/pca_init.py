@@ -1,6 +1,6 @@
-"""PCA initialization of a new model from clips of its training data: which clips, read how, with weights for all ranks.
+"""PCA initialization of a new model: reads clips of the training data, and gives all ranks the same weights.
 
-What the clips do to the weights is the model's business (`VideoVAE.pca_init`).
+The model computes the weights (`VideoVAE.pca_init`).
 """
 
 from __future__ import annotations

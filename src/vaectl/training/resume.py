@@ -1,6 +1,6 @@
-"""Going on where a run stopped: which checkpoint, with which options, and which of them contradict it.
+"""Resuming a run: which checkpoint, with which options, and which options contradict the checkpoint.
 
-The command line asks this before the job begins, so nothing here imports torch.
+The command line uses this before the job starts, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 
 
 def is_free(name: str, option: Option) -> bool:
-    """Whether a resumed run may have another value without a word: it changes nothing of what a step computes."""
+    """Return whether a resumed run may change the option without a warning: it does not affect what a step computes."""
     return option.panel in (VALIDATION, CHECKPOINTS, RUN) or name in (
         *("device", "num_workers", "strict", "epochs", "max_steps"),
         *("lpips_weights", "model_name", "disc_cls", "find_unused_parameters"),
@@ -27,16 +27,16 @@ def is_free(name: str, option: Option) -> bool:
 
 
 def silent(_warning: str) -> None:
-    """Says nothing."""
+    """Ignore the warning."""
 
 
 def checkpoint_to_resume(
     wish: str | None, ckpt_dir: Path, exp_name: str, warn: Callable[[str], None] = silent
 ) -> Path | None:
-    """The directory that `resume_from_checkpoint` means; None if it is not given, or `latest` finds none.
+    """Return the checkpoint that `resume_from_checkpoint` means; None if not given, or if `latest` finds none.
 
-    Of a run, by `latest`, its folder or its link of that name, that is the last one that is whole; `warn` hears of
-    damaged ones after it. Raises UsageError for a path that does not exist, and for a damaged checkpoint.
+    `latest`, the directory of a run and its link `latest` mean the last complete checkpoint of the run. `warn` gets a
+    line for each damaged one after it. Raises UsageError for a path that does not exist and for a damaged checkpoint.
     """
     if wish is None:
         return None
@@ -55,10 +55,10 @@ def checkpoint_to_resume(
 
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds where nothing is `given`: the options of the checkpoint to resume from, above those of a recipe."""
+    """Return the values of options that are not `given`: those of the checkpoint to resume from, then of the recipe."""
     default = {field.name: field.default for field in fields(TrainOptions) if field.default is not MISSING}
     values: dict[str, Any] = {}
-    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` refuses any other type
+    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` rejects other types
         from vaectl.training.recipes import read_recipe
 
         values = read_recipe(recipe)
@@ -76,7 +76,7 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[str]:
-    """In words, each option that changes what is computed and is not what the checkpoint recorded."""
+    """Return a phrase for each option that affects the result and differs from the checkpoint."""
     now = recordable(options)
     return [
         f"`{name}` is {now[name]}, not {recorded[name]}"
@@ -86,7 +86,7 @@ def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[s
 
 
 def recordable(options: TrainOptions) -> dict[str, Any]:
-    """The options as plain JSON values that hold wherever the run is resumed: paths are absolute."""
+    """Return the options as plain JSON values, with absolute paths, so that a run can resume from any directory."""
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)

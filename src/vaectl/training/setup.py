@@ -1,4 +1,4 @@
-"""What a run is made of, from its options: the model, the data, the objective; and going on from a checkpoint."""
+"""Builds the parts of a run from its options (model, data, trainer), and resumes them from a checkpoint."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
-"""What the published scripts call the objective with the 3D PatchGAN."""
+"""The name of the loss with the 3D PatchGAN in the published scripts."""
 DEFAULT_EPOCHS = 10
 
 
 def check_run_dir(run: Path, checkpoint: Path | None) -> None:
-    """Raises UsageError where what lies in the folder of the run is not what this run goes on from."""
+    """Raise UsageError if the directory contains a run, unless `checkpoint` is its last one or of another run."""
     there = run_dir.checkpoints(run)
     if checkpoint is None and there:
         raise UsageError(
@@ -60,10 +60,10 @@ def check_run_dir(run: Path, checkpoint: Path | None) -> None:
 
 
 def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
-    """The model to train, in float32 on its device: of the checkpoint, else pretrained, else new.
+    """Return the model to train, float32 on its device: from the checkpoint, else pretrained, else new.
 
-    Raises UsageError where none is named, where the config is not the pretrained one, or where the model cannot take
-    clips of the wanted length; and as `load_model` does.
+    Raises UsageError if none is given, if the config differs from the pretrained one, or if the model cannot take clips
+    of `num_frames` frames; also raises as `load_model` does.
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
@@ -101,14 +101,14 @@ def check_room(model: AnyVAE, file: Path) -> None:
 
 
 def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
-    """A new model on its device, its weights laid out in memory as those of a loaded one."""
+    """Move a new model to its device, in the memory layout of a loaded model."""
     weights = {name: channels_last(tensor.to(device)) for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights, assign=True)
     return model
 
 
 def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
-    """A config beside a pretrained model has to be of the same network."""
+    """Raise UsageError if the config in `file` is not of the network of the pretrained model."""
     given, own = ({**each.to_json(), "shift": None, "scale": None} for each in (read_config(file), config))
     if different := [name for name in own if given.get(name) != own[name]]:
         raise UsageError(
@@ -118,7 +118,7 @@ def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
 
 
 def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
-    """A new model of that config, None for the directory's own, with those of the directory's weights that fit."""
+    """Return a new model with those pretrained weights that fit. `config` None: the config of the pretrained model."""
     directory, file = locate(path)
     model: AnyVAE = build_model(read_config(config or directory / "config.json"))
     own = model.state_dict()
@@ -139,7 +139,7 @@ def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
 
 
 def check_names(options: TrainOptions, config: FamilyConfig) -> None:
-    """The published options that name a class must name the one that is used."""
+    """Raise UsageError if a published option names another class than the one that is used."""
     if options.model_name is not None and not config.is_called(options.model_name):
         raise UsageError(
             f"`model_name={options.model_name}`: the config is of a {config.class_name}", "leave out `model_name`"
@@ -159,12 +159,13 @@ def check_length(num_frames: int, config: FamilyConfig) -> None:
 
 
 def sources_of(options: TrainOptions) -> list[Source]:
+    """Return the sources of videos, with their weights."""
     weights = options.video_weight or [None] * len(options.video_path)
     return [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
 
 
 def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
-    """The clips to train on. Raises as `open_dataset` does."""
+    """Return the clips to train on. Raises as `open_dataset` does; VaectlError if ranks see different videos."""
     sampling = Sampling(
         num_frames=options.num_frames,
         resolution=options.resolution,
@@ -176,7 +177,7 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
         animate_images=options.animate_images,
         seed=options.seed,
     )
-    for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found
+    for first in (True, False):  # one rank per machine scans the videos; the others read its cache
         if first == (distributed.local_rank() == 0):
             data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=progress)
         distributed.wait_for_others()
@@ -186,7 +187,7 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
 
 
 def steps_of(options: TrainOptions, clips: int) -> int:
-    """How many steps the run has in all, from `epochs` and `max_steps`: whichever ends first."""
+    """Return the number of steps of the run: by `epochs` or `max_steps`, whichever ends first."""
     epochs = options.epochs or (None if options.max_steps else DEFAULT_EPOCHS)
     if epochs is None:
         assert options.max_steps is not None
@@ -197,7 +198,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
 
 
 def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
-    """The model with its objective and optimizers, before the first step."""
+    """Return the trainer before the first step: the model with its losses and optimizers."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
         ObjectiveConfig(
@@ -224,15 +225,15 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
 def resume(
     trainer: Trainer, checkpoint: Path, options: TrainOptions, fingerprint: str, progress: Progress
 ) -> dict[str, float] | None:
-    """Let the trainer go on from a checkpoint; gives the best validation so far.
+    """Load a checkpoint into the trainer. Return the best validation so far.
 
-    Raises UsageError where the options contradict it, unless they may.
+    Raises UsageError if options contradict the checkpoint, unless `accept_changes`.
     """
     if not (checkpoint / FACTS).is_file():
         progress.warn(f"{checkpoint}: is no training checkpoint of vaectl: the run starts with its weights at step 0")
         return None
-    facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
-    if goes_on:
+    facts, resumes_process = read_facts(checkpoint), not options.not_resume_training_process
+    if resumes_process:
         check_same(checkpoint, facts, trainer, options, fingerprint, progress)
     state = read_state(checkpoint, trainer.device)
     with parsing(checkpoint / STATE, "does not fit the model, or is damaged; take another checkpoint"):
@@ -240,10 +241,10 @@ def resume(
             state,
             optimizer=not options.not_resume_optimizer,
             discriminator=not options.not_resume_discriminator,
-            process=goes_on,
+            process=resumes_process,
         )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    return facts.best if goes_on else None
+    return facts.best if resumes_process else None
 
 
 def check_same(
@@ -254,7 +255,7 @@ def check_same(
     fingerprint: str,
     progress: Progress,
 ) -> None:
-    """Tell what keeps the losses from going on bit for bit. Raises UsageError for other options, unless they may."""
+    """Warn of changes that affect the losses. Raises UsageError for other options, unless `accept_changes`."""
     if different := contradictions(options, facts.options):
         listed = "; ".join(different)
         if not options.accept_changes:
@@ -269,4 +270,4 @@ def check_same(
             f"resumed on {distributed.world_size()} ranks, not {facts.ranks}; the losses will differ a little"
         )
     elif trainer.device.type == "cpu" and facts.threads != torch.get_num_threads():
-        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; sums round otherwise")
+        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; rounding will differ")

@@ -1,6 +1,6 @@
-"""The story of a training step: clips in, one optimizer forward, numbers out.
+"""A training step: clips in, one optimizer update, losses out.
 
-Knows tensors, the objective and the ranks that train together; files, data and the console are the job's.
+Knows tensors, losses and ranks. The job handles files, data and the console.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from vaectl.training.schedule import learning_rate
 from vaectl.video.clip import batch_to_video
 
 MAX_SKIPPED_STEPS = 10
-"""Steps in a row that may be skipped because something was not finite."""
+"""Training fails after this many skipped steps in a row. A step is skipped if its loss or gradient is not finite."""
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """What one forward pass takes."""
+    """The input of one forward pass."""
 
     frames: Tensor
     """(B, T, 3, H, W) uint8."""
     numbers: Sequence[int]
-    """Of each clip: its number, which decides its noise."""
+    """The number of each clip, which determines its noise."""
 
 
 class Trainer:
-    """A model in training: its weights, its objective and its optimizers, and how far it has come."""
+    """A model in training, with its losses, its optimizers and its position in the run."""
 
     def __init__(
         self, model: AnyVAE, objective: Objective, options: TrainOptions, precision: torch.dtype, steps: int
     ) -> None:
-        """`precision` is that of the convolutions; the weights are float32. `steps`: how many there will be in all."""
+        """`precision`: of the convolutions (weights are float32). `steps`: of the whole run."""
         self.model, self.objective, self.options, self.steps = model, objective, options, steps
         self.device, self.precision = model.device, precision
         self.step = self.clips = self.skipped = self._skipped_in_a_row = 0
@@ -71,10 +71,10 @@ class Trainer:
         self._network = network
 
     def advance(self, batches: Sequence[ClipBatch]) -> dict[str, float | str | bool]:
-        """One step on this rank's batches, of which there are several with gradient accumulation.
+        """Train one step on the batches of this rank: one, or several with gradient accumulation.
 
-        Generator and discriminator take turns once the adversarial term is on. Gives the mean of the loss and of each
-        part over batches and ranks. Where the loss or the gradient is not finite, on whichever rank, nothing is learnt.
+        Generator and discriminator take turns once the adversarial loss is on. Returns the loss and its parts, averaged
+        over batches and ranks. If the loss or the gradient is not finite on any rank, the step is skipped.
         """
         options, number = self.options, self.step
         torch.manual_seed(seed_of(options.seed, "step", number, distributed.rank()))
@@ -90,12 +90,12 @@ class Trainer:
 
         losses = []
         for i, batch in enumerate(batches):
-            with self._exchanging_gradients(last=i == len(batches) - 1):
+            with self._gradient_sync(last=i == len(batches) - 1):
                 if trains_discriminator:
                     total, parts = self._discriminator_pass(batch)
                 else:
                     total, parts = self._generator_pass(batch, adversarial)
-                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # PyTorch gives it none
+                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # untyped in PyTorch
             losses.append(torch.stack([total.detach(), *parts.values()]).double())
         averaged = distributed.mean(torch.stack(losses).mean(dim=0))
         values = dict(zip(["loss", *parts], averaged.tolist(), strict=True))
@@ -145,8 +145,8 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def _exchanging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients once in a step: after its last batch."""
+    def _gradient_sync(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Return a context in which DDP averages gradients only if this is the last batch of the step."""
         network = self._network
         return nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
@@ -155,11 +155,11 @@ class Trainer:
             self._skipped_in_a_row = 0
             return
         self.skipped += 1
-        # With float16 a gradient that overflows is part of the method: the scale of the loss is lowered.
+        # With float16 an overflow is normal: the scaler lowers the scale of the loss.
         self._skipped_in_a_row += not (self._scaler.is_enabled() and math.isfinite(loss))
 
     def check(self) -> None:
-        """Raises VaectlError when the last `MAX_SKIPPED_STEPS` steps have taught nothing."""
+        """Raise VaectlError if the last `MAX_SKIPPED_STEPS` steps were skipped."""
         if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise VaectlError(
                 f"step {self.step}: the loss or its gradient was not finite {MAX_SKIPPED_STEPS} times in a row",
@@ -167,7 +167,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """All but the weights that the checkpoint shows as the model: tensors and plain values."""
+        """Return the state as tensors and plain values, without the weights that are in the model directory."""
         discriminator, optimizer = self.objective.discriminator, self.discriminator_optimizer
         return {
             "step": self.step,
@@ -182,9 +182,9 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool, process: bool) -> None:
-        """Go on from a `state`; the flags leave out what is to begin anew.
+        """Resume from a `state`. The flags say which parts of it to load.
 
-        The model has the weights that the checkpoint shows: the averages, if there are any, which stay what they are.
+        The model must have the weights of the model directory: the EMA weights if there are any. These stay the EMA.
         """
         if process:
             self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
@@ -202,12 +202,13 @@ class Trainer:
 
 
 def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Copy the values into the buffers."""
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """The mean over the ranks, as DDP gives it for the network."""
+    """Average the gradients over the ranks, as DDP does for the network."""
     if distributed.world_size() > 1:
         for parameter in parameters:
             if parameter.grad is not None:

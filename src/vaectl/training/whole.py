@@ -1,7 +1,7 @@
-"""Which checkpoints of a run are whole: all their files are there, as long and with the sums that were recorded.
+"""Which checkpoints of a run are complete: all files exist and have the recorded length and CRC-32.
 
-A power cut can leave files empty or full of zeros, and a disk can lose a block. Asked before the job begins, so nothing
-here imports torch.
+A power cut can leave files empty or full of zeros, and a disk can lose a block. The command line uses this before the
+job starts, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK = 2**22
 
 
 class Facts(BaseModel):
-    """What training.json says about a checkpoint and the run that wrote it."""
+    """The content of training.json: about the checkpoint and the run that wrote it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -42,17 +42,17 @@ class Facts(BaseModel):
     torch: str
     options: dict[str, Any]
     files: dict[str, tuple[int, int]] = {}
-    """Bytes and CRC-32 of each other file; checkpoints of earlier versions do not say."""
+    """Bytes and CRC-32 of each other file; empty in checkpoints of earlier versions."""
 
 
 def read_facts(checkpoint: Path) -> Facts:
-    """What a checkpoint's training.json says. Raises UsageError where there is none, or it is damaged."""
+    """Read the training.json of a checkpoint. Raises UsageError if it is missing or damaged."""
     file = checkpoint / FACTS
     try:
         facts = Facts.model_validate(read_json(file, FACTS_BYTES))
         if facts.best is not None and "step" not in facts.best:
             raise UsageError(f"{file}: cannot be read (best: no step)")
-        known = names_of(options_of(TrainOptions))  # earlier versions recorded other names, and bf16 for bfloat16
+        known = names_of(options_of(TrainOptions))  # earlier versions used other names, and bf16 for bfloat16
         given = {known[name]: value for name, value in facts.options.items() if name in known and value is not None}
         recorded = parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
         facts = facts.model_copy(update={"options": dump(recorded)})
@@ -73,7 +73,7 @@ def read_facts(checkpoint: Path) -> Facts:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in one line that names the file; None for a whole one."""
+    """Return what is wrong with a checkpoint, in one line that names the file; None for a complete one."""
     try:
         facts = read_facts(checkpoint)
         names = facts.files or dict.fromkeys(("training_state.pt", "config.json"), (-1, 0))
@@ -92,7 +92,7 @@ def damage(checkpoint: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def crc32(file: Path, _modified: int, _size: int) -> int:
-    """The CRC-32 of a file, read once as long as it does not change."""
+    """Return the CRC-32 of a file. Cached until size or modification time change."""
     value = 0
     with parsing(file, "cannot be read"), file.open("rb") as opened:
         while part := opened.read(CHUNK):
@@ -101,23 +101,23 @@ def crc32(file: Path, _modified: int, _size: int) -> int:
 
 
 def sums_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """Bytes and CRC-32 of each file in a folder."""
+    """Return bytes and CRC-32 of each file in a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return {path.name: (size := path.stat().st_size, crc32(path, path.stat().st_mtime_ns, size)) for path in files}
 
 
 def damaged_after(run: Path, checkpoint: Path) -> list[Path]:
-    """The checkpoints of a run after this one of its own, if all of these are damaged; else none."""
-    there = checkpoints(run)
-    step = next((step for step, path in there.items() if path.resolve() == checkpoint.resolve()), None)
-    later = [path for number, path in there.items() if step is not None and number > step]
+    """Return the later checkpoints of the run if all of them are damaged, else an empty list."""
+    found = checkpoints(run)
+    step = next((step for step, path in found.items() if path.resolve() == checkpoint.resolve()), None)
+    later = [path for number, path in found.items() if step is not None and number > step]
     return later if all(damage(path) is not None for path in later) else []
 
 
 def last_whole(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """The last checkpoint of a run that is whole, None where there are none at all; `warn` hears of damaged ones.
+    """Return the last complete checkpoint of a run, None if the run has none. `warn` gets a line per damaged one.
 
-    Raises UsageError where all are damaged.
+    Raises UsageError if all are damaged.
     """
     damaged: list[str] = []
     for path in reversed(checkpoints(run).values()):

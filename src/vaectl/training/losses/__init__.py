@@ -1,4 +1,4 @@
-"""What training minimises, one term to a file. Knows tensors and the published formulas, and nothing of a loop."""
+"""The losses of training, one file per term. Knows tensors and the published formulas, not the training loop."""
 
 from vaectl.training.losses.objective import Objective, ObjectiveConfig
 

@@ -1,4 +1,4 @@
-"""How far the wavelet coefficients that a WF-VAE's decoder predicts are from those that its encoder took."""
+"""The wavelet loss of WF-VAE: compares the coefficients of decoder and encoder (Li et al. 2024)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 Coefficients = tuple[Tensor, ...]
 
 
-def wavelet_loss(taken: Coefficients, predicted: Coefficients) -> Tensor:
-    """Absolute differences summed over both levels, in float32, mean over clips; a scalar.
+def wavelet_loss(encoded: Coefficients, predicted: Coefficients) -> Tensor:
+    """Return the absolute differences summed over both levels, in float32, mean over clips; a scalar.
 
-    Each pair holds level 1 and level 2, (B, C, T, H, W), the `features` of WF-VAE (Li et al.
-    2024).
+    `encoded` and `predicted`: the coefficients of level 1 and level 2, each (B, C, T, H, W), the `features` of WF-VAE.
     """
-    distances = [(c.float() - predicted_c.float()).abs().sum() for c, predicted_c in zip(taken, predicted, strict=True)]
-    return sum(distances[1:], distances[0]) / taken[0].shape[0]
+    pairs = zip(encoded, predicted, strict=True)
+    distances = [(c.float() - predicted_c.float()).abs().sum() for c, predicted_c in pairs]
+    return sum(distances[1:], distances[0]) / encoded[0].shape[0]
