@@ -203,8 +203,8 @@ def test_what_is_left_out_is_told_once_and_counted(videos: Path) -> None:
         f"{videos}/broken{i:02d}.mp4" for i in range(20)
     ]
     assert listener.warnings[20:] == [
-        f"{videos}: 25 of 31 videos cannot be read and are left out (5 of them are not listed)",
-        f"{videos}: 1 of 6 videos are shorter than the 9 frames that 5 at a sample rate of 2 need, and are left out",
+        f"{videos}: 25 of 31 videos cannot be read and are skipped (5 of them are not listed)",
+        f"{videos}: 1 of 6 videos are shorter than the 9 frames that 5 at a sample rate of 2 need, and are skipped",
     ]
     assert len(opened(videos, num_frames=5, sample_rate=2, dynamic_sample=True)) == 6
 
@@ -254,7 +254,7 @@ def test_another_video_stands_in_for_one_that_cannot_be_read_any_more(videos: Pa
         assert new.replaced
         assert new.replaced.startswith(old.source)
         assert lost[name] in new.replaced
-        assert f"; {new.source} stands in its place" in new.replaced
+        assert f"; {new.source} replaces it" in new.replaced
         assert "\n" not in new.replaced
         assert Path(new.source).name in ("x.mkv", "日本.webm")
         assert torch.equal(dataset.clip(old.number).frames, new.frames)
@@ -263,10 +263,10 @@ def test_another_video_stands_in_for_one_that_cannot_be_read_any_more(videos: Pa
 def test_when_nothing_can_be_read_any_more_the_run_ends(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened(videos)
     shutil.rmtree(videos)
-    with pytest.raises(VaectlError, match=r"6 videos in a row cannot be read any more; the first: /.*\(No such file"):
+    with pytest.raises(VaectlError, match=r"6 videos in a row cannot be read; the first: /.*\(No such file"):
         dataset.clip(0)
     monkeypatch.setattr(module, "_MAX_ATTEMPTS", 3)
-    with pytest.raises(VaectlError, match="4 videos in a row cannot be read any more"):
+    with pytest.raises(VaectlError, match="4 videos in a row cannot be read"):
         dataset.clip(0)
 
 

@@ -1,4 +1,4 @@
-"""Reads a sample out of a video file. Knows one file at a time, and nothing of trees, epochs or workers."""
+"""Reads a sample from a video file. Knows nothing of trees, epochs or workers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 
 _FRAMES_AT_ONCE = 4
-"""Frames in full size that are held at a time."""
+"""Frames in full size that are in memory at a time."""
 _MAX_INDEXED_FRAMES = 500_000
-"""Frames of the files whose index is kept for the next sample: about 100 MB."""
+"""Total number of frames of the files whose index is cached: about 100 MB."""
 
 
 class ClipReader:
-    """Reads samples out of files; keeps the frame index of those it read last."""
+    """Reads samples from files, and caches the frame index of recent files."""
 
     def __init__(self) -> None:
         self._readers: OrderedDict[tuple[Path, int, int], tuple[VideoReader, int]] = OrderedDict()
         self._indexed = 0
 
     def read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
-        """The sample that `draw` names in the video at `path`: (num_frames, 3, side, side) uint8 RGB.
+        """Return the sample at `draw` of the video at `path`: (num_frames, 3, side, side) uint8 RGB.
 
-        Resized in 8-bit arithmetic: within one level of `scale_and_crop` as metrics use it. Depends on the arguments
-        and the file alone. Raises VaectlError, in one line, whatever is wrong with the file.
+        Resizing uses 8-bit arithmetic, within one level of the exact `scale_and_crop`. The result depends only on the
+        arguments and the file. Raises VaectlError for any problem with the file.
         """
         try:
             return self._read(path, sampling, draw)
@@ -39,13 +39,13 @@ class ClipReader:
             raise
         except OSError as error:
             raise VaectlError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except Exception as error:  # what a damaged file does to its decoder must not end a training of days
+        except Exception as error:  # one damaged file must not end a training of days
             raise VaectlError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
     def _read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         reader, num_frames = self._open(path)
         if not sampling.suits(num_frames):
-            raise VaectlError(f"{path}: has {num_frames} frames, and {sampling.frames_needed} are needed")
+            raise VaectlError(f"{path}: has {num_frames} frames, but {sampling.frames_needed} are needed")
         size, side = sampling.resolution, sampling.side
         if num_frames == 1 and sampling.animate_images:
             where = place(draw, sampling, span(sampling.num_frames, sampling.sample_rate))
@@ -59,11 +59,11 @@ class ClipReader:
         return clip.flip(-1) if where.flip else clip
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:
-        """A reader and its number of frames; a file that is damaged anywhere raises."""
+        """Return a reader and its number of frames. Raises for a file that is damaged anywhere."""
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._readers:
-            reader = VideoReader(path, threads=1)  # there are other workers for the other cores
+            reader = VideoReader(path, threads=1)  # other workers use the other cores
             num_frames = len(reader.timestamps())
             self._readers[key] = reader, num_frames
             self._indexed += num_frames
