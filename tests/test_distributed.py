@@ -54,7 +54,7 @@ def test_it_says_what_it_waits_for_and_hears_signals(alone, tmp_path, command, n
     )
     line = process.stderr.readline()
     place = f"127.0.0.1:{alone['MASTER_PORT']}"
-    assert line == f"note: rank {rank}: waiting for the other 1 of 2 processes at {place}, for 600 s at most\n"
+    assert line == f"note: rank {rank}: waiting for the other 1 of 2 processes at {place}, at most 600 s\n"
     begun = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=20)

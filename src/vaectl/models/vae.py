@@ -101,7 +101,7 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         return video[:, :, :frames, :height, :width]
 
     def check_pca_init(self) -> None:
-        """Raise UsageError if `pca_init` cannot set the weights of this model. A family that has it overrides both."""
+        """Raise UsageError if `pca_init` does not support this model. A family that has it overrides both methods."""
         raise UsageError(f"PCA initialization is not available for a {self.config.class_name}")
 
     def pca_init(self, videos_BCTHW: Sequence[Tensor]) -> None:

@@ -1,18 +1,18 @@
-"""Initial weights of a WF-VAE by principal component analysis, so that training only has to improve on that.
+"""Initial weights of a WF-VAE by principal component analysis (PCA) of clips.
 
-A network with random weights spends most of a short training run on what its wavelets know from the start. Here the
-wavelet coefficients pass straight through the network, and each latent position starts as the principal components of
-its block of pixels:
+With random weights, most of a short training run goes into what the wavelets already represent. Here the wavelet
+coefficients pass straight through the network, and each latent position starts as the principal components of its block
+of pixels:
 
 - Residual blocks start as the identity: their last convolution is zero.
-- The encoder's latent is a principal component analysis, whitened, of the wavelet coefficients of a block of 4x8x8
-  pixels: all of level 2, the details of level 1, and the mean change in time of the first level.
+- The latent is a whitened PCA of the wavelet coefficients of a block of 4x8x8 pixels: all of level 2, the details of
+  level 1, and the mean change in time of the first level.
 - The decoder's coefficients are the least-squares prediction from the neighbouring latents.
-- LayerNorm and SiLU, which come in between, are nearly linear for channels that come in pairs u, -u next to large
-  constants: SiLU(u) - SiLU(-u) = u, and the constants determine mean and deviation.
+- LayerNorm and SiLU are nearly linear for channels in pairs u, -u next to large constants: SiLU(u) - SiLU(-u) = u, and
+  the constants determine mean and deviation.
 
-All other weights stay random, so everything can be learnt; at first nothing depends on their outputs. Knows tensors and
-networks only.
+All other weights stay random, so that they can learn. At first nothing depends on their outputs. Knows only tensors and
+networks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vaectl.models.families.wfvae import WFVAE
 
 COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
-"""Of level 2; in level 1 those beside its low band; in the first level the mean change in time, one for each colour."""
+"""Coefficients of level 2; details of level 1, without the low band; change in time of the first level, per colour."""
 BLOCK = COEFFICIENTS + 8 * 9 + 2 * 3
 CALM = -9.0
 """Log-variance of the posterior: the latents start almost without noise."""
@@ -76,7 +76,7 @@ def check(config: WFVAEConfig) -> None:
 
 
 def wavelets(model: WFVAE, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The coefficients of the first transform, of level 1 and of level 2."""
+    """Return the coefficients of the first transform, of level 1 and of level 2."""
     encoder, context = model.encoder, StreamContext()
     first = encoder.wavelet_transform_in(video, context)
     level_1 = encoder.wavelet_transform_l1(first[:, :3], context)
@@ -84,10 +84,10 @@ def wavelets(model: WFVAE, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def wavelet_blocks(model: WFVAE, video: Tensor) -> Tensor:
-    """What each block of pixels has in the wavelets: (blocks, BLOCK)."""
+    """Return the wavelet coefficients of each block of pixels, (blocks, BLOCK)."""
     first, level_1, level_2 = wavelets(model, video)
     details, change = level_1[:, DETAILS], F.avg_pool3d(first[:, CHANGE], (1, 4, 4)) * 4
-    # As the network does, each halving of time sees the first frame twice.
+    # As in the network, each halving of time sees the first frame twice.
     details, change = (torch.cat([x[:, :, :1], x], dim=2) for x in (details, change))
     return torch.cat(
         [
@@ -100,7 +100,7 @@ def wavelet_blocks(model: WFVAE, video: Tensor) -> Tensor:
 
 
 def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Matrix (latent channels, BLOCK) and offset that give the first components with mean 0 and deviation 1."""
+    """Return matrix (latent channels, BLOCK) and offset of the first components, with mean 0 and deviation 1."""
     blocks = RunningCovariance()
     for video in videos:
         blocks.add(wavelet_blocks(model, video).double())
@@ -113,12 +113,13 @@ def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor
 
 
 def start_encoder(model: WFVAE, matrix: Tensor, offset: Tensor) -> None:
+    """Set the encoder so that its latent is matrix · block + offset."""
     encoder, n, b = model.encoder, model.config.latent_dim, model.config.base_channels
     of_level_2, of_details, of_change = torch.split(matrix, [COEFFICIENTS, 72, 6], dim=1)
     for connect in (encoder.connect_l1, encoder.connect_l2):
         pass_on(connect, slice(connect.weight.shape[1]), slice(None))
 
-    # The change in time, averaged, and the details of level 1 beside it; then the components that they give.
+    # The mean change in time and the details of level 1, then the components computed from them.
     pass_on(layer(encoder.down1, 0), slice(COEFFICIENTS), slice(None))
     halving = convolution(layer(encoder.down1, -1))
     clear(halving, slice(3))
@@ -148,13 +149,14 @@ def start_encoder(model: WFVAE, matrix: Tensor, offset: Tensor) -> None:
 
 
 class LeastSquares:
-    """Linear prediction, bit by bit, of channels from the 3x3x3 positions that a causal convolution sees."""
+    """Incremental least-squares prediction of channels from the 3x3x3 positions that a causal convolution sees."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.inputs, size = inputs, 27 * inputs + 1
         self.products, self.targets = torch.zeros(size, size).double(), torch.zeros(size, outputs).double()
 
     def add(self, x_BCTHW: Tensor, y_BCTHW: Tensor) -> None:
+        """Add inputs and targets of the same T, H and W."""
         padded = F.pad(torch.cat([*[x_BCTHW[:, :, :1]] * 2, x_BCTHW], dim=2), (1, 1, 1, 1))
         seen = padded.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
         x = rearrange(seen, "b c t h w i j k -> (b t h w) (c i j k)")
@@ -163,7 +165,7 @@ class LeastSquares:
         self.targets += x.T @ rearrange(y_BCTHW, "b c t h w -> (b t h w) c")
 
     def write(self, conv: nn.Module, channels: slice, ridge: float) -> None:
-        """Let these channels of a convolution predict, from its first channels."""
+        """Set these output channels of a convolution to the prediction from its first input channels."""
         lift = ridge * self.products.diagonal().mean() * torch.eye(len(self.products))
         solution = torch.linalg.solve(self.products + lift, self.targets).T.float()
         clear(conv, channels)
@@ -172,6 +174,7 @@ class LeastSquares:
 
 
 def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tensor]) -> None:
+    """Set the decoder so that it predicts the wavelet coefficients of the videos from their latents."""
     decoder, n, b = model.decoder, model.config.latent_dim, model.config.base_channels
     known = n + COEFFICIENTS  # the latents, and level 2 predicted from them
 
@@ -183,7 +186,7 @@ def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tens
     lead_flow(layer(decoder.mid, -1), slice(n, known), 4 * b)
     pass_on(layer(decoder.connect_l2, -1), slice(COEFFICIENTS), slice(COEFFICIENTS))
 
-    # Between the frames and positions of level 2: what level 1 has beside its low band, and the change in time.
+    # Between the frames and positions of level 2: the details of level 1, and the change in time.
     between = LeastSquares(known, 15)
     upsampling = cast(resample.Spatial2xTime2x3DUpsample, layer(decoder.up2, -2))
     for video, z in list(zip(videos, latents, strict=True))[::3]:
@@ -209,7 +212,7 @@ def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tens
 
 
 def lead_flow(block: nn.Module, channels: slice, wide: int) -> None:
-    """A block that widens its input by the energy flow: let it hand on all, and these channels as the flow."""
+    """Let a block that appends the energy flow pass on its input, with these channels as the flow."""
     shortcut = shortcut_of(block)
     clear(shortcut)
     pass_on(shortcut, slice(wide), slice(wide))
@@ -220,11 +223,12 @@ def lead_flow(block: nn.Module, channels: slice, wide: int) -> None:
 
 
 def layer(blocks: Sequential, index: int) -> nn.Module:
+    """Return a layer of a Sequential."""
     return list(blocks.children())[index]
 
 
 def convolution(module: nn.Module) -> Conv2d | nn.Conv3d:
-    """The one that it is, or has."""
+    """Return the convolution that the module is or contains."""
     inner = getattr(module, "conv", module)
     return cast("Conv2d | nn.Conv3d", getattr(inner, "conv", inner))
 
@@ -242,36 +246,36 @@ def bias(module: nn.Module) -> Tensor:
 
 
 def centre(module: nn.Module) -> Tensor:
-    """The taps (out, in) at the position itself, of a causal convolution those of the newest frame."""
+    """Return the weights (out, in) at the position itself; of a causal convolution, those of the newest frame."""
     taps = weight(module)
     middle = taps.shape[-1] // 2
     return taps[..., middle, middle] if taps.ndim == 4 else taps[..., -1, middle, middle]
 
 
 def clear(module: nn.Module, channels: slice = slice(None)) -> None:
-    """Let these output channels be zero."""
+    """Set these output channels to zero."""
     weight(module)[channels] = 0
     bias(module)[channels] = 0
 
 
 def pass_on(module: nn.Module, outputs: slice, inputs: slice, factor: float = 1.0) -> None:
-    """Let these output channels be those input channels."""
+    """Set these output channels to those input channels, times `factor`."""
     clear(module, outputs)
     taps = centre(module)[outputs, inputs]
     taps[:] = factor * torch.eye(*taps.shape)
 
 
 def settle(module: nn.Module, channels: slice, constant: float, quiet: float) -> float:
-    """Constants ±`constant` on these output channels, beside which they are quiet; gives the deviation of all."""
+    """Set the bias of these channels to ±`constant`, scale their weights by `quiet`; return the deviation of all."""
     weight(module)[channels] *= quiet
     values = bias(module)[channels]
     values[::2], values[1::2] = constant, -constant
-    # The pairs that are to be read add a little to it: some 5 percent.
+    # The pairs that `read_pairs` reads add about 5 percent.
     return 1.05 * constant * math.sqrt(len(values) / len(bias(module)))
 
 
 def read_pairs(norm: nn.Module, conv: nn.Module, outputs: slice, count: int, deviation: float) -> None:
-    """Let these output channels be the first `count` input channels, whose negatives come next, through the norm."""
+    """Set these output channels to the first `count` input channels, which pass the norm with their negatives."""
     layer_norm = cast(ChannelLayerNorm, norm).norm
     layer_norm.weight.fill_(1)
     layer_norm.bias.zero_()
