@@ -72,7 +72,7 @@ class WorkerPool:
 
     @property
     def has_idle_workers(self) -> bool:
-        """Whether more workers are idle than samples are waiting."""
+        """Return whether more workers are idle than samples are waiting."""
         return len(self._pending) < len(self._idle)
 
     def fill(self, batch: PendingBatch) -> None:

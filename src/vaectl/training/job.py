@@ -67,11 +67,11 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     Under torchrun, every process calls this. Raises UsageError for options that cannot work, VaectlError for a run that
     cannot continue.
     """
-    everybody, progress = progress, progress if distributed.is_main() else Silent()
+    all_ranks, progress = progress, progress if distributed.is_main() else Silent()
     run = options.ckpt_dir / options.exp_name
     with (
         deterministic_algorithms(options.deterministic),
-        distributed.process_group(everybody, options.rendezvous_timeout, options.device),
+        distributed.process_group(all_ranks, options.rendezvous_timeout, options.device),
         run_dir.claimed(run) if distributed.is_main() else nullcontext(),
     ):
         checkpoint = checkpoint_to_resume(
@@ -89,7 +89,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
         validation = Validation(options, model.device) if options.eval_video_path else None
         best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
-        return Run(run, options, data, trainer, validation, best, progress, everybody).go()
+        return Run(run, options, data, trainer, validation, best, progress, all_ranks).go()
 
 
 class Run:
@@ -104,12 +104,12 @@ class Run:
         validation: Validation | None,
         best: dict[str, float] | None,
         progress: Progress,
-        everybody: Progress,
+        all_ranks: Progress,
     ) -> None:
-        """`progress` shows the messages of the main rank, `everybody` those of all ranks."""
+        """`progress` shows the messages of the main rank, `all_ranks` those of all ranks."""
         self.run, self.options, self.data, self.trainer = run, options, data, trainer
         self.validation, self.best = validation, best
-        self.progress, self.everybody = progress, everybody
+        self.progress, self.all_ranks = progress, all_ranks
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
         self.loss = float("nan")
@@ -149,7 +149,7 @@ class Run:
         """Yield the batches of the loader, and show its notes as warnings."""
         for batch in loader:
             for note in batch.notes:
-                self.everybody.warn(note if distributed.world_size() == 1 else f"rank {distributed.rank()}: {note}")
+                self.all_ranks.warn(note if distributed.world_size() == 1 else f"rank {distributed.rank()}: {note}")
             yield ClipBatch(batch.frames, batch.numbers)
 
     def record(self, values: dict[str, Any], loader: ClipLoader) -> None:

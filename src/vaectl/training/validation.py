@@ -34,7 +34,7 @@ class Validation:
     """The validation clips and the metrics."""
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
-        """Raises UsageError if `eval_video_path` has no videos."""
+        """Raise UsageError if `eval_video_path` has no videos."""
         assert options.eval_video_path is not None
         clips = find_videos(options.eval_video_path)
         self._clips = clips[: options.eval_subset_size or None]
