@@ -64,7 +64,7 @@ def step(trainer: Trainer) -> float:
     frames = torch.randint(0, 256, (1, 9, 3, 128, 128), dtype=torch.uint8)
     begun = time.perf_counter()
     trainer.advance([ClipBatch(frames, [0])])
-    if trainer.critic:
+    if trainer.discriminator_optimizer:
         trainer.advance([ClipBatch(frames, [1])])
     return time.perf_counter() - begun
 

@@ -43,7 +43,7 @@ def alone(tmp_path):
     [("eval", signal.SIGTERM, "0"), ("prepare-eval", signal.SIGINT, "1"), ("train", signal.SIGTERM, "1")],
 )
 def test_it_says_what_it_waits_for_and_hears_signals(alone, tmp_path, command, number, rank):
-    program = f"import sys; from vaectl import distributed; distributed.SILENCE = 1; {MAIN}"
+    program = f"import sys; from vaectl import distributed; distributed.NOTE_AFTER_SECONDS = 1; {MAIN}"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *COMMANDS[command]],
         env=alone | {"RANK": rank},
@@ -54,7 +54,7 @@ def test_it_says_what_it_waits_for_and_hears_signals(alone, tmp_path, command, n
     )
     line = process.stderr.readline()
     place = f"127.0.0.1:{alone['MASTER_PORT']}"
-    assert line == f"note: rank {rank}: waiting for the other 1 of 2 processes at {place}, for 600 s at most\n"
+    assert line == f"note: rank {rank}: waiting for the other 1 of 2 processes at {place}, at most 600 s\n"
     begun = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
@@ -76,7 +76,7 @@ def test_it_gives_up_in_time(alone, tmp_path, rank):
     )
     assert time.monotonic() - begun < 40
     assert done.returncode == 2
-    assert f"error: rank {rank}: the other 1 of 2 processes did not come to 127.0.0.1" in done.stderr
+    assert f"error: rank {rank}: the other 1 of 2 processes did not connect to 127.0.0.1" in done.stderr
     assert "within 2 s; start all of them" in done.stderr
     assert "Traceback" not in done.stderr
 

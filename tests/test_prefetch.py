@@ -10,15 +10,15 @@ import pytest
 
 from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
 
-PATIENCE = 10
-"""Seconds after which a test calls it a deadlock."""
+DEADLOCK_SECONDS = 10
+"""A test that waits longer fails."""
 
 
 @pytest.fixture(autouse=True)
 def no_thread_stays():
     before = threading.active_count()
     yield
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + DEADLOCK_SECONDS
     while threading.active_count() > before:
         assert time.monotonic() < end, "a stage was left running"
         time.sleep(0.01)
@@ -44,7 +44,7 @@ class Source:
 
 
 def eventually(condition) -> bool:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + DEADLOCK_SECONDS
     while not condition() and time.monotonic() < end:
         time.sleep(0.005)
     return condition()
@@ -151,18 +151,18 @@ def test_ctrl_c_does_not_wait_for_the_item_at_hand():
     def slow(items):
         for item in items:
             begun.set()
-            hold.wait(PATIENCE)
+            hold.wait(DEADLOCK_SECONDS)
             yield item
 
     def interrupt():
-        assert begun.wait(PATIENCE)
+        assert begun.wait(DEADLOCK_SECONDS)
         raise KeyboardInterrupt
 
     source = Source(10**9)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt), prefetch(source.items) as first, prefetch(slow(first)):
         interrupt()
-    assert time.monotonic() - start < PATIENCE / 2
+    assert time.monotonic() - start < DEADLOCK_SECONDS / 2
     hold.set()
     assert eventually(source.closed.is_set)
 
@@ -204,7 +204,7 @@ def test_results_come_in_order_however_long_each_takes():
 
 
 def test_as_many_are_made_at_once_as_there_are_workers():
-    together = threading.Barrier(3, timeout=PATIENCE)
+    together = threading.Barrier(3, timeout=DEADLOCK_SECONDS)
     assert list(parallel_map(lambda number: together.wait() * 0 + number, range(6), 3)) == list(range(6))
 
 

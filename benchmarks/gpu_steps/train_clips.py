@@ -23,9 +23,9 @@ from vaectl.models.config import WFVAEConfig
 from vaectl.models.device import choose_device
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
-from vaectl.training import folder
+from vaectl.training import run_dir
 from vaectl.training.checkpoint import read_state, write_checkpoint
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 
 NARROW = WFVAEConfig(
@@ -62,7 +62,7 @@ def main() -> None:
 
 def train(trainer: Trainer, run: Path) -> None:
     steps, batch, device = trainer.steps, trainer.options.batch_size, trainer.device
-    if saved := folder.checkpoints(run):
+    if saved := run_dir.checkpoints(run):
         last = saved[max(saved)]
         trainer.model.load_state_dict(load_model(last, device=device, dtype="float32").state_dict())
         trainer.load(read_state(last, device), optimizer=True, discriminator=True, process=True)

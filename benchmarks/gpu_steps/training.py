@@ -22,7 +22,7 @@ from gpu_steps.train_clips import losses
 from vaectl.models import build_model
 from vaectl.options.train import TrainOptions
 from vaectl.training.determinism import deterministic_algorithms
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.trainer import ClipBatch, Trainer
 
 PLAIN = TrainOptions(video_path=(Path(),), perceptual_weight=0.0, disc_weight=0.0, disc_start=0)
@@ -69,7 +69,7 @@ def step(context: Context, options: TrainOptions, frames: int, side: int) -> Val
     batch = torch.randint(0, 256, (1, frames, 3, side, side), dtype=torch.uint8)
 
     def advance() -> None:
-        for number in range(2 if trainer.critic else 1):
+        for number in range(2 if trainer.discriminator_optimizer else 1):
             trainer.advance([ClipBatch(batch, [number])])
 
     return {"seconds": seconds_of(advance, context.device), "peak GiB": peak_gib(context.device)}

@@ -1,7 +1,7 @@
-"""Several processes that share a job, as `torchrun` starts them: who is who, and waiting for each other.
+"""The processes of a job that `torchrun` starts: ranks, rendezvous and collectives.
 
-Goes by the environment that `torchrun` sets; a process that was started alone is rank 0 of 1. Imports no torch until
-there is more than one.
+Reads the environment that `torchrun` sets. A process that was started alone is rank 0 of 1. Imports torch only if there
+are several processes.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """The number of this process among all, from 0. Raises UsageError for an environment that is none of torchrun's."""
+    """Return the number of this process, from 0. Raises UsageError for an environment that torchrun does not set."""
     number, count = _from_environment("RANK", 0), world_size()
     if number >= count > 1:
-        raise UsageError(f"RANK is {number}, but WORLD_SIZE is {count}; start with torchrun, which sets both")
+        raise UsageError(f"RANK is {number}, but WORLD_SIZE is {count}", "start with torchrun, which sets both")
     return number if count > 1 else 0
 
 
 def local_rank() -> int:
-    """The number of this process among those on this machine, from 0. Raises as `rank` does."""
+    """Return the number of this process on this machine, from 0. Raises as `rank` does."""
     number = _from_environment("LOCAL_RANK", rank())
     return number if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """How many processes share the job. Raises as `rank` does."""
+    """Return the number of processes. Raises as `rank` does."""
     return _from_environment("WORLD_SIZE", 1, least=1)
 
 
@@ -51,19 +51,19 @@ def _from_environment(name: str, default: int, least: int = 0) -> int:
         return default
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < least:
         raise UsageError(
-            f"{name} is {shown(repr(text))} in the environment, not a whole number from {least} on;"
-            " start with torchrun, which sets it, or unset it to run one process"
+            f"{name} is {shown(repr(text))} in the environment, not a whole number of at least {least}",
+            "start with torchrun, which sets it, or unset it to run one process",
         )
     return int(text)
 
 
 def is_main() -> bool:
-    """Whether this process speaks for all."""
+    """Return whether this process is rank 0, which shows messages and writes files."""
     return rank() == 0
 
 
 def device_of_rank(device: str) -> str:
-    """A GPU of its own for each process of a machine, where `device` (auto, cuda, …) leaves the choice."""
+    """Return a GPU for each process of a machine if `device` is auto or cuda, else `device`."""
     if world_size() == 1 or device not in ("auto", "cuda"):
         return device
     import torch
@@ -73,10 +73,9 @@ def device_of_rank(device: str) -> str:
 
 
 def backends_for(device: str) -> str:
-    """The backends with which torch.distributed exchanges tensors of the CPU and of `device` (auto, cpu, cuda:1, …).
+    """Return the backends of torch.distributed for tensors on the CPU and on `device` (auto, cpu, cuda:1, …).
 
-    NCCL only where a GPU is used: a CUDA build of PyTorch has it on every machine, and NCCL 2.30 does not start
-    without a GPU.
+    NCCL is only used with a GPU: CUDA builds of PyTorch always have it, but NCCL 2.30 does not start without a GPU.
     """
     import torch
     import torch.distributed as dist
@@ -86,19 +85,20 @@ def backends_for(device: str) -> str:
 
 
 RENDEZVOUS = "vaectl-rendezvous"
-"""The thread that waits for the other processes; it cannot be stopped, and must not hold up the end of the program."""
-SILENCE = 10.0
-"""Seconds after which a process says what it waits for."""
-STOPPED = "rank {}: another process has stopped; see its message, and start all again"
+"""Name of the thread that waits for the other processes. It cannot be stopped, and must not delay the exit."""
+NOTE_AFTER_SECONDS = 10.0
+"""Seconds after which a process reports what it waits for."""
+STOPPED = "rank {}: another process has stopped"
+STOPPED_REMEDY = "see its message, and start all again"
 
 
 @contextmanager
 def process_group(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, device: str = "auto") -> Iterator[None]:
-    """The processes can wait for each other within this block; whoever leaves it by an exception stops the others.
+    """Connect the processes for the duration of the block. It starts when all of them are connected.
 
-    These get a VaectlError, wherever they were about to exchange something. The block begins when all of them are
-    there: `progress` hears of it when that takes long. `device` is the option: where models run. Raises UsageError
-    where they are not there within `timeout` seconds.
+    If a process leaves the block by an exception, the others get a VaectlError at their next collective. `progress`
+    shows a note if connecting takes long. `device` says where models run. Raises UsageError if not all processes are
+    connected within `timeout` seconds.
     """
     if rank() == local_rank() == 0 and world_size() == 1:
         yield
@@ -107,31 +107,31 @@ def process_group(progress: Progress, timeout: float = RENDEZVOUS_TIMEOUT, devic
     if "nccl" in backends:
         import torch
 
-        torch.cuda.set_device(device_of_rank(device))  # where NCCL waits for others
+        torch.cuda.set_device(device_of_rank(device))  # NCCL waits on this device
     meet(progress, timeout, backends)
     try:
         yield
     except KeyboardInterrupt:
-        raise  # to end the group would be to wait for the others; they see that this process has ended
+        raise  # ending the group would wait for the others; they notice that this process ends
     except BaseException as error:
         _leave_group()
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl")):
-            raise VaectlError(STOPPED.format(rank())) from error
+            raise VaectlError(STOPPED.format(rank()), STOPPED_REMEDY) from error
         raise
     _leave_group()
 
 
 def meet(progress: Progress, timeout: float, backends: str) -> None:
-    """Wait until every process is there, for `timeout` seconds at most. Signals are heard all the while."""
+    """Wait up to `timeout` seconds until all processes are connected. Signals are handled while waiting."""
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    host, port = _meeting_place()
+    host, port = _rendezvous_address()
     failures: list[Exception] = []
 
     def join() -> None:
         try:
-            # We give up first: PyTorch would print an error of its own.
+            # Our timeout is shorter, because PyTorch would print its own error.
             store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout + 60))))
             store.set_timeout(COLLECTIVE_TIMEOUT)
             dist.init_process_group(
@@ -140,52 +140,52 @@ def meet(progress: Progress, timeout: float, backends: str) -> None:
         except Exception as error:
             failures.append(error)
 
-    waiting = Thread(target=join, name=RENDEZVOUS, daemon=True)  # in there, a thread is deaf to signals
+    waiting = Thread(target=join, name=RENDEZVOUS, daemon=True)  # the main thread would not handle signals in there
     begun = time.monotonic()
     waiting.start()
-    waiting.join(min(SILENCE, timeout))
+    waiting.join(min(NOTE_AFTER_SECONDS, timeout))
     where = f"{host}:{port}"
     others = f"the other {world_size() - 1} of {world_size()} processes"
-    if waiting.is_alive() and timeout > SILENCE:
-        progress.note(f"rank {rank()}: waiting for {others} at {where}, for {timeout:g} s at most")
+    if waiting.is_alive() and timeout > NOTE_AFTER_SECONDS:
+        progress.note(f"rank {rank()}: waiting for {others} at {where}, at most {timeout:g} s")
         waiting.join(max(0.0, begun + timeout - time.monotonic()))
     if waiting.is_alive() or (failures and time.monotonic() - begun >= timeout):
         raise UsageError(
-            f"rank {rank()}: {others} did not come to {where} within {timeout:g} s; start all of them with torchrun,"
-            " unset WORLD_SIZE to run one process, or give a longer --rendezvous-timeout"
+            f"rank {rank()}: {others} did not connect to {where} within {timeout:g} s",
+            "start all of them with torchrun, unset WORLD_SIZE to run one process, or raise `rendezvous_timeout`",
         )
     if failures:
         reason = shown(str(failures[0]).strip().partition("\n")[0], 200)
-        raise UsageError(f"rank {rank()}: the other processes are out of reach ({reason}); start with torchrun")
+        raise UsageError(f"rank {rank()}: cannot connect to the other processes ({reason})", "start with torchrun")
 
 
 def _leave_group() -> None:
-    """End this process's part in the group."""
+    """Destroy the process group of this process."""
     import torch.distributed as dist
 
-    # PyTorch 2.4 waits for its threads with Python's global lock held, and they need it to let go of the last tensors.
+    # PyTorch 2.4 waits for its threads while it holds the GIL, which they need to free the last tensors.
     time.sleep(0.1)
     dist.destroy_process_group()
 
 
-def _meeting_place() -> tuple[str, int]:
-    """Host and port where the processes of a job meet. Raises UsageError where there can be no such place."""
+def _rendezvous_address() -> tuple[str, int]:
+    """Return host and port of the rendezvous. Raises UsageError if they are not valid."""
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
-    start = "start with torchrun, which sets it, or unset WORLD_SIZE to run one process"
+    remedy = "start with torchrun, which sets it, or unset WORLD_SIZE to run one process"
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
-        raise UsageError(f"MASTER_PORT is {shown(repr(port))} in the environment, not a port from 1 to 65535; {start}")
+        raise UsageError(f"MASTER_PORT is {shown(repr(port))} in the environment, not a port from 1 to 65535", remedy)
     try:
         socket.getaddrinfo(host or " ", int(port))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"MASTER_ADDR is {shown(repr(host))} in the environment, a host that cannot be found ({reason}); {start}"
+            f"MASTER_ADDR is {shown(repr(host))} in the environment, a host that cannot be found ({reason})", remedy
         ) from None
     return host, int(port)
 
 
 def wait_for_others() -> None:
-    """Returns when every process has come here. Raises VaectlError where one of them has ended."""
+    """Wait until every process has called this. Raises VaectlError if one has ended."""
     if world_size() == 1:
         return
     import torch.distributed as dist
@@ -198,15 +198,15 @@ def wait_for_others() -> None:
         except RuntimeError as error:
             failures.append(error)
 
-    waiting = Thread(target=wait, daemon=True)  # inside the barrier, a thread is deaf to signals
+    waiting = Thread(target=wait, daemon=True)  # the main thread would not handle signals in the barrier
     waiting.start()
     waiting.join()
     if failures:
-        raise VaectlError(STOPPED.format(rank()))
+        raise VaectlError(STOPPED.format(rank()), STOPPED_REMEDY)
 
 
 def gather(value: T) -> list[T]:
-    """The values of all processes, in the order of their ranks, for rank 0; for the others none. Waits for all."""
+    """Return the values of all processes by rank on rank 0, and an empty list on the others. Waits for all."""
     if world_size() == 1:
         return [value]
     import torch.distributed as dist
@@ -218,11 +218,11 @@ def gather(value: T) -> list[T]:
 
 
 COLLECTIVE_TIMEOUT = timedelta(weeks=4)
-"""Clips may keep the slowest process busy for long. One that has ended is noticed at once, by its connection."""
+"""Long, because the slowest process may work on a clip for hours. A process that ends is noticed at once."""
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean of a tensor of the same shape over all ranks, the same on each."""
+    """Return the mean over all ranks of a tensor of the same shape on each."""
     if world_size() == 1:
         return tensor
     import torch.distributed as dist
@@ -233,20 +233,20 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Give all ranks the values of rank 0, in place."""
+    """Copy the values of rank 0 to all ranks, in place."""
     if world_size() == 1:
         return
     import torch.distributed as dist
 
     for tensor in tensors:
-        values = tensor.contiguous()  # weights of convolutions may be in channels_last order
+        values = tensor.contiguous()  # convolution weights may be channels-last
         dist.broadcast(values, src=0)
         if values is not tensor:
             tensor.copy_(values)
 
 
 def any_rank(flags: Sequence[bool]) -> list[bool]:
-    """For each flag, whether any rank has it set: the same answer on all of them."""
+    """Return for each flag whether any rank has it set."""
     if world_size() == 1:
         return list(flags)
     import torch

@@ -1,7 +1,4 @@
-"""Stages of a job that overlap: while one frame batch is computed, the next is read and the last one written.
-
-Knows iterators and threads, and nothing of what goes through them.
-"""
+"""Iterators that run in threads, so that reading, computing and writing overlap. Does not know the items."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ _END = object()
 
 @contextmanager
 def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterator[T]]:
-    """Gives the same items, made in a thread of their own, at most `depth` of them waiting.
+    """Iterate over `items` in a thread, at most `depth` items ahead.
 
-    What is raised while making them is raised where they are taken. When the block is left, the thread has ended and
-    `items` is closed. Ctrl-C does not wait for the item that is being made; the end of the program does.
+    Exceptions of `items` are raised in the consumer. On leaving the block, the thread has ended and `items` is closed.
+    Ctrl-C does not wait for the current item, but the exit of the program does.
     """
     queue: SimpleQueue[object] = SimpleQueue()
     room = Semaphore(depth - 1)
@@ -60,7 +57,7 @@ def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterat
         yield take()
     except KeyboardInterrupt:
         wait = False
-        atexit.register(thread.join)  # PyTorch aborts the process when the interpreter ends around its work
+        atexit.register(thread.join)  # PyTorch aborts the process if the interpreter exits while it works
         raise
     finally:
         stop.set()
@@ -70,9 +67,9 @@ def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterat
 
 
 def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
-    """What `function` gives for each item, in their order, made by that many threads.
+    """Yield `function(item)` for each item, in order, computed by `workers` threads.
 
-    No more than `workers` results wait beside those being made, so memory does not grow with the number of items.
+    At most `workers` more results wait, so memory does not grow with the number of items.
     """
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers)
@@ -88,7 +85,7 @@ def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -
 
 
 def batch_by_shape(items: Iterable[T], shape: Callable[[T], object], size: int) -> Iterator[list[T]]:
-    """Batches of at most `size` consecutive items with one and the same `shape`."""
+    """Yield batches of at most `size` consecutive items of the same `shape`."""
     for _, alike in groupby(items, shape):
         while batch := list(islice(alike, size)):
             yield batch

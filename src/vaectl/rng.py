@@ -1,8 +1,8 @@
-"""Random numbers as pure functions of what they are drawn for: the same on every machine, in any order of calls.
+"""Random numbers as pure functions of a key: the same on every machine, in any order of calls.
 
-So a run can resume anywhere, on any rank, and a sample does not depend on the number of workers. A key names what a
-number is for, such as (seed, "step", 5). Saved runs and results rely on the numbers: they must never change. Imports
-torch only where a torch.Generator is made.
+So a run can resume at any step on any rank, and a sample does not depend on the number of workers. A key says what a
+number is for, for example (seed, "step", 5). Saved runs and results rely on these numbers, so they must never change.
+Imports torch only to make a torch.Generator.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 def hash64(*key: int | str) -> int:
-    """Return the 64 bits that belong to `key`."""
+    """Return a 64-bit hash of `key`."""
     return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little")
 
 
 def seed_of(*key: int | str) -> int:
-    """Return the seed that belongs to `key`: 63 bits, as `torch.manual_seed` takes them."""
+    """Return a 63-bit hash of `key`, as a seed for `torch.manual_seed`."""
     return hash64(*key) >> 1
 
 
 def uniform(*key: int | str) -> float:
-    """Return the number in [0, 1) that belongs to `key`."""
+    """Return a hash of `key` in [0, 1)."""
     return (hash64(*key) >> 11) / 2**53
 
 
 def permuted(index: int, size: int, *key: int | str) -> int:
-    """Return where the permutation of 0, ..., size - 1 that belongs to `key` sends `index`. Takes no memory.
+    """Return item `index` of the permutation of 0, ..., size - 1 that belongs to `key`. Stores no table.
 
-    A Feistel network over the next power of 4; values beyond `size` are sent on until they fall inside (Black and
-    Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
+    A Feistel network over the next power of 4. Values of `size` or more are permuted again until they are below it
+    (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
     """
     bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << bits) - 1
@@ -47,9 +47,9 @@ def permuted(index: int, size: int, *key: int | str) -> int:
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
-    """Return the generator of one clip among many, by its name: the other clips and their order do not matter.
+    """Return a generator for the clip called `name`. It does not depend on other clips or their order.
 
-    Its seed is another hash than `seed_of`: `--sample` has drawn with this one from the start.
+    The hash differs from `seed_of`, because `sample` has always used this one.
     """
     import torch
 

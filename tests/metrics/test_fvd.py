@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.metrics.reference import CPU, noise, smooth
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import MetricSettings, build
-from vaectl.metrics.covariance import RunningCovariance
 from vaectl.metrics.fvd import frechet_distance, scale_and_crop
 from vaectl.metrics.metric import SetMetric
+from vaectl.models.statistics import RunningCovariance
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

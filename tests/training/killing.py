@@ -20,8 +20,8 @@ import vaectl.training.job  # imported once, before all children
 from tests.jobs import Listener
 from vaectl.options import parse
 from vaectl.options.train import TrainOptions
-from vaectl.training.folder import UNFINISHED, checkpoints
 from vaectl.training.resume import underlying
+from vaectl.training.run_dir import UNFINISHED, checkpoints
 
 
 def train(values: dict[str, str]) -> int:

@@ -106,7 +106,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(videos, whole, damaged, tmp_pa
     FAULTS[fault](damaged / "checkpoint-00000004")
     listener = Listener()
     result = run(videos, tmp_path, listener, resume_from_checkpoint="latest", max_steps=STEPS)
-    (warning,) = [text for text in listener.warnings if "going on from checkpoint-00000003, the one" in text]
+    (warning,) = [text for text in listener.warnings if "continuing from checkpoint-00000003, the one" in text]
     assert "checkpoint-00000004" in warning
     assert "\n" not in warning
     assert len(warning) < 500 + len(str(tmp_path))
@@ -123,7 +123,7 @@ def test_two_damaged_ones_are_both_named(videos, damaged, tmp_path):
         (damaged / f"checkpoint-0000000{step}" / STATE).write_bytes(b"")
     listener = Listener()
     run(videos, tmp_path, listener, resume_from_checkpoint=str(damaged / "latest"), max_steps=STEPS)
-    said = [text for text in listener.warnings if "going on from checkpoint-00000002" in text]
+    said = [text for text in listener.warnings if "continuing from checkpoint-00000002" in text]
     assert ["checkpoint-00000004" in said[0], "checkpoint-00000003" in said[1]] == [True, True]
 
 
@@ -132,7 +132,7 @@ def test_where_all_are_damaged_the_last_is_named(videos, damaged, tmp_path, caps
         (path / STATE).write_bytes(b"")
     before = names(damaged)
     with pytest.raises(
-        UsageError, match=r"checkpoint-00000004/training_state\.pt: cannot be read .* holds no whole one"
+        UsageError, match=r"checkpoint-00000004/training_state\.pt: cannot be read .* has no complete checkpoint"
     ):
         run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=STEPS)
     assert names(damaged) == before
@@ -143,7 +143,7 @@ def test_where_all_are_damaged_the_last_is_named(videos, damaged, tmp_path, caps
 def test_a_damaged_one_that_is_asked_for_by_its_path_is_not_exchanged_for_another(videos, damaged, tmp_path):
     last = damaged / "checkpoint-00000004"
     (last / STATE).write_bytes(b"")
-    with pytest.raises(UsageError, match=r"training_state\.pt: cannot be read .*, or latest for the last one"):
+    with pytest.raises(UsageError, match=r"training_state\.pt: cannot be read .*, or latest for the last complete one"):
         run(videos, tmp_path, resume_from_checkpoint=str(last), max_steps=5)
     assert last.exists()
 

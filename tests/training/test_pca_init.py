@@ -20,12 +20,12 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
+from vaectl.models.families.wfvae_pca import principal_components, wavelet_blocks
 from vaectl.progress import Silent
 from vaectl.rng import seed_of
 from vaectl.training import pca_init
 from vaectl.training.job import TrainResult
 from vaectl.training.network import AutoEncoder
-from vaectl.training.pca_init import principal_components, wavelet_blocks
 from vaectl.video.clip import batch_to_video
 
 SMALL = {**NANO, "latent_dim": 6, "base_channels": 24, "use_attention": False}
@@ -53,10 +53,15 @@ def clips() -> Tensor:
     return (colours * 90 + 128).byte()
 
 
+def split(clips: Tensor) -> list[Tensor]:
+    """The clips in the batches of a run, as the model takes them."""
+    return [batch_to_video(batch) for batch in torch.split(clips, pca_init.CLIPS_AT_ONCE)]
+
+
 @pytest.fixture(scope="module")
 def started(clips: Tensor) -> WFVAE:
     model = model_of()
-    pca_init.pca_init(model, clips)
+    model.pca_init(split(clips))
     return model
 
 
@@ -120,12 +125,12 @@ def test_every_weight_that_matters_can_learn(started, clips):
 )
 def test_models_that_it_does_not_fit(given, message, clips):
     with pytest.raises(UsageError, match=message):
-        pca_init.pca_init(model_of(**given), clips)
+        model_of(**given).pca_init(split(clips))
 
 
 def test_clips_without_content_are_refused(clips):
     with pytest.raises(VaectlError, match="not all the same"):
-        pca_init.pca_init(model_of(), torch.zeros_like(clips))
+        model_of().pca_init(split(torch.zeros_like(clips)))
 
 
 CONFIG = {"model_config": "small.json", "lr": 0, "weight_decay": 0, "max_steps": 1, "init": "pca"}
@@ -158,7 +163,7 @@ def test_a_run_starts_from_the_components_of_its_clips(videos, started_run):
     expected = build_model(WFVAEConfig(**{name: value for name, value in SMALL.items() if name != "_class_name"}))
     sampling = Sampling(5, 32, 16, 4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1)
     data = open_dataset([Source(videos)], sampling, strict=True, progress=Silent())
-    pca_init.pca_init(expected, torch.stack([data.clip(number).frames for number in range(20)]))
+    expected.pca_init(split(torch.stack([data.clip(number).frames for number in range(20)])))
     for name, tensor in weights(result.checkpoint).items():
         torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=0, atol=0, msg=name)
 
@@ -184,7 +189,7 @@ def test_random_weights_are_the_default(started_run):
 
 def test_a_resumed_run_keeps_its_weights(started_run, monkeypatch):
     first = started_run(lr=1e-3)
-    monkeypatch.setattr(pca_init, "pca_init", lambda *_: pytest.fail("the weights were initialised once more"))
+    monkeypatch.setattr(WFVAE, "pca_init", lambda *_: pytest.fail("the weights were initialised once more"))
     resumed = started_run(lr=1e-3, max_steps=2, resume_from_checkpoint="latest", model_config=None, init=None)
     assert (first.step, resumed.step) == (1, 2)
     assert json.loads((resumed.run / "options.json").read_text())["init"] == "pca"
@@ -193,7 +198,7 @@ def test_a_resumed_run_keeps_its_weights(started_run, monkeypatch):
 def test_reading_the_clips_is_reported(started_run):
     listener = Listener()
     started_run(listener=listener)
-    assert ("clips for --init pca", 20, 20) in listener.clips
+    assert ("clips for PCA initialization", 20, 20) in listener.clips
 
 
 def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run):
@@ -219,8 +224,8 @@ def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run)
     [
         ("--model m", "--init pca is for a new model, and --model gives the weights; leave out one of them"),
         ("--pretrained_model_name_or_path m --model-config c", "--init pca is for a new model, and --model gives"),
-        ("", "what to train is missing: give --model, --model-config or --recipe"),
-        ("--recipe od-vae", "PCA initialization needs a WF-VAE, not a CausalVAEModel; leave out --init pca"),
+        ("", "what to train is missing; give --model, --model-config or --recipe"),
+        ("--recipe od-vae", "PCA initialization is not available for a CausalVAEModel; leave out --init pca"),
         (
             "--recipe tiny",
             "PCA initialization needs base_channels and energy flows of 24 or more; leave out --init pca",

@@ -203,7 +203,7 @@ def test_a_clip_that_cannot_be_validated_is_left_out_and_named(videos, tmp_path)
 
 
 def test_a_step_that_is_not_finite_teaches_nothing_and_ten_end_the_run(videos, tmp_path, monkeypatch):
-    from vaectl.training.objective import Objective
+    from vaectl.training.losses import Objective
 
     true_loss = Objective.generator_loss
     calls = iter(range(100))
@@ -266,12 +266,12 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_frames": 6}, "--num-frames must be 1 .* 4n .* not 6; 5 is the nearest"),
+        ({"num_frames": 6}, "`num_frames` must be 1 .* 4n .* not 6; 5 is the nearest"),
         ({"resolution": 100, "crop_size": 20}, "--crop-size must be a multiple of 8, not 20; 16 is|24 is"),
         ({"resolution": 64, "crop_size": 72}, "--crop-size 72 does not fit into a --resolution of 64"),
         ({"resolution": 20}, "--resolution must be a multiple of 8, not 20; 16 is|24 is"),
-        ({"model_name": "CausalVAE"}, "--model-name CausalVAE: the config is of a WFVAEModel"),
-        ({"disc_cls": "Other"}, "--disc-cls Other"),
+        ({"model_name": "CausalVAE"}, "`model_name=CausalVAE`: the config is of a WFVAEModel"),
+        ({"disc_cls": "Other"}, "`disc_cls=Other`"),
         ({"video_weight": ["1", "2"]}, "--video-weight is given 2 times, --video-path 1 times"),
         ({"exp_name": "a/b"}, "--exp-name is a name"),
         ({"recipe": "tinny"}, "tiny"),
@@ -306,12 +306,12 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_read(vide
 
 
 def test_two_runs_do_not_share_a_folder(videos, tmp_path):
-    from vaectl.training.folder import claimed
+    from vaectl.training.run_dir import claimed
 
     with claimed(tmp_path / "results" / "vae"), pytest.raises(UsageError, match="another process is at work there"):
         run(videos, tmp_path, max_steps=1)
     run(videos, tmp_path, max_steps=1)
-    with pytest.raises(UsageError, match="holds a run already; go on with --resume-from-checkpoint latest"):
+    with pytest.raises(UsageError, match="already contains a run; continue it with `resume_from_checkpoint=latest`"):
         run(videos, tmp_path, max_steps=1)
 
 

@@ -18,7 +18,7 @@ from tests.jobs import Listener
 from tests.training.runs import PLAIN, lines, names, nano, run
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "COLUMNS": "80"}
 
 
 MAIN = "import sys\nfrom vaectl.cli.app import main\nif __name__ == '__main__': sys.exit(main())"
@@ -148,7 +148,7 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(videos, tmp_path):
 def test_ranks_validate_and_criticise_together_and_one_that_is_not_finite_stops_all(videos, tmp_path):
     spoil = """
 import math, os
-from vaectl.training.objective import Objective
+from vaectl.training.losses import Objective
 true, calls = Objective.generator_loss, []
 def spoilt(self, *arguments, **options):
     total, parts = true(self, *arguments, **options)
@@ -201,5 +201,5 @@ def test_a_port_that_is_in_use_is_one_line(videos, tmp_path):
         told = subprocess.run(command, env=ENVIRONMENT | ranks, text=True, capture_output=True, timeout=60)
     assert told.returncode == 2
     last = told.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: rank 0: the other processes are out of reach (")
+    assert last.startswith("error: rank 0: cannot connect to the other processes (")
     assert "in use" in last.lower()

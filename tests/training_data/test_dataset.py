@@ -107,7 +107,7 @@ def test_samples_do_not_depend_on_what_was_read_before(videos: Path, tmp_path: P
 
 
 def test_few_indexes_are_kept(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaectl.data.clip_reader._INDEXED_FRAMES", 80)
+    monkeypatch.setattr("vaectl.data.clip_reader._MAX_INDEXED_FRAMES", 80)
     dataset = opened(videos)
     expected = [opened(videos).clip(number).frames for number in range(10)]
     for number in range(10):
@@ -203,8 +203,8 @@ def test_what_is_left_out_is_told_once_and_counted(videos: Path) -> None:
         f"{videos}/broken{i:02d}.mp4" for i in range(20)
     ]
     assert listener.warnings[20:] == [
-        f"{videos}: 25 of 31 videos cannot be read and are left out (5 of them are not listed)",
-        f"{videos}: 1 of 6 videos are shorter than the 9 frames that 5 at a sample rate of 2 need, and are left out",
+        f"{videos}: 25 of 31 videos cannot be read and are skipped (5 of them are not listed)",
+        f"{videos}: 1 of 6 videos are shorter than the 9 frames that 5 at a sample rate of 2 need, and are skipped",
     ]
     assert len(opened(videos, num_frames=5, sample_rate=2, dynamic_sample=True)) == 6
 
@@ -214,7 +214,7 @@ def test_what_leaves_nothing_is_an_error(videos: Path, tmp_path: Path) -> None:
         opened(videos, num_frames=17, sample_rate=4)
     assert str(caught.value) == (
         f"{videos}: all 5 videos are shorter than the 65 frames that 17 at a sample rate of 4 need"
-        " (the longest has 40); lower --num-frames or --sample-rate"
+        " (the longest has 40); lower `num_frames` or `sample_rate`"
     )
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -254,7 +254,7 @@ def test_another_video_stands_in_for_one_that_cannot_be_read_any_more(videos: Pa
         assert new.replaced
         assert new.replaced.startswith(old.source)
         assert lost[name] in new.replaced
-        assert f"; {new.source} stands in its place" in new.replaced
+        assert f"; {new.source} replaces it" in new.replaced
         assert "\n" not in new.replaced
         assert Path(new.source).name in ("x.mkv", "日本.webm")
         assert torch.equal(dataset.clip(old.number).frames, new.frames)
@@ -263,10 +263,10 @@ def test_another_video_stands_in_for_one_that_cannot_be_read_any_more(videos: Pa
 def test_when_nothing_can_be_read_any_more_the_run_ends(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened(videos)
     shutil.rmtree(videos)
-    with pytest.raises(VaectlError, match=r"6 videos in a row cannot be read any more; the first: /.*\(No such file"):
+    with pytest.raises(VaectlError, match=r"6 videos in a row cannot be read; the first: /.*\(No such file"):
         dataset.clip(0)
-    monkeypatch.setattr(module, "_MOST_ATTEMPTS", 3)
-    with pytest.raises(VaectlError, match="4 videos in a row cannot be read any more"):
+    monkeypatch.setattr(module, "_MAX_ATTEMPTS", 3)
+    with pytest.raises(VaectlError, match="4 videos in a row cannot be read"):
         dataset.clip(0)
 
 

@@ -159,7 +159,7 @@ def test_without_animation_images_are_left_out_and_the_remedy_is_named(album, sa
     (album / "clip.mp4").symlink_to(samples / "carphone_pristine.mp4")
     dataset = open_dataset([Source(album)], Sampling(9, 48), strict=False, progress=listener)
     assert len(dataset) == 1
-    assert any("--animate-images takes images" in warning for warning in listener.warnings)
+    assert any("`animate_images` makes clips of images" in warning for warning in listener.warnings)
     (album / "clip.mp4").unlink()
-    with pytest.raises(UsageError, match="--animate-images takes images"):
+    with pytest.raises(UsageError, match="`animate_images` makes clips of images"):
         open_dataset([Source(album)], Sampling(9, 48), strict=False, progress=Listener())

@@ -101,8 +101,8 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_else_changes(videos: Pa
     assert_same(made, expected)
     assert notes(made)
     for note in notes(made):
-        assert note.startswith("a data worker died (killed by signal 9) while it read ")
-        assert note.endswith("; another one replaces it")
+        assert note.startswith("a data worker died (killed by signal 9) while reading ")
+        assert note.endswith("; a new one replaces it")
 
 
 class Mortal(Worker):
@@ -125,11 +125,11 @@ def test_a_video_that_kills_workers_is_replaced(videos: Path, monkeypatch: pytes
     (videos / "sub" / "portrait.mov").unlink()
     expected = batches(dataset, 5, workers=0)
     assert_same(made, expected)
-    replaced = [note for note in notes(made) if "in its place" in note and "another" not in note]
+    replaced = [note for note in notes(made) if "replaces it" in note and "a new one" not in note]
     assert len(replaced) == len(notes(expected)) == 2
     for note in replaced:
         assert note.startswith(
-            f"{videos}/sub/portrait.mov: 3 data workers died in reading it (killed by signal 9); {videos}/"
+            f"{videos}/sub/portrait.mov: 3 data workers died while reading it (killed by signal 9); {videos}/"
         )
     assert sum(torch.equal(a.frames, b.frames) for a, b in zip(made, whole, strict=True)) == 3
 
@@ -161,7 +161,7 @@ def test_when_nothing_can_be_read_any_more_the_consumer_hears_it(videos: Path) -
     shutil.rmtree(videos)
     for workers in (0, 2):
         with (
-            pytest.raises(VaectlError, match="6 videos in a row cannot be read any more; the first: "),
+            pytest.raises(VaectlError, match="6 videos in a row cannot be read; the first: "),
             ClipLoader(dataset, pairs, first=0, workers=workers) as loader,
         ):
             next(iter(loader))

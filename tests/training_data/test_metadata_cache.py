@@ -50,7 +50,7 @@ def test_every_video_with_its_facts(videos: Path) -> None:
         "sub/súb süb/日本.webm": (64, 48, 30, "25"),
     }
     assert found.videos["a.mp4"].size == (videos / "a.mp4").stat().st_size
-    assert listener.clips == [(f"{videos}: looking at the videos", 5, 5)]
+    assert listener.clips == [(f"{videos}: scanning videos", 5, 5)]
     assert not listener.warnings
 
 
@@ -67,7 +67,7 @@ def test_images_are_videos_of_one_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov"])
 def test_a_header_that_counts_only_the_first_fragment_is_not_believed(tmp_path: Path, flags: str) -> None:
     encode(tmp_path / "a.mp4", 40, options={"g": "8"}, container_options={"movflags": flags})
-    assert scan_videos(tmp_path, Listener()).videos["a.mp4"].frames == 40
+    assert scan_videos(tmp_path, Listener()).videos["a.mp4"].num_frames == 40
 
 
 def test_a_second_look_opens_nothing_and_finds_the_same(videos: Path, looked_at: list[str]) -> None:
@@ -88,7 +88,7 @@ def test_only_what_changed_is_looked_at_again(videos: Path, looked_at: list[str]
     found = scan_videos(videos, Listener())
     assert sorted(looked_at) == ["a.mp4", "new.mp4"]
     assert list(found.videos) == ["a.mp4", "a:b/x.mkv", "new.mp4", "sub/portrait.mov", "sub/súb süb/日本.webm"]
-    assert found.videos["new.mp4"].frames == 12
+    assert found.videos["new.mp4"].num_frames == 12
     assert b"old.avi" not in cache_file(cache).read_bytes()
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_cache_is_made_anew_and_said(videos: Path, cache: Path, damage
     listener = Listener()
     assert scan_videos(videos, listener) == first
     (warning,) = listener.warnings
-    assert warning == f"{file}: is damaged; all videos are looked at again"
+    assert warning == f"{file}: is damaged; scanning all videos again"
     assert file.read_bytes() == whole
 
 
@@ -141,7 +141,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(videos: Path, cache: Pat
     assert len(scan_videos(videos, listener).videos) == 5
     (warning,) = listener.warnings
     assert str(cache) in warning
-    assert warning.endswith("choose another folder with XDG_CACHE_HOME, or all videos are looked at on each start")
+    assert warning.endswith("choose another folder with XDG_CACHE_HOME, or each start scans all videos again")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
@@ -236,7 +236,7 @@ def test_many_files_are_handed_out_a_few_at_a_time(tmp_path: Path, monkeypatch: 
             yield tmp_path / str(i)
 
     monkeypatch.setattr(module, "_facts", lambda path: Facts(int(path.name), 0, 1, 1, 1, "1"))
-    found = module._look_at(paths())
+    found = module._probe_all(paths())
     assert next(found) == Facts(0, 0, 1, 1, 1, "1")
-    assert len(asked) == module._AT_ONCE
+    assert len(asked) == module._FILES_PER_BATCH
     assert [facts.size for facts in found if isinstance(facts, Facts)] == list(range(1, 1000))

@@ -1,4 +1,4 @@
-"""Training data: any tree of videos as an endless, repeatable sequence of samples. Knows no model."""
+"""Training data: trees of videos as an endless, reproducible sequence of samples. Knows no model."""
 
 from vaectl.data.dataset import ClipDataset, Sample, Source, open_dataset
 from vaectl.data.loader import Batch, ClipLoader

@@ -1,7 +1,6 @@
-"""The Ken Burns effect: a view that pans, zooms and turns smoothly over a photograph makes a video of it.
+"""The Ken Burns effect: a view that pans, zooms and turns over an image makes a video of it.
 
-Every movement is a sine in time, so that it has no corners and no end. Its numbers follow from a seed alone. Knows
-pictures and numbers, and no file.
+Every movement is a sine in time, so it is smooth and endless. Its parameters depend only on a seed. Knows no files.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from torch.nn import functional as F
 from vaectl.rng import uniform
 
 FASTEST, SLOWEST = 1 / 32, 1 / 4096
-"""Of a pan: widths of the view for each frame. Slow and fast ones are equally likely, on a logarithmic scale."""
+"""Speed of a pan in widths of the view per frame. It is drawn on a logarithmic scale."""
 QUICKEST = 32.0
-"""Frames of the shortest period."""
+"""Shortest period of a movement in frames."""
 MOST_ZOOM = 1.4
-"""Between the widest view and the narrowest one of a path."""
+"""Largest ratio between the widest and the narrowest view of a path."""
 MOST_TURN = math.radians(8)
+"""Largest rotation in radians."""
 _FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Oscillation:
-    """centre + extent·sin(speed·t/extent + phase): never faster than `speed` for each frame."""
+    """centre + extent·sin(speed·t/extent + phase), with at most `speed` per frame."""
 
     centre: float
     extent: float
@@ -37,18 +37,20 @@ class Oscillation:
 
     @classmethod
     def drawn(cls, centre: float, extent: float, fastest: float, *key: int | str) -> Oscillation:
+        """Return the oscillation that belongs to `key`, of at most `fastest` per frame."""
         speed = fastest * (SLOWEST / FASTEST) ** uniform("speed", *key)
         speed = min(speed, extent * 2 * math.pi / QUICKEST)
         return cls(centre, extent, speed, 2 * math.pi * uniform("phase", *key))
 
     def at(self, time: int) -> float:
+        """Return the value at a time in frames."""
         turns = self.speed * time / self.extent if self.extent > 0 else 0.0
         return self.centre + self.extent * math.sin(turns + self.phase)
 
 
 @dataclass(frozen=True)
 class View:
-    """The square of the picture that a frame shows, in pixels of the picture."""
+    """The square of the image that a frame shows, in pixels of the image."""
 
     x: float
     y: float
@@ -58,29 +60,30 @@ class View:
 
     @property
     def reach(self) -> float:
-        """From the centre to the left, right, top and bottom of the square, turned as it is."""
+        """The distance from the centre to each side of the bounding box of the rotated square."""
         return self.side / 2 * (abs(math.cos(self.turn)) + abs(math.sin(self.turn)))
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where a camera is at any time, counted in frames. Its view lies within the picture."""
+    """The movement of a camera. Its view is always within the image."""
 
     x: Oscillation
     y: Oscillation
     zoom: Oscillation
-    """Of the logarithm of the side."""
+    """The logarithm of the side."""
     turn: Oscillation
 
     def at(self, time: int) -> View:
+        """Return the view at a time in frames."""
         return View(self.x.at(time), self.y.at(time), math.exp(self.zoom.at(time)), self.turn.at(time))
 
 
 def drawn_path(width: int, height: int, resolution: int, crop_size: int, seed: int) -> Path:
-    """The path that belongs to `seed`, over a picture of that size, for frames of `resolution` pixels.
+    """Return the path that belongs to `seed`, over an image of this size, for frames of `resolution` pixels.
 
-    Its view is the part of such a frame that a crop of `crop_size` shows; it moves as the frame would.
-    A pixel of the frame is never smaller than one of the picture, unless the picture is smaller than the frame.
+    The view is a crop of `crop_size` pixels of such a frame, and moves as the frame would. The image is not enlarged,
+    unless it is smaller than the frame.
     """
     largest_turn = MOST_TURN * uniform("turn", seed) ** 2
     bounds = math.cos(largest_turn) + math.sin(largest_turn)
@@ -101,7 +104,7 @@ def drawn_path(width: int, height: int, resolution: int, crop_size: int, seed: i
 
 
 def _pan(size: int, view: float, fastest: float, axis: str, seed: int) -> Oscillation:
-    """Along a side of the picture of `size` pixels, on which the view takes up to `view`."""
+    """Return the movement along a side of `size` pixels, for a view of up to `view` pixels."""
     room = max(0.0, size - view)
     extent = room / 2 * uniform("extent", axis, seed)
     centre = view / 2 + extent + (room - 2 * extent) * uniform("centre", axis, seed)
@@ -109,10 +112,10 @@ def _pan(size: int, view: float, fastest: float, axis: str, seed: int) -> Oscill
 
 
 def ken_burns(picture: Tensor, times: Sequence[int], resolution: int, crop_size: int, seed: int) -> Tensor:
-    """What the camera sees of `picture`, (3, H, W) uint8, at these times: (T, 3, crop_size, crop_size) uint8.
+    """Return the frames (T, 3, crop_size, crop_size) uint8 of `picture`, (3, H, W) uint8, at these times in frames.
 
-    That is a crop of frames of `resolution` pixels. The picture is first scaled down, antialiased, to about their size;
-    then each frame is sampled with four points for each pixel, bilinear, and averaged.
+    They are crops of frames of `resolution` pixels. The picture is first scaled down to about their size, antialiased.
+    Each pixel is then the mean of four bilinear samples.
     """
     _, height, width = picture.shape
     path = drawn_path(width, height, resolution, crop_size, seed)
@@ -137,12 +140,12 @@ def ken_burns(picture: Tensor, times: Sequence[int], resolution: int, crop_size:
 
 
 def _beyond(sign: int, edges: Sequence[float], size: int) -> int:
-    """The pixel at which what is seen begins (sign -1) or ends (1), with one to spare for interpolation."""
+    """Return the first (sign -1) or last (1) pixel that any view needs, with one more for interpolation."""
     return max(0, math.floor(min(edges)) - 1) if sign < 0 else min(size, math.ceil(max(edges)) + 1)
 
 
 def _transform(view: View, left: int, top: int, width: int, height: int) -> list[list[float]]:
-    """From the frame to the part of the picture that is there, -1 to 1 along each side of both (`affine_grid`)."""
+    """Return the matrix from the frame to this part of the picture, for `affine_grid`: both from -1 to 1."""
     cosine, sine = math.cos(view.turn) * view.side, math.sin(view.turn) * view.side
     return [
         [cosine / width, -sine / width, 2 * (view.x - left) / width - 1],

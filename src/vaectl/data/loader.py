@@ -1,4 +1,4 @@
-"""Batches of samples in their order, made by workers while the ones before are used. Knows nothing of videos."""
+"""Batches of samples in order, made by worker processes in advance. Knows nothing of videos."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from vaectl.prefetch import prefetch
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that belong together."""
+    """A batch of samples."""
 
     frames: Tensor
     """(B, T, 3, H, W) uint8 RGB."""
     numbers: Sequence[int]
     notes: tuple[str, ...]
-    """What did not go as usual, a line each: videos that were replaced, workers that died."""
+    """A line for each video that was replaced and each worker that died."""
 
 
 class ClipLoader:
-    """The batches of one rank, from a given one on and without end; iterate once, inside its context.
+    """The batches of one rank, without end. Iterate once, inside its context.
 
-    When the context is left, all that is under way ends.
+    Leaving the context stops all workers.
     """
 
     waited = 0.0
-    """Seconds that were spent in waiting for batches; not for the first one, when the workers have to start."""
+    """Seconds spent waiting for batches, without the first one, for which the workers have to start."""
     decoded_frames = 0
     decode_seconds = 0.0
-    """Frames read so far, and the seconds that reading and resizing them took, added up over the workers."""
+    """Frames read so far, and the seconds for reading and resizing them, summed over the workers."""
 
     def __init__(
         self,
@@ -52,10 +52,9 @@ class ClipLoader:
         workers: int,
         prefetch: int = 2,
     ) -> None:
-        """Batches `first`, first + 1, ..., of which batch k holds the samples `numbers(k)`.
+        """Load batches `first`, `first` + 1, ...; batch k has the samples `numbers(k)`.
 
-        `workers` processes make them, and `prefetch` of them may wait; with no workers they are made here when they
-        are asked for.
+        `workers`: number of processes; 0 reads in this process, without prefetching. `prefetch`: batches that may wait.
         """
         self._dataset, self._numbers, self._first = dataset, numbers, first
         self._workers, self._prefetch = workers, prefetch
@@ -78,7 +77,7 @@ class ClipLoader:
         self._resources.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises VaectlError where nothing can be read any more, or where workers die one after the other."""
+        """Yield the batches. Raises VaectlError if no video can be read, or if workers die in a row."""
         yield next(self._batches)
         while True:
             begun = time.perf_counter()
@@ -97,7 +96,7 @@ class ClipLoader:
             yield Batch(torch.stack([sample.frames for sample in samples]), numbers, notes)
 
     def _made_by_workers(self, leaving: Connection) -> Generator[Batch]:
-        """The same, until the other end of `leaving` is closed."""
+        """Yield batches until the other end of `leaving` is closed."""
         pending: deque[PendingBatch] = deque()
         upcoming = map(self._numbers, count(self._first))
         sampling = self._dataset.sampling
@@ -108,7 +107,7 @@ class ClipLoader:
                     pool.fill(pending[-1])
                 if not pool.work(leaving):
                     return
-                self.decoded_frames, self.decode_seconds = pool.frames, pool.seconds
+                self.decoded_frames, self.decode_seconds = pool.num_frames, pool.seconds
                 while pending and not pending[0].missing:
                     batch = pending.popleft()
                     yield Batch(batch.frames, batch.numbers, tuple(batch.notes))

@@ -1,8 +1,7 @@
-"""The facts of every video in a tree, kept between runs.
+"""The metadata of every video in a tree, cached between runs.
 
-They lie in a file of their own below the user's cache folder, never among the videos. A file of the tree is looked at
-again when its size or modification time changed; one that could not be read is looked at again each time. Knows nothing
-of what the videos are for.
+Each tree has a cache file in the user's cache folder, not next to the videos. A video is probed again if its size or
+modification time changed. An unreadable one is probed each time. Does not know what the videos are used for.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from vaectl.video.probe import probe
 from vaectl.video.truncation import is_cut_short
 
 _VERSION = 2
-_SAVE_EVERY = 30.0
-"""Seconds between two saves while a tree is looked at."""
-_AT_ONCE = 256
-"""Files that are handed to the threads together."""
+_SAVE_INTERVAL_SECONDS = 30.0
+"""Seconds between two saves of the cache while videos are probed."""
+_FILES_PER_BATCH = 256
+"""Files that are given to the threads at once."""
 
 
 class Facts(NamedTuple):
-    """What is known about one file."""
+    """The metadata of one file."""
 
     size: int
     """Bytes."""
@@ -41,26 +40,25 @@ class Facts(NamedTuple):
     """Nanoseconds since 1970."""
     width: int
     height: int
-    frames: int
-    """What its container claims, where it does; else counted. The true number is known when the file is opened."""
+    num_frames: int
+    """As the container says, else counted. The exact number is known only when the file is read."""
     frame_rate: str
     """Frames per second, as a fraction."""
 
 
 class VideoTree(NamedTuple):
-    """A tree of videos. Files go by their path below the root, with forward slashes, sorted."""
+    """A tree of videos. Keys are sorted paths relative to `folder`, with forward slashes."""
 
     folder: Path
-    """What the paths start from."""
     videos: dict[str, Facts]
     unreadable: dict[str, str]
-    """Why, in one line that names the file."""
+    """The reason, in one line that names the file."""
 
 
 def scan_videos(root: Path, progress: Progress) -> VideoTree:
-    """Look at every video and image below `root`, or at the file `root`.
+    """Return the metadata of every video and image below `root`, or of the file `root`.
 
-    Raises UsageError as `find_videos` does. A cache that is damaged or cannot be written costs time and a warning.
+    Raises UsageError as `find_videos` does. Warns if the cache is damaged or cannot be written.
     """
     folder, names = (root, find_names(root)) if root.is_dir() else (root.parent, [p.name for p in find_videos(root)])
     cache = _cache_file(root)
@@ -74,15 +72,15 @@ def scan_videos(root: Path, progress: Progress) -> VideoTree:
             fresh.append(name)
     saved = time.monotonic()
     problem = None
-    progress.start(f"{root}: looking at the videos", len(fresh), "files")
+    progress.start(f"{root}: scanning videos", len(fresh), "files")
     try:
-        for name, found in zip(fresh, _look_at(folder / name for name in fresh), strict=True):
+        for name, found in zip(fresh, _probe_all(folder / name for name in fresh), strict=True):
             if isinstance(found, str):
                 unreadable[name] = found
             else:
                 videos[name] = found
             progress.advance(1)
-            if time.monotonic() - saved > _SAVE_EVERY:
+            if time.monotonic() - saved > _SAVE_INTERVAL_SECONDS:
                 problem = _save(cache, root, videos)
                 saved = time.monotonic()
     finally:
@@ -90,16 +88,16 @@ def scan_videos(root: Path, progress: Progress) -> VideoTree:
         if videos != known:
             problem = _save(cache, root, videos)
     if problem:
-        progress.warn(f"{problem} with XDG_CACHE_HOME, or all videos are looked at on each start")
+        progress.warn(f"{problem} with XDG_CACHE_HOME, or each start scans all videos again")
     return VideoTree(folder, {name: videos[name] for name in names if name in videos}, unreadable)
 
 
-def _look_at(paths: Iterable[Path]) -> Iterator[Facts | str]:
-    """The facts of each file, or what is wrong with it, in order; many at a time."""
+def _probe_all(paths: Iterable[Path]) -> Iterator[Facts | str]:
+    """Yield the metadata of each file, or what is wrong with it, in order. Probes many files at a time."""
     rest = iter(paths)
     threads = ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)))
     try:
-        while some := list(islice(rest, _AT_ONCE)):
+        while some := list(islice(rest, _FILES_PER_BATCH)):
             yield from threads.map(_facts, some)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
@@ -111,18 +109,18 @@ def _facts(path: Path) -> Facts | str:
         info = probe(path)
         if is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
-        frames = info.num_frames_from_header or len(build_index(info).times)
-        return Facts(size, modified, info.width, info.height, frames, str(info.frame_rate))
+        num_frames = info.num_frames_from_header or len(build_index(info).times)
+        return Facts(size, modified, info.width, info.height, num_frames, str(info.frame_rate))
     except VaectlError as error:
         return str(error)
-    except Exception as error:  # whatever one file does to its decoder, the others are still wanted
+    except Exception as error:  # one damaged file must not stop the scan
         return f"{path}: cannot be read ({type(error).__name__}: {error})"
 
 
 def _identity(path: Path | str) -> tuple[int, int]:
-    """Size and modification time; (-1, -1), which no file has, where there is none."""
+    """Return size and modification time; (-1, -1), which no file has, if there is no file."""
     try:
-        status = os.stat(path)  # noqa: PTH116  # a million times, where a Path would cost as much again
+        status = os.stat(path)  # noqa: PTH116  # for a million files, and a Path would double the time
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
@@ -135,20 +133,20 @@ def _cache_file(root: Path) -> Path:
 
 
 def _load(cache: Path, progress: Progress) -> dict[str, Facts]:
-    """What was saved; nothing, and a warning, where that is not what was written."""
+    """Return the cached metadata. Warn about a damaged cache, and return none."""
     try:
         check, _, text = cache.read_bytes().partition(b"\n")
     except OSError:
-        return {}  # if it cannot be written either, that is told
+        return {}  # if it cannot be written either, `_save` reports it
     if check != _checksum(text):
-        progress.warn(f"{cache}: is damaged; all videos are looked at again")
+        progress.warn(f"{cache}: is damaged; scanning all videos again")
         return {}
     content = json.loads(text)
     return {name: Facts(*facts) for name, facts in content["videos"].items()} if content["version"] == _VERSION else {}
 
 
 def _save(cache: Path, root: Path, videos: dict[str, Facts]) -> str | None:
-    """Write the cache, whole or not at all, so that any number of runs may do so at once; gives what went wrong."""
+    """Write the cache atomically, because several runs may write it at once. Return the problem, if any."""
     content = {"version": _VERSION, "tree": str(root.resolve()), "videos": videos}
     text = json.dumps(content, separators=(",", ":")).encode()
     try:

@@ -1,7 +1,7 @@
-"""A pool of worker processes that fills batches: it replaces workers that die, and videos that cannot be read.
+"""A pool of worker processes that fill batches. It replaces workers that die and videos that cannot be read.
 
-A sample follows from its number, so it does not matter which worker makes it, or how often it is started. Knows nothing
-of the order in which batches are wanted.
+A sample depends only on its number, so any worker can make it, and it can be restarted. Does not know the order of
+batches.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vaectl.data.workers import Task, Worker, WorkerDiedError
 from vaectl.errors import VaectlError
 
 _MAX_DEATHS_PER_VIDEO = 3
-"""Workers that may die of one video before another stands in for it."""
+"""Workers that may die while reading one video before the video is replaced."""
 _MAX_DEATHS_IN_A_ROW = 10
-"""Workers that may die in a row, with no sample finished in between."""
+"""Workers that may die in a row, without a finished sample in between."""
 
 
 class PendingBatch:
-    """A batch that is being filled."""
+    """A batch that is not yet complete."""
 
     def __init__(self, numbers: Sequence[int], num_frames: int, side: int) -> None:
         self.numbers = numbers
@@ -37,7 +37,7 @@ class PendingBatch:
 
 @dataclass(eq=False)
 class _PendingSample:
-    """A sample that is to be made, and its place in a batch."""
+    """A sample that is not yet made, and its position in a batch."""
 
     batch: PendingBatch
     place: int
@@ -47,11 +47,11 @@ class _PendingSample:
 
 
 class WorkerPool:
-    """Fills batches with samples of `dataset`, in a context that ends all workers when it is left."""
+    """Fills batches with samples of `dataset`. Leaving the context stops all workers."""
 
-    frames = 0
+    num_frames = 0
     seconds = 0.0
-    """Frames of the samples made so far, and what they took, added up over the workers."""
+    """Frames of the samples made so far, and the seconds that they took, summed over the workers."""
 
     def __init__(self, dataset: ClipDataset, workers: int) -> None:
         self._dataset, self._workers = dataset, workers
@@ -72,17 +72,17 @@ class WorkerPool:
 
     @property
     def has_idle_workers(self) -> bool:
-        """Whether there are workers with nothing to do."""
+        """Return whether more workers are idle than samples are waiting."""
         return len(self._pending) < len(self._idle)
 
     def fill(self, batch: PendingBatch) -> None:
-        """Take on a batch; those that were taken on before come first."""
+        """Queue the samples of a batch."""
         self._pending += [_PendingSample(batch, place, number) for place, number in enumerate(batch.numbers)]
 
     def work(self, leaving: Connection) -> bool:
-        """Give out what is to be done, and wait until some of it is; False when `leaving` becomes readable instead.
+        """Give tasks to idle workers and wait for results. Return False if `leaving` becomes readable.
 
-        Raises VaectlError where nothing can be read any more, or where workers die one after the other.
+        Raises VaectlError if no video can be read, or if workers die in a row.
         """
         while self._pending and self._idle:
             sample = self._pending.popleft()
@@ -111,7 +111,7 @@ class WorkerPool:
         if result.problem is not None:
             self._retry(sample, result.problem)
             return
-        self.frames += sample.batch.frames.shape[1]
+        self.num_frames += sample.batch.frames.shape[1]
         sample.batch.missing -= 1
         if note := replaced(sample.failures, path):
             sample.batch.notes.append(note)
@@ -119,16 +119,16 @@ class WorkerPool:
     def _on_worker_death(self, sample: _PendingSample, path: Path, cause: str) -> None:
         self._deaths += 1
         sample.deaths += 1
-        what = f"a data worker died ({cause}) while it read {path}"
+        what = f"a data worker died ({cause}) while reading {path}"
         if self._deaths >= _MAX_DEATHS_IN_A_ROW:
             raise VaectlError(
-                f"{what}, the {_MAX_DEATHS_IN_A_ROW}th in a row; if memory is short, take fewer --num-workers"
+                f"{what}, the {_MAX_DEATHS_IN_A_ROW}th in a row", "if memory is short, lower `num_workers`"
             )
         if sample.deaths == _MAX_DEATHS_PER_VIDEO:
             sample.deaths = 0
-            self._retry(sample, f"{path}: {_MAX_DEATHS_PER_VIDEO} data workers died in reading it ({cause})")
+            self._retry(sample, f"{path}: {_MAX_DEATHS_PER_VIDEO} data workers died while reading it ({cause})")
         else:
-            sample.batch.notes.append(f"{what}; another one replaces it")
+            sample.batch.notes.append(f"{what}; a new one replaces it")
             self._pending.appendleft(sample)
 
     def _retry(self, sample: _PendingSample, problem: str) -> None:

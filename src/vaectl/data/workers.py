@@ -1,8 +1,7 @@
-"""Processes that read samples out of videos.
+"""Processes that read samples from videos.
 
-They are forked from a process that has imported all that they need, so that a new one is there at once. They hold no
-state: tasks and results go through a pipe, and a worker ends when the other end is closed. Knows nothing
-of epochs and batches.
+They are forked from a server process that has imported all modules, so they start at once. They have no state: tasks
+and results go through a pipe, and a worker ends when the pipe is closed. Knows nothing of epochs and batches.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from vaectl.data.clip_reader import ClipReader
 from vaectl.data.sampling import Draw, Sampling
 from vaectl.errors import VaectlError
 
-_OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
+_TERMINAL_SIGNALS = frozenset({signal.SIGINT, signal.SIGHUP})
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker has to do: the arguments of `ClipReader.read`."""
+    """The arguments of `ClipReader.read`."""
 
     path: Path
     sampling: Sampling
@@ -41,26 +40,26 @@ class Result:
     """The result of a task."""
 
     seconds: float
-    """Spent on it."""
+    """The time that it took."""
     problem: str | None
-    """Why there is no sample; None where there is one."""
+    """Why there is no sample; None if there is one."""
 
 
 class WorkerDiedError(Exception):
-    """The message says of what."""
+    """A worker died; the message says how."""
 
 
 class Worker:
-    """One process; does one task at a time."""
+    """A process that does one task at a time."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
-        # Ctrl-C in a terminal goes to all processes, but is for us to answer. What is started here inherits the mask;
-        # multiprocessing's own helper lifts it as it starts, so that comes first.
+        # Ctrl-C in a terminal goes to all processes, but only the main process handles it. New processes inherit the
+        # mask. The resource tracker of multiprocessing clears the mask when it starts, so it is started before.
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
         try:
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
             self._process.start()
@@ -69,12 +68,12 @@ class Worker:
         theirs.close()
 
     def give(self, task: Task) -> None:
-        """Begin with `task`. `connection` becomes readable when it is done, or the worker is dead."""
-        with suppress(OSError):  # it died in its sleep, as `take` will find
+        """Start `task`. `connection` becomes readable when the task is done or the worker is dead."""
+        with suppress(OSError):  # the worker died; `take` reports it
             self.connection.send(task)
 
     def take(self, into: NDArray[np.uint8]) -> Result:
-        """Give the result of the task; its sample goes into the contiguous array. Raises WorkerDiedError."""
+        """Return the result, and write the sample into the contiguous array `into`. Raises WorkerDiedError."""
         try:
             result: Result = self.connection.recv()
             if result.problem is None:
@@ -86,19 +85,19 @@ class Worker:
         return result
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 def _serve(connection: Connection) -> None:
-    """The life of a worker."""
-    for number in _OF_THE_TERMINAL:  # where the mask is not inherited: another library started the server
+    """Do tasks until the connection is closed. Runs in the worker process."""
+    for number in _TERMINAL_SIGNALS:  # if another library started the server, the mask is not inherited
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     reader = ClipReader()
-    with suppress(EOFError, OSError):  # the process that gives the tasks is gone
+    with suppress(EOFError, OSError):  # the main process has ended
         while True:
             task: Task = connection.recv()
             begun = time.perf_counter()

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
-from vaectl.metrics.covariance import RunningCovariance
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import exact_float32
+from vaectl.models.statistics import RunningCovariance
 
 DETECTOR = (
     "i3d_torchscript.pt",

@@ -7,12 +7,14 @@ limit is in `tiling/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.errors import UsageError
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
 from vaectl.models.posterior import Posterior
@@ -97,6 +99,17 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         video = self.decode(posterior.sample(generator) if sample else posterior.mode())
         _, _, frames, height, width = video_BCTHW.shape
         return video[:, :, :frames, :height, :width]
+
+    def check_pca_init(self) -> None:
+        """Raise UsageError if `pca_init` does not support this model. A family that has it overrides both methods."""
+        raise UsageError(f"PCA initialization is not available for a {self.config.class_name}")
+
+    def pca_init(self, videos_BCTHW: Sequence[Tensor]) -> None:
+        """Set the weights by principal component analysis of videos, each (B, 3, T, H, W) in [-1, 1].
+
+        Raises UsageError as `check_pca_init` does, VaectlError for videos without variation.
+        """
+        self.check_pca_init()
 
 
 def _run(segments: list[Segment], x: Tensor, context: StreamContext, keep: tuple[str, ...]) -> Outputs:

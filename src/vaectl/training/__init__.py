@@ -1,1 +1,1 @@
-"""Training: the job behind `vaectl train`, its objective, its checkpoints and its recipes."""
+"""Training: the job of `vaectl train`, with its losses, checkpoints and recipes."""

@@ -1,11 +1,11 @@
-"""Checkpoints: everything that a run needs to go on, in a directory that is also a model.
+"""Checkpoints: everything that a run needs to resume, in a directory that is also a model.
 
-    config.json, diffusion_pytorch_model.safetensors   the model, with its averaged weights if there are any
-    training_state.pt                                  the rest: weights as trained, optimizers, discriminator, position
-    training.json                                      the options, and what the run looked like
+    config.json, diffusion_pytorch_model.safetensors   the model, with its EMA weights if there are any
+    training_state.pt                                  weights as trained, optimizers, discriminator, position
+    training.json                                      the options and other facts of the run
 
-Written under another name and renamed, so that one with this name is complete. No file is called *.ckpt: the original
-code would load that instead.
+A checkpoint is written under a temporary name and then renamed, so a directory with its final name is complete. No file
+is called *.ckpt, because the original code would load that instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vaectl.io.atomic_write import flush_to_disk
 from vaectl.io.json_values import write_json
 from vaectl.models.containers import load_pickle
 from vaectl.shortage import is_memory_shortage, system_reason
-from vaectl.training.folder import UNFINISHED, checkpoint_name
+from vaectl.training.run_dir import UNFINISHED, checkpoint_name
 from vaectl.training.whole import FACTS, sums_of
 
 STATE = "training_state.pt"
@@ -35,13 +35,13 @@ STATE = "training_state.pt"
 def write_checkpoint(
     run: Path, step: int, write_model: Callable[[Path], None], state: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Path:
-    """Write the checkpoint of `step` and give its path. Raises VaectlError where that fails; then nothing is left."""
+    """Write the checkpoint of `step` and return its path. Raises VaectlError if that fails, and leaves no files."""
     target, temporary = run / checkpoint_name(step), run / f"{UNFINISHED}{checkpoint_name(step)}-{os.getpid()}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_model(temporary)
-        with (temporary / STATE).open("wb") as state_file:  # PyTorch would not tell why a file of its own fails
+        with (temporary / STATE).open("wb") as state_file:  # if PyTorch opens the file, its errors give no reason
             torch.save(dict(state), state_file)
         whole = {**facts, "files": sums_of(temporary)}
         (temporary / FACTS).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
@@ -52,41 +52,42 @@ def write_checkpoint(
     except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_memory_shortage(error):
-            raise OutOfMemoryError(f"{target}: not written, out of memory; free some") from error
-        raise VaectlError(f"{target}: not written ({system_reason(error)}); free space, or check the disk") from error
+            raise OutOfMemoryError(f"{target}: not written, out of memory", "free some") from error
+        raise VaectlError(f"{target}: not written ({system_reason(error)})", "free space, or check the disk") from error
     return target
 
 
 def write_options(run: Path, options: Mapping[str, Any]) -> None:
-    """Record the options of this start of the run. Raises as `atomic_write` does."""
+    """Write options.json. Raises as `atomic_write` does."""
     write_json(run / "options.json", options)
 
 
 def read_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
-    """What `write_checkpoint` was given as the state, on `device`. Raises VaectlError for a damaged file."""
+    """Return the `state` that `write_checkpoint` stored, on `device`. Raises VaectlError for a damaged file."""
     return read_pickle(checkpoint / STATE, device)
 
 
 def read_discriminator(path: Path) -> dict[str, Tensor]:
-    """The discriminator's weights in one of our checkpoints, or in a published training checkpoint (*.ckpt).
+    """Return the discriminator's weights from a checkpoint of vaectl or a published training checkpoint (*.ckpt).
 
-    Raises UsageError where there is none, VaectlError for a damaged file.
+    Raises UsageError if it has none, VaectlError for a damaged file.
     """
     ours = path / STATE
     stored = read_pickle(ours if ours.is_file() else path, torch.device("cpu"))
     inner = stored.get("state_dict")
     weights = stored.get("discriminator") or (inner.get("dics_model") if isinstance(inner, dict) else None)
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise UsageError(f"{path}: holds no discriminator; leave out --load-disc-from-checkpoint")
+        raise UsageError(f"{path}: holds no discriminator", "leave out `load_disc_from_checkpoint`")
     names = {name: name.removeprefix("module.").removeprefix("discriminator.") for name in weights}
     found = {name: weights[stored_name] for stored_name, name in names.items() if name.startswith("main.")}
     if not all(isinstance(value, Tensor) for value in found.values()):
-        raise DamagedError(f"{path}: its discriminator is damaged; leave out --load-disc-from-checkpoint")
+        raise DamagedError(f"{path}: its discriminator is damaged", "leave out `load_disc_from_checkpoint`")
     return found
 
 
 def read_pickle(file: Path, device: torch.device) -> dict[str, Any]:
+    """Return the content of a pickle of PyTorch, on `device`. Raises DamagedError if that is not possible."""
     try:
         return load_pickle(file, device, mapped=False)
     except DamagedError:
-        raise DamagedError(f"{file}: cannot be read as a checkpoint of a training; take another checkpoint") from None
+        raise DamagedError(f"{file}: cannot be read as a training checkpoint", "take another checkpoint") from None

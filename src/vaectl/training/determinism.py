@@ -1,4 +1,4 @@
-"""Deterministic algorithms in PyTorch, for runs that resume bit for bit on a GPU."""
+"""Deterministic PyTorch algorithms, for runs that resume bit for bit on a GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 @contextmanager
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Have PyTorch choose deterministic algorithms within the block, so that a GPU gives the same bits every time.
+    """Make PyTorch use deterministic algorithms inside the block, if `enabled`.
 
-    Raises RuntimeError within the block where an operation has no such algorithm.
+    An operation that has none raises RuntimeError.
     """
     before = torch.are_deterministic_algorithms_enabled()
     if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this at its first use
         torch.use_deterministic_algorithms(True)
     try:
         yield

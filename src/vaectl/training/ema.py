@@ -1,4 +1,4 @@
-"""A moving average of the weights: smoother than the weights themselves, and what the run is after."""
+"""An exponential moving average (EMA) of the weights of a model in training."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
-    """average ← decay·average + (1 - decay)·weights, for each parameter; buffers are taken as they are."""
+class EMA:
+    """average ← decay·average + (1 - decay)·weights, for each trained parameter. Buffers are copied once."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._merge = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # PyTorch gives it no types
+        self._merge = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in PyTorch
         self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self._trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Update the averages with the weights of `model`, after a step."""
         parameters = dict(model.named_parameters())
         averages = [self.weights[name] for name in self._trained]
         self._merge(averages, [parameters[name].detach() for name in self._trained], 0)
 
     @contextmanager
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
-        """Inside, `model` has the averages for weights. Nothing is copied: both just change places."""
+        """Swap the averages into `model` inside the block. Nothing is copied."""
         self._swap(model)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP in a training run: the step at hand is finished and saved; a second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP in training: the run finishes its step and saves; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """Which signal asked the run to stop; None while none has."""
+    """The signal that asked the run to stop, None if there was none."""
 
     signal: int | None = None
 
 
 @contextmanager
 def finishing_the_step() -> Iterator[Interruption]:
-    """Inside, the first signal that stops a run is only noted, and does what it did before when the block ends.
+    """Record the first stop signal inside the block, and raise it again at the end of the block.
 
-    Ignored signals stay ignored: Ctrl-C is not meant for jobs in the background, nor SIGHUP for those under nohup.
+    Ignored signals stay ignored: background jobs ignore Ctrl-C, and nohup ignores SIGHUP.
     """
     interruption = Interruption()
     numbers = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]

@@ -1,6 +1,6 @@
-"""The auto-encoder as training calls it: a batch of clips to all that the objective asks for, in one forward pass.
+"""The auto-encoder for training: one forward pass from a batch of clips to all inputs of the losses.
 
-One module with one `forward`, because that is what DDP and `torch.compile` wrap. Knows no loss and no optimizer.
+It is one module with one `forward`, because DDP and `torch.compile` wrap a module. Knows no loss and no optimizer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vaectl.rng import seed_of
 
 Features = tuple[Tensor, ...]
 Output = tuple[Tensor, Posterior, tuple[Features, Features] | None]
-"""The reconstruction, the posterior, and the encoder's and the decoder's `features` if the model has any."""
+"""The reconstruction, the posterior, and the `features` of encoder and decoder if the model has any."""
 
 
 class AutoEncoder(nn.Module):
-    """Clips (B, 3, T, H, W) in [-1, 1] with standard normal noise of the latent's shape, to an `Output`."""
+    """Map clips (B, 3, T, H, W) in [-1, 1] and standard normal noise of the latent's shape to an `Output`."""
 
     def __init__(self, model: AnyVAE, *, freeze_encoder: bool, recompute: bool) -> None:
-        """`recompute`: keep less of the forward pass, and compute it again for the gradients."""
+        """`recompute`: gradient checkpointing, which saves memory and computes activations twice."""
         super().__init__()
         self.model = model
         self.freeze_encoder, self.recompute = freeze_encoder, recompute
@@ -43,19 +43,19 @@ class AutoEncoder(nn.Module):
 
 
 def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
-    """The parameters that learn; those of a frozen encoder are marked so."""
+    """Return the trained parameters, and set `requires_grad` of all: False for a frozen encoder."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (freeze_encoder and name.startswith(("encoder.", "quant_conv."))))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def latent_noise(config: FamilyConfig, clips: Sequence[int], frames: int, resolution: int, seed: int) -> Tensor:
-    """Standard normal noise (B, C, t, h, w) that depends on the seed and each clip's number, and on nothing else.
+def latent_noise(config: FamilyConfig, clips: Sequence[int], num_frames: int, resolution: int, seed: int) -> Tensor:
+    """Return standard normal noise (B, C, t, h, w) that depends only on the seed and the number of each clip.
 
-    So neither the rank nor the batch in which a clip comes matters. A clip of a later epoch has a number of its own.
+    So the rank and the batch of a clip do not matter. Clip numbers continue over the epochs.
     """
     side = resolution // config.space_compression
-    shape = (config.latent_channels, latent_frames(frames, config.time_compression), side, side)
+    shape = (config.latent_channels, latent_frames(num_frames, config.time_compression), side, side)
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", clip))) for clip in clips]
     )

@@ -1,62 +1,75 @@
-"""Initial weights of a WF-VAE by principal component analysis, so that training only has to improve on that.
+"""PCA initialization of a new model: reads clips of the training data, and gives all ranks the same weights.
 
-A network with random weights spends most of a short training run on what its wavelets know from the start. Here the
-wavelet coefficients pass straight through the network, and each latent position starts as the principal components of
-its block of pixels:
-
-- Residual blocks start as the identity: their last convolution is zero.
-- The encoder's latent is a principal component analysis, whitened, of the wavelet coefficients of a block of 4x8x8
-  pixels: all of level 2, the details of level 1, and the mean change in time of the first level.
-- The decoder's coefficients are the least-squares prediction from the neighbouring latents.
-- LayerNorm and SiLU, which come in between, are nearly linear for channels that come in pairs u, -u next to large
-  constants: SiLU(u) - SiLU(-u) = u, and the constants determine mean and deviation.
-
-All other weights stay random, so everything can be learnt; at first nothing depends on their outputs. Knows no files:
-`vaectl.training.setup` reads the clips.
+The model computes the weights (`VideoVAE.pca_init`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from vaectl.data import Sampling
-from vaectl.errors import UsageError, VaectlError
-from vaectl.metrics.covariance import RunningCovariance
-from vaectl.models import resample
-from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig
-from vaectl.models.context import StreamContext
-from vaectl.models.families.wfvae import WFVAE
-from vaectl.models.layers import ChannelLayerNorm, Conv2d, Sequential
+from vaectl import distributed
+from vaectl.data import ClipDataset, ClipLoader, Sampling, Source, open_dataset
+from vaectl.errors import VaectlError
+from vaectl.models.checkpoint import build_model
+from vaectl.models.vae import AnyVAE
+from vaectl.options.train import TrainOptions
+from vaectl.progress import Progress, Silent
 from vaectl.video.clip import batch_to_video
 
-COEFFICIENTS, DETAILS, CHANGE = 24, slice(3, 12), slice(12, 15)
-"""Of level 2; in level 1 those beside its low band; in the first level the mean change in time, one for each colour."""
-BLOCK = COEFFICIENTS + 8 * 9 + 2 * 3
-CALM = -9.0
-"""Log-variance of the posterior: the latents begin all but free of noise."""
-CLIPS_AT_ONCE = 16
-REMEDY = "leave out --init pca"
-
 CLIPS = 480
-"""How many clips give the principal components: enough for the 102 numbers of a block, read in about a minute."""
+"""Clips for the principal components: enough for the 102 numbers of a block, read in about a minute."""
+CLIPS_AT_ONCE = 16
 CROP = 64
-"""Side in pixels of the square that is cut from their frames, where that of the run is not smaller."""
+"""Side in pixels of the square that is cut from the frames, unless the run has a smaller one."""
 SAMPLE_RATE = 4
-"""Largest distance from one frame of a clip to the next; each clip has its own, from 1 on."""
+"""Largest distance in frames between neighbouring frames of a clip. Each clip draws its own, from 1."""
+
+
+@contextmanager
+def pca_remedy() -> Iterator[None]:
+    """Add the remedy to errors of PCA initialization."""
+    try:
+        yield
+    except VaectlError as error:
+        raise type(error)(error.problem, "leave out `init=pca`") from None
+
+
+def check_pca_init(model: AnyVAE) -> None:
+    """Raise UsageError if PCA initialization does not fit the model."""
+    with pca_remedy():
+        model.check_pca_init()
+
+
+def init_from_clips(model: AnyVAE, sources: Sequence[Source], options: TrainOptions, progress: Progress) -> None:
+    """Set the weights of a new model by PCA of clips of the training data. All ranks get the same weights.
+
+    Runs on the CPU, so the result does not depend on the device. Raises as `VideoVAE.pca_init` and `open_dataset` do.
+    """
+    if distributed.is_main():
+        side = options.crop_size or options.resolution
+        sampling = clip_sampling(options.num_frames, options.resolution, side, options.seed)
+        # Silent: the run reports unreadable videos when it opens the same data.
+        data = open_dataset(sources, sampling, strict=options.strict, progress=Silent())
+        clips = read_clips(data, CLIPS, options.num_workers, progress)
+        progress.note(f"computing the initial weights from {len(clips)} clips")
+        network = build_model(model.config)
+        network.load_state_dict(model.state_dict())
+        with pca_remedy():
+            network.pca_init([batch_to_video(batch) for batch in torch.split(clips, CLIPS_AT_ONCE)])
+        model.load_state_dict(network.state_dict())
+    distributed.wait_for_others()
+    distributed.broadcast(model.state_dict().values())
 
 
 def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
-    """How to cut the clips from the training data: as varied as possible, whatever the run itself does.
+    """Return how to cut the clips from the training data: as varied as possible, whatever the run itself uses.
 
-    `num_frames`, `resolution` and `seed` are those of the run, `side` is that of its square in pixels.
+    `num_frames`, `resolution` and `seed` are those of the run; `side` is the side of its square in pixels.
     """
     return Sampling(
         num_frames=num_frames,
@@ -71,240 +84,19 @@ def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sam
     )
 
 
-def pca_init(model: WFVAE, clips: Tensor) -> None:
-    """Set the weights from clips (N, T, 3, H, W) uint8.
-
-    Raises UsageError for a model of another kind (see `check`), VaectlError for clips that are all the same.
-    """
-    check(model.config)
-    videos = [batch_to_video(some) for some in torch.split(clips, CLIPS_AT_ONCE)]
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, ResnetBlock2D | ResnetBlock3D):
-                clear(module.conv2)
-            elif isinstance(module, Attention):
-                clear(module.proj_out)
-        start_encoder(model, *principal_components(model, videos))
-        latents = [model.encode(video).mean for video in videos]
-        start_decoder(model, videos, latents)
-
-
-def check(config: WFVAEConfig | CausalVAEConfig) -> None:
-    """Raises UsageError for a network that PCA initialization does not fit."""
-    if not isinstance(config, WFVAEConfig):
-        raise UsageError(f"PCA initialization needs a WF-VAE, not a {config.class_name}; {REMEDY}")
-    flows = min(config.encoder_energy_flow_hidden_size, config.decoder_energy_flow_hidden_size)
-    if (config.time_compression, config.space_compression, config.norm_type) != (4, 8, "layernorm"):
-        raise UsageError(f"PCA initialization needs a WF-VAE of 4x8x8 with norm_type layernorm; {REMEDY}")
-    if flows < COEFFICIENTS or config.base_channels < COEFFICIENTS:
-        raise UsageError(f"PCA initialization needs base_channels and energy flows of {COEFFICIENTS} or more; {REMEDY}")
-    if config.latent_dim > config.base_channels:
-        raise UsageError(f"PCA initialization needs at least as many base_channels as latent channels; {REMEDY}")
-
-
-# The encoder
-
-
-def wavelets(model: WFVAE, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The coefficients of the first transform, of level 1 and of level 2."""
-    encoder, context = model.encoder, StreamContext()
-    first = encoder.wavelet_transform_in(video, context)
-    level_1 = encoder.wavelet_transform_l1(first[:, :3], context)
-    return first, level_1, encoder.wavelet_transform_l2(level_1[:, :3], context)
-
-
-def wavelet_blocks(model: WFVAE, video: Tensor) -> Tensor:
-    """What each block of pixels has in the wavelets: (blocks, BLOCK)."""
-    first, level_1, level_2 = wavelets(model, video)
-    details, change = level_1[:, DETAILS], F.avg_pool3d(first[:, CHANGE], (1, 4, 4)) * 4
-    # As the network does, each halving of time sees the first frame twice.
-    details, change = (torch.cat([x[:, :, :1], x], dim=2) for x in (details, change))
-    return torch.cat(
-        [
-            rearrange(level_2, "b c t h w -> (b t h w) c"),
-            rearrange(details, "b c (t i) (h j) (w k) -> (b t h w) (c i j k)", i=2, j=2, k=2),
-            rearrange(change, "b c (t i) h w -> (b t h w) (c i)", i=2),
-        ],
-        dim=1,
-    )
-
-
-def principal_components(model: WFVAE, videos: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Matrix (latent channels, BLOCK) and offset that give the first components with mean 0 and deviation 1."""
-    blocks = RunningCovariance()
-    for video in videos:
-        blocks.add(wavelet_blocks(model, video).double())
-    variances, directions = torch.linalg.eigh(blocks.scatter / blocks.count)
-    kept = slice(-model.config.latent_dim, None)
-    if not variances[kept].min() > 1e-6:
-        raise VaectlError(f"PCA initialization needs clips that are not all the same; {REMEDY}")
-    matrix = (directions[:, kept] / variances[kept].sqrt()).T.flip(0)
-    return matrix.float(), -(matrix @ blocks.mean).float()
-
-
-def start_encoder(model: WFVAE, matrix: Tensor, offset: Tensor) -> None:
-    encoder, n, b = model.encoder, model.config.latent_dim, model.config.base_channels
-    of_level_2, of_details, of_change = torch.split(matrix, [COEFFICIENTS, 72, 6], dim=1)
-    for connect in (encoder.connect_l1, encoder.connect_l2):
-        pass_on(connect, slice(connect.weight.shape[1]), slice(None))
-
-    # The change in time, averaged, and the details of level 1 beside it; then the components that they give.
-    pass_on(layer(encoder.down1, 0), slice(COEFFICIENTS), slice(None))
-    halving = convolution(layer(encoder.down1, -1))
-    clear(halving, slice(3))
-    for colour in range(3):
-        halving.weight[colour, CHANGE.start + colour, :2, :2] = 0.5
-    joining = layer(encoder.down2, 0)
-    pass_on(joining, slice(9), slice(b + DETAILS.start, b + DETAILS.stop))
-    pass_on(joining, slice(9, 12), slice(3))
-    halving = convolution(layer(encoder.down2, -1))
-    clear(halving, slice(n))
-    halving.weight[:n, :9, 1:, :2, :2] = of_details.reshape(n, 9, 2, 2, 2)
-    halving.weight[:n, 9:12, 1:, :2, :2] = 0.5 * of_change.reshape(n, 3, 2, 1, 1)
-
-    shortcut = convolution(shortcut_of(layer(encoder.mid, 0)))
-    for sign, channels in ((1, slice(n)), (-1, slice(n, 2 * n))):
-        clear(shortcut, channels)
-        centre(shortcut)[channels, :n] = sign * torch.eye(n)
-        centre(shortcut)[channels, 2 * b : 2 * b + COEFFICIENTS] = sign * of_level_2
-        bias(shortcut)[channels] = sign * offset
-    deviation = settle(shortcut, slice(2 * n, None), constant=4.0, quiet=0.3)
-    read_pairs(encoder.norm_out, encoder.conv_out, slice(n), n, deviation)
-    clear(encoder.conv_out, slice(n, None))
-    bias(encoder.conv_out)[n:] = CALM
-
-
-# The decoder
-
-
-class LeastSquares:
-    """Linear prediction, bit by bit, of channels from the 3x3x3 positions that a causal convolution sees."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.inputs, size = inputs, 27 * inputs + 1
-        self.products, self.targets = torch.zeros(size, size).double(), torch.zeros(size, outputs).double()
-
-    def add(self, x_BCTHW: Tensor, y_BCTHW: Tensor) -> None:
-        padded = F.pad(torch.cat([*[x_BCTHW[:, :, :1]] * 2, x_BCTHW], dim=2), (1, 1, 1, 1))
-        seen = padded.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
-        x = rearrange(seen, "b c t h w i j k -> (b t h w) (c i j k)")
-        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-        self.products += x.T @ x
-        self.targets += x.T @ rearrange(y_BCTHW, "b c t h w -> (b t h w) c")
-
-    def write(self, conv: nn.Module, channels: slice, ridge: float) -> None:
-        """Let these channels of a convolution predict, from its first channels."""
-        lift = ridge * self.products.diagonal().mean() * torch.eye(len(self.products))
-        solution = torch.linalg.solve(self.products + lift, self.targets).T.float()
-        clear(conv, channels)
-        weight(conv)[channels, : self.inputs] = solution[:, :-1].reshape(-1, self.inputs, 3, 3, 3)
-        bias(conv)[channels] = solution[:, -1]
-
-
-def start_decoder(model: WFVAE, videos: Sequence[Tensor], latents: Sequence[Tensor]) -> None:
-    decoder, n, b = model.decoder, model.config.latent_dim, model.config.base_channels
-    known = n + COEFFICIENTS  # the latents, and level 2 predicted from them
-
-    level_2 = LeastSquares(n, COEFFICIENTS)
-    for video, z in zip(videos, latents, strict=True):
-        level_2.add(z, wavelets(model, video)[2])
-    pass_on(decoder.conv_in, slice(n), slice(n))
-    level_2.write(decoder.conv_in, slice(n, known), ridge=1e-4)
-    lead_flow(layer(decoder.mid, -1), slice(n, known), 4 * b)
-    pass_on(layer(decoder.connect_l2, -1), slice(COEFFICIENTS), slice(COEFFICIENTS))
-
-    # Between the frames and positions of level 2: what level 1 has beside its low band, and the change in time.
-    between = LeastSquares(known, 15)
-    upsampling = cast(resample.Spatial2xTime2x3DUpsample, layer(decoder.up2, -2))
-    for video, z in list(zip(videos, latents, strict=True))[::3]:
-        context = StreamContext()
-        h, flow = decoder.split(decoder.mid(decoder.conv_in(z, context), context), context)
-        low = decoder.inverse_wavelet_transform_l2(decoder.connect_l2(flow, context), context)
-        first, level_1, _ = wavelets(model, video)
-        level_1 = torch.cat([level_1[:, :3] - low, level_1[:, 3:], F.avg_pool3d(first[:, CHANGE], (1, 2, 2))], dim=1)
-        slower = resample.upsample_time(upsampling, h[:, :known], context, upsampling.interpolation)
-        between.add(resample.bilinear_2x(slower), level_1)
-    between.write(upsampling.conv, slice(4 * b - 15, 4 * b), ridge=1e-5)
-    lead_flow(layer(decoder.up2, -1), slice(4 * b - 15, 4 * b - 3), 4 * b)
-    pass_on(layer(decoder.connect_l1, -1), slice(12), slice(12))
-
-    pass_on(shortcut_of(layer(decoder.up1, 0)), slice(3), slice(4 * b - 3, 4 * b))
-    pass_on(convolution(layer(decoder.up1, -2)), slice(3), slice(3))
-    shortcut = convolution(shortcut_of(layer(decoder.layer, 0)))
-    pass_on(shortcut, slice(3), slice(3))
-    pass_on(shortcut, slice(3, 6), slice(3), -1.0)
-    deviation = settle(shortcut, slice(6, None), constant=0.6, quiet=0.1)
-    clear(decoder.conv_out)
-    read_pairs(decoder.norm_out, decoder.conv_out, CHANGE, 3, deviation)
-
-
-def lead_flow(block: nn.Module, channels: slice, wide: int) -> None:
-    """A block that widens its input by the energy flow: let it hand on all, and these channels as the flow."""
-    shortcut = shortcut_of(block)
-    clear(shortcut)
-    pass_on(shortcut, slice(wide), slice(wide))
-    pass_on(shortcut, slice(wide, wide + channels.stop - channels.start), channels)
-
-
-# Weights
-
-
-def layer(blocks: Sequential, index: int) -> nn.Module:
-    return list(blocks.children())[index]
-
-
-def convolution(module: nn.Module) -> Conv2d | nn.Conv3d:
-    """The one that it is, or has."""
-    inner = getattr(module, "conv", module)
-    return cast("Conv2d | nn.Conv3d", getattr(inner, "conv", inner))
-
-
-def shortcut_of(block: nn.Module) -> nn.Module:
-    return cast(nn.Module, block.nin_shortcut)
-
-
-def weight(module: nn.Module) -> Tensor:
-    return convolution(module).weight
-
-
-def bias(module: nn.Module) -> Tensor:
-    return cast(Tensor, convolution(module).bias)
-
-
-def centre(module: nn.Module) -> Tensor:
-    """The taps (out, in) at the position itself, of a causal convolution those of the newest frame."""
-    taps = weight(module)
-    middle = taps.shape[-1] // 2
-    return taps[..., middle, middle] if taps.ndim == 4 else taps[..., -1, middle, middle]
-
-
-def clear(module: nn.Module, channels: slice = slice(None)) -> None:
-    """Let these output channels be zero."""
-    weight(module)[channels] = 0
-    bias(module)[channels] = 0
-
-
-def pass_on(module: nn.Module, outputs: slice, inputs: slice, factor: float = 1.0) -> None:
-    """Let these output channels be those input channels."""
-    clear(module, outputs)
-    taps = centre(module)[outputs, inputs]
-    taps[:] = factor * torch.eye(*taps.shape)
-
-
-def settle(module: nn.Module, channels: slice, constant: float, quiet: float) -> float:
-    """Constants ±`constant` on these output channels, beside which they are quiet; gives the deviation of all."""
-    weight(module)[channels] *= quiet
-    values = bias(module)[channels]
-    values[::2], values[1::2] = constant, -constant
-    # The pairs that are to be read add a little to it: some 5 percent.
-    return 1.05 * constant * math.sqrt(len(values) / len(bias(module)))
-
-
-def read_pairs(norm: nn.Module, conv: nn.Module, outputs: slice, count: int, deviation: float) -> None:
-    """Let these output channels be the first `count` input channels, whose negatives come next, through the norm."""
-    layer_norm = cast(ChannelLayerNorm, norm).norm
-    layer_norm.weight.fill_(1)
-    layer_norm.bias.zero_()
-    clear(conv, outputs)
-    centre(conv)[outputs, :count] = deviation * torch.eye(count)
-    centre(conv)[outputs, count : 2 * count] = -deviation * torch.eye(count)
+def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) -> Tensor:
+    """Return the first `count` clips of the data, (count, T, 3, H, W) uint8."""
+    size = CLIPS_AT_ONCE
+    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    frames = []
+    progress.start("clips for PCA initialization", count, "clips")
+    try:
+        with ClipLoader(data, lambda number: batches[number % len(batches)], first=0, workers=workers) as loader:
+            for batch in islice(loader, len(batches)):
+                for note in batch.notes:
+                    progress.warn(note)
+                frames.append(batch.frames)
+                progress.advance(len(batch.numbers))
+    finally:
+        progress.finish()
+    return torch.cat(frames)

@@ -1,6 +1,6 @@
-"""Going on where a run stopped: which checkpoint, with which options, and which of them contradict it.
+"""Resuming a run: which checkpoint, with which options, and which options contradict the checkpoint.
 
-The command line asks this before the job begins, so nothing here imports torch.
+The command line uses this before the job starts, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from vaectl.errors import UsageError
 from vaectl.options.common import RUN
-from vaectl.options.option import Option, cli_name, dump, options_of
+from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
-from vaectl.training.folder import LATEST, checkpoints
+from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 
 
 def is_free(name: str, option: Option) -> bool:
-    """Whether a resumed run may have another value without a word: it changes nothing of what a step computes."""
+    """Return whether a resumed run may change the option without a warning: it does not affect what a step computes."""
     return option.panel in (VALIDATION, CHECKPOINTS, RUN) or name in (
         *("device", "num_workers", "strict", "epochs", "max_steps"),
         *("lpips_weights", "model_name", "disc_cls", "find_unused_parameters"),
@@ -27,16 +27,16 @@ def is_free(name: str, option: Option) -> bool:
 
 
 def silent(_warning: str) -> None:
-    """Says nothing."""
+    """Ignore the warning."""
 
 
 def checkpoint_to_resume(
     wish: str | None, ckpt_dir: Path, exp_name: str, warn: Callable[[str], None] = silent
 ) -> Path | None:
-    """The directory that `--resume-from-checkpoint` means; None where it is not given, or `latest` finds none.
+    """Return the checkpoint that `resume_from_checkpoint` means; None if not given, or if `latest` finds none.
 
-    Of a run, by `latest`, its folder or its link of that name, that is the last one that is whole; `warn` hears of
-    damaged ones after it. Raises UsageError for a path that does not exist, and for a damaged checkpoint.
+    `latest`, the directory of a run and its link `latest` mean the last complete checkpoint of the run. `warn` gets a
+    line for each damaged one after it. Raises UsageError for a path that does not exist and for a damaged checkpoint.
     """
     if wish is None:
         return None
@@ -46,19 +46,19 @@ def checkpoint_to_resume(
     if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
         return last_whole(path.parent, warn)
     if not path.exists():
-        raise UsageError(f"{path}: no such checkpoint; give a path, or latest for the last one of --exp-name")
+        raise UsageError(f"{path}: no such checkpoint", "give a path, or latest for the last checkpoint of `exp_name`")
     if (whole := last_whole(path, warn)) is not None:
         return whole
     if (path / FACTS).exists() and (reason := damage(path)) is not None:
-        raise UsageError(f"{reason}, or latest for the last one of --exp-name that is whole")
+        raise UsageError(reason, "take another checkpoint, or latest for the last complete one of `exp_name`")
     return path.resolve()
 
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds where nothing is `given`: the options of the checkpoint to resume from, above those of a recipe."""
+    """Return the values of options that are not `given`: those of the checkpoint to resume from, then of the recipe."""
     default = {field.name: field.default for field in fields(TrainOptions) if field.default is not MISSING}
     values: dict[str, Any] = {}
-    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` refuses any other type
+    if isinstance(recipe := given.get("recipe"), str) and recipe:  # `parse` rejects other types
         from vaectl.training.recipes import read_recipe
 
         values = read_recipe(recipe)
@@ -76,17 +76,17 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[str]:
-    """In words, each option that changes what is computed and is not what the checkpoint recorded."""
+    """Return a phrase for each option that affects the result and differs from the checkpoint."""
     now = recordable(options)
     return [
-        f"{cli_name(name)} is {now[name]}, not {recorded[name]}"
+        f"`{name}` is {now[name]}, not {recorded[name]}"
         for name, option in options_of(type(options)).items()
         if name in recorded and not is_free(name, option) and now[name] != recorded[name]
     ]
 
 
 def recordable(options: TrainOptions) -> dict[str, Any]:
-    """The options as plain JSON values that hold wherever the run is resumed: paths are absolute."""
+    """Return the options as plain JSON values, with absolute paths, so that a run can resume from any directory."""
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)

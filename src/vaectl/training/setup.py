@@ -1,16 +1,14 @@
-"""What a run is made of, from its options: the model, the data, the objective; and going on from a checkpoint."""
+"""Builds the parts of a run from its options (model, data, trainer), and resumes them from a checkpoint."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vaectl import distributed
-from vaectl.data import ClipDataset, ClipLoader, Sampling, Source, open_dataset
+from vaectl.data import ClipDataset, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
@@ -26,44 +24,46 @@ from vaectl.models.checkpoint import (
     read_fitting_outline,
     select,
 )
-from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
+from vaectl.models.config import FamilyConfig, read_config
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.progress import Progress, Silent
+from vaectl.progress import Progress
 from vaectl.rng import seed_of
-from vaectl.training import folder, pca_init
+from vaectl.training import run_dir
 from vaectl.training.checkpoint import STATE, read_discriminator, read_state
-from vaectl.training.objective import Objective, ObjectiveConfig
+from vaectl.training.losses import Objective, ObjectiveConfig
+from vaectl.training.pca_init import check_pca_init
 from vaectl.training.resume import contradictions
 from vaectl.training.trainer import Trainer
 from vaectl.training.whole import FACTS, Facts, read_facts
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
-"""What the published scripts call the objective with the 3D PatchGAN."""
+"""The name of the loss with the 3D PatchGAN in the published scripts."""
 DEFAULT_EPOCHS = 10
 
 
-def check_folder(run: Path, checkpoint: Path | None) -> None:
-    """Raises UsageError where what lies in the folder of the run is not what this run goes on from."""
-    there = folder.checkpoints(run)
+def check_run_dir(run: Path, checkpoint: Path | None) -> None:
+    """Raise UsageError if the directory contains a run, unless `checkpoint` is its last one or of another run."""
+    there = run_dir.checkpoints(run)
     if checkpoint is None and there:
         raise UsageError(
-            f"{run}: holds a run already; go on with --resume-from-checkpoint latest, or give another --exp-name"
+            f"{run}: already contains a run",
+            "continue it with `resume_from_checkpoint=latest`, or give another `exp_name`",
         )
     if checkpoint is not None and checkpoint in there.values() and checkpoint != (last := there[max(there)]):
         raise UsageError(
-            f"{checkpoint}: {last.name} came after it; give another --exp-name to go on from here, or remove the later"
+            f"{checkpoint}: is not the last checkpoint of its run, {last.name} is",
+            "to continue from it, give another `exp_name` or remove the later checkpoints",
         )
 
 
 def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
-    """The model to train, in float32 on its device: of the checkpoint, else pretrained, else new.
+    """Return the model to train, float32 on its device: from the checkpoint, else pretrained, else new.
 
-    Raises UsageError where none is named, where the config is not the pretrained one, or where the model cannot take
-    clips of the wanted length; and as `load_model` does.
+    Raises UsageError if none is given, if the config differs from the pretrained one, or if the model cannot take clips
+    of `num_frames` frames; also raises as `load_model` does.
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
@@ -76,47 +76,49 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         model = placed(fitting(pretrained, options.model_config, progress), device)
     elif options.model_config is not None:
         config = read_config(options.model_config)
+        with torch.device("meta"):
+            outline = build_model(config)
         if options.init == "pca":
-            pca_init.check(config)
-        check_room(config, options.model_config)
+            check_pca_init(outline)
+        check_room(outline, options.model_config)
         model = placed(build_model(config), device)
     else:
-        raise UsageError("what to train is missing: give --model, --model-config or --recipe")
+        raise UsageError("what to train is missing", "give `model`, `model_config` or `recipe`")
     check_names(options, model.config)
-    check_length("--num-frames", options.num_frames, model.config)
+    check_length(options.num_frames, model.config)
     return model.train()
 
 
-def check_room(config: WFVAEConfig | CausalVAEConfig, file: Path) -> None:
-    """Raises OutOfMemoryError for a new model whose weights alone do not fit into memory."""
-    with torch.device("meta"):
-        numbers = sum(parameter.numel() for parameter in build_model(config).parameters())
+def check_room(model: AnyVAE, file: Path) -> None:
+    """Raise OutOfMemoryError if the weights alone of a new model do not fit into memory."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
     if (needed := 4 * numbers) > (there := obtainable(torch.device("cpu"))):
         raise OutOfMemoryError(
             f"{file}: out of memory: the weights of this model take {format_size(needed)}, and {format_size(there)} are"
-            " free; make it narrower"
+            " free",
+            "make the model narrower",
         )
 
 
 def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
-    """A new model on its device, its weights laid out in memory as those of a loaded one."""
+    """Move a new model to its device, in the memory layout of a loaded model."""
     weights = {name: channels_last(tensor.to(device)) for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights, assign=True)
     return model
 
 
 def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
-    """A config beside a pretrained model has to be of the same network."""
+    """Raise UsageError if the config in `file` is not of the network of the pretrained model."""
     given, own = ({**each.to_json(), "shift": None, "scale": None} for each in (read_config(file), config))
     if different := [name for name in own if given.get(name) != own[name]]:
         raise UsageError(
-            f"--model-config {file}: is not the config of {pretrained}: {first_few(different)} differ; leave it out, or"
-            " pass --ignore-mismatched-sizes to train its network with what fits of the weights"
+            f"{file}: is not the config of {pretrained}: {first_few(different)} differ",
+            "leave out `model_config`, or pass `ignore_mismatched_sizes` to load only the weights that fit it",
         )
 
 
 def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
-    """A new model of that config, None for the directory's own, with those of the directory's weights that fit."""
+    """Return a new model with those pretrained weights that fit. `config` None: the config of the pretrained model."""
     directory, file = locate(path)
     model: AnyVAE = build_model(read_config(config or directory / "config.json"))
     own = model.state_dict()
@@ -130,73 +132,40 @@ def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
     check_finite(values, file)
     model.load_state_dict(values, strict=False)
     if new := [name for name in own if name not in fit]:
-        progress.warn(f"{file}: {len(new)} of {len(own)} tensors do not fit and begin anew: {first_few(new)}")
+        progress.warn(
+            f"{file}: {len(new)} of {len(own)} tensors do not fit and are initialized at random: {first_few(new)}"
+        )
     return model
 
 
 def check_names(options: TrainOptions, config: FamilyConfig) -> None:
-    """The published options that name a class must name the one that is used."""
+    """Raise UsageError if a published option names another class than the one that is used."""
     if options.model_name is not None and not config.is_called(options.model_name):
         raise UsageError(
-            f"--model-name {options.model_name}: the config is of a {config.class_name}; leave the option out"
+            f"`model_name={options.model_name}`: the config is of a {config.class_name}", "leave out `model_name`"
         )
     if options.disc_cls and not options.disc_cls.endswith(DISCRIMINATOR):
-        raise UsageError(f"--disc-cls {options.disc_cls}: vaectl trains with {DISCRIMINATOR}; leave the option out")
+        raise UsageError(f"`disc_cls={options.disc_cls}`: vaectl trains with {DISCRIMINATOR}", "leave out `disc_cls`")
 
 
-def check_length(option: str, frames: int, config: FamilyConfig) -> None:
+def check_length(num_frames: int, config: FamilyConfig) -> None:
+    """Raise UsageError if the model cannot take clips of `num_frames` frames."""
     factor = config.time_compression
-    if (frames - 1) % factor:
-        near = 1 + factor * round((frames - 1) / factor)
-        raise UsageError(f"{option} must be 1 + {factor}n for this model, not {frames}; {near} is the nearest")
-
-
-def init_from_clips(model: AnyVAE, options: TrainOptions, progress: Progress) -> None:
-    """Set the weights of a new model by `pca_init`, from clips of the training data: the same on all ranks.
-
-    Runs on the CPU, so that the device does not matter. Raises as `pca_init` and `open_dataset` do.
-    """
-    if distributed.is_main():
-        side = options.crop_size or options.resolution
-        sampling = pca_init.clip_sampling(options.num_frames, options.resolution, side, options.seed)
-        # Silent, because the run reports what it leaves out when it opens the same videos.
-        data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=Silent())
-        clips = read_clips(data, pca_init.CLIPS, options.num_workers, progress)
-        progress.note(f"computing the initial weights from {len(clips)} clips")
-        network = build_model(model.config)
-        network.load_state_dict(model.state_dict())
-        assert isinstance(network, WFVAE)  # or `pca_init.check` has refused it
-        pca_init.pca_init(network, clips)
-        model.load_state_dict(network.state_dict())
-    distributed.wait_for_others()
-    distributed.broadcast(model.state_dict().values())
-
-
-def read_clips(data: ClipDataset, count: int, workers: int, progress: Progress) -> Tensor:
-    """The first clips of the data, (count, T, 3, H, W) uint8."""
-    size = pca_init.CLIPS_AT_ONCE
-    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
-    frames = []
-    progress.start("clips for --init pca", count, "clips")
-    try:
-        with ClipLoader(data, lambda number: batches[number % len(batches)], first=0, workers=workers) as loader:
-            for batch in islice(loader, len(batches)):
-                for note in batch.notes:
-                    progress.warn(note)
-                frames.append(batch.frames)
-                progress.advance(len(batch.numbers))
-    finally:
-        progress.finish()
-    return torch.cat(frames)
+    if (num_frames - 1) % factor:
+        near = 1 + factor * round((num_frames - 1) / factor)
+        raise UsageError(
+            f"`num_frames` must be 1 + {factor}n for this model, not {num_frames}", f"{near} is the nearest"
+        )
 
 
 def sources_of(options: TrainOptions) -> list[Source]:
+    """Return the sources of videos, with their weights."""
     weights = options.video_weight or [None] * len(options.video_path)
     return [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
 
 
 def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
-    """The clips to train on. Raises as `open_dataset` does."""
+    """Return the clips to train on. Raises as `open_dataset` does; VaectlError if ranks see different videos."""
     sampling = Sampling(
         num_frames=options.num_frames,
         resolution=options.resolution,
@@ -208,17 +177,17 @@ def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
         animate_images=options.animate_images,
         seed=options.seed,
     )
-    for first in (True, False):  # of the ranks on a machine one looks at the videos; the others find what it found
+    for first in (True, False):  # one rank per machine scans the videos; the others read its cache
         if first == (distributed.local_rank() == 0):
             data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=progress)
         distributed.wait_for_others()
     if len(set(distributed.gather(data.fingerprint))) > 1:
-        raise VaectlError("the ranks do not find the same videos below --video-path; give all of them the same tree")
+        raise VaectlError("the ranks find different videos in `video_path`", "give all ranks the same tree")
     return data
 
 
 def steps_of(options: TrainOptions, clips: int) -> int:
-    """How many steps the run has in all, from --epochs and --max-steps: whichever ends first."""
+    """Return the number of steps of the run: by `epochs` or `max_steps`, whichever ends first."""
     epochs = options.epochs or (None if options.max_steps else DEFAULT_EPOCHS)
     if epochs is None:
         assert options.max_steps is not None
@@ -229,7 +198,7 @@ def steps_of(options: TrainOptions, clips: int) -> int:
 
 
 def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
-    """The model with its objective and optimizers, before the first step."""
+    """Return the trainer before the first step: the model with its losses and optimizers."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
         ObjectiveConfig(
@@ -245,10 +214,10 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
         ),
         progress,
     ).to(model.device)
-    if options.load_disc_from_checkpoint and objective.discriminator:
-        weights = read_discriminator(options.load_disc_from_checkpoint)
-        check_fit(objective.discriminator.state_dict(), weights, options.load_disc_from_checkpoint)
-        with parsing(options.load_disc_from_checkpoint, "its discriminator cannot be loaded; leave the option out"):
+    if (file := options.load_disc_from_checkpoint) and objective.discriminator:
+        weights = read_discriminator(file)
+        check_fit(objective.discriminator.state_dict(), weights, file)
+        with parsing(file, "its discriminator cannot be loaded", "leave out `load_disc_from_checkpoint`"):
             objective.discriminator.load_state_dict(weights)
     return Trainer(model, objective, options, choose_dtype(options.mix_precision, model.device), steps)
 
@@ -256,26 +225,26 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
 def resume(
     trainer: Trainer, checkpoint: Path, options: TrainOptions, fingerprint: str, progress: Progress
 ) -> dict[str, float] | None:
-    """Let the trainer go on from a checkpoint; gives the best validation so far.
+    """Load a checkpoint into the trainer. Return the best validation so far.
 
-    Raises UsageError where the options contradict it, unless they may.
+    Raises UsageError if options contradict the checkpoint, unless `accept_changes`.
     """
     if not (checkpoint / FACTS).is_file():
-        progress.warn(f"{checkpoint}: is not of vaectl: only its weights are taken, at step 0")
+        progress.warn(f"{checkpoint}: is no training checkpoint of vaectl: the run starts with its weights at step 0")
         return None
-    facts, goes_on = read_facts(checkpoint), not options.not_resume_training_process
-    if goes_on:
+    facts, resumes_process = read_facts(checkpoint), not options.not_resume_training_process
+    if resumes_process:
         check_same(checkpoint, facts, trainer, options, fingerprint, progress)
     state = read_state(checkpoint, trainer.device)
-    with parsing(checkpoint / STATE, "does not fit the model, or is damaged; take another checkpoint"):
+    with parsing(checkpoint / STATE, "does not fit the model, or is damaged", "take another checkpoint"):
         trainer.load(
             state,
             optimizer=not options.not_resume_optimizer,
             discriminator=not options.not_resume_discriminator,
-            process=goes_on,
+            process=resumes_process,
         )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    return facts.best if goes_on else None
+    return facts.best if resumes_process else None
 
 
 def check_same(
@@ -286,17 +255,19 @@ def check_same(
     fingerprint: str,
     progress: Progress,
 ) -> None:
-    """Tell what keeps the losses from going on bit for bit. Raises UsageError for other options, unless they may."""
+    """Warn of changes that affect the losses. Raises UsageError for other options, unless `accept_changes`."""
     if different := contradictions(options, facts.options):
         listed = "; ".join(different)
         if not options.accept_changes:
-            raise UsageError(f"{checkpoint}: was trained with other options: {listed}; pass --accept-changes to go on")
+            raise UsageError(
+                f"{checkpoint}: was trained with other options: {listed}", "pass `accept_changes` to continue"
+            )
         progress.warn(f"resumed with other options than {checkpoint}: {listed}")
     if facts.data != fingerprint:
-        progress.warn("the videos are not those of the checkpoint; other clips will be drawn from here on")
+        progress.warn("the videos are not those of the checkpoint; the clips from here on will differ")
     if facts.ranks != distributed.world_size():
         progress.warn(
             f"resumed on {distributed.world_size()} ranks, not {facts.ranks}; the losses will differ a little"
         )
     elif trainer.device.type == "cpu" and facts.threads != torch.get_num_threads():
-        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; sums round otherwise")
+        progress.warn(f"resumed with {torch.get_num_threads()} threads, not {facts.threads}; rounding will differ")

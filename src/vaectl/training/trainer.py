@@ -1,6 +1,6 @@
-"""The story of a training step: clips in, one optimizer forward, numbers out.
+"""A training step: clips in, one optimizer update, losses out.
 
-Knows tensors, the objective and the ranks that train together; files, data and the console are the job's.
+Knows tensors, losses and ranks. The job handles files, data and the console.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from vaectl.errors import VaectlError
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.rng import seed_of
-from vaectl.training.ema import Average
+from vaectl.training.ema import EMA
+from vaectl.training.losses import Objective
 from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
-from vaectl.training.objective import Objective
 from vaectl.training.schedule import learning_rate
 from vaectl.video.clip import batch_to_video
 
-PATIENCE = 10
-"""Steps in a row that may be skipped because something was not finite."""
+MAX_SKIPPED_STEPS = 10
+"""Training fails after this many skipped steps in a row. A step is skipped if its loss or gradient is not finite."""
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """What one forward pass takes."""
+    """The input of one forward pass."""
 
     frames: Tensor
     """(B, T, 3, H, W) uint8."""
     numbers: Sequence[int]
-    """Of each clip: its number, which decides its noise."""
+    """The number of each clip, which determines its noise."""
 
 
 class Trainer:
-    """A model in training: its weights, its objective and its optimizers, and how far it has come."""
+    """A model in training, with its losses, its optimizers and its position in the run."""
 
     def __init__(
         self, model: AnyVAE, objective: Objective, options: TrainOptions, precision: torch.dtype, steps: int
     ) -> None:
-        """`precision` is that of the convolutions; the weights are float32. `steps`: how many there will be in all."""
+        """`precision`: of the convolutions (weights are float32). `steps`: of the whole run."""
         self.model, self.objective, self.options, self.steps = model, objective, options, steps
         self.device, self.precision = model.device, precision
         self.step = self.clips = self.skipped = self._skipped_in_a_row = 0
         parameters = trained_parameters(model, freeze_encoder=options.freeze_encoder)
-        self.generator = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
-        self.critic = (
+        self.generator_optimizer = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.discriminator_optimizer = (
             AdamW(objective.discriminator.parameters(), lr=options.lr, weight_decay=options.weight_decay)
             if objective.discriminator is not None
             else None
         )
-        self.average = Average(model, options.ema_decay) if options.ema else None
+        self.ema = EMA(model, options.ema_decay) if options.ema else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         network: nn.Module = AutoEncoder(
             model, freeze_encoder=options.freeze_encoder, recompute=options.gradient_checkpointing
@@ -71,42 +71,47 @@ class Trainer:
         self._network = network
 
     def advance(self, batches: Sequence[ClipBatch]) -> dict[str, float | str | bool]:
-        """One step on this rank's batches, of which there are several with gradient accumulation.
+        """Train one step on the batches of this rank: one, or several with gradient accumulation.
 
-        Generator and discriminator take turns once the adversarial term is on. Gives the mean of the loss and of each
-        part over batches and ranks. Where the loss or the gradient is not finite, on whichever rank, nothing is learnt.
+        Generator and discriminator take turns once the adversarial loss is on. Returns the loss and its parts, averaged
+        over batches and ranks. If the loss or the gradient is not finite on any rank, the step is skipped.
         """
         options, number = self.options, self.step
         torch.manual_seed(seed_of(options.seed, "step", number, distributed.rank()))
-        adversarial = self.critic is not None and number >= options.disc_start
-        criticising = adversarial and number % 2 == 1
-        optimizer: Optimizer = self.critic if self.critic is not None and criticising else self.generator
+        adversarial = self.discriminator_optimizer is not None and number >= options.disc_start
+        trains_discriminator = adversarial and number % 2 == 1
+        optimizer: Optimizer = self.generator_optimizer
+        if self.discriminator_optimizer is not None and trains_discriminator:
+            optimizer = self.discriminator_optimizer
         rate = learning_rate(number + 1, options.lr, options.lr_schedule, options.warmup_steps, self.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        statistics = [buffer.clone() for buffer in self.objective.buffers()]
+        buffers_before = [buffer.clone() for buffer in self.objective.buffers()]
 
-        gathered = []
+        losses = []
         for i, batch in enumerate(batches):
-            with self._exchanging_gradients(last=i == len(batches) - 1):
-                total, parts = self._criticise(batch) if criticising else self._reconstruct(batch, adversarial)
-                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # PyTorch gives it none
-            gathered.append(torch.stack([total.detach(), *parts.values()]).double())
-        means = distributed.mean(torch.stack(gathered).mean(dim=0))
-        values = dict(zip(["loss", *parts], means.tolist(), strict=True))
+            with self._gradient_sync(last=i == len(batches) - 1):
+                if trains_discriminator:
+                    total, parts = self._discriminator_pass(batch)
+                else:
+                    total, parts = self._generator_pass(batch, adversarial)
+                self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # untyped in PyTorch
+            losses.append(torch.stack([total.detach(), *parts.values()]).double())
+        averaged = distributed.mean(torch.stack(losses).mean(dim=0))
+        values = dict(zip(["loss", *parts], averaged.tolist(), strict=True))
 
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if criticising:
+        if trains_discriminator:
             average_gradients(learning)
         self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(learning, options.clip_grad_norm or math.inf).item()
         finite = math.isfinite(values["loss"]) and math.isfinite(norm)
         if finite:
             self._scaler.step(optimizer)
-            if self.average and not criticising:
-                self.average.update(self.model)
+            if self.ema and not trains_discriminator:
+                self.ema.update(self.model)
         else:
-            restore(self.objective.buffers(), statistics)
+            restore(self.objective.buffers(), buffers_before)
         if adversarial:
             distributed.broadcast(self.objective.buffers())
         self._scaler.update()
@@ -114,17 +119,17 @@ class Trainer:
         self.step += 1
         self.clips += distributed.world_size() * sum(len(batch.numbers) for batch in batches)
         self._count_skipped(finite, values["loss"])
-        kind = "discriminator" if criticising else "generator"
+        kind = "discriminator" if trains_discriminator else "generator"
         return {"kind": kind, **values, "grad_norm": norm, "lr": rate, "skipped": not finite}
 
-    def _reconstruct(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def _generator_pass(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x, (y, posterior, coefficients) = self._through_network(batch)
         with self._autocast():
             return self.objective.generator_loss(
                 x, y, posterior, coefficients, self.model.last_layer, adversarial=adversarial
             )
 
-    def _criticise(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _discriminator_pass(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             x, (y, _, _) = self._through_network(batch)
         with self._autocast():
@@ -140,8 +145,8 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def _exchanging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients once in a step: after its last batch."""
+    def _gradient_sync(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Return a context in which DDP averages gradients only if this is the last batch of the step."""
         network = self._network
         return nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
@@ -150,59 +155,60 @@ class Trainer:
             self._skipped_in_a_row = 0
             return
         self.skipped += 1
-        # With float16 a gradient that overflows is part of the method: the scale of the loss is lowered.
+        # With float16 an overflow is normal: the scaler lowers the scale of the loss.
         self._skipped_in_a_row += not (self._scaler.is_enabled() and math.isfinite(loss))
 
     def check(self) -> None:
-        """Raises VaectlError when the last `PATIENCE` steps have taught nothing."""
-        if self._skipped_in_a_row >= PATIENCE:
+        """Raise VaectlError if the last `MAX_SKIPPED_STEPS` steps were skipped."""
+        if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise VaectlError(
-                f"step {self.step}: the loss or its gradient was not finite {PATIENCE} times in a row; resume from the"
-                " last checkpoint with a lower --lr, --clip-grad-norm 1 or --mix-precision float32"
+                f"step {self.step}: the loss or its gradient was not finite {MAX_SKIPPED_STEPS} times in a row",
+                "resume from the last checkpoint with a lower `lr`, `clip_grad_norm=1` or `mix_precision=float32`",
             )
 
     def state(self) -> dict[str, Any]:
-        """All but the weights that the checkpoint shows as the model: tensors and plain values."""
-        discriminator = self.objective.discriminator
+        """Return the state as tensors and plain values, without the weights that are in the model directory."""
+        discriminator, optimizer = self.objective.discriminator, self.discriminator_optimizer
         return {
             "step": self.step,
             "clips": self.clips,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "model": self.model.state_dict() if self.average else None,
+            "model": self.model.state_dict() if self.ema else None,
             "discriminator": discriminator.state_dict() if discriminator else None,
-            "generator_optimizer": self.generator.state_dict(),
-            "discriminator_optimizer": self.critic.state_dict() if self.critic else None,
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": optimizer.state_dict() if optimizer else None,
             "scaler": self._scaler.state_dict(),
         }
 
     def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool, process: bool) -> None:
-        """Go on from a `state`; the flags leave out what is to begin anew.
+        """Resume from a `state`. The flags say which parts of it to load.
 
-        The model has the weights that the checkpoint shows: the averages, if there are any, which stay what they are.
+        The model must have the weights of the model directory: the EMA weights if there are any. These stay the EMA.
         """
         if process:
             self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
             self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["model"]:
             self.model.load_state_dict(state["model"])
-        critic = self.objective.discriminator if discriminator and state["discriminator"] else None
-        if critic:
-            critic.load_state_dict(state["discriminator"])
+        network = self.objective.discriminator if discriminator and state["discriminator"] else None
+        if network:
+            network.load_state_dict(state["discriminator"])
         if optimizer:
-            self.generator.load_state_dict(state["generator_optimizer"])
+            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
             self._scaler.load_state_dict(state["scaler"])
-            if critic and self.critic:
-                self.critic.load_state_dict(state["discriminator_optimizer"])
+            if network and self.discriminator_optimizer:
+                self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
 
 
 def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Copy the values into the buffers."""
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """The mean over the ranks, as DDP gives it for the network."""
+    """Average the gradients over the ranks, as DDP does for the network."""
     if distributed.world_size() > 1:
         for parameter in parameters:
             if parameter.grad is not None:

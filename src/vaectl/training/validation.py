@@ -1,6 +1,6 @@
-"""How good the model is by now: the shared metrics on clips that it does not train on, and a picture of some.
+"""Validation during training: the metrics of `eval` on clips that are not trained on, and a picture of some clips.
 
-The ranks share the clips. Nothing here draws by chance, and nothing changes the model.
+The ranks split the clips. Validation is deterministic and does not change the model.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ERROR_GAIN = 4
 
 
 class Validation:
-    """The clips to validate on, and the metrics that do."""
+    """The validation clips and the metrics."""
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
-        """Raises UsageError where --eval-video-path holds no videos."""
+        """Raise UsageError if `eval_video_path` has no videos."""
         assert options.eval_video_path is not None
         clips = find_videos(options.eval_video_path)
         self._clips = clips[: options.eval_subset_size or None]
@@ -46,9 +46,10 @@ class Validation:
         self._shown = options.eval_num_video_log
 
     def measure(self, model: AnyVAE, progress: Progress) -> tuple[dict[str, float], Tensor | None]:
-        """The mean of each metric over frames and clips, and a picture (3, H, W) of the first clips, on rank 0 alone.
+        """Return the mean of each metric over frames and clips, and a uint8 picture (3, H, W) of the first clips.
 
-        Clips that cannot be read are left out with a warning. Raises VaectlError where none is left.
+        The picture shows clips of this rank. Unreadable clips are skipped with a warning. Raises VaectlError if no clip
+        is left.
         """
         totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         strips: list[Tensor] = []
@@ -71,7 +72,7 @@ class Validation:
         model.train()
         *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()
         if not count:
-            raise VaectlError("validation: not one clip of --eval-video-path could be measured; see the warnings above")
+            raise VaectlError("validation: no clip of `eval_video_path` could be measured", "see the warnings above")
         means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
         return means, torch.cat(strips, dim=1) if strips else None
 
@@ -80,18 +81,18 @@ class Validation:
             try:
                 yield read_clip(path, self._protocol).frames
             except (UsageError, VaectlError) as error:
-                progress.warn(f"validation leaves out a clip: {error}")
+                progress.warn(f"validation skips a clip: {error}")
 
 
 def strip(original_T3HW: Tensor, result_T3HW: Tensor) -> Tensor:
-    """A picture (3, 3·H, n·W): some frames as they were, as they came back, and their error, amplified, on grey."""
-    frames = torch.linspace(0, len(original_T3HW) - 1, min(FRAMES_SHOWN, len(original_T3HW))).round().long()
-    original, result = original_T3HW[frames], result_T3HW[frames]
+    """Return a picture (3, 3·H, n·W) with rows of original frames, reconstructed frames and amplified errors."""
+    indices = torch.linspace(0, len(original_T3HW) - 1, min(FRAMES_SHOWN, len(original_T3HW))).round().long()
+    original, result = original_T3HW[indices], result_T3HW[indices]
     error = ((result.int() - original.int()) * ERROR_GAIN + 128).clamp(0, 255).byte()
     return torch.cat([torch.cat(list(row), dim=2) for row in (original, result, error)], dim=1)
 
 
 def improves(values: dict[str, float], best: dict[str, float] | None) -> bool:
-    """Whether a validation is better than the best so far: by PSNR, of the averaged weights if there are any."""
+    """Return whether a validation has a higher PSNR than the best so far, of the EMA weights if there are any."""
     name = "ema_psnr" if "ema_psnr" in values else "psnr"
     return best is None or values[name] > best.get(name, best["psnr"])

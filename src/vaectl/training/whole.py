@@ -1,7 +1,7 @@
-"""Which checkpoints of a run are whole: all their files are there, as long and with the sums that were recorded.
+"""Which checkpoints of a run are complete: all files exist and have the recorded length and CRC-32.
 
-A power cut can leave files empty or full of zeros, and a disk can lose a block. Asked before the job begins, so nothing
-here imports torch.
+A power cut can leave files empty or full of zeros, and a disk can lose a block. The command line uses this before the
+job starts, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.parsing import parsing, read_json, size_of
 from vaectl.options.option import dump, names_of, options_of, parse
 from vaectl.options.train import TrainOptions
-from vaectl.training.folder import checkpoints
+from vaectl.training.run_dir import checkpoints
 
 FACTS = "training.json"
 FACTS_BYTES = 2**24
@@ -26,7 +26,7 @@ CHUNK = 2**22
 
 
 class Facts(BaseModel):
-    """What training.json says about a checkpoint and the run that wrote it."""
+    """The content of training.json: about the checkpoint and the run that wrote it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -42,17 +42,17 @@ class Facts(BaseModel):
     torch: str
     options: dict[str, Any]
     files: dict[str, tuple[int, int]] = {}
-    """Bytes and CRC-32 of each other file; checkpoints of earlier versions do not say."""
+    """Bytes and CRC-32 of each other file; empty in checkpoints of earlier versions."""
 
 
 def read_facts(checkpoint: Path) -> Facts:
-    """What a checkpoint's training.json says. Raises UsageError where there is none, or it is damaged."""
+    """Read the training.json of a checkpoint. Raises UsageError if it is missing or damaged."""
     file = checkpoint / FACTS
     try:
         facts = Facts.model_validate(read_json(file, FACTS_BYTES))
         if facts.best is not None and "step" not in facts.best:
-            raise UsageError(f"{file}: cannot be read (best: no step); take another checkpoint")
-        known = names_of(options_of(TrainOptions))  # earlier versions recorded other names, and bf16 for bfloat16
+            raise UsageError(f"{file}: cannot be read (best: no step)")
+        known = names_of(options_of(TrainOptions))  # earlier versions used other names, and bf16 for bfloat16
         given = {known[name]: value for name, value in facts.options.items() if name in known and value is not None}
         recorded = parse(TrainOptions, given, lambda name: f"{file}: cannot be read (options: {name}")
         facts = facts.model_copy(update={"options": dump(recorded)})
@@ -60,20 +60,20 @@ def read_facts(checkpoint: Path) -> Facts:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) or "its content"
         raise UsageError(
-            f"{file}: cannot be read ({shown(what)}: {first['msg'].lower()}); take another checkpoint"
+            f"{file}: cannot be read ({shown(what)}: {first['msg'].lower()})", "take another checkpoint"
         ) from None
     except UsageError as error:
         if not file.exists():
             raise UsageError(
-                f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file);"
-                " --model begins a new run with the weights of any model"
+                f"{checkpoint}: is no training checkpoint of vaectl ({FACTS}: no such file)",
+                "to start a new run with its weights, pass it as `model`",
             ) from None
-        raise UsageError(f"{error}; take another checkpoint" if "; take" not in str(error) else str(error)) from None
+        raise UsageError(error.problem, error.remedy or "take another checkpoint") from None
     return facts
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in one line that names the file; None for a whole one."""
+    """Return what is wrong with a checkpoint, in one line that names the file; None for a complete one."""
     try:
         facts = read_facts(checkpoint)
         names = facts.files or dict.fromkeys(("training_state.pt", "config.json"), (-1, 0))
@@ -82,51 +82,54 @@ def damage(checkpoint: Path) -> str | None:
             found = size_of(file, "take another checkpoint")
             if found == 0 or (found != size and size >= 0):
                 wanted = "" if size < 0 else f", not {size}"
-                return f"{file}: cannot be read (it has {found} bytes{wanted}); take another checkpoint"
+                return f"{file}: cannot be read (it has {found} bytes{wanted})"
             if size >= 0 and crc32(file, file.stat().st_mtime_ns, size) != crc:
-                return f"{file}: cannot be read (its content has changed since); take another checkpoint"
+                return f"{file}: cannot be read (its content has changed since)"
     except VaectlError as error:
-        return str(error)
+        return error.problem
     return None
 
 
 @lru_cache(maxsize=64)
 def crc32(file: Path, _modified: int, _size: int) -> int:
-    """The CRC-32 of a file, read once as long as it does not change."""
+    """Return the CRC-32 of a file. Cached until size or modification time change."""
     value = 0
-    with parsing(file, "cannot be read; take another checkpoint"), file.open("rb") as opened:
+    with parsing(file, "cannot be read"), file.open("rb") as opened:
         while part := opened.read(CHUNK):
             value = zlib.crc32(part, value)
     return value
 
 
 def sums_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """Bytes and CRC-32 of each file in a folder."""
+    """Return bytes and CRC-32 of each file in a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return {path.name: (size := path.stat().st_size, crc32(path, path.stat().st_mtime_ns, size)) for path in files}
 
 
 def damaged_after(run: Path, checkpoint: Path) -> list[Path]:
-    """The checkpoints of a run after this one of its own, if all of these are damaged; else none."""
-    there = checkpoints(run)
-    step = next((step for step, path in there.items() if path.resolve() == checkpoint.resolve()), None)
-    later = [path for number, path in there.items() if step is not None and number > step]
+    """Return the later checkpoints of the run if all of them are damaged, else an empty list."""
+    found = checkpoints(run)
+    step = next((step for step, path in found.items() if path.resolve() == checkpoint.resolve()), None)
+    later = [path for number, path in found.items() if step is not None and number > step]
     return later if all(damage(path) is not None for path in later) else []
 
 
 def last_whole(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """The last checkpoint of a run that is whole, None where there are none at all; `warn` hears of damaged ones.
+    """Return the last complete checkpoint of a run, None if the run has none. `warn` gets a line per damaged one.
 
-    Raises UsageError where all are damaged.
+    Raises UsageError if all are damaged.
     """
     damaged: list[str] = []
     for path in reversed(checkpoints(run).values()):
         reason = damage(path)
         if reason is None:
             for each in damaged:
-                warn(f"{each}; going on from {path.name}, the one before")
+                warn(f"{each}; continuing from {path.name}, the one before")
             return path
         damaged.append(reason)
     if damaged:
-        raise UsageError(f"{damaged[0]}: {run} holds no whole one")
+        raise UsageError(
+            f"{damaged[0]}, and {run} has no complete checkpoint",
+            "take another checkpoint, or start a new run with `model`",
+        )
     return None

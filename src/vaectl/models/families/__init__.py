@@ -1,1 +1,1 @@
-"""The networks that vaectl knows, a file for each family."""
+"""The networks that vaectl supports, one file per family."""

@@ -29,7 +29,7 @@ def convolution(
 
 
 def resampling(name: str, channels: int) -> Layer:
-    """A layer of `resample.py` by its name; those that only average or interpolate have no channels."""
+    """Return a layer of `resample.py` by its name. Layers that only average or interpolate take no channels."""
     kind = getattr(resample, name)
     if kind in (resample.TimeDownsample2x, resample.TimeUpsample2x):
         layer: Layer = kind()
@@ -41,7 +41,7 @@ def resampling(name: str, channels: int) -> Layer:
 
 
 class Level(nn.Module):
-    """Res-blocks, each with an attention after it if the level has any, then resampling in space, then in time."""
+    """Res-blocks, each followed by attention if the level has any, then resampling in space, then in time."""
 
     def __init__(self, blocks: list[ResnetBlock2D | ResnetBlock3D], attention: list[Attention]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
     def __init__(self, config: CausalVAEConfig) -> None:
         super().__init__()
         widths = [config.hidden_size * mult for mult in config.hidden_size_mult]
-        attention_norm = "groupnorm"  # whatever norm_type says
+        attention_norm = "groupnorm"  # for any norm_type
         self.conv_in = convolution(config.encoder_conv_in, 3, config.hidden_size)
         self.down = nn.ModuleList()
         resolution, channels = config.resolution, config.hidden_size
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         self.conv_out = convolution(config.encoder_conv_out, channels, 2 * config.z_channels)
 
     def segments(self) -> list[Segment]:
-        """From the video to moments, before the quantisation layer."""
+        """Return the segments from the video to moments, before the quantisation layer."""
         return [
             *self.conv_in.segments("x", "h"),
             *in_order(layers_of(self.down), "h", "h"),
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
         self.conv_out = convolution(config.decoder_conv_out, channels, 3)
 
     def segments(self) -> list[Segment]:
-        """From the latent, after the quantisation layer, to the video."""
+        """Return the segments from the latent, after the quantisation layer, to the video."""
         return [
             *self.conv_in.segments("x", "h"),
             *in_order(self.mid.children(), "h", "h"),

@@ -1,10 +1,12 @@
 """WF-VAE (Li et al. 2024, "WF-VAE: Enhancing Video VAE by Wavelet-Driven Energy Flow"), Open-Sora Plan v1.3 and later.
 
-A ladder of wavelet transforms runs next to the convolutions; its low bands enter the encoder at two levels (the energy
-flow), and the decoder predicts them back. Read `Encoder.segments` and `Decoder.segments` top to bottom.
+Wavelet transforms run next to the convolutions. Their coefficients enter the encoder at two levels (the energy flow),
+and the decoder predicts them. Read `Encoder.segments` and `Decoder.segments` top to bottom.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from vaectl.models import haar, resample
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
 from vaectl.models.context import StreamContext
+from vaectl.models.families import wfvae_pca
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential, clip_norm, silu
 from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
@@ -36,7 +39,7 @@ def wavelet(name: str) -> Layer:
 
 
 def wavelet_channels(name: str) -> int:
-    """Channels of the transform of an RGB clip."""
+    """Return the channels of the transform of an RGB clip."""
     return 3 * (8 if time_factor(name) == 2 else 4)
 
 
@@ -79,7 +82,7 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(4 * b, 2 * config.latent_dim, 3, padding=1)
 
     def segments(self) -> list[Segment]:
-        """From the video to moments. Both branches halve time at the same frames, so none waits for the other."""
+        """Return the segments from the video to moments. Both branches halve time at the same frames: neither waits."""
         return [
             *self.wavelet_transform_in.segments("x", "bands"),
             Segment(low_band, "bands", "low"),
@@ -141,7 +144,7 @@ class Decoder(nn.Module):
         self.inverse_wavelet_transform_out = haar.InverseHaarWaveletTransform3D()
 
     def segments(self) -> list[Segment]:
-        """From the latent to the video. Up-sampling lags a frame behind the inverse wavelets, which wait for it."""
+        """Return the segments from the latent to the video. Up-sampling lags a frame behind the inverse wavelets."""
         return [
             *self.conv_in.segments("x", "h"),
             *self.mid.segments("h", "h"),
@@ -161,7 +164,7 @@ class Decoder(nn.Module):
         ]
 
     def split(self, h: Tensor, context: StreamContext) -> tuple[Tensor, Tensor]:
-        """Features and energy flow."""
+        """Return features and energy flow."""
         return h[:, : -self.flow], h[:, -self.flow :]
 
     def add_low_l1(self, bands_l1: Tensor, low_l2: Tensor, context: StreamContext) -> Tensor:
@@ -175,7 +178,7 @@ class Decoder(nn.Module):
 
 
 def low_band(bands: Tensor, context: StreamContext) -> Tensor:
-    """The first three channels: the video at half the size."""
+    """Return the first three channels: the video at half the size."""
     return bands[:, :3]
 
 
@@ -202,3 +205,9 @@ class WFVAE(VideoVAE[WFVAEConfig]):
     @property
     def last_layer(self) -> Tensor:
         return self.decoder.conv_out.weight
+
+    def check_pca_init(self) -> None:
+        wfvae_pca.check(self.config)
+
+    def pca_init(self, videos_BCTHW: Sequence[Tensor]) -> None:
+        wfvae_pca.pca_init(self, videos_BCTHW)

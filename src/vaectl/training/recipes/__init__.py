@@ -1,7 +1,7 @@
-"""Named sets of options for `vaectl train`, shipped beside this file: what to train, and the published way to do it.
+"""Presets of options for `vaectl train`: small and published models, and the published stages of training.
 
-A recipe is a TOML file of option names. `model_config` names a config beside it, and `base` another recipe, whose
-values hold where it says nothing. No torch is imported here; what the options mean is not known either.
+A recipe is a TOML file of options. `model_config` names a config file in this folder, and `base` names another recipe
+for the options that are not given. Imports no torch, and does not know the options.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent
 
 
 def list_recipes() -> dict[str, str]:
-    """The name of each recipe with what it is for: its first line, a comment."""
+    """Return the name of each recipe with its description, the comment in its first line."""
     return {
         file.stem: file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         for file in sorted(FOLDER.glob("*.toml"))
@@ -32,12 +32,10 @@ def list_recipes() -> dict[str, str]:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a recipe by their names; a model config as its path. Raises UsageError for an unknown name."""
+    """Return the options of a recipe; `model_config` is a path. Raises UsageError for an unknown name."""
     file = FOLDER / f"{name}.toml"
     if name not in list_recipes():
-        raise UsageError(
-            f"recipe {shown(repr(name))}: there is none of that name; choose from {', '.join(list_recipes())}"
-        )
+        raise UsageError(f"no recipe is called {shown(repr(name))}", f"choose from {', '.join(list_recipes())}")
     values = tomllib.loads(file.read_text(encoding="utf-8"))
     if "model_config" in values:
         values["model_config"] = str(FOLDER / values["model_config"])
@@ -45,7 +43,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def model_config(name: str) -> WFVAEConfig | CausalVAEConfig | None:
-    """The model that a recipe trains from scratch; None for one that goes on with a trained model."""
+    """Return the config of the new model that a recipe trains; None for a recipe that starts from a trained model."""
     from vaectl.models.config import read_config
 
     path = read_recipe(name).get("model_config")

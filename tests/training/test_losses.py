@@ -12,12 +12,12 @@ from tests.models.synthetic_weights import synthetic_tensor
 from vaectl.metrics.lpips import LPIPS, load_lpips
 from vaectl.models import Posterior
 from vaectl.models.context import StreamContext
-from vaectl.training.objective import Objective, ObjectiveConfig
-from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
-from vaectl.training.objective.discriminator import PatchGAN3D
-from vaectl.training.objective.kl import kl_divergence
-from vaectl.training.objective.reconstruction import negative_log_likelihood, pixel_errors
-from vaectl.training.objective.wavelet import wavelet_loss
+from vaectl.training.losses import Objective, ObjectiveConfig
+from vaectl.training.losses.adversarial import adaptive_weight, generator_loss, hinge_loss
+from vaectl.training.losses.discriminator import PatchGAN3D
+from vaectl.training.losses.kl import kl_divergence
+from vaectl.training.losses.reconstruction import negative_log_likelihood, pixel_errors
+from vaectl.training.losses.wavelet import wavelet_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

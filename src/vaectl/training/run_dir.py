@@ -1,14 +1,14 @@
-"""The folder of a run: where its checkpoints, journals and pictures lie, and who may write there.
+"""The directory of a run: the names of its checkpoints, journals and pictures, and a lock on it.
 
-    RUN/options.json              the options as they were resolved
+    RUN/options.json              the resolved options
     RUN/checkpoint-00001000/      a model directory with the state of the run (see checkpoint.py)
     RUN/latest, RUN/best          links to checkpoints
-    RUN/metrics.jsonl             one object for each step
-    RUN/validation.jsonl          one for each validation
-    RUN/tensorboard/              the same for TensorBoard
-    RUN/samples/                  a picture for each validation
+    RUN/metrics.jsonl             one line per step
+    RUN/validation.jsonl          one line per validation
+    RUN/tensorboard/              the same values for TensorBoard
+    RUN/samples/                  a picture per validation
 
-Knows names, and nothing of what is in the files.
+Does not know the content of the files.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ DAMAGED = "damaged-"
 
 
 def checkpoint_name(step: int) -> str:
+    """Return the name of the checkpoint of a step."""
     return f"checkpoint-{step:08d}"
 
 
 def checkpoints(run: Path) -> dict[int, Path]:
-    """The complete checkpoints of a run by their step, in order; none where there is no such folder."""
+    """Return the checkpoints of a run by step, in order; none if the directory does not exist."""
     if not run.is_dir():
         return {}
     found = {int(match[1]): path for path in run.iterdir() if (match := CHECKPOINT.fullmatch(path.name))}
@@ -42,7 +43,7 @@ def checkpoints(run: Path) -> dict[int, Path]:
 
 
 def point(link: Path, target: Path) -> None:
-    """Let the symbolic link name `target`, its neighbour; at no moment is there none."""
+    """Point the symbolic link at `target`, in the same directory. Atomic: the link exists at all times."""
     temporary = link.with_name(f".{link.name}-{os.getpid()}")
     with suppress(FileNotFoundError):
         temporary.unlink()
@@ -51,7 +52,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:
-    """Remove all checkpoints but the last `keep` and the best; what is removed loses its name first."""
+    """Remove all checkpoints except the last `keep` and the best. Each is renamed before it is removed."""
     for step, path in list(checkpoints(run).items())[:-keep]:
         if step != best:
             doomed = run / f"{UNFINISHED}{path.name}-{os.getpid()}"
@@ -60,7 +61,7 @@ def prune(run: Path, keep: int, best: int | None) -> None:
 
 
 def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
-    """Rename damaged checkpoints, so that they are in nobody's way; `last` is the last one then."""
+    """Rename damaged checkpoints to damaged-…, and point `latest` at `last`."""
     for path in damaged:
         place = run / f"{DAMAGED}{path.name}"
         while place.exists():
@@ -73,8 +74,8 @@ def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Hold the folder for this process, and clear away what a killed one left half written. Raises as `locked` does."""
-    with locked(run, "give another --ckpt-dir or --exp-name"):
+    """Lock the directory for this process and remove unfinished files of killed runs. Raises as `locked` does."""
+    with locked(run, "give another `ckpt_dir` or `exp_name`"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
         for name in (LATEST, BEST):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class PatchGAN3D(nn.Module):
-    """A clip (B, 3, T, H, W) in [-1, 1] to a logit for each of its patches, (B, 1, t, h, w): high for originals."""
+    """Map a clip (B, 3, T, H, W) in [-1, 1] to one logit per patch, (B, 1, t, h, w): high for originals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,10 +17,10 @@ class PatchGAN3D(nn.Module):
         self.main = nn.Sequential(
             nn.Conv3d(3, widths[0], 3, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            *stage(widths[0], widths[1], stride=2),
-            *stage(widths[1], widths[2], stride=(1, 2, 2)),
-            *stage(widths[2], widths[3], stride=(1, 2, 2)),
-            *stage(widths[3], widths[3], stride=1),
+            *conv_block(widths[0], widths[1], stride=2),
+            *conv_block(widths[1], widths[2], stride=(1, 2, 2)),
+            *conv_block(widths[2], widths[3], stride=(1, 2, 2)),
+            *conv_block(widths[3], widths[3], stride=1),
             nn.Conv3d(widths[3], 1, 3, padding=1),
         )
         for layer in self.main:
@@ -34,7 +34,8 @@ class PatchGAN3D(nn.Module):
         return logits
 
 
-def stage(in_channels: int, out_channels: int, stride: int | tuple[int, int, int]) -> list[nn.Module]:
+def conv_block(in_channels: int, out_channels: int, stride: int | tuple[int, int, int]) -> list[nn.Module]:
+    """Return convolution, norm, activation and dropout."""
     return [
         nn.Conv3d(in_channels, out_channels, 3, stride, padding=1, bias=False),  # the norm has one
         nn.BatchNorm3d(out_channels),

@@ -1,7 +1,7 @@
-"""The terms joined into what the network minimises and what its discriminator minimises.
+"""The weighted sum of the losses, for the generator and for the discriminator.
 
-Knows no optimizer, no step and no device: the loop says whether the adversarial term is on, moves the module, and calls
-this under autocast if it likes; the networks in here then run in that precision, sums and losses in float32.
+Knows no optimizer, no step and no device: the training loop moves the module and says whether the adversarial loss is
+on. Under autocast, the networks run in its precision; sums and losses are float32.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from vaectl.metrics.lpips import Net, load_lpips
 from vaectl.models import Posterior
 from vaectl.progress import Progress
-from vaectl.training.objective.adversarial import adaptive_weight, generator_loss, hinge_loss
-from vaectl.training.objective.discriminator import PatchGAN3D
-from vaectl.training.objective.kl import kl_divergence
-from vaectl.training.objective.perceptual import perceptual_distances
-from vaectl.training.objective.reconstruction import LossType, negative_log_likelihood, pixel_errors
-from vaectl.training.objective.wavelet import Coefficients, wavelet_loss
+from vaectl.training.losses.adversarial import adaptive_weight, generator_loss, hinge_loss
+from vaectl.training.losses.discriminator import PatchGAN3D
+from vaectl.training.losses.kl import kl_divergence
+from vaectl.training.losses.perceptual import perceptual_distances
+from vaectl.training.losses.reconstruction import LossType, negative_log_likelihood, pixel_errors
+from vaectl.training.losses.wavelet import Coefficients, wavelet_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """How the terms are weighed. The defaults are the published values."""
+    """The weights of the losses. The defaults are the published values."""
 
     loss_type: LossType = "l1"
     logvar_init: float = 0.0
@@ -34,23 +34,23 @@ class ObjectiveConfig:
     """0: no perceptual network is loaded."""
     lpips_net: Net = "vgg"
     lpips_weights: Path | None = None
-    """A file with the backbone's weights; None: those that are shipped or in PyTorch's cache."""
+    """A file with the weights of the backbone; None: those of the package or of PyTorch's cache."""
     kl_weight: float = 1e-6
     wavelet_loss: bool = True
     wavelet_weight: float = 0.1
     disc_weight: float = 0.5
-    """0: no discriminator is made."""
+    """0: there is no discriminator."""
 
 
 class Objective(nn.Module):
-    """What training minimises, with the two networks that it asks: LPIPS, which stays as it is, and a discriminator.
+    """The losses of training, with their two networks: LPIPS, which is frozen, and the discriminator.
 
-    Clips x (original) and y (reconstruction) are (B, 3, T, H, W) in [-1, 1]. Both losses give the scalar to minimise
-    and its parts by name, detached scalars in float32. What is not finite is passed on, for the loop to see.
+    Clips x (original) and y (reconstruction) are (B, 3, T, H, W) in [-1, 1]. Both losses return the scalar to minimise
+    and its parts by name, detached scalars in float32. Values that are not finite are returned as they are.
     """
 
     def __init__(self, config: ObjectiveConfig, progress: Progress | None = None) -> None:
-        """`progress` hears of downloads. Raises VaectlError where the weights of LPIPS are not to be had."""
+        """`progress` shows downloads. Raises VaectlError if the weights of LPIPS are not available."""
         super().__init__()
         self.config = config
         wanted = config.perceptual_weight > 0
@@ -67,11 +67,11 @@ class Objective(nn.Module):
         *,
         adversarial: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """nll + kl_weight·kl + wavelet_weight·wavelet + disc_weight·adaptive_weight·generator.
+        """Return nll + kl_weight·kl + wavelet_weight·wavelet + disc_weight·adaptive_weight·generator, and its parts.
 
-        `coefficients` are the encoder's and the decoder's, None for a model without wavelets. `last_layer` is the
-        weight of the decoder's last convolution, where the adaptive weight is measured. `adversarial` says whether the
-        last term is on.
+        `coefficients`: wavelet coefficients of encoder and decoder, None for a model without wavelets. `last_layer`:
+        the weight of the decoder's last convolution, for the adaptive weight. `adversarial`: whether the last term is
+        on.
 
         Parts: `rec` (mean pixel error), `perceptual` (mean LPIPS), `nll`, `kl`, `wavelet`, and if adversarial
         `generator` and `adaptive_weight`.
@@ -97,7 +97,7 @@ class Objective(nn.Module):
         return total, {name: part.detach() for name, part in parts.items()}
 
     def discriminator_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The hinge loss on originals and reconstructions; no gradient reaches the clips.
+        """Return the hinge loss of the discriminator, and its parts. The clips get no gradient.
 
         Parts: `discriminator`, and the means `real_logits` and `fake_logits`.
         """
@@ -111,7 +111,7 @@ class Objective(nn.Module):
 
 @contextmanager
 def without_gradients(network: nn.Module) -> Iterator[None]:
-    """What is computed in here gives gradients to its input, and none to the parameters of `network`."""
+    """Compute no gradients of the parameters of `network` inside the block, only of its input."""
     network.requires_grad_(False)
     try:
         yield
