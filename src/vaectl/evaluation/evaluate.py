@@ -19,10 +19,10 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
+from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Evaluation, MetricFacts
 from vaectl.evaluation.stages import Found, Metrics, compare_all
-from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
@@ -95,7 +95,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             metrics=facts,
             clips=tuple(found.clips),
             set_values=set_values,
-            protocol=statement(options, reading, manifest, str(device)),
+            protocol=provenance(options, reading, manifest, str(device)),
             left_out=left_out,
             seconds=time.monotonic() - begun,
             decode_seconds=found.decode_seconds,

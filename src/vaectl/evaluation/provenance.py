@@ -17,7 +17,7 @@ from vaectl.versions import versions
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
 
 
-def statement(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
+def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
     """How the clips were read, what made the generated ones, and how they were compared, on `device`."""
     protocol = reading.protocol
     crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
