@@ -23,7 +23,7 @@ from tests.video.media import cut, numbered_picture
 from vaectl import engine
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import stages
+from vaectl.evaluation import pipeline
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
@@ -239,8 +239,8 @@ def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
         read.append(pair.name)
         return read_pair(pair, reading)
 
-    read_pair = stages.read_pair
-    monkeypatch.setattr(stages, "read_pair", counted)
+    read_pair = pipeline.read_pair
+    monkeypatch.setattr(pipeline, "read_pair", counted)
     evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
     assert sorted(read) == ["a", "b", "deep/c"]
     assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
@@ -275,7 +275,7 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
     lock, begun, most = threading.Lock(), [0], [0]
-    read_pair, compare = stages.read_pair, stages.compare
+    read_pair, compare = pipeline.read_pair, pipeline.compare
 
     def reading(pair, how):
         with lock:
@@ -288,8 +288,8 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
             begun[0] -= 1
         return compare(*arguments)
 
-    monkeypatch.setattr(stages, "read_pair", reading)
-    monkeypatch.setattr(stages, "compare", comparing)
+    monkeypatch.setattr(pipeline, "read_pair", reading)
+    monkeypatch.setattr(pipeline, "compare", comparing)
     assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
     assert most[0] <= 5
 
@@ -405,7 +405,7 @@ def test_nothing_that_is_read_is_replaced(clips, option):
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
@@ -447,7 +447,7 @@ def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "compare", stop)
+    monkeypatch.setattr(pipeline, "compare", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         run(*clips, csv=tmp_path / "numbers.csv")
     assert not isinstance(caught.value, Interrupted)

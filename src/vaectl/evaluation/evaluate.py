@@ -19,10 +19,10 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
+from vaectl.evaluation.pipeline import Found, Metrics, compare_all
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Evaluation, MetricFacts
-from vaectl.evaluation.stages import Found, Metrics, compare_all
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity

@@ -1,7 +1,7 @@
-"""The stages of an evaluation: clips are decoded, go through a model where there is one, and are measured.
+"""The pipeline of an evaluation: decode clips, run the model if there is one, and measure.
 
-Each stage takes what the one before gives; a clip is forgotten once it is measured. A pair that fails is told with its
-reason, and the others go on. Knows neither which clips there are nor how numbers are shown.
+Each step is a generator that takes the output of the step before. A clip is freed once it is measured. If a pair fails,
+the reason is recorded and the others continue. Knows neither which clips there are nor how numbers are shown.
 """
 
 from __future__ import annotations
