@@ -19,7 +19,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
-from vaectl.evaluation.pipeline import Found, Metrics, compare_all
+from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Evaluation, MetricFacts
@@ -71,34 +71,34 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
-        mine, found = pairing.pairs[rank() :: world_size()], Found()
+        mine, results = pairing.pairs[rank() :: world_size()], PartialResults()
         report = ReportBuilder(facts) if options.report else None
         progress.start("1 clip" if len(mine) == 1 else f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
         try:
-            compare_all(mine, reading, model, metrics, report, options, found, progress)
-            found = all_of(found, pairing, metrics)
+            compare_all(mine, reading, model, metrics, report, options, results, progress)
+            results = merge_ranks(results, pairing, metrics)
             if report:
                 report.gather()
         except KeyboardInterrupt:
-            if not found.clips or not is_main():
+            if not results.clips or not is_main():
                 raise
             stopped = True
         finally:
             progress.finish()
 
-        compared = len(found.clips) + len(found.left_out)
-        left_out = pairing.missing | found.left_out
-        if not found.clips and is_main():
+        compared = len(results.clips) + len(results.left_out)
+        left_out = pairing.missing | results.left_out
+        if not results.clips and is_main():
             raise VaectlError(few(left_out))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         evaluation = Evaluation(
             metrics=facts,
-            clips=tuple(found.clips),
+            clips=tuple(results.clips),
             set_values=set_values,
             protocol=provenance(options, reading, manifest, str(device)),
             left_out=left_out,
             seconds=time.monotonic() - begun,
-            decode_seconds=found.decode_seconds,
+            decode_seconds=results.decode_seconds,
             peak_memory=memory.peak(device),
             stopped_before=len(pairing.pairs) - compared if stopped else 0,
             failures=(*(() if options.allow_missing else left_out.values()), *failures),
@@ -158,23 +158,23 @@ class _Enough(Exception):  # noqa: N818  # it is no error
 # At the end
 
 
-def all_of(found: Found, pairing: Pairing, metrics: Metrics) -> Found:
+def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> PartialResults:
     """What all processes have found, in the order of the pairs, for the first of them; the others keep their own.
 
     Metrics of sets take in what those of the other processes have.
     """
     sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
-    shares = gather((found, {name: metric.state() for name, metric in sets.items()}))
-    for _, states in shares[1:]:
+    gathered = gather((results, {name: metric.state() for name, metric in sets.items()}))
+    for _, states in gathered[1:]:
         for name, metric in sets.items():
             metric.merge(states[name])
-    if len(shares) < 2:
-        return found
+    if len(gathered) < 2:
+        return results
     order = {pair.name: place for place, pair in enumerate(pairing.pairs)}
-    return Found(
-        sorted((clip for share, _ in shares for clip in share.clips), key=lambda clip: order[clip.name]),
-        {name: reason for share, _ in shares for name, reason in share.left_out.items()},
-        sum(share.decode_seconds for share, _ in shares),
+    return PartialResults(
+        sorted((clip for part, _ in gathered for clip in part.clips), key=lambda clip: order[clip.name]),
+        {name: reason for part, _ in gathered for name, reason in part.left_out.items()},
+        sum(part.decode_seconds for part, _ in gathered),
     )
 
 

@@ -32,8 +32,8 @@ Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 
 @dataclass
-class Found:
-    """What is known so far."""
+class PartialResults:
+    """The results so far."""
 
     clips: list[ClipScores] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -56,19 +56,19 @@ def compare_all(
     metrics: Metrics,
     report: ReportBuilder | None,
     options: EvalOptions,
-    found: Found,
+    results: PartialResults,
     progress: Progress,
 ) -> None:
-    """All pairs through all metrics. What is found stands in `found` at once, so that it outlives Ctrl-C."""
+    """All pairs through all metrics. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
     with closing(decode(pairs, reading, options)) as attempts:
-        clips = succeeded(attempts, found)
+        clips = succeeded(attempts, results)
         if model:
-            clips = succeeded(through_model(clips, model, options, progress), found)
+            clips = succeeded(through_model(clips, model, options, progress), results)
         for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
                     progress.warn(clip.note)
-            compare(batch, metrics, report, found)
+            compare(batch, metrics, report, results)
             progress.advance(sum(len(clip.real) for clip in batch))
 
 
@@ -90,11 +90,11 @@ def decode(
     return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
-def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:
+def succeeded(attempts: Iterable[DecodedPair | Failed], results: PartialResults) -> Iterator[DecodedPair]:
     """Those that did not fail; of the others the reason is kept."""
     for attempt in attempts:
         if isinstance(attempt, Failed):
-            found.left_out[attempt.pair.name] = attempt.reason
+            results.left_out[attempt.pair.name] = attempt.reason
         else:
             yield attempt
 
@@ -120,8 +120,10 @@ def through_model(
             yield replace(clip, generated=replace(clip.real, frames=made))
 
 
-def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, found: Found) -> None:
-    """Measure clips of one shape, and keep what was found."""
+def compare(
+    batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, results: PartialResults
+) -> None:
+    """Measure clips of one shape and add their numbers to `results`."""
     real_BTCHW = torch.stack([clip.real.frames for clip in batch])
     generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
     try:
@@ -131,10 +133,10 @@ def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilde
             if isinstance(metric, FrameMetric)
         }
     except VaectlError as error:
-        found.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
+        results.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
         return
     except Exception as error:
-        found.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
+        results.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
         return
     for metric in metrics.values():
         if isinstance(metric, SetMetric):
@@ -146,5 +148,5 @@ def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilde
         scores = ClipScores(pair.name, pair.real, pair.generated, frames, width, height, values)
         if report:
             report.add(scores, real, generated, clip.real.frame_rate)
-        found.clips.append(scores)
-        found.decode_seconds += clip.seconds
+        results.clips.append(scores)
+        results.decode_seconds += clip.seconds
