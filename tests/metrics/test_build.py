@@ -141,7 +141,7 @@ def serve():
 
 
 def test_a_server_that_never_answers_is_given_up(origin, serve, monkeypatch):
-    monkeypatch.setattr("vaectl.metrics.download.TIMEOUT", 0.5)
+    monkeypatch.setattr("vaectl.metrics.download.TIMEOUT_SECONDS", 0.5)
     begun = time.monotonic()
     with pytest.raises(VaectlError, match=r"cannot be fetched \(.*timed out\); put the file at"):
         cached("weights.bin", serve(lambda _connection: time.sleep(20)), "0" * 64, "--option")
@@ -149,7 +149,7 @@ def test_a_server_that_never_answers_is_given_up(origin, serve, monkeypatch):
 
 
 def test_a_server_that_drips_is_given_up(origin, serve, monkeypatch):
-    monkeypatch.setattr("vaectl.metrics.download.WINDOW", 0.5)
+    monkeypatch.setattr("vaectl.metrics.download.PERIOD_SECONDS", 0.5)
 
     def drip(connection):
         connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 90000000\r\n\r\n")

@@ -22,10 +22,10 @@ from vaectl.cli import interruption
 from vaectl.cli.spelling import spell_options
 from vaectl.progress import Progress
 
-PATIENCE = 2.0
-"""Seconds that a clip may take before its bar appears."""
-INTERVAL = 5.0
-"""Seconds between two lines where there is no terminal."""
+BAR_DELAY_SECONDS = 2.0
+"""How long a clip may take before its bar appears."""
+LINE_INTERVAL_SECONDS = 5.0
+"""Time between two lines if stderr is not a terminal."""
 
 
 def say(label: str, message: str, console: Console | None = None) -> None:
@@ -93,7 +93,7 @@ class _Bar(_Remarks):
         )
         self._bar = _WithStatus(*columns, console=self._console, transient=True)
         self._task = self._bar.add_task(escape(name), total=total, completed=done, unit=unit)
-        self._timer = Timer(PATIENCE, self._bar.start)
+        self._timer = Timer(BAR_DELAY_SECONDS, self._bar.start)
         self._timer.daemon = True
         self._timer.start()
 
@@ -128,7 +128,7 @@ class _WithStatus(RichProgress):
 
 
 class _Lines(_Remarks):
-    """A line when the last one is `INTERVAL` old, and a closing one for a clip that had any."""
+    """A line when the last one is `LINE_INTERVAL_SECONDS` old, and a last one for a clip that had any."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -154,7 +154,7 @@ class _Lines(_Remarks):
         self._name = None
 
     def _speak_at_times(self) -> None:
-        if time.monotonic() - self._last >= INTERVAL:
+        if time.monotonic() - self._last >= LINE_INTERVAL_SECONDS:
             self._speak()
 
     def _speak(self) -> None:

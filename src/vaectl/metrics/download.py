@@ -15,10 +15,10 @@ from vaectl.io.checksum import sha256_of
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
 
-TIMEOUT = 30.0
-"""Seconds without one byte, after which a server counts as gone."""
-WINDOW, LEAST = 60.0, 2**20
-"""In each so many seconds so many bytes have to come, or it would take for ever."""
+TIMEOUT_SECONDS = 30.0
+"""How long to wait for the next byte."""
+PERIOD_SECONDS, MIN_BYTES_PER_PERIOD = 60.0, 2**20
+"""A slower download is given up."""
 CHUNK = 2**20
 
 
@@ -52,7 +52,10 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
     """Write what `url` gives to `file`. Raises OSError where that fails or stalls, ValueError for another SHA-256."""
-    with urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT) as answer, file.open("wb") as target:
+    with (
+        urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT_SECONDS) as answer,
+        file.open("wb") as target,
+    ):
         length = answer.headers.get("Content-Length", "")
         total = int(length) // CHUNK if length.isdecimal() and len(length) < 16 else None
         progress.note(f"fetching {url}" + (f" ({total} MiB)" if total else ""))
@@ -64,9 +67,9 @@ def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
                 target.write(part)
                 progress.advance((received + len(part)) // CHUNK - received // CHUNK)
                 received += len(part)
-                if time.monotonic() - since > WINDOW:
-                    if received - then < LEAST:
-                        raise TimeoutError(f"{received - then} bytes in {WINDOW:.0f} s")
+                if time.monotonic() - since > PERIOD_SECONDS:
+                    if received - then < MIN_BYTES_PER_PERIOD:
+                        raise TimeoutError(f"{received - then} bytes in {PERIOD_SECONDS:.0f} s")
                     since, then = time.monotonic(), received
         finally:
             progress.finish()
