@@ -118,13 +118,13 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
     try:
         pairs = pair(options.video_path, options.rec_path, options.lossless)
-        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
+        output_paths, record = [target for _, target in pairs], record_path(options, pairs[0][1])
         given = [*(source for source, _ in pairs), *filter(None, [options.config])]
         read = {identity(file) for file in given if file.exists()}
-        for file in (*targets, record):
+        for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
                 raise UsageError(f"{file}: is what this run reads; give another --rec-path")
-        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
+        existing = [file for file in output_paths if file.exists() or file.is_symlink()] or [record] * record.exists()
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
     if existing and not options.overwrite:

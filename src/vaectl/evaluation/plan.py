@@ -54,18 +54,20 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame; pass --num-frames 1 for images")
     names = [file.relative_to(real) for file in sources]
-    targets = mirror(names, [f".{options.format}"] * len(names))
+    output_paths = mirror(names, [f".{options.format}"] * len(names))
     planned = []
-    for source, name, target in list(zip(sources, names, targets, strict=True))[: options.subset_size or None]:
-        if target.parts[0] == ORIGIN:
+    for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
+        : options.subset_size or None
+    ]:
+        if output_path.parts[0] == ORIGIN:
             raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own; rename this one")
         planned.append(
             ManifestClip(
-                name=target.with_suffix("").as_posix(),
+                name=output_path.with_suffix("").as_posix(),
                 source=name.as_posix(),
                 source_stamp=stamp(source),
-                generated=target.as_posix(),
-                origin=f"{ORIGIN}/{target.as_posix()}" if options.output_origin else None,
+                generated=output_path.as_posix(),
+                origin=f"{ORIGIN}/{output_path.as_posix()}" if options.output_origin else None,
             )
         )
     return tuple(planned)
