@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -43,7 +43,7 @@ class ClipResult:
 
     source: Path
     target: Path
-    frames: int = 0
+    num_frames: int = 0
     width: int = 0
     height: int = 0
     psnr: float = float("nan")
@@ -56,7 +56,13 @@ class ClipResult:
     @property
     def frames_per_second(self) -> float | None:
         """None where no time has passed."""
-        return self.frames / self.seconds if self.seconds > 0 else None
+        return self.num_frames / self.seconds if self.seconds > 0 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the fields, and `frames_per_second`."""
+        values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
+        json: dict[str, Any] = plain(values | {"frames_per_second": self.frames_per_second})
+        return json
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ class RunResult:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
-        clips = [plain(asdict(clip)) | {"frames_per_second": clip.frames_per_second} for clip in self.clips]
-        return {name: plain(value) for name, value in vars(self).items() if name != "clips"} | {"clips": clips}
+        run = {name: plain(value) for name, value in vars(self).items() if name != "clips"}
+        return run | {"clips": [clip.as_json() for clip in self.clips]}
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:

@@ -82,7 +82,7 @@ def test_clips_of_their_original_s_size_are_brought_to_the_protocol_as_it_is(cli
     for clip in evaluation.clips:
         real, made = (scale_and_crop(read_video(file).frames[::2], 32, 32) for file in (clip.real, clip.generated))
         assert clip.values["psnr"] == pytest.approx(psnr(real, made), abs=1e-9)
-        assert (clip.frames, clip.width, clip.height) == (3, 32, 32)
+        assert (clip.num_frames, clip.width, clip.height) == (3, 32, 32)
 
 
 def test_clips_of_the_size_of_the_protocol_are_taken_as_they_are(tmp_path):
@@ -208,7 +208,7 @@ def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):
         "its clips were prepared with --num-frames 5, not 4; they are compared as they were prepared",
         "its clips were prepared with --crop-size 32, not 0; they are compared as they were prepared",
     ]
-    assert {(clip.frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
+    assert {(clip.num_frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
     assert evaluation.protocol["clips"]["num_frames"] == 5
 
 

@@ -115,7 +115,7 @@ def clips_table(evaluation: Evaluation) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for clip in evaluation.clips:
         means = [_number(clip.mean(metric)) for metric in metrics]
-        table.add_row(Text(clip.name), str(clip.frames), f"{clip.width}x{clip.height}", *means)
+        table.add_row(Text(clip.name), str(clip.num_frames), f"{clip.width}x{clip.height}", *means)
     return table
 
 

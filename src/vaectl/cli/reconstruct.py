@@ -58,7 +58,7 @@ def show(result: RunResult) -> None:
             continue
         table.add_row(
             Text(str(clip.target)),
-            str(clip.frames),
+            str(clip.num_frames),
             f"{clip.width}x{clip.height}",
             f"{clip.psnr:.2f}",
             "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",

@@ -106,8 +106,8 @@ def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, pr
     None where the original was taken as it was.
     """
     with VideoReader(path) as reader:
-        size, frames = (reader.info.width, reader.info.height), len(reader.timestamps())
-    if frames == protocol.num_frames:
+        size, num_frames = (reader.info.width, reader.info.height), len(reader.timestamps())
+    if num_frames == protocol.num_frames:
         protocol = replace(protocol, sample_rate=1)
     if size != source_size:
         height, width = real.frames.shape[2:]

@@ -143,9 +143,9 @@ def compare(
             metric.add(real_BTCHW, generated_BTCHW)
     for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
         values = {name: tuple(rows[index]) for name, rows in numbers.items()}
-        frames, _, height, width = real.shape
+        num_frames, _, height, width = real.shape
         pair = clip.pair
-        scores = ClipScores(pair.name, pair.real, pair.generated, frames, width, height, values)
+        scores = ClipScores(pair.name, pair.real, pair.generated, num_frames, width, height, values)
         if report:
             report.add(scores, real, generated, clip.real.frame_rate)
         results.clips.append(scores)

@@ -102,8 +102,8 @@ def make(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> None:
     """Read, reconstruct, write and record clips, one after the other, each stage ahead of the next."""
-    folder, frames = options.generated_video_dir, options.num_frames
-    progress.start("clips", frames * len(entries))
+    folder, num_frames = options.generated_video_dir, options.num_frames
+    progress.start("clips", num_frames * len(entries))
     try:
         with (
             open_journal(folder, rank()) as journal,
@@ -117,7 +117,7 @@ def make(
                     if made.note:
                         progress.warn(made.note)
                     journal.add(written(made, options, progress))
-                progress.advance(frames)
+                progress.advance(num_frames)
     finally:
         progress.finish()
 

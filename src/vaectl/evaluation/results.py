@@ -32,7 +32,7 @@ class ClipScores:
     real: Path
     generated: Path | None
     """None where the model ran in memory."""
-    frames: int
+    num_frames: int
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
@@ -42,6 +42,12 @@ class ClipScores:
         """The mean over the frames; inf where a frame is exact and the metric is psnr."""
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the fields, and `mean` for each metric."""
+        values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
+        json: dict[str, Any] = plain(values | {"mean": {metric: self.mean(metric) for metric in self.values}})
+        return json
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,7 @@ class Evaluation:
         return {
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
-            "clips": [
-                {**plain(asdict(clip)), "mean": plain({metric: clip.mean(metric) for metric in clip.values})}
-                for clip in self.clips
-            ],
+            "clips": [clip.as_json() for clip in self.clips],
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
             "failures": list(self.failures),

@@ -24,5 +24,5 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["clip", "frame", *metrics])
         for clip in evaluation.clips:
-            columns = [("",) * (clip.frames - len(clip.values[name])) + clip.values[name] for name in metrics]
+            columns = [("",) * (clip.num_frames - len(clip.values[name])) + clip.values[name] for name in metrics]
             rows.writerows([clip.name, frame, *row] for frame, row in enumerate(zip(*columns, strict=True)))

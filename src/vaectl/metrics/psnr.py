@@ -37,8 +37,8 @@ def squared_errors(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     Both (N, C, H, W) uint8. Exact: float32 holds the sum of 256 squares, float64 the sum of those.
     """
     differences = (a_NCHW.float() - b_NCHW).flatten(1)
-    frames, count = differences.shape
-    squares = F.pad(differences, (0, -count % 256)).square_().view(frames, -(-count // 256), 256)
+    num_frames, count = differences.shape
+    squares = F.pad(differences, (0, -count % 256)).square_().view(num_frames, -(-count // 256), 256)
     return squares.sum(dim=2).cpu().double().sum(dim=1) / count
 
 

@@ -52,7 +52,7 @@ class ReportBuilder:
         if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
             return
         series = scores.values[self._ranking.name] if self._ranking else ()
-        worst = worst_frame(series, scores.frames, self._ranking) if self._ranking else None
+        worst = worst_frame(series, scores.num_frames, self._ranking) if self._ranking else None
         try:
             media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst)
         except (VaectlError, OSError) as error:
@@ -98,11 +98,11 @@ class ReportBuilder:
         return sum(media.size for _, _, media in self._kept)
 
 
-def worst_frame(values: Sequence[float], frames: int, metric: MetricFacts) -> int:
-    """The number, from 0, of the worst of `frames` frames.
+def worst_frame(values: Sequence[float], num_frames: int, metric: MetricFacts) -> int:
+    """The number, from 0, of the worst of `num_frames` frames.
 
     Where there are fewer values than frames, they belong to the last ones: a change is that of its second frame.
     """
     sign = 1 if metric.better == "higher" else -1
     ranks = [-math.inf if math.isnan(value) else sign * value for value in values]
-    return frames - len(values) + ranks.index(min(ranks)) if ranks else 0
+    return num_frames - len(values) + ranks.index(min(ranks)) if ranks else 0

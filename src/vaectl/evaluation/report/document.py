@@ -67,7 +67,7 @@ def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts
                 "name": clip.name,
                 "real": str(clip.real),
                 "generated": str(clip.generated or ""),
-                "frames": clip.frames,
+                "frames": clip.num_frames,
                 "width": clip.width,
                 "height": clip.height,
                 "means": _packed("d", (clip.mean(metric.name) for metric in metrics)),
@@ -116,11 +116,11 @@ def _title(evaluation: Evaluation) -> str:
 
 def _facts(evaluation: Evaluation) -> str:
     clips = evaluation.clips
-    shapes = {(clip.frames, clip.width, clip.height) for clip in clips}
-    facts = [_count(sum(clip.frames for clip in clips), "frame") + " in all"]
+    shapes = {(clip.num_frames, clip.width, clip.height) for clip in clips}
+    facts = [_count(sum(clip.num_frames for clip in clips), "frame") + " in all"]
     if len(shapes) == 1:
-        frames, width, height = shapes.pop()
-        facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
+        num_frames, width, height = shapes.pop()
+        facts = [_count(num_frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
     facts.append(f"{evaluation.seconds:.1f} s")
     facts.append(f"peak memory {format_size(evaluation.peak_memory)}")
     return " · ".join(facts)

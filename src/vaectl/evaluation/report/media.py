@@ -60,11 +60,11 @@ def picture(name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fr
     `frame` is the one that is shown beside its errors; None for the one with the largest sum of errors. Raises
     VaectlError or OSError where temporary files cannot be written.
     """
-    frames, _, height, width = real_T3HW.shape
+    num_frames, _, height, width = real_T3HW.shape
     if frame is None:
         sums = [int((a.int() - b.int()).abs().sum()) for a, b in zip(real_T3HW, generated_T3HW, strict=True)]
         frame = sums.index(max(sums))
-    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(VIDEO_PIXELS / (frames * width * height)))
+    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(VIDEO_PIXELS / (num_frames * width * height)))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     real, generated = real_T3HW[frame].cpu(), generated_T3HW[frame].cpu()
     error, top, beyond = heat_map(real, generated)
