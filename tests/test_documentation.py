@@ -12,6 +12,7 @@ import torch
 
 from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
+from vaectl.cli.spelling import spell_options
 from vaectl.options import cli_name, options_of
 
 PAGES = sorted(
@@ -43,17 +44,22 @@ PUBLISHED = {
 """Every flag of the published scripts, by the command that takes it."""
 
 
+def text_of(node: ast.AST) -> str:
+    """The text that a literal gives, with … for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
 def messages() -> list[str]:
-    """Every text in the program, with … for what is filled in."""
-    found = []
+    """Every text in the program, and every problem with its remedy, as the command line shows them."""
+    texts = []
     for file in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
-                found.append("".join(parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+            if isinstance(node, ast.Call):
+                texts.append("; ".join(text_of(argument) or "…" for argument in node.args))
+            texts.append(text_of(node))
+    return [spell_options(text) for text in texts if text]
 
 
 MESSAGES = messages()

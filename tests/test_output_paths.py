@@ -99,7 +99,7 @@ def test_a_target_is_never_the_source(here, target, overwrite):
     Path("symlink.mp4").symlink_to("a.mp4")
     os.link("a.mp4", "hardlink.mp4")
     before = files(here)
-    with pytest.raises(UsageError, match="is what this run reads; give another --rec-path"):
+    with pytest.raises(UsageError, match="is what this run reads; give another `rec_path`"):
         planned("a.mp4", target.format(here=here), overwrite=overwrite)
     assert files(here) == before
 
@@ -128,7 +128,7 @@ def test_what_exists_is_kept_without_overwrite(here, existing):
         Path(existing).symlink_to("nowhere")
     else:
         touch(existing)
-    with pytest.raises(UsageError, match=f"{existing}: exists already; pass --overwrite"):
+    with pytest.raises(UsageError, match=f"{existing}: exists already; pass `overwrite`"):
         planned("in", "out")
     assert len(planned("in", "out", overwrite=True)) == 2
 

@@ -24,7 +24,7 @@ class ModelFacts:
     path: str
     """The weights file, or the index of several."""
     family: str
-    """As `--model-name` takes it: WFVAE or CausalVAE."""
+    """As `model_name` takes it: WFVAE or CausalVAE."""
     parameters: int
     compression: str
     """Of time, height and width: 4x8x8."""

@@ -129,13 +129,13 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
         read = {identity(file) for file in given if file.exists()}
         for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
-                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
+                raise UsageError(f"{file}: is what this run reads", "give another `rec_path`")
         existing = [file for file in output_paths if file.exists() or file.is_symlink()] or [record] * record.exists()
     except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
+        raise UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions") from None
     if existing and not options.overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
+        raise UsageError(f"{existing[0]}{more}: exists already", "pass `overwrite` to replace, or change `rec_path`")
     return pairs
 
 
@@ -243,7 +243,7 @@ def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, 
     if options.num_frames is not None and len(times) < options.num_frames:
         message = f"{source}: gives {len(times)} of the {options.num_frames} frames asked for"
         if options.strict:
-            raise VaectlError(f"{message}; ask for fewer, or leave out --strict")
+            raise VaectlError(message, "ask for fewer, or leave out `strict`")
         progress.warn(message)
     return times
 

@@ -110,7 +110,7 @@ def test_a_clip_that_begins_again_has_one_bar(monkeypatch):
     assert console.file.getvalue().count("\x1b[?25h") == 2, "the cursor comes back twice"
 
 
-def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
+def test_a_bar_appears_after_a_delay_and_goes_away(monkeypatch):
     monkeypatch.setattr(cli_console, "BAR_DELAY_SECONDS", 0.05)
     console = on_terminal()
     bar = _Bar(console)
@@ -127,6 +127,17 @@ def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
     assert "frames/s" in shown
     assert "warning: something odd\n" in shown
     assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar's line is empty
+
+
+def test_the_status_below_a_bar_names_options(monkeypatch):
+    monkeypatch.setattr(cli_console, "BAR_DELAY_SECONDS", 0.0)
+    console = on_terminal()
+    bar = _Bar(console)
+    bar.start("clip.mp4", 60)
+    bar.status("within `memory_limit`")
+    time.sleep(0.2)
+    bar.finish()
+    assert "within --memory-limit" in console.file.getvalue()
 
 
 def test_a_bar_does_not_appear_for_a_short_clip():

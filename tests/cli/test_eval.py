@@ -152,10 +152,10 @@ def test_many_clips_have_no_table_of_their_own(job, capsys):
 
 
 def test_what_was_to_be_left_out_is_told(job, capsys):
-    job(lambda *_: found(GOOD, left_out={"b": "out/b: broken"}))
+    job(lambda *_: found(GOOD, left_out={"b": "out/b: too short; lower `num_frames`"}))
     assert main(PATHS) == 0
     out, err = capsys.readouterr()
-    assert "left out: 1 of 2 clips\n  out/b: broken\n" in out
+    assert "left out: 1 of 2 clips\n  out/b: too short; lower --num-frames\n" in out
     assert err == ""
 
 

@@ -144,7 +144,7 @@ def test_where_nothing_can_be_compared_there_is_no_result(clips):
 def test_missing_partners_are_refused_before_anything_is_read(clips):
     real, results = clips
     (results / "b.mkv").unlink()
-    with pytest.raises(UsageError, match=r"real/b\.mkv: has no partner in .*made; pass --allow-missing"):
+    with pytest.raises(UsageError, match=r"real/b\.mkv: has no partner in .*made; pass `allow_missing`"):
         run(real, results)
     evaluation = run(real, results, allow_missing=True)
     assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
@@ -205,8 +205,8 @@ def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):
     listener = Listener()
     evaluation = run(real, tmp_path / "out", listener, num_frames=4, resolution=32, crop_size=0)
     assert [re.sub(r"^.*out: ", "", warning) for warning in listener.warnings] == [
-        "its clips were prepared with --num-frames 5, not 4; they are compared as they were prepared",
-        "its clips were prepared with --crop-size 32, not 0; they are compared as they were prepared",
+        "its clips were prepared with `num_frames=5`, not 4; they are compared as they were prepared",
+        "its clips were prepared with `crop_size=32`, not 0; they are compared as they were prepared",
     ]
     assert {(clip.num_frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
     assert evaluation.protocol["clips"]["num_frames"] == 5
@@ -226,7 +226,7 @@ def test_lossy_results_are_told(clips, tmp_path):
     prepare(chosen, Listener())
     listener = Listener()
     run(real, tmp_path / "out", listener, num_frames=None, resolution=None)
-    assert ["--format mp4" in warning for warning in listener.warnings] == [True]
+    assert ["`format=mp4`" in warning for warning in listener.warnings] == [True]
 
 
 # How it is measured
@@ -388,7 +388,7 @@ def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(
 def test_files_are_replaced_only_where_that_is_asked_for(clips, tmp_path, option):
     target = tmp_path / "there"
     target.write_text("precious")
-    with pytest.raises(UsageError, match="exists already; pass --overwrite"):
+    with pytest.raises(UsageError, match="exists already; pass"):
         run(*clips, **{option: target})
     assert target.read_text() == "precious"
     run(*clips, **{option: target}, overwrite=True)
@@ -409,7 +409,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
-    with pytest.raises(UsageError, match="--csv and --report name the same file"):
+    with pytest.raises(UsageError, match="`csv` and `report` name the same file"):
         run(*clips, csv=tmp_path / "out", report=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

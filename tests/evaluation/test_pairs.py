@@ -109,7 +109,7 @@ def test_names_that_leave_open_whose_result_it_is_are_refused(tmp_path):
 
 def test_a_result_that_could_be_of_two_originals_is_refused(tmp_path):
     real, results = tree(tmp_path / "real", "a.avi", "a.mp4"), tree(tmp_path / "results", "a.mkv")
-    with pytest.raises(UsageError, match=r"a\.mkv: may belong to a\.avi or to a\.mp4 .* such as a\.avi\.mkv$"):
+    with pytest.raises(UsageError, match=r"a\.mkv: may belong to a\.avi or to a\.mp4 .* for example a\.avi\.mkv$"):
         find_pairs(real, results, None)
 
 
@@ -182,7 +182,7 @@ def test_still_images_count_only_where_one_frame_is_compared(real):
 
 
 def test_only_images_are_no_videos(tmp_path):
-    with pytest.raises(UsageError, match="--num-frames 1"):
+    with pytest.raises(UsageError, match="`num_frames=1`"):
         find_pairs(tree(tmp_path, "photo.png"), None, None)
 
 

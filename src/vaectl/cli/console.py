@@ -101,7 +101,7 @@ class _Bar(_Remarks):
         self._bar.advance(self._task, count)
 
     def status(self, message: str) -> None:
-        self._bar.message = message
+        self._bar.message = spell_options(message)
 
     def finish(self) -> None:
         if self._timer:

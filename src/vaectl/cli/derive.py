@@ -131,7 +131,7 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         reason = shown(str(error).partition("; use sys.")[0], 200)
         raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {reason}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
+        raise UsageError(f"{path}: must hold one table of options", "for example num_frames = 17")
 
     options = {field: option for field, option in options_of(model).items() if option.in_file}
     known = names_of(options)
@@ -141,10 +141,10 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         if field is None:
             near = get_close_matches(key.replace("-", "_"), known, n=1)
             shown_names = [field for field, option in options.items() if not option.hidden]
-            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(shown_names)}"
-            raise UsageError(f"{path}: unknown option {shown(key)}{hint}")
+            remedy = f"did you mean {near[0]}?" if near else f"it may set {', '.join(shown_names)}"
+            raise UsageError(f"{path}: unknown option {shown(key)}", remedy)
         if field in fields_set:
-            raise UsageError(f"{path}: sets {field} twice; keep one")
+            raise UsageError(f"{path}: sets {field} twice", "keep one")
         fields_set[field] = value
     return fields_set
 

@@ -43,7 +43,7 @@ def eval(options: EvalOptions) -> None:
 
     with reporter() as progress:
         if options.mp:
-            progress.note("--mp has no effect: clips are decoded in parallel anyway (--num-workers)")
+            progress.note("--mp has no effect: clips are always decoded in parallel (--num-workers)")
         if options.sample_fps is not None:
             progress.note("--sample-fps has no effect: frames are chosen by --sample-rate")
         try:
@@ -120,7 +120,9 @@ def clips_table(evaluation: Evaluation) -> Table:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What the numbers are of, in lines."""
+    """Yield the lines below the tables: what the numbers are of."""
+    from vaectl.cli.spelling import spell_options
+
     clips, protocol = evaluation.clips, evaluation.protocol
     read, model = protocol["clips"], protocol["model"]
     for metric in evaluation.metrics:
@@ -132,7 +134,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.left_out:
         yield f"left out: {len(evaluation.left_out)} of {len(evaluation.left_out) + len(clips)} clips"
         if not evaluation.failures:
-            yield from (f"  {reason}" for reason in list(evaluation.left_out.values())[:REASONS])
+            yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
     yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
     if model:

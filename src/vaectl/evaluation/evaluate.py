@@ -117,7 +117,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 def refuse_missing(pairing: Pairing, options: EvalOptions) -> None:
     """Clips without partner are an error, unless they are to be left out."""
     if pairing.missing and not options.allow_missing:
-        raise UsageError(f"{few(pairing.missing)}; pass --allow-missing to leave them out")
+        raise UsageError(few(pairing.missing), "pass `allow_missing` to leave them out")
 
 
 def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
@@ -125,7 +125,7 @@ def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOpti
     sets = [metric.name for metric in facts if metric.of_set]
     if sets and len(pairing.pairs) < 2:
         raise UsageError(
-            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1; give more, or leave it out"
+            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"
         )
 
 
@@ -144,11 +144,11 @@ def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
-            raise UsageError(f"{file}: is what this run reads; name another file")
+            raise UsageError(f"{file}: is what this run reads", "name another file")
         with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
             raise _Enough
     if options.csv is not None and options.csv == options.report:
-        raise UsageError(f"{options.csv}: --csv and --report name the same file; give each its own")
+        raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
 
 
 class _Enough(Exception):  # noqa: N818  # it is no error

@@ -17,7 +17,7 @@ from vaectl.errors import VaectlError
 from vaectl.evaluation.manifest import ORIGIN, Manifest, read_manifest
 from vaectl.evaluation.pairs import Pair
 from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
-from vaectl.options import EvalOptions, cli_name
+from vaectl.options import EvalOptions
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION
 from vaectl.progress import Progress
 from vaectl.video import Clip, VideoReader, read_video
@@ -68,11 +68,11 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
         asked, prepared = getattr(options, field.name), getattr(known.protocol, field.name)
         if asked is not None and asked != (prepared or 0):
             progress.warn(
-                f"{folder}: its clips were prepared with {cli_name(field.name)} {prepared or 0}, not {asked}; they are"
+                f"{folder}: its clips were prepared with `{field.name}={prepared or 0}`, not {asked}; they are"
                 " compared as they were prepared"
             )
     if manifest and manifest.options.get("format") == "mp4":
-        progress.warn(f"{folder}: its clips were written with loss (--format mp4), which every number here includes")
+        progress.warn(f"{folder}: its clips were written with loss (`format=mp4`), which every number here includes")
     return Reading(known.protocol, of_real is not None, manifest is not None)
 
 
@@ -96,7 +96,10 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
             else read_foreign(pair.generated, real, source_size, reading.protocol)
         )
         if generated.frames.shape != real.frames.shape:
-            raise VaectlError(f"{pair.generated}: has {_extent(generated)}, its original {pair.real} {_extent(real)}")
+            raise VaectlError(
+                f"{pair.generated}: has {_extent(generated)}, its original {pair.real} has {_extent(real)}",
+                "make it again from this original",
+            )
     return DecodedPair(pair, real, generated, stored, time.monotonic() - begun, note)
 
 
@@ -113,7 +116,7 @@ def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, pr
         height, width = real.frames.shape[2:]
         if size != (width, height):
             or_whole = f", or {_by(*source_size)} as the original is" if source_size else ""
-            raise VaectlError(f"{path}: its frames are {_by(*size)}; they have to be {_by(width, height)}{or_whole}")
+            raise VaectlError(f"{path}: its frames are {_by(*size)}", f"they have to be {_by(width, height)}{or_whole}")
         protocol = replace(protocol, resolution=min(size), crop_size=None)
     return read_clip(path, protocol)
 

@@ -103,7 +103,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         said = _first(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{file}: ")
         reason = shown(said, 200)
         raise VaectlError(
-            f"{file}: not a readable manifest ({reason}); remove it, or prepare with --overwrite"
+            f"{file}: not a readable manifest ({reason})", "remove it, or prepare with `overwrite`"
         ) from None
     listed = tuple(clip for entry in entries if (clip := clip_of(entry) or unfinished(entry)))
     finished = {clip.name: clip for journal in journals(folder) for clip in read_journal(journal)}
@@ -131,7 +131,7 @@ def read_journal(file: Path) -> Iterator[ManifestClip]:
             if value is not None and (clip := clip_of(value)) is not None:
                 yield clip
     except OSError as error:
-        raise VaectlError(f"{file}: cannot be read ({error.strerror}); remove it") from None
+        raise VaectlError(f"{file}: cannot be read ({error.strerror})", "remove it") from None
 
 
 def clip_of(values: object) -> ManifestClip | None:

@@ -68,8 +68,8 @@ def find_pairs(
     if not pairs:
         example = results[0].relative_to(folder_of(generated))
         raise UsageError(
-            f"{generated}: nothing there belongs to a clip of {real}; a result is named as its original but for the"
-            f" extension, and the first one here is {example}"
+            f"{generated}: nothing there belongs to a clip of {real}",
+            f"a result has the name of its original, except for the extension; the first one here is {example}",
         )
     missing = {
         names[file]: reasons.get(file, f"{file}: has no partner in {generated}")
@@ -91,7 +91,7 @@ def find_originals(real: Path, generated: Path | None, stills: bool) -> list[Pat
     if not stills and real.is_dir():
         files = [file for file in files if file.suffix.lower() not in IMAGE_EXTENSIONS]
     if not files:
-        raise UsageError(f"{real}: holds no videos; pass --num-frames 1 to compare images")
+        raise UsageError(f"{real}: holds no videos", "pass `num_frames=1` to compare images")
     return files
 
 
@@ -108,7 +108,7 @@ def _outside(folder: Path, files: Sequence[Path], root: Path) -> list[Path]:
         return list(files)
     outside = [file for file in files if not file.resolve().is_relative_to(inner)]
     if not outside:
-        raise UsageError(f"{root}: holds no clips but those in {folder}; give the folder that holds them")
+        raise UsageError(f"{root}: holds no clips but those in {folder}", "give the folder that holds them")
     return outside
 
 
@@ -136,14 +136,14 @@ def match_by_name(originals: Sequence[Path], real: Path, results: Sequence[Path]
         if len(candidates) > 1:
             if path.as_posix() not in candidates:
                 raise UsageError(
-                    f"{result}: may belong to {' or to '.join(candidates)} in {real}; name it after one of them,"
-                    f" such as {candidates[0]}{path.suffix}"
+                    f"{result}: may belong to {' or to '.join(candidates)} in {real}",
+                    f"name it after one of them, for example {candidates[0]}{path.suffix}",
                 )
             candidates = [path.as_posix()]
         for candidate in candidates:
             original = full[candidate]
             if original in partners:
-                raise UsageError(f"{partners[original]} and {result}: both belong to {original}; keep one of them")
+                raise UsageError(f"{partners[original]} and {result}: both belong to {original}", "keep one of them")
             partners[original] = result
     return partners
 

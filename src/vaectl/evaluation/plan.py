@@ -39,20 +39,20 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     """The clips below the folder of originals, each with its place in the folder of results."""
     real, results = options.real_video_dir, options.generated_video_dir
     if real.is_file():
-        raise UsageError(f"{real}: is a file; name the folder that holds it")
+        raise UsageError(f"{real}: is a file", "name the folder that holds it")
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
-        progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
+        progress.warn("`format=mp4` is lossy: use it for viewing; numbers measured on it are not those of the model")
     sources = keep_outside(find_videos(real), real, results)
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
         videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
         if len(videos) < len(sources):
-            progress.note(f"images passed over: {len(sources) - len(videos)}; --num-frames 1 takes them")
+            progress.note(f"images passed over: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
-        raise UsageError(f"{real}: holds no videos of more than one frame; pass --num-frames 1 for images")
+        raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
     names = [file.relative_to(real) for file in sources]
     output_paths = mirror(names, [f".{options.format}"] * len(names))
     planned = []
@@ -60,7 +60,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
         : options.subset_size or None
     ]:
         if output_path.parts[0] == ORIGIN:
-            raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own; rename this one")
+            raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own", "rename this one")
         planned.append(
             ManifestClip(
                 name=output_path.with_suffix("").as_posix(),
@@ -129,8 +129,8 @@ def refuse_other(folder: Path, before: Manifest, now: Manifest) -> None:
     differing = [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
     if differing:
         raise UsageError(
-            f"{folder}: was prepared with {', '.join(differing)};"
-            " pass --overwrite to begin anew, or change --generated-video-dir"
+            f"{folder}: was prepared with {', '.join(differing)}",
+            "pass `overwrite` to start again, or change `generated_video_dir`",
         )
 
 
@@ -138,16 +138,16 @@ def deciding(manifest: Manifest) -> dict[str, str]:
     """The options on which the frames depend, as they are named and resolved."""
     model, options, protocol = manifest.model, manifest.options, manifest.protocol
     return {
-        "--real-video-dir": manifest.real_video_dir,
-        "--num-frames": str(protocol.num_frames),
-        "--sample-rate": str(protocol.sample_rate),
-        "--resolution": str(protocol.resolution),
-        "--crop-size": str(protocol.crop_size or 0),
-        "--format": str(options.get("format")),
-        "--sample-fps": str(options.get("sample_fps") or "of the source"),
-        "--device": model.device,
-        "--model and --dtype": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
-        "--sample": f"with --seed {options.get('seed')}" if options.get("sample") else "off",
+        "`real_video_dir`": manifest.real_video_dir,
+        "`num_frames`": str(protocol.num_frames),
+        "`sample_rate`": str(protocol.sample_rate),
+        "`resolution`": str(protocol.resolution),
+        "`crop_size`": str(protocol.crop_size or 0),
+        "`format`": str(options.get("format")),
+        "`sample_fps`": str(options.get("sample_fps") or "of the source"),
+        "`device`": model.device,
+        "`model` and `dtype`": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
+        "`sample`": f"with `seed={options.get('seed')}`" if options.get("sample") else "off",
     }
 
 
@@ -162,11 +162,11 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
             if not (target.exists() or target.is_symlink()):
                 continue
             if target.exists() and identity(target) in read:
-                raise UsageError(f"{target}: is what this run reads; give another --generated-video-dir")
+                raise UsageError(f"{target}: is what this run reads", "give another `generated_video_dir`")
             if place not in ours and not options.overwrite:
                 raise UsageError(
-                    f"{target}: exists already, and no manifest lists it; pass --overwrite to replace it,"
-                    " or change --generated-video-dir"
+                    f"{target}: exists already, and no manifest lists it",
+                    "pass `overwrite` to replace it, or change `generated_video_dir`",
                 )
 
 
@@ -196,5 +196,5 @@ def resumed(finished: ManifestClip | None, planned: ManifestClip) -> ManifestCli
 def known_manifest(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
-        raise VaectlError(f"{folder / MANIFEST}: has gone while it was needed; start again")
+        raise VaectlError(f"{folder / MANIFEST}: was removed during the run", "start again")
     return manifest

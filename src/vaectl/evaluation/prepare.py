@@ -66,7 +66,7 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
         device = device_of_rank(options.device)
         model = open_model(options.model, device, options.dtype, limits, options.model_name, progress)
         if is_main():
-            held.enter_context(locked(folder, "give another --generated-video-dir"))
+            held.enter_context(locked(folder, "give another `generated_video_dir`"))
             write_manifest(folder, begin(options, plan, model))
         wait_for_others()
         waiting = [clip for clip in known_manifest(folder).clips if clip.status == "waiting"]

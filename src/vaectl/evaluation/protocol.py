@@ -62,8 +62,8 @@ def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, Video
         times = reader.timestamps(*wanted)
         if len(times) < protocol.num_frames:
             raise VaectlError(
-                f"{path}: too short: gives {len(times)} of the {protocol.num_frames} frames of the protocol;"
-                " lower --num-frames or --sample-rate, or leave the clip out"
+                f"{path}: too short: gives {len(times)} of the {protocol.num_frames} frames of the protocol",
+                "lower `num_frames` or `sample_rate`, or leave the clip out",
             )
         frames = [
             scale_and_crop(batch.frames, protocol.resolution, protocol.crop_size)

@@ -51,8 +51,8 @@ def known(name: str) -> None:
     from difflib import get_close_matches
 
     nearest = get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(METRICS)}"
-    raise UsageError(f"there is no metric {name!r}{hint}")
+    remedy = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(METRICS)}"
+    raise UsageError(f"there is no metric {name!r}", remedy)
 
 
 def build(names: Iterable[str], settings: MetricSettings, device: torch.device) -> dict[str, FrameMetric | SetMetric]:

@@ -22,11 +22,11 @@ PERIOD_SECONDS, MIN_BYTES_PER_PERIOD = 60.0, 2**20
 CHUNK = 2**20
 
 
-def cached(name: str, url: str, sha256: str, option: str, progress: Progress | None = None) -> Path:
+def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress | None = None) -> Path:
     """The file `name` in `torch.hub.get_dir()/checkpoints`; if it is not there, from `url`, whole or not at all.
 
-    A file that was there is checked too. Raises VaectlError, with where to put the file or the `option` that takes it,
-    where it cannot be fetched, comes too slowly, or its SHA-256 is another.
+    An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
+    SHA-256; the remedy is where to put it, or the `parameter` that takes its path.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
@@ -35,8 +35,8 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             found = sha256_of(file)
         if found != sha256:
             raise DamagedError(
-                f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…);"
-                f" remove it to fetch it again, or say where the right one is with {option}"
+                f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…)",
+                f"remove it to fetch it again, or say where the right one is with `{parameter}`",
             )
         return file
     try:
@@ -44,8 +44,8 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             fetch(url, temporary, sha256, progress or Silent())
     except (OSError, ValueError) as error:
         raise VaectlError(
-            f"{url} cannot be fetched ({' '.join(str(error).split())}); put the file at {file}, or say where it is with"
-            f" {option}"
+            f"{url} cannot be fetched ({' '.join(str(error).split())})",
+            f"put the file at {file}, or say where it is with `{parameter}`",
         ) from None
     return file
 

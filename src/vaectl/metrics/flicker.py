@@ -30,7 +30,7 @@ class Flicker:
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
         """(B, T-1) float64. Raises UsageError for clips of one frame."""
         if real_BTCHW.shape[1] < 2:
-            raise UsageError("flicker needs clips of at least 2 frames; ask for more frames, or leave it out")
+            raise UsageError("flicker needs clips of at least 2 frames", "ask for more frames, or leave it out")
         return (self._changes(generated_BTCHW) - self._changes(real_BTCHW)).abs()
 
     def _changes(self, clips_BTCHW: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def at_least(side: int, frames: Tensor, metric: str) -> None:
     height, width = frames.shape[-2:]
     if min(height, width) < side:
         raise UsageError(
-            f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}; give larger ones"
+            f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}", "give larger ones"
         )
 
 

@@ -27,7 +27,7 @@ DETECTOR = (
     "i3d_torchscript.pt",
     "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-    "--fvd-detector",
+    "fvd_detector",
 )
 SIDE = 224
 
@@ -51,7 +51,7 @@ class FVD:
 
     def value(self) -> float:
         if self.real.count < 2:
-            raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}; leave it out")
+            raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}", "leave it out")
         return frechet_distance(
             self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
         )
@@ -75,11 +75,11 @@ class FVD:
             except (RuntimeError, torch.jit.Error) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise UsageError(
-                    f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}"
+                    f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}", "change `num_frames`"
                 ) from None
             features = features.cpu().double()
         if not features.isfinite().all():
-            raise VaectlError("fvd: the detector gave NaN or infinity; give another one with --fvd-detector")
+            raise VaectlError("fvd: the detector gave NaN or infinity", "give another `fvd_detector`")
         return features
 
 
@@ -124,8 +124,8 @@ def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
     load = getattr(torch.jit, "load", None)
     if load is None:
         raise VaectlError(
-            f"{file}: PyTorch {torch.__version__} reads no TorchScript any more;"
-            " install PyTorch 2.15 or older for fvd, or leave it out"
+            f"{file}: PyTorch {torch.__version__} reads no TorchScript any more",
+            "install PyTorch 2.15 or older for fvd, or leave it out",
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`?torch\.jit\.load")
@@ -135,6 +135,6 @@ def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
     file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
-    size_of(file, "give a TorchScript detector with --fvd-detector")
+    size_of(file, "give a TorchScript detector as `fvd_detector`")
     with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
         return FVD(open_detector(file, device), device)

@@ -31,7 +31,7 @@ VGG16 = (
     "vgg16-397923af.pth",
     "https://download.pytorch.org/models/vgg16-397923af.pth",
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-    "--lpips-weights",
+    "lpips_weights",
 )
 SMALLEST = {"alex": 31, "vgg": 16}
 """The side in pixels below which a network has no feature left to give."""
@@ -136,7 +136,7 @@ def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None 
         model.features.load_state_dict({name.removeprefix("features."): tensor for name, tensor in features.items()})
     except RuntimeError:
         name = {"alex": "AlexNet", "vgg": "VGG16"}[net]
-        raise VaectlError(f"{weights}: holds other tensors than the features of {name}; give torchvision's") from None
+        raise VaectlError(f"{weights}: holds other tensors than the features of {name}", "give torchvision's") from None
     for depth, head in enumerate(model.heads):
         head.data.copy_(heads[f"lin{depth}.model.1.weight"].flatten())
     return model.eval().requires_grad_(False)
@@ -146,7 +146,7 @@ def heads_file(net: Net) -> Path:
     """Where the `lpips` package keeps its heads; found without importing it, for it imports torchvision."""
     spec = find_spec("lpips")
     if spec is None or spec.origin is None:
-        raise VaectlError("the package lpips, which holds weights of the metric, is missing: pip install lpips")
+        raise VaectlError("the package lpips, which holds weights of the metric, is missing", "pip install lpips")
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
 
 
@@ -159,7 +159,7 @@ def read(file: Path) -> dict[str, Tensor]:
     except DamagedError:
         stored = {}
     if not stored or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
-        raise DamagedError(f"{file}: is no file of weights, or a damaged one; get it again")
+        raise DamagedError(f"{file}: is no file of weights, or a damaged one", "get it again")
     return {str(name): tensor for name, tensor in stored.items()}
 
 

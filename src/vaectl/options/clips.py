@@ -37,4 +37,4 @@ NumWorkers = Annotated[int, Option(panel=RUN, metavar="N", least=0, help="Clips 
 def check_crop(resolution: int, crop_size: int | None) -> None:
     """Raises ValueError for a square that does not fit."""
     if crop_size is not None and crop_size > resolution:
-        raise ValueError(f"--crop-size {crop_size} does not fit into a --resolution of {resolution}; make it smaller")
+        raise ValueError(f"`crop_size={crop_size}` does not fit into a `resolution` of {resolution}; make it smaller")

@@ -194,7 +194,7 @@ class EvalOptions:
         check_crop(self.resolution or RESOLUTION, self.crop_size)
         if self.generated_video_dir is None and self.model is None:
             raise ValueError(
-                "--generated-video-dir is missing; give it, or --model to reconstruct the originals in memory"
+                "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
             )
         if self.generated_video_dir is not None and self.model is not None:
-            raise ValueError("--model excludes --generated-video-dir; give one or the other")
+            raise ValueError("`model` excludes `generated_video_dir`; give one or the other")

@@ -77,7 +77,7 @@ def cli_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] = cli_name) -> T:
+def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] = "`{}`".format) -> T:
     """Build the options `model` from raw values: strings as typed, or what a TOML or JSON file holds.
 
     `name` tells how to call a field when something is wrong with it. Raises `UsageError` with one line for all faults.

@@ -112,4 +112,4 @@ class ReconstructOptions:
 
     def __post_init__(self) -> None:
         if self.short_size is not None and (self.height is not None or self.width is not None):
-            raise ValueError("--short-size excludes --height and --width; give one or the other")
+            raise ValueError("`short_size` excludes `height` and `width`; give one or the other")

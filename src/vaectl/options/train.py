@@ -261,17 +261,17 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.video_weight and len(self.video_weight) != len(self.video_path):
             raise ValueError(
-                f"--video-weight is given {len(self.video_weight)} times, --video-path {len(self.video_path)} times;"
+                f"`video_weight` is given {len(self.video_weight)} times, `video_path` {len(self.video_path)} times;"
                 " give one for each"
             )
         if any(weight <= 0 for weight in self.video_weight):
-            raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
+            raise ValueError("`video_weight` must be above 0; leave out a `video_path` that nothing is drawn from")
         if self.init == "pca" and self.model is not None:
-            raise ValueError("--init pca is for a new model, and --model gives the weights; leave out one of them")
+            raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
-        crop = ("crop-size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
-        for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
+        crop = ("crop_size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
+        for parameter, pixels in (crop, ("eval_resolution", self.eval_resolution)):
             if pixels % 8:
-                raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
+                raise ValueError(f"`{parameter}` must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
-            raise ValueError(f"--exp-name is a name, not a path: {shown(repr(self.exp_name))}; --ckpt-dir says where")
+            raise ValueError(f"`exp_name` is a name, not a path: {shown(repr(self.exp_name))}; `ckpt_dir` says where")

@@ -83,7 +83,9 @@ class ReportBuilder:
         with atomic_write(path, overwrite=True) as temporary:
             temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
         if self._failures:
-            raise VaectlError(f"{path}: written, but lacks pictures: {self._failures[0]}, or set TMPDIR to one")
+            raise VaectlError(
+                f"{path}: written, but lacks pictures: {self._failures[0]}", "set TMPDIR to a folder with more space"
+            )
 
     def _rank(self, scores: ClipScores) -> float:
         """The lower, the worse."""
