@@ -153,7 +153,7 @@ def test_a_manifest_says_why_there_is_no_result(real, tmp_path):
     assert set(told) == {"deep/b", "c", "d", "stray"}
     assert told["deep/b"].endswith("could not be prepared: b.webm: too short")
     assert "run prepare-eval again" in told["c"]
-    assert "is in the manifest and not in the folder" in told["d"]
+    assert "is in the manifest but not in the folder" in told["d"]
 
 
 def test_a_manifest_of_failures_alone_says_why(real, tmp_path):

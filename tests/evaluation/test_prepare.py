@@ -154,7 +154,7 @@ def test_images_are_clips_of_one_frame(here):
     encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
     listener = Listener()
     assert counts(run(listener)) == (3, 0, 0)
-    assert listener.notes == ["images passed over: 1; `num_frames=1` takes them"]
+    assert listener.notes == ["images skipped: 1; `num_frames=1` takes them"]
     result = run(num_frames=1, overwrite=True)
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)

@@ -1,8 +1,8 @@
-"""The job behind `vaectl eval`: pairs of clips, each decoded once, through all metrics in one pass.
+"""The job behind `vaectl eval`: decode each pair of clips once and compute all metrics in one pass.
 
-Joins `video`, `models` and `metrics`. Clips are decoded ahead of measuring, in threads, and forgotten when they are
-measured, so memory does not grow with their number. Which clips belong together is for `pairs` to say, how they are
-read for `frames`, and how the numbers are shown for whoever called.
+Joins `video`, `models` and `metrics`. Threads decode clips in advance, and a clip is freed once it is measured, so
+memory does not grow with the number of clips. `pairs` decides which clips belong together, `frames` how they are read,
+and the caller how the numbers are shown.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from vaectl.progress import Progress, Silent
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what was found before it."""
+    """Ctrl-C, with the results so far."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
-    """Compare originals with what became of them, as `options` say; write the CSV file and the report if asked for.
+    """Compare reconstructions with their originals; write the CSV file and the report if `options` ask for them.
 
-    What went wrong on the way is told in the result. Several processes, as `torchrun` starts them, share the pairs: in
-    the end the first has all numbers, the others theirs. Raises UsageError for requests that cannot work, VaectlError
-    where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
+    The result lists failures. Under torchrun the ranks share the pairs; at the end rank 0 has all numbers, the other
+    ranks their own. Raises UsageError for invalid requests, VaectlError if no pair can be compared, and `Interrupted`
+    on Ctrl-C after the first clips.
     """
     begun, stopped = time.monotonic(), False
     with process_group(progress, options.rendezvous_timeout, options.device):
@@ -111,17 +111,17 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     return evaluation
 
 
-# Before anything is decoded
+# Checks before anything is decoded
 
 
 def refuse_missing(pairing: Pairing, options: EvalOptions) -> None:
-    """Clips without partner are an error, unless they are to be left out."""
+    """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
     if pairing.missing and not options.allow_missing:
         raise UsageError(few(pairing.missing), "pass `allow_missing` to leave them out")
 
 
 def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
-    """What compares sets needs sets."""
+    """Raise UsageError if a metric of sets has fewer than 2 clips."""
     sets = [metric.name for metric in facts if metric.of_set]
     if sets and len(pairing.pairs) < 2:
         raise UsageError(
@@ -130,7 +130,7 @@ def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOpti
 
 
 def few(reasons: Mapping[str, str]) -> str:
-    """Why clips cannot be compared, in one line that names the first few."""
+    """Return one line: the first reason, and the names of the next clips that cannot be compared."""
     first, *others = reasons
     if not others:
         return reasons[first]
@@ -139,7 +139,7 @@ def few(reasons: Mapping[str, str]) -> str:
 
 
 def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
-    """What is to be written must not be what is read, nor be there without `overwrite`, and there must be a place."""
+    """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
     paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
@@ -151,17 +151,17 @@ def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
         raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
 
 
-class _Enough(Exception):  # noqa: N818  # it is no error
-    """Ends a block early."""
+class _Enough(Exception):  # noqa: N818  # not an error
+    """Leaves a block early."""
 
 
-# At the end
+# After the last clip
 
 
 def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> PartialResults:
-    """What all processes have found, in the order of the pairs, for the first of them; the others keep their own.
+    """Return the results of all ranks, in the order of the pairs, on rank 0; on other ranks their own.
 
-    Metrics of sets take in what those of the other processes have.
+    On rank 0 the metrics of sets merge the state of the other ranks.
     """
     sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
     gathered = gather((results, {name: metric.state() for name, metric in sets.items()}))
@@ -179,7 +179,7 @@ def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> 
 
 
 def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
-    """The number of each metric of sets, and why there is none."""
+    """Return the value of each metric of sets, and one line for each that has none."""
     values, failures = {}, []
     for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
@@ -191,7 +191,7 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
 
 
 def write(evaluation: Evaluation, report: ReportBuilder | None, options: EvalOptions) -> list[str]:
-    """Write the files that are asked for; what could not be written, in one line each."""
+    """Write the CSV file and the report if asked for; return one line for each that could not be written."""
     failures = []
     for file, fill in (options.csv, write_csv), (options.report, report and report.write):
         try:

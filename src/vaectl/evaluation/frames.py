@@ -1,10 +1,10 @@
-"""The frames of a pair of clips as they are compared: which of them, and at which size. Knows no model and no metric.
+"""Read the frames of a pair of clips: which frames are compared, and at which size. Knows no model and no metric.
 
-What `prepare-eval` wrote is taken as it is, all of it. A clip from elsewhere goes by what it is:
+Clips written by `prepare-eval` are read whole and unchanged. For a clip from another tool:
 
-- of the size of its original, it is brought to the size of the protocol as the original is; of the size that the
-  protocol gives, it is taken as it is; of any other size, it is refused;
-- with as many frames as are compared, all are taken; else those of the protocol are.
+- size: if it has the size of its original, it is resized and cropped like the original; if it has the size that the
+  protocol gives, it is used as it is; any other size is an error;
+- frames: if it has as many frames as are compared, all are used; otherwise those that the protocol selects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Reading:
 
     protocol: ClipProtocol
     real_is_prepared: bool
-    """The originals are what went into a network, or came out of one, in an earlier run of `prepare-eval`."""
+    """The originals are inputs or outputs of the network in an earlier run of `prepare-eval`."""
     generated_is_prepared: bool
 
 
@@ -41,19 +41,19 @@ class DecodedPair:
     pair: Pair
     real: Clip
     generated: Clip | None
-    """None where the model is still to be run."""
+    """None if the model still has to run."""
     stored: int
-    """Pixels of a frame in the file of the original."""
+    """Pixels per frame in the file of the original."""
     seconds: float
-    """Spent decoding."""
+    """Time spent decoding."""
     note: str | None = None
-    """What the user should know about the original."""
+    """A warning about the original."""
 
 
 def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progress) -> Reading:
-    """By the manifest of the results, or of what the originals are, if there is one; else by the options.
+    """Return how to read the clips: by the manifest of the results or of the originals, else by `options`.
 
-    Warns where the two contradict each other.
+    Warns about options that contradict the manifest.
     """
     real = options.real_video_dir
     of_real = read_manifest(real) or (read_manifest(real.parent) if real.name == ORIGIN else None)
@@ -77,7 +77,7 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
 
 
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
-    """Both clips, of one size and number of frames. Raises VaectlError, naming the file, for any that are not."""
+    """Decode both clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
     begun = time.monotonic()
     source_size = note = None
     if reading.real_is_prepared:
@@ -104,9 +104,10 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
 
 
 def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, protocol: ClipProtocol) -> Clip:
-    """A result that no manifest tells of, whose original became `real` and was of `source_size` (width, height) before.
+    """Decode a result that no manifest lists, for comparison with `real`.
 
-    None where the original was taken as it was.
+    `source_size` is (width, height) of the original before resizing; None if it was not resized. Raises VaectlError for
+    a result of another size.
     """
     with VideoReader(path) as reader:
         size, num_frames = (reader.info.width, reader.info.height), len(reader.timestamps())

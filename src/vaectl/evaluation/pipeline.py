@@ -33,11 +33,11 @@ Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 @dataclass
 class PartialResults:
-    """The results so far."""
+    """The results so far, of one rank or of all."""
 
     clips: list[ClipScores] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    """By name, with the reason."""
+    """Clip name -> reason."""
     decode_seconds: float = 0.0
 
 
@@ -59,7 +59,7 @@ def compare_all(
     results: PartialResults,
     progress: Progress,
 ) -> None:
-    """All pairs through all metrics. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
+    """Compute all metrics of all pairs. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
     with closing(decode(pairs, reading, options)) as attempts:
         clips = succeeded(attempts, results)
         if model:
@@ -75,23 +75,23 @@ def compare_all(
 def decode(
     pairs: Sequence[Pair], reading: Reading, options: EvalOptions
 ) -> Generator[DecodedPair | Failed, None, None]:
-    """The pairs with their frames, in order, some of them decoded ahead."""
+    """Yield the pairs with their frames, in order. Threads decode some of them in advance."""
 
     def attempt(pair: Pair) -> DecodedPair | Failed:
         try:
             return read_pair(pair, reading)
         except VaectlError as error:
             return Failed(pair, str(error))
-        except Exception as error:  # what nobody foresaw in one clip must not cost the others
+        except Exception as error:  # an unexpected error in one clip must not stop the others
             return Failed(pair, str(unforeseen(pair.real, error)))
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
-    # Tiles are there to save memory, which clips that wait would take.
+    # With tiles memory is short: hold no clips that wait.
     return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
 def succeeded(attempts: Iterable[DecodedPair | Failed], results: PartialResults) -> Iterator[DecodedPair]:
-    """Those that did not fail; of the others the reason is kept."""
+    """Yield the pairs that did not fail; record the reason of the others in `results`."""
     for attempt in attempts:
         if isinstance(attempt, Failed):
             results.left_out[attempt.pair.name] = attempt.reason
@@ -102,7 +102,7 @@ def succeeded(attempts: Iterable[DecodedPair | Failed], results: PartialResults)
 def through_model(
     clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
 ) -> Iterator[DecodedPair | Failed]:
-    """The clips with what the model makes of them: each alone, so that its frames are always the same ones."""
+    """Yield the clips with their reconstructions. The batch size is 1, so that a clip always has the same result."""
     limits = Limits.of(options)
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair

@@ -1,7 +1,7 @@
-"""What `vaectl prepare-eval` has to do: clips paired with their places, less what an earlier run has finished.
+"""Plan a run of `vaectl prepare-eval`: each clip with its output path, without the clips that an earlier run finished.
 
-Decided before anything is decoded. Nothing is lost: no result replaces what this job did not make, and no folder holds
-results that were made in two ways.
+Runs before anything is decoded. No result replaces a file that this job did not write, and all results in a folder are
+made with the same options.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vaectl.video.container import IMAGE_EXTENSIONS
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
-    """The clips below the folder of originals, each with its place in the folder of results."""
+    """List the clips below the folder of originals, each with its path in the folder of results."""
     real, results = options.real_video_dir, options.generated_video_dir
     if real.is_file():
         raise UsageError(f"{real}: is a file", "name the folder that holds it")
@@ -49,7 +49,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if options.num_frames > 1:
         videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
         if len(videos) < len(sources):
-            progress.note(f"images passed over: {len(sources) - len(videos)}; `num_frames=1` takes them")
+            progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
@@ -74,7 +74,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
 
 
 def stamp(source: Path) -> tuple[int, int]:
-    """Bytes and time of change (ns); of a link that leads nowhere (0, 0): to read it will fail, and be told."""
+    """Return size in bytes and modification time (ns); (0, 0) for a broken link, which fails when it is read."""
     try:
         status = source.stat()
     except FileNotFoundError:
@@ -83,9 +83,9 @@ def stamp(source: Path) -> tuple[int, int]:
 
 
 def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
-    """The manifest of this run, in which finished is what an earlier run has finished.
+    """Return the manifest of this run, with the clips that an earlier run finished.
 
-    Raises UsageError where the folder holds what this run did not make, or made otherwise, unless it may be replaced.
+    Raises UsageError if the folder holds files of another job, or results of other options, unless `overwrite` is set.
     """
     folder = options.generated_video_dir
     manifest = Manifest(
@@ -115,7 +115,7 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
 
 
 def fingerprint(model: AnyVAE) -> str:
-    """SHA-256 over the config and the weights as they are loaded, in their type, whatever files they came in."""
+    """Return the SHA-256 of the config and the loaded weights, in their dtype. It does not depend on the files."""
     digest = hashlib.sha256(json.dumps(model.config.to_json(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -124,7 +124,7 @@ def fingerprint(model: AnyVAE) -> str:
 
 
 def refuse_other(folder: Path, before: Manifest, now: Manifest) -> None:
-    """All clips of a folder are made in one way."""
+    """Raise UsageError if the folder was prepared with other options."""
     was, wanted = deciding(before), deciding(now)
     differing = [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
     if differing:
@@ -135,7 +135,7 @@ def refuse_other(folder: Path, before: Manifest, now: Manifest) -> None:
 
 
 def deciding(manifest: Manifest) -> dict[str, str]:
-    """The options on which the frames depend, as they are named and resolved."""
+    """Return the options that change the frames: name, as messages show it -> resolved value."""
     model, options, protocol = manifest.model, manifest.options, manifest.protocol
     return {
         "`real_video_dir`": manifest.real_video_dir,
@@ -152,7 +152,7 @@ def deciding(manifest: Manifest) -> dict[str, str]:
 
 
 def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
-    """No target may be a source, nor be there already unless an earlier run has listed it."""
+    """Raise UsageError if an output path is a source, or exists and is not in the manifest of an earlier run."""
     folder, real = options.generated_video_dir, options.real_video_dir
     ours = {place for clip in listed for place in (clip.generated, clip.origin)}
     read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
@@ -171,13 +171,13 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
 
 
 def is_there(folder: Path, clip: ManifestClip) -> bool:
-    """Whether a clip is finished and its files are as it left them, byte for byte."""
+    """Whether a clip is finished and its files are unchanged, byte for byte."""
 
     def unchanged(place: str, size: int, sha256: str) -> bool:
         file = folder / place
         if not file.is_file() or file.stat().st_size != size:
             return False
-        return not sha256 or sha256_of(file) == sha256  # earlier versions recorded none
+        return not sha256 or sha256_of(file) == sha256  # manifests of earlier versions have none
 
     return (
         clip.status == "ok"
@@ -187,7 +187,7 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
 
 
 def resumed(finished: ManifestClip | None, planned: ManifestClip) -> ManifestClip:
-    """The finished clip, if it came of the same source and all that is wanted of it is there."""
+    """Return the finished clip if its source is unchanged and no wanted file is missing, else the planned one."""
     if finished is None or finished.source_stamp != planned.source_stamp or (planned.origin and not finished.origin):
         return planned
     return finished

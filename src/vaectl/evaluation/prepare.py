@@ -1,7 +1,7 @@
-"""The job behind `vaectl prepare-eval`: clips brought to the published protocol, through a model, and written.
+"""The job behind `vaectl prepare-eval`: resize and crop clips by the published protocol, reconstruct and write them.
 
-Joins `video`, the engine and the manifest. Decoding, network and writing overlap; several processes share the clips.
-What is measured on the results is not known here.
+Joins `video`, the engine and the manifest. Decoding, network and writing overlap; ranks share the clips. Knows no
+metric.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from vaectl.video.write import write_video
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What became of the clips, those of all processes together."""
+    """The results of a run, over all ranks."""
 
     manifest: Manifest
     made: int
     kept: int
-    """Clips that were finished before this run."""
+    """Clips that an earlier run finished."""
     failed: int
     seconds: float
     peak_memory: int
-    """Bytes, of this process: in all on the CPU, reserved by PyTorch on a GPU."""
+    """Bytes of this process: resident memory on the CPU, reserved by PyTorch on a GPU."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values: the manifest, and how the run went."""
+        """Return plain JSON values: the manifest, and the counts of this run."""
         counts = {"made": self.made, "kept": self.kept, "failed": self.failed}
         return {**counts, "seconds": self.seconds, "peak_memory": self.peak_memory, **asdict(self.manifest)}
 
 
 def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
-    """Bring the clips below a folder to the protocol and through the model, and write what comes out.
+    """Reconstruct the clips below a folder by the protocol, and write the results.
 
-    A clip that fails is told, listed and left out; the others go on. Raises UsageError for requests that cannot work,
-    VaectlError for a run that cannot go on; what was finished by then is kept, and the next run goes on from there.
+    A clip that fails is reported, recorded in the manifest and left out; the others continue. Raises UsageError for
+    invalid requests, and VaectlError if the run cannot continue. Finished clips are kept, and the next run skips them.
     """
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
@@ -76,8 +76,8 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
             write_manifest(folder, known_manifest(folder))
         wait_for_others()
         manifest = known_manifest(folder)
-    became = {clip.name: clip.status for clip in manifest.clips}
-    ended = [became[clip.name] for clip in waiting]
+    status = {clip.name: clip.status for clip in manifest.clips}
+    ended = [status[clip.name] for clip in waiting]
     kept = len(manifest.clips) - len(ended)
     seconds, peak = time.monotonic() - begun, memory.peak(model.device)
     return PrepareResult(manifest, ended.count("ok"), kept, ended.count("failed"), seconds, peak)
@@ -85,23 +85,23 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
 
 @dataclass(frozen=True)
 class Made:
-    """A clip on its way: what was read, what became of it, or why nothing did."""
+    """A clip on its way through the pipeline: the original, then the reconstruction, or the reason for a failure."""
 
     entry: ManifestClip
     original: Clip | None = None
     stored: int = 0
-    """Pixels of a frame in the source."""
+    """Pixels per frame in the source."""
     frames: torch.Tensor | None = None
-    """(T, 3, H, W) uint8, out of the network."""
+    """(T, 3, H, W) uint8, the reconstruction."""
     reason: str | None = None
     note: str | None = None
-    """What the user should know about the source."""
+    """A warning about the source."""
 
 
 def make(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> None:
-    """Read, reconstruct, write and record clips, one after the other, each stage ahead of the next."""
+    """Read, reconstruct, write and record clips in order. Reading and the network run ahead of writing, in threads."""
     folder, num_frames = options.generated_video_dir, options.num_frames
     progress.start("clips", num_frames * len(entries))
     try:
@@ -125,8 +125,8 @@ def make(
 def through_network(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> Generator[Made, None, None]:
-    """Each clip with what became of it, in order."""
-    # Tiles are there to save memory, which clips that wait would take.
+    """Yield each clip with its reconstruction, in order."""
+    # With tiles memory is short: hold no clips that wait.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
     readings = parallel_map(partial(read, options), entries, workers)
     for batch in batch_by_shape(readings, shape_of, 1 if options.sample else at_once):
@@ -134,13 +134,13 @@ def through_network(
 
 
 def read(options: PrepareEvalOptions, entry: ManifestClip) -> Made:
-    """The frames of a clip, or the reason why there are none."""
+    """Read the frames of a clip, or return the reason for the failure."""
     source = options.real_video_dir / entry.source
     try:
         clip, info = read_clip_and_facts(source, protocol_of(options))
     except VaectlError as error:
         return Made(entry, reason=str(error))
-    except Exception as error:  # what nobody foresaw in one clip must not cost the others
+    except Exception as error:  # an unexpected error in one clip must not stop the others
         return Made(entry, reason=str(unforeseen(source, error)))
     note = f"{source}: {others_left_out(info)}" if info.other_videos else None
     return Made(entry, clip, info.width * info.height, note=note)
@@ -153,7 +153,7 @@ def shape_of(made: Made) -> torch.Size | None:
 def reconstruct_batch(
     batch: Sequence[Made], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> Iterator[Made]:
-    """Clips of one size through the network, together; one after the other if that fails, to know which."""
+    """Reconstruct clips of one size in one batch. If that fails, run them one by one, to find the one that fails."""
     originals = [made.original.frames for made in batch if made.original]
     if not originals:
         yield from batch
@@ -189,7 +189,7 @@ def reconstruct_batch(
 
 
 def written(made: Made, options: PrepareEvalOptions, progress: Progress) -> ManifestClip:
-    """How the manifest lists a clip after writing it. Raises where disk or folder stop the next one as well."""
+    """Write a clip and return its manifest entry. Raises errors of the disk, which would stop the next clip too."""
     try:
         return write(made, options)
     except (VaectlError, OSError):
@@ -201,7 +201,7 @@ def written(made: Made, options: PrepareEvalOptions, progress: Progress) -> Mani
 
 
 def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
-    """Write what became of a clip, and what went in where that is wanted; how the manifest lists it then."""
+    """Write the reconstruction, and the input if wanted; return the manifest entry."""
     assert made.original is not None
     assert made.frames is not None
     clip, entry, folder = made.original, made.entry, options.generated_video_dir

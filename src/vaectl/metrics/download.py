@@ -1,4 +1,4 @@
-"""Files that are too large to ship: found in the cache of torch hub, else fetched into it. Knows no metric."""
+"""Files that are too large for the package: download them into the cache of torch hub. Knows no metric."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHUNK = 2**20
 
 
 def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress | None = None) -> Path:
-    """The file `name` in `torch.hub.get_dir()/checkpoints`; if it is not there, from `url`, whole or not at all.
+    """Return the file `name` in `torch.hub.get_dir()/checkpoints`; if it is missing, download it atomically from `url`.
 
     An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
     SHA-256; the remedy is where to put it, or the `parameter` that takes its path.
@@ -51,7 +51,7 @@ def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress 
 
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
-    """Write what `url` gives to `file`. Raises OSError where that fails or stalls, ValueError for another SHA-256."""
+    """Download `url` to `file`. Raises OSError if that fails or stalls, ValueError for another SHA-256."""
     with (
         urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT_SECONDS) as answer,
         file.open("wb") as target,
