@@ -96,7 +96,7 @@ def test_devices_are_known_by_name(device):
         ("num_frames", True, "--num-frames: takes a value, not true or false"),
         ("sample_rate", "-1", "--sample-rate: must be at least 1, not -1"),
         ("start", "-1", "--start: must be at least 0, not -1"),
-        ("fps", "0", "--fps: must lie between"),
+        ("fps", "0", "--fps: must be between"),
         ("fps", "1/0", "--fps: give frames per second as 30, 29.97 or 30000/1001, not '1/0'"),
         ("fps", "nan", "--fps: give frames per second"),
         ("device", "gpu", "--device: must be auto, cpu, cuda, cuda:N or mps, not 'gpu'"),

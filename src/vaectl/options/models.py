@@ -1,4 +1,4 @@
-"""What `vaectl models` takes."""
+"""The options of `vaectl models`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaectl.options.option import Option
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsOptions:
-    """What `vaectl models` takes. Raises `ValueError` for two models."""
+    """The options of `vaectl models`. Raises `ValueError` for two models."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
