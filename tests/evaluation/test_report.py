@@ -388,7 +388,7 @@ def test_there_is_no_dead_end(browser, tmp_path, metrics, clips, more):
     assert "undefined" not in page
     assert "NaN" not in page
     assert ("Stopped early: 3 pairs" in page) == ("stopped_before" in more)
-    assert ("No video and no pictures were kept." in page) == (more.get("media") == 0)
+    assert ("The report has no video and no pictures." in page) == (more.get("media") == 0)
     assert browser.problems == []
 
 
@@ -415,6 +415,6 @@ def test_thousands_of_clips_open_at_once(browser, tmp_path):
     assert rows(browser) == [["folder/2987", "49.87"]]
     click(browser, "#rows a")
     browser.wait("document.querySelector('#name').textContent === 'folder/2987'")
-    assert texts(browser, "#no-media") == ["Video and pictures are kept of the 2 worst clips only, by psnr."]
+    assert texts(browser, "#no-media") == ["The report has video and pictures of the 2 worst clips only, by psnr."]
     set_value(browser, "#frame", 4)
     assert texts(browser, ".readout b") == ["49.87 dB"]
