@@ -1,4 +1,4 @@
-"""Training samples out of a real 720p clip, beside plain PyAV; and how long a training step waits for them.
+"""Read training samples from a real 720p clip, compared with plain PyAV, and measure how long training waits for them.
 
     python benchmarks/loading.py [VIDEO]
 

@@ -1,10 +1,10 @@
-"""What tiles change, and what clips take as they get longer and larger: WF-VAE-S, float32, half an hour on two cores.
+"""Measure the effect of tiles, and time and memory of larger clips: WF-VAE-S, float32, half an hour on two cores.
 
     python benchmarks/memory.py
 
-First clips of noise in windows of whole frames, as a run without options takes them, and in tiles of half their size:
-the largest difference, the times within one process, the peak memory of a process for each way. Then `vaectl
-reconstruct` on longer and larger clips: its own time and peak. In both the weights are random.
+First, clips of noise in windows of whole frames, as in a run without options, and in tiles of half their size: the
+maximum difference, the times within one process, and the peak memory of one process each. Then `vaectl reconstruct` on
+longer and larger clips: the time and peak that it reports. The weights are random.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ALONE: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
 
 
 def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
-    """What becomes of the clip, and the seconds that it took."""
+    """Return the reconstruction and its seconds."""
     height, width = clip.shape[3:]
     begun = time.perf_counter()
     tile = 0 if way == "untiled" else width // 2
@@ -57,7 +57,7 @@ def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
 
 
 def compare(way: str, frames: int, size: int) -> dict[str, float]:
-    """In a process of its own: the peak of one way, then the seconds of it and of whole frames."""
+    """Measure the peak of one way, then its seconds and those of whole frames. Runs in its own process."""
     reuse_freed()
     torch.set_grad_enabled(False)
     model = make_model("WF-VAE-S", CPU, torch.float32)
@@ -69,7 +69,7 @@ def compare(way: str, frames: int, size: int) -> dict[str, float]:
 
 
 def write_clip(path: Path, frames: int, width: int, height: int) -> None:
-    """A smooth picture that moves."""
+    """Make a smooth picture that moves."""
     rows, columns = np.mgrid[:height, :width]
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=24)
