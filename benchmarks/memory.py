@@ -87,8 +87,8 @@ def reconstruct(folder: Path, frames: int, width: int, height: int, options: Ite
         write_clip(clip, frames, width, height)
     line = [sys.executable, "-m", "vaectl", "reconstruct", "--video-path", clip, "--rec-path", folder / "made.mp4"]
     line += ["--model", folder / "model", "--device", "cpu", "--overwrite", "--json", *options]
-    told = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return {"peak": told["peak_memory"], "seconds": told["seconds"]}
+    reported = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {"peak": reported["peak_memory"], "seconds": reported["seconds"]}
 
 
 def main() -> None:
@@ -108,8 +108,8 @@ def main() -> None:
     ask = partial(subprocess.run, check=True, stdout=subprocess.PIPE, text=True)
     for frames, size in COMPARED:
         for way in ("untiled", f"tiles of {size // 2}"):
-            told = ask([sys.executable, __file__, way, str(frames), str(size)]).stdout
-            add(frames, f"{size}x{size}", way, json.loads(told))
+            printed = ask([sys.executable, __file__, way, str(frames), str(size)]).stdout
+            add(frames, f"{size}x{size}", way, json.loads(printed))
     with TemporaryDirectory() as folder:
         save_model(make_model("WF-VAE-S", CPU, torch.float32), Path(folder) / "model")
         for frames, width, height, options in ALONE:

@@ -129,7 +129,7 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
         read = {identity(file) for file in given if file.exists()}
         for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
-                raise UsageError(f"{file}: is what this run reads", "give another `rec_path`")
+                raise UsageError(f"{file}: is an input of this run", "give another `rec_path`")
         existing = [file for file in output_paths if file.exists() or file.is_symlink()] or [record] * record.exists()
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions") from None

@@ -137,7 +137,7 @@ def test_a_link_that_leads_nowhere_is_a_clip_that_fails(clips, tmp_path):
 
 def test_where_nothing_can_be_compared_there_is_no_result(clips):
     real, results = clips
-    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also concerned: b, deep/c$"):
+    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also affected: b, deep/c$"):
         run(real, results, num_frames=7)
 
 
@@ -399,7 +399,7 @@ def test_files_are_replaced_only_where_that_is_asked_for(clips, tmp_path, option
 def test_nothing_that_is_read_is_replaced(clips, option):
     real, results = clips
     before = files(real)
-    with pytest.raises(UsageError, match="is what this run reads"):
+    with pytest.raises(UsageError, match="is an input of this run"):
         run(real, results, **{option: real / "a.mkv"}, overwrite=True)
     assert files(real) == before
 

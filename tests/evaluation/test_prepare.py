@@ -384,11 +384,11 @@ def test_a_file_that_no_manifest_lists_is_somebody_elses(here):
 def test_originals_are_never_written_over(here):
     run(output_origin=True)
     kept = files(Path("out"))
-    with pytest.raises(UsageError, match="is what this run reads; give another `generated_video_dir`"):
+    with pytest.raises(UsageError, match="is an input of this run; give another `generated_video_dir`"):
         run(real_video_dir=Path("out/origin"), output_origin=True, overwrite=True)
     os.link("in/a.mp4", "out/link.mkv")
     shutil.copy("in/a.avi", "in/link.avi")
-    with pytest.raises(UsageError, match=r"out/link\.mkv: is what this run reads"):
+    with pytest.raises(UsageError, match=r"out/link\.mkv: is an input of this run"):
         run(overwrite=True)
     assert {name: content for name, content in files(Path("out")).items() if name != "link.mkv"} == kept
 

@@ -117,7 +117,7 @@ def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     place = tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("http://localhost:9/weights.bin cannot be fetched (")
-    assert str(caught.value).endswith(f"); put the file at {place}, or say where it is with `option`")
+    assert str(caught.value).endswith(f"); put the file at {place}, or pass its path as `option`")
     assert list(place.parent.iterdir()) == []
 
 

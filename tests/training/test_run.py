@@ -273,7 +273,7 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
         ({"model_name": "CausalVAE"}, "--model-name CausalVAE: the config is of a WFVAEModel"),
         ({"disc_cls": "Other"}, "--disc-cls Other"),
         ({"video_weight": ["1", "2"]}, "`video_weight` is given 2 times, `video_path` 1 times"),
-        ({"exp_name": "a/b"}, "`exp_name` is a name"),
+        ({"exp_name": "a/b"}, "`exp_name` must be a name"),
         ({"recipe": "tinny"}, "tiny"),
         ({"num_frames": 41}, "shorter than"),
         ({"video_path": "empty"}, "no videos"),

@@ -135,7 +135,7 @@ def few(reasons: Mapping[str, str]) -> str:
     if not others:
         return reasons[first]
     more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
-    return f"{reasons[first]}; also concerned: {', '.join(others[:3])}{more}"
+    return f"{reasons[first]}; also affected: {', '.join(others[:3])}{more}"
 
 
 def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
@@ -144,7 +144,7 @@ def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
-            raise UsageError(f"{file}: is what this run reads", "name another file")
+            raise UsageError(f"{file}: is an input of this run", "name another file")
         with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
             raise _Enough
     if options.csv is not None and options.csv == options.report:

@@ -72,7 +72,7 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
                 " compared as they were prepared"
             )
     if manifest and manifest.options.get("format") == "mp4":
-        progress.warn(f"{folder}: its clips were written with loss (`format=mp4`), which every number here includes")
+        progress.warn(f"{folder}: its clips are lossy (`format=mp4`), so every number includes the loss of the codec")
     return Reading(known.protocol, of_real is not None, manifest is not None)
 
 

@@ -162,7 +162,7 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
             if not (target.exists() or target.is_symlink()):
                 continue
             if target.exists() and identity(target) in read:
-                raise UsageError(f"{target}: is what this run reads", "give another `generated_video_dir`")
+                raise UsageError(f"{target}: is an input of this run", "give another `generated_video_dir`")
             if place not in ours and not options.overwrite:
                 raise UsageError(
                     f"{target}: exists already, and no manifest lists it",

@@ -36,7 +36,7 @@ def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress 
         if found != sha256:
             raise DamagedError(
                 f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…)",
-                f"remove it to fetch it again, or say where the right one is with `{parameter}`",
+                f"remove it to fetch it again, or pass the right one as `{parameter}`",
             )
         return file
     try:
@@ -45,7 +45,7 @@ def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress 
     except (OSError, ValueError) as error:
         raise VaectlError(
             f"{url} cannot be fetched ({' '.join(str(error).split())})",
-            f"put the file at {file}, or say where it is with `{parameter}`",
+            f"put the file at {file}, or pass its path as `{parameter}`",
         ) from None
     return file
 

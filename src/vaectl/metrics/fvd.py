@@ -125,7 +125,7 @@ def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
     load = getattr(torch.jit, "load", None)
     if load is None:
         raise VaectlError(
-            f"{file}: PyTorch {torch.__version__} reads no TorchScript any more",
+            f"{file}: PyTorch {torch.__version__} no longer reads TorchScript",
             "install PyTorch 2.15 or older for fvd, or leave it out",
         )
     with warnings.catch_warnings():
@@ -137,5 +137,5 @@ def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
 def build(settings: MetricSettings, device: torch.device) -> FVD:
     file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
     size_of(file, "give a TorchScript detector as `fvd_detector`")
-    with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
+    with parsing(file, "is not a TorchScript file, or is damaged; get it again"):
         return FVD(open_detector(file, device), device)

@@ -159,7 +159,7 @@ def read(file: Path) -> dict[str, Tensor]:
     except DamagedError:
         stored = {}
     if not stored or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
-        raise DamagedError(f"{file}: is no file of weights, or a damaged one", "get it again")
+        raise DamagedError(f"{file}: is not a file of weights, or is damaged", "get it again")
     return {str(name): tensor for name, tensor in stored.items()}
 
 

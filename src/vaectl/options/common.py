@@ -112,7 +112,7 @@ MemoryLimit = Annotated[
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Use little memory, at up to about twice the time. Implies tiling.")
+    bool, Option(panel=MEMORY, help="Use less memory; takes up to about twice the time. Implies tiling.")
 ]
 TileOverlapFactor = Annotated[
     float | None,

@@ -118,7 +118,7 @@ class EvalOptions:
     ] = DEFAULT
     lpips_net: Annotated[
         Literal["alex", "vgg"],
-        Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network under LPIPS: alex or vgg."),
+        Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network of LPIPS: alex or vgg."),
     ] = "alex"
     lpips_weights: Annotated[
         Path | None,
@@ -131,7 +131,7 @@ class EvalOptions:
     ] = None
     fvd_detector: Annotated[
         Path | None,
-        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network under FVD. (default: it is downloaded)"),
+        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network of FVD. (default: it is downloaded)"),
     ] = None
     fvd_method: Annotated[
         str,

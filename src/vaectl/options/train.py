@@ -265,7 +265,7 @@ class TrainOptions:
                 " give one for each"
             )
         if any(weight <= 0 for weight in self.video_weight):
-            raise ValueError("`video_weight` must be above 0; leave out a `video_path` that nothing is drawn from")
+            raise ValueError("`video_weight` must be above 0; leave out a `video_path` that should not be used")
         if self.init == "pca" and self.model is not None:
             raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
@@ -274,4 +274,6 @@ class TrainOptions:
             if pixels % 8:
                 raise ValueError(f"`{parameter}` must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
-            raise ValueError(f"`exp_name` is a name, not a path: {shown(repr(self.exp_name))}; `ckpt_dir` says where")
+            raise ValueError(
+                f"`exp_name` must be a name, not a path: {shown(repr(self.exp_name))}; `ckpt_dir` is the folder"
+            )
