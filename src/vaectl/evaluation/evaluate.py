@@ -56,15 +56,15 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         reading = how_to_read(options, manifest, progress)
         stills = reading.protocol.num_frames == 1
         pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
-        refuse_missing(pairing, options)
+        check_partners(pairing, options)
         if is_main():
-            refuse_losses(pairing, options)
+            check_outputs(pairing, options)
 
         device = choose_device(device_of_rank(options.device))
         settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
         metrics = build(options.metric, settings, device)
         facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
-        refuse_few(pairing, facts, options)
+        check_set_sizes(pairing, facts, options)
         model = None
         if options.model:
             path = None if options.model == BUILTIN else options.model
@@ -89,7 +89,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         compared = len(results.clips) + len(results.left_out)
         left_out = pairing.missing | results.left_out
         if not results.clips and is_main():
-            raise VaectlError(few(left_out))
+            raise VaectlError(first_reasons(left_out))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         evaluation = Evaluation(
             metrics=facts,
@@ -114,13 +114,13 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 # Checks before anything is decoded
 
 
-def refuse_missing(pairing: Pairing, options: EvalOptions) -> None:
+def check_partners(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
     if pairing.missing and not options.allow_missing:
-        raise UsageError(few(pairing.missing), "pass `allow_missing` to leave them out")
+        raise UsageError(first_reasons(pairing.missing), "pass `allow_missing` to leave them out")
 
 
-def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
+def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
     """Raise UsageError if a metric of sets has fewer than 2 clips."""
     sets = [metric.name for metric in facts if metric.of_set]
     if sets and len(pairing.pairs) < 2:
@@ -129,7 +129,7 @@ def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOpti
         )
 
 
-def few(reasons: Mapping[str, str]) -> str:
+def first_reasons(reasons: Mapping[str, str]) -> str:
     """Return one line: the first reason, and the names of the next clips that cannot be compared."""
     first, *others = reasons
     if not others:
@@ -138,20 +138,20 @@ def few(reasons: Mapping[str, str]) -> str:
     return f"{reasons[first]}; also affected: {', '.join(others[:3])}{more}"
 
 
-def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
+def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
     paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is an input of this run", "name another file")
-        with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
-            raise _Enough
+        with suppress(_Leave), atomic_write(file, overwrite=options.overwrite):
+            raise _Leave
     if options.csv is not None and options.csv == options.report:
         raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
 
 
-class _Enough(Exception):  # noqa: N818  # not an error
+class _Leave(Exception):  # noqa: N818  # not an error
     """Leaves a block early."""
 
 

@@ -82,7 +82,7 @@ def stamp(source: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
+def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
     """Return the manifest of this run, with the clips that an earlier run finished.
 
     Raises UsageError if the folder holds files of another job, or results of other options, unless `overwrite` is set.
@@ -104,9 +104,9 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
     )
     before = None if options.overwrite else read_manifest(folder)
     if before:
-        refuse_other(folder, before, manifest)
+        check_same_settings(folder, before, manifest)
     listed = before.clips if before else ()
-    refuse_losses(options, plan, listed)
+    check_outputs(options, plan, listed)
     finished = {(clip.name, clip.source): clip for clip in listed if is_there(folder, clip)}
     clips = [resumed(finished.get((clip.name, clip.source)), clip) for clip in plan]
     planned = {clip.source for clip in plan}
@@ -123,7 +123,7 @@ def fingerprint(model: AnyVAE) -> str:
     return digest.hexdigest()
 
 
-def refuse_other(folder: Path, before: Manifest, now: Manifest) -> None:
+def check_same_settings(folder: Path, before: Manifest, now: Manifest) -> None:
     """Raise UsageError if the folder was prepared with other options."""
     was, wanted = deciding(before), deciding(now)
     differing = [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
@@ -151,7 +151,7 @@ def deciding(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
+def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
     """Raise UsageError if an output path is a source, or exists and is not in the manifest of an earlier run."""
     folder, real = options.generated_video_dir, options.real_video_dir
     ours = {place for clip in listed for place in (clip.generated, clip.origin)}
@@ -193,7 +193,8 @@ def resumed(finished: ManifestClip | None, planned: ManifestClip) -> ManifestCli
     return finished
 
 
-def known_manifest(folder: Path) -> Manifest:
+def require_manifest(folder: Path) -> Manifest:
+    """Read the manifest. Raises VaectlError if there is none."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise VaectlError(f"{folder / MANIFEST}: was removed during the run", "start again")
