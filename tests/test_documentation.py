@@ -56,7 +56,7 @@ def messages() -> list[str]:
     texts = []
     for file in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
                 texts.append("; ".join(text_of(argument) or "…" for argument in node.args))
             texts.append(text_of(node))
     return [spell_options(text) for text in texts if text]
