@@ -1,4 +1,4 @@
-# Every target works from a fresh clone, in its own virtual environment, and redoes only what has changed.
+# Every target works in a fresh clone. It creates .venv if needed, and rebuilds only what changed.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
@@ -15,13 +15,13 @@ SOURCES := $(shell find src -name '*.py')
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... picks the interpreter)
+setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... selects the interpreter)
 
 samples: $(CLIP)  ## download four short real clips into .samples/
 
-demo: $(DEMO) $(REPORT)  ## reconstruct a real video with the built-in model and measure the loss: demo/
-	@echo "$(DEMO): the original on the left, the reconstruction on the right, with sound"
-	@echo "$(REPORT): the loss of each frame; open it in a browser"
+demo: $(DEMO) $(REPORT)  ## reconstruct a real video with the built-in model and write a report: demo/
+	@echo "$(DEMO): original on the left, reconstruction on the right, with sound"
+	@echo "$(REPORT): report with PSNR, SSIM and LPIPS per frame; open it in a browser"
 
 test: $(READY) $(CLIP)  ## run all tests
 	$(BIN)/pytest
@@ -32,7 +32,7 @@ fuzz: $(READY) $(CLIP)  ## run the long fuzz tests
 test-versions: $(READY) $(CLIP)  ## run all tests with the oldest, the pinned and the newest versions (over half an hour, 12 GB)
 	.ci/test-versions
 
-lock: $(READY)  ## write constraints.txt: the newest versions of everything, for each version of Python
+lock: $(READY)  ## write constraints.txt with the newest versions, for each version of Python
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --fork-strategy requires-python \
 		--extra dev --constraints constraints.in --no-annotate --custom-compile-command 'make lock' \
 		--output-file constraints.txt pyproject.toml
@@ -50,7 +50,7 @@ train-data: $(READY)  ## download the training data of the built-in model into .
 	rm -rf .train-data/small
 	$(BIN)/python tools/builtin_model/shrink.py .train-data .train-data/small
 
-clean:  ## remove everything that the other targets created
+clean:  ## remove everything that other targets create
 	rm -rf .venv .samples .train-data build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt

@@ -1,9 +1,10 @@
-"""The fast network beside the straightforward formulation of the same layers, with the same weights, in one process.
+"""Compare the fast network with the straightforward formulation of the same layers, with the same weights.
 
     python benchmarks/formulation.py [--device cuda --dtype bfloat16 [--compile]]
 
-The sides take turns, and the best time of each counts. The difference is the largest between their outputs, which are
-of order 1. Peak memory is that of a process for each case: all of it on the CPU, what PyTorch reserves on a GPU.
+Both run in one process, in turns; the best time of each counts. The difference is the maximum between their outputs,
+which are of order 1. Peak memory is measured in one process per case: resident on the CPU, reserved by PyTorch on a
+GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TURNS = 5
 
 
 def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
-    """The built-in model, or WF-VAE-S with random weights: the same ones in every process."""
+    """Return the built-in model, or WF-VAE-S with random weights, which are the same in every process."""
     if name == "built-in":
         model = load_model(device=device, dtype=dtype)
     else:

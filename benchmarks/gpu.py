@@ -1,15 +1,15 @@
-"""Everything about vaectl on a GPU in one command: numbers, memory limits, speed, training, profile, ranks.
+"""Measure vaectl on a GPU in one command: numbers, memory limits, speed, training, profile, ranks.
 
     python benchmarks/gpu.py [--minutes 8] [--out DIRECTORY] [--device cuda]
 
-The steps run in order of importance, each in a process of its own with a share of the time that is left. What a step
-finds is written at once: DIRECTORY/results.jsonl has a line for each case, and after every step results.json and
-results.md hold them all. A step that fails or hangs does not stop the next, and the command ends in time.
+The steps run in order of importance, each in its own process with a share of the remaining time. Results are written at
+once: DIRECTORY/results.jsonl has a line for each case, and after every step results.json and results.md have all of
+them. A step that fails or hangs does not stop the next, and the command ends in time.
 
 It needs this repository, PyTorch 2.4 or newer, NumPy, SciPy, safetensors, einops, rich, typer and pydantic, and no
-network. Cases that need PyAV, lpips, an installed vaectl or the sample clips (`make samples`) are left out by name
-where these are missing. `--device cpu --minutes 1` runs the same steps on tiny shapes. The exit status is 1 if a check
-or a step failed, 2 for wrong arguments, 130 when it was interrupted.
+network. Cases that need PyAV, lpips, an installed vaectl or the sample clips (`make samples`) are skipped and named if
+these are missing. `--device cpu --minutes 1` runs the same steps on tiny shapes. The exit status is 1 if a check
+or a step failed, 2 for wrong arguments, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ STEPS = {
     "commands": 5,
     "ranks": 2,
 }
-"""In order of importance, with the share of each in the time that is left."""
+"""The steps in order of importance, with their share of the remaining time."""
 STARTING = 4.0
-"""Seconds that each step has on top of its share, to import PyTorch and to find the GPU."""
+"""Extra seconds of each step, to import PyTorch and to initialize the GPU."""
 ENDING = 5.0
-"""Seconds before its end in which a step begins no further short case; of a short step, a sixth of its time."""
+"""Seconds before its end in which a step starts no short case; for a short step, a sixth of its time."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a new folder for the results (default: gpu-results/ and the time)")
     parser.add_argument("--device", default="auto", type=device, help="auto, cuda, cuda:N or cpu (default: auto)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=[*STEPS], help="run these steps alone")
-    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # makes this the process of one step
+    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # makes this process run one step
     arguments = parser.parse_args()
     out: Path = arguments.out or Path("gpu-results") / time.strftime("%Y-%m-%dT%H-%M-%S")
     if arguments.seconds is not None:
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def examine(steps: list[str], device: str, out: Path, deadline: float) -> int:
-    """Run the steps; gives the exit status."""
+    """Run the steps. Returns the exit status."""
     from vaectl.errors import UsageError
     from vaectl.models.device import choose_device
 
@@ -138,7 +138,7 @@ def run_steps(steps: list[str], device: str, out: Path, deadline: float) -> None
 
 
 def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
-    """Run a step, and end it when its time is over; what goes wrong with it is a row of its own."""
+    """Run a step, and end it when its time is over. A failure of the step is a row of its own."""
     command = [sys.executable, __file__, "--steps", step, "--device", device, "--out", str(out)]
     log, begun = out / f"{step}.log", time.monotonic()
     with (
@@ -160,13 +160,13 @@ def in_own_process(step: str, device: str, out: Path, seconds: float) -> None:
         finally:
             stop(process)
     if reason:
-        report(out, step, "failed", reason=f"{reason}; what comes after it was not run")
+        report(out, step, "failed", reason=f"{reason}; later cases were not run")
     else:
         report(out, step, "measured", values={"seconds": time.monotonic() - begun})
 
 
 def report(out: Path, step: str, status: str, **more: Any) -> None:
-    """Add the row about a step as a whole."""
+    """Add the row of a whole step."""
     row: Row = {"step": step, "name": "the whole step", "status": status, **more}
     add_row(out / RESULTS, row)
     if "reason" in row:
@@ -174,14 +174,14 @@ def report(out: Path, step: str, status: str, **more: Any) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a step and what it has started."""
+    """End a step and its child processes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def run_step(step: str, device: str, out: Path, seconds: float) -> int:
-    """In the process of a step: its cases, until `seconds` are over."""
+    """Run the cases of a step, in its process, until `seconds` are over."""
     end = time.monotonic() + seconds
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     from vaectl.memory import expand_segments
@@ -196,7 +196,7 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
     place = choose_device(device)
     tiny = place.type != "cuda"
     if tiny:
-        torch.set_num_threads(1)  # on tiny shapes threads only wait for each other
+        torch.set_num_threads(1)  # on tiny shapes more threads are slower
     else:
         torch.cuda.set_device(place.index or 0)  # events are recorded on the current device
     context = Context(place, tiny, end, min(ENDING, seconds / 6), out / RESULTS, step)
@@ -205,14 +205,14 @@ def run_step(step: str, device: str, out: Path, seconds: float) -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """End this step and what it has started when the command that started it was killed."""
+    """End this step and its child processes when its parent is killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os.killpg(0, signal.SIGKILL)
 
 
 def read_rows(out: Path) -> list[Row]:
-    """The rows so far. A line that is not whole, as a full disk leaves it, is none."""
+    """Return the rows so far, without a truncated line, which a full disk leaves."""
     rows = []
     for line in (out / RESULTS).read_text(encoding="utf-8").splitlines():
         with suppress(ValueError):
@@ -221,7 +221,7 @@ def read_rows(out: Path) -> list[Row]:
 
 
 def write_results(out: Path) -> bool:
-    """Write all rows as one JSON list, and as a Markdown table for each step; False where that was not possible."""
+    """Write all rows as a JSON list, and as a Markdown table for each step. Returns False if that fails."""
     rows = read_rows(out)
     try:
         (out / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -233,7 +233,7 @@ def write_results(out: Path) -> bool:
 
 
 def markdown(rows: list[Row]) -> list[str]:
-    """A heading for each step, and a table for each run of rows that have the same columns."""
+    """Build a heading for each step, and a table for each group of rows with the same columns."""
     lines: list[str] = []
     for step, group in groupby(rows, key=lambda row: row["step"]):
         lines += [f"## {step}", ""]

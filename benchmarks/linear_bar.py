@@ -1,17 +1,17 @@
-"""A model beside the best linear transform that keeps as many numbers: the least that a trained model has to beat.
+"""Compare a model with the best linear transform of the same latent size, which a trained model must beat.
 
     python benchmarks/linear_bar.py [--model DIRECTORY] [--num-frames 33] [--resolution 256] [--train-path TREE ...]
         [--markdown] [CLIP ...]
 
 The linear transform is a principal component analysis (PCA) of blocks of pixels, one block for each position of the
 latent, with as many components as the latent has channels. As the models do, it takes the first frame alone (blocks of
-1x8x8, for which all frames serve as examples) and then each group of four (or eight) frames (blocks of 4x8x8). It is
-fit on the other clips, or on the very clip that it is measured on: no linear transform can do better there. With
---train-path it is also fit on clips that are drawn as for a training: 17 frames, up to 4 apart, 64x64 pixels.
+1x8x8, fit on all frames) and then each group of four (or eight) frames (blocks of 4x8x8). It is fit on the other clips,
+or on the measured clip itself, which is the optimum of a linear transform. With --train-path it is also fit on clips
+sampled as in training: 17 frames, up to 4 apart, 64x64 pixels.
 
-"pooled" is the PSNR of the mean squared error of the whole clip; PSNR as in the published tables is the mean over
-frames, in which a few frames that are nearly black count for much. Both sides give 8-bit frames, which are cropped to
-whole blocks. With more than 33 frames the PSNR of each stretch of 32 is shown too.
+"pooled" is the PSNR of the mean squared error of the whole clip. PSNR as in the published tables is the mean over
+frames, which a few nearly black frames dominate. Both sides give 8-bit frames, cropped to whole blocks. With more than
+33 frames, the PSNR of each 32 frames is shown too.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ STRETCH = 32
 
 @dataclass(frozen=True)
 class Grid:
-    """How a model cuts up a clip: what one position of its latent stands for."""
+    """The blocks of pixels of a model: one for each position of its latent."""
 
     channels: int
     time: int
     space: int
 
     def groups(self, frames: Tensor) -> Iterator[Tensor]:
-        """The first frame, (1, 3, H, W) uint8, and each group of frames after it."""
+        """Split into the first frame, (1, 3, H, W) uint8, and the groups of frames after it."""
         yield frames[:1]
         yield from frames[1:].split(self.time)
 
     def blocks(self, group: Tensor) -> Tensor:
-        """Frames (t, 3, H, W) as (positions, t·3·s·s) float64 in [-1, 1]."""
+        """Convert frames (t, 3, H, W) to blocks (positions, t·3·s·s) float64 in [-1, 1]."""
         t, _, height, width = group.shape
         s = self.space
         cut = group.reshape(t, 3, height // s, s, width // s, s).permute(2, 4, 0, 1, 3, 5)
         return cut.reshape(-1, t * 3 * s * s).double() / 127.5 - 1
 
     def frames(self, blocks: Tensor, like: Tensor) -> Tensor:
-        """And back: 8-bit frames of the shape of `like`."""
+        """Convert blocks to 8-bit frames of the shape of `like`."""
         t, _, height, width = like.shape
         s = self.space
         cut = blocks.reshape(height // s, width // s, t, 3, s, s).permute(2, 3, 0, 4, 1, 5)
@@ -70,7 +70,7 @@ class Grid:
 
 
 class Basis:
-    """The principal components of vectors that are given bit by bit."""
+    """Principal components of vectors that are added in batches."""
 
     def __init__(self, size: int) -> None:
         self.count, self.sum, self.products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
@@ -81,14 +81,14 @@ class Basis:
         self.products += vectors.T @ vectors
 
     def projection(self, components: int) -> Callable[[Tensor], Tensor]:
-        """To the nearest vectors that the mean and that many components span."""
+        """Return the projection onto the mean and this many components."""
         mean = self.sum / self.count
         directions = torch.linalg.eigh(self.products / self.count - mean.outer(mean))[1][:, -components:]
         return lambda vectors: (vectors - mean) @ directions @ directions.T + mean
 
 
 def through_linear(grid: Grid, examples: Sequence[Tensor], clip: Tensor) -> Tensor:
-    """The clip, (1 + n·time, 3, H, W) uint8, through the linear transform that fits the examples best."""
+    """Apply the linear transform that is fit on the examples to a clip, (1 + n·time, 3, H, W) uint8."""
     size = 3 * grid.space**2
     first, rest = Basis(size), Basis(grid.time * size)
     for example in examples:
@@ -106,7 +106,7 @@ def through_linear(grid: Grid, examples: Sequence[Tensor], clip: Tensor) -> Tens
 
 
 def read(path: Path, grid: Grid, num_frames: int, resolution: int) -> Tensor:
-    """The frames as `vaectl eval` takes them, or in the size of the file for resolution 0; cropped to whole blocks."""
+    """Read the frames as `vaectl eval` does, or at full size for resolution 0, cropped to whole blocks."""
     from vaectl.video.probe import probe
 
     info = probe(path)
@@ -118,7 +118,7 @@ def read(path: Path, grid: Grid, num_frames: int, resolution: int) -> Tensor:
 
 
 def drawn(trees: Sequence[Path], count: int = 2000) -> list[Tensor]:
-    """Clips as training draws them."""
+    """Return clips sampled as in training."""
     sampling = Sampling(
         17, 256, 64, sample_rate=4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1
     )
@@ -127,7 +127,7 @@ def drawn(trees: Sequence[Path], count: int = 2000) -> list[Tensor]:
 
 
 def row(real: Tensor, generated: Tensor, metrics: Sequence[str]) -> list[str]:
-    """PSNR, pooled PSNR, the other metrics, and the PSNR of each stretch."""
+    """Return PSNR, pooled PSNR, the other metrics, and the PSNR of each stretch."""
     built = build(metrics, MetricSettings(), torch.device("cpu"))
     values = {name: metric.measure(real[None], generated[None])[0].tolist() for name, metric in built.items()}
     pooled = -10 * math.log10(fmean(mean_squared_errors(real, generated)) / 255**2)
@@ -162,9 +162,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     samples = Path(__file__).parent.parent / ".samples"
     parser.add_argument("clips", nargs="*", type=Path, default=[samples / f"{name}.mp4" for name in CLIPS])
-    parser.add_argument("--model", type=Path, help="a model directory; without it the built-in model")
+    parser.add_argument("--model", type=Path, help="a model directory (default: the built-in model)")
     parser.add_argument("--num-frames", type=int, default=33)
-    parser.add_argument("--resolution", type=int, default=256, help="of the square; 0: as the file has it")
+    parser.add_argument("--resolution", type=int, default=256, help="side of the square; 0: full size")
     parser.add_argument("--train-path", nargs="+", type=Path, help="videos and images to fit one more transform on")
     parser.add_argument("--metric", nargs="+", default=["psnr", "ssim", "lpips"])
     parser.add_argument("--device", default="auto")

@@ -1,4 +1,4 @@
-"""Training samples out of a real 720p clip, beside plain PyAV; and how long a training step waits for them.
+"""Read training samples from a real 720p clip, compared with plain PyAV, and measure how long training waits for them.
 
     python benchmarks/loading.py [VIDEO]
 
@@ -64,7 +64,7 @@ def compare(path: Path, console: Console) -> None:
         (seconds["vaectl, by two workers"],) = take_turns([lambda: list(islice(batches, SAMPLES))], CPU)
     table = Table("17 frames from anywhere", title=path.name)
     table.add_column("samples/s", justify="right")
-    table.add_column("beside decoding alone", justify="right")
+    table.add_column("relative to decoding alone", justify="right")
     for name, taken in seconds.items():
         table.add_row(name, f"{SAMPLES / taken:.1f}", f"{seconds['plain PyAV, decoding alone'] / taken:.2f}")
     console.print(table)

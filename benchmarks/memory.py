@@ -1,10 +1,10 @@
-"""What tiles change, and what clips take as they get longer and larger: WF-VAE-S, float32, half an hour on two cores.
+"""Measure the effect of tiles, and time and memory of larger clips: WF-VAE-S, float32, half an hour on two cores.
 
     python benchmarks/memory.py
 
-First clips of noise in windows of whole frames, as a run without options takes them, and in tiles of half their size:
-the largest difference, the times within one process, the peak memory of a process for each way. Then `vaectl
-reconstruct` on longer and larger clips: its own time and peak. In both the weights are random.
+First, clips of noise in windows of whole frames, as in a run without options, and in tiles of half their size: the
+maximum difference, the times within one process, and the peak memory of one process each. Then `vaectl reconstruct` on
+longer and larger clips: the time and peak that it reports. The weights are random.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ALONE: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
 
 
 def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
-    """What becomes of the clip, and the seconds that it took."""
+    """Return the reconstruction and its seconds."""
     height, width = clip.shape[3:]
     begun = time.perf_counter()
     tile = 0 if way == "untiled" else width // 2
@@ -57,7 +57,7 @@ def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
 
 
 def compare(way: str, frames: int, size: int) -> dict[str, float]:
-    """In a process of its own: the peak of one way, then the seconds of it and of whole frames."""
+    """Measure the peak of one way, then its seconds and those of whole frames. Runs in its own process."""
     reuse_freed()
     torch.set_grad_enabled(False)
     model = make_model("WF-VAE-S", CPU, torch.float32)
@@ -69,7 +69,7 @@ def compare(way: str, frames: int, size: int) -> dict[str, float]:
 
 
 def write_clip(path: Path, frames: int, width: int, height: int) -> None:
-    """A smooth picture that moves."""
+    """Make a smooth picture that moves."""
     rows, columns = np.mgrid[:height, :width]
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=24)
@@ -87,8 +87,8 @@ def reconstruct(folder: Path, frames: int, width: int, height: int, options: Ite
         write_clip(clip, frames, width, height)
     line = [sys.executable, "-m", "vaectl", "reconstruct", "--video-path", clip, "--rec-path", folder / "made.mp4"]
     line += ["--model", folder / "model", "--device", "cpu", "--overwrite", "--json", *options]
-    told = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return {"peak": told["peak_memory"], "seconds": told["seconds"]}
+    reported = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {"peak": reported["peak_memory"], "seconds": reported["seconds"]}
 
 
 def main() -> None:
@@ -108,8 +108,8 @@ def main() -> None:
     ask = partial(subprocess.run, check=True, stdout=subprocess.PIPE, text=True)
     for frames, size in COMPARED:
         for way in ("untiled", f"tiles of {size // 2}"):
-            told = ask([sys.executable, __file__, way, str(frames), str(size)]).stdout
-            add(frames, f"{size}x{size}", way, json.loads(told))
+            printed = ask([sys.executable, __file__, way, str(frames), str(size)]).stdout
+            add(frames, f"{size}x{size}", way, json.loads(printed))
     with TemporaryDirectory() as folder:
         save_model(make_model("WF-VAE-S", CPU, torch.float32), Path(folder) / "model")
         for frames, width, height, options in ALONE:

@@ -1,10 +1,10 @@
-"""Seconds for 33 frames of 256x256: psnr, ssim and lpips beside scikit-image and the `lpips` package, frame by frame.
+"""Time psnr, ssim and lpips for 33 frames of 256x256, compared with scikit-image and the `lpips` package.
 
     python benchmarks/metrics.py [--threads N]
 
-Both sides run in this process, in turns, on the same 8-bit frames; the best of three runs counts. Features of AlexNet,
-spatial maps. Frames come from memory: nothing is decoded. The last lines are about the memory of the process: the peak
-after our side has measured one clip, after it has measured eight, and after the other side has measured one.
+Both run in this process, in turns, frame by frame, on the same 8-bit frames in memory; the best of three runs counts.
+LPIPS uses AlexNet and spatial maps. The last lines are the peak memory of the process: after vaectl has measured one
+clip, after it has measured eight, and after the other packages have measured one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Frames per second and GFLOP/s of encoding and decoding with WF-VAE-S, beside a large matrix product.
+"""Measure frames per second and GFLOP/s of encode and decode with WF-VAE-S, compared with a large matrix product.
 
     python benchmarks/network.py [--device cuda] [--dtype bfloat16]
 
-The rate of the product is PyTorch's own for this type, measured in the same process just before each case; the last
-column is the network's rate over it. (On AMD processors convolutions use a faster library than products: over 100 %.)
-FLOPs are those of the network's convolutions and products, a multiplication and an addition counted as two; wide
-convolutions take fewer than that on the CPU (models/winograd.py).
+The product is measured in the same process and dtype just before each case; the last column is the rate of the network
+relative to it. It may exceed 100 %, because on AMD processors convolutions use a faster library than products. FLOPs
+are those of the convolutions and products of the network, counting a multiplication and an addition as two; on the CPU
+wide convolutions need fewer (models/winograd.py).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SHAPES = ((17, 128, 128), (9, 256, 256))
 
 
 def flops(work: Callable[[], object]) -> int:
-    # With gradients convolutions go their plain way: without, wide ones take fewer operations and would not be seen.
+    # With gradients, convolutions run directly; without, wide ones use fewer operations, which are not counted.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product."""
+    """Measure the FLOP/s of a square matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
     return 2 * size**3 / seconds(lambda: a @ a, device)

@@ -1,9 +1,9 @@
-"""Frames per second of reading a real 720p clip: in order, and from random places, beside plain PyAV.
+"""Measure frames per second of reading a real 720p clip, in order and at random positions, compared with plain PyAV.
 
     python benchmarks/reading.py [VIDEO]
 
-Plain PyAV decodes with its defaults and converts each frame with `to_ndarray("rgb24")`, which is what most scripts do;
-its random access seeks to the keyframe before the wanted time and decodes up to it. Both sides run in this process.
+Plain PyAV decodes with its defaults and converts each frame with `to_ndarray("rgb24")`, as most scripts do. Its random
+access seeks to the keyframe before the wanted time and decodes up to it. Both run in this process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plain_from(path: Path, seconds: float) -> int:
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Frames per second, the best of three runs."""
+    """Return frames per second, the best of three runs."""
     best = 0.0
     for _ in range(3):
         begun = time.perf_counter()
@@ -61,7 +61,7 @@ def main() -> None:
         starts = [random.Random(0).randrange(len(times) - CLIP_FRAMES) for _ in range(CLIPS)]
         jobs: dict[str, tuple[Callable[[], int], Callable[[], int]]] = {
             "in order": (lambda: sum(len(clip) for clip in reader.clips()), lambda: plain_in_order(path)),
-            f"{CLIPS} clips of {CLIP_FRAMES} frames from anywhere": (
+            f"{CLIPS} clips of {CLIP_FRAMES} frames at random positions": (
                 lambda: sum(len(reader.read(start, CLIP_FRAMES)) for start in starts),
                 lambda: sum(plain_from(path, float(times[start])) for start in starts),
             ),

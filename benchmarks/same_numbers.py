@@ -1,15 +1,13 @@
-"""Whether a change of the code changed a number: what every command gives, written before and compared after.
+"""Check whether a change of the code changes a number: record the output of every command, and compare it later.
 
     python benchmarks/same_numbers.py write before.json [--lpips-weights VGG16]
     python benchmarks/same_numbers.py compare before.json [--lpips-weights VGG16]
 
-Run it on the CPU of one machine, with one set of versions, from a clone of each side.
+Run it on the CPU of one machine, with the same versions, in a clone of each side.
 
 - The reference models without tiles: SHA-256 of moments and decoded frames, equal bit for bit.
-- The same models with tiles and windows, and one stage after the other: at most one step of 8 bits from the frames
-  without them.
-- The published command lines of docs/published-scripts.md: the numbers that they print, and the weights of the
-  checkpoint, equal.
+- The same models with tiles and windows, and segment by segment: frames differ by at most one 8-bit level.
+- The published command lines of docs/published-scripts.md: printed numbers and weights of the checkpoint, equal.
 """
 
 from __future__ import annotations
@@ -52,11 +50,11 @@ UNSTEADY = {
     "source_stamp",
     "versions",
 }
-"""Names of what differs from run to run: times, sizes of memory, when a file was written; and versions."""
+"""Keys of values that differ between runs: times, memory sizes, modification times, versions."""
 
 
 def digest(*tensors: Tensor) -> str:
-    """SHA-256 of the values."""
+    """Return the SHA-256 of the values."""
     made = hashlib.sha256()
     for tensor in tensors:
         made.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -64,7 +62,7 @@ def digest(*tensors: Tensor) -> str:
 
 
 def vaectl(folder: Path, line: list[str]) -> str:
-    """What a command prints."""
+    """Run a command and return its output."""
     command = [sys.executable, "-m", "vaectl", *line]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
@@ -73,7 +71,7 @@ def vaectl(folder: Path, line: list[str]) -> str:
 
 
 def references(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The reference models, by `load_model` and through `prepare-eval`."""
+    """Yield the numbers of the reference models, from `load_model` and from `prepare-eval`."""
     clips = folder / "few"
     clips.mkdir()
     shutil.copy(SAMPLES / "bikes.mp4", clips)
@@ -101,7 +99,7 @@ def references(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def published(folder: Path, lpips_weights: list[str]) -> Iterator[tuple[str, Any]]:
-    """The command lines of docs/published-scripts.md, on the clips that it says."""
+    """Yield the numbers of the command lines in docs/published-scripts.md, on its clips."""
     (folder / "held-out").mkdir()
     (folder / "clips").mkdir()
     shutil.copy(SAMPLES / "bikes.mp4", folder / "held-out")
@@ -121,7 +119,7 @@ def published(folder: Path, lpips_weights: list[str]) -> Iterator[tuple[str, Any
 
 
 def steady(value: Any, folder: Path) -> Any:
-    """A JSON value without what differs from run to run, and with paths from `folder` on."""
+    """Return a JSON value without values that differ between runs, and with paths relative to `folder`."""
     if isinstance(value, dict):
         return {key: steady(each, folder) for key, each in value.items() if key not in UNSTEADY}
     if isinstance(value, list):

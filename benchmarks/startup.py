@@ -1,6 +1,6 @@
-"""How long `vaectl` takes to say something, against importing the libraries its command line is made of.
+"""Measure the startup time of `vaectl`, relative to importing the libraries of its command line.
 
-Every process is started in turn, again and again; the ratio of the fastest of each is printed. The aim is at most 1.5.
+The processes run in turns; the ratio of the fastest runs is printed. The goal is at most 1.5.
 """
 
 import os
@@ -14,7 +14,7 @@ PROGRAM = "import sys; from vaectl.cli.app import main; sys.exit(main())"
 
 
 def completion(shell: str, words: str) -> dict[str, str]:
-    """The environment in which a shell asks for completions of the last of `words`."""
+    """Return the environment in which a shell asks to complete the last of `words`."""
     return {
         "_VAECTL_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": words,
@@ -35,7 +35,7 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
 
 
 def seconds(arguments: list[str], environment: dict[str, str]) -> float:
-    """Wall time of one process."""
+    """Measure the wall time of one process."""
     begun = time.perf_counter()
     subprocess.run([sys.executable, *arguments], env=os.environ | environment, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - begun

@@ -1,10 +1,10 @@
-"""What it costs to run a model in windows of time and tiles, and what it saves: time, memory and the difference made.
+"""Measure the cost and the savings of windows and tiles: time, memory, and the difference of the output.
 
     python benchmarks/tiling.py [--model WF-VAE-S] [--frames 17] [--size 512] [--device cuda --dtype bfloat16]
 
-A clip of noise goes through a model and back. The ways take turns, and the best time of each counts; its ratio is that
-to the model in one go. Peak memory is that of a process for each way: all of it on the CPU, what PyTorch reserves on a
-GPU.
+A model encodes and decodes a clip of noise. The ways run in turns, and the best time of each counts; ratios are
+relative to an untiled run. Peak memory is measured in one process per way: resident on the CPU, reserved by PyTorch on
+a GPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WINDOW = 8
 
 
 def in_windows(model: WFVAE, window: int | None, clip: Tensor, *, tile: int = 0, place: Place = "device") -> Tensor:
-    """In windows of so many frames, all if None; in tiles of so many pixels, whole frames if 0."""
+    """Run in windows of so many frames (None: all), in tiles of so many pixels (0: whole frames)."""
     window = window or clip.shape[2]
     tile //= model.config.space_compression
     plan = uniform_plan(model, *clip.shape[2:], tile, window, place) if tile else None

@@ -1,10 +1,10 @@
-"""Steps of training WF-VAE-S on 9 frames of 128x128: time and peak memory, by what the objective asks for.
+"""Measure training steps of WF-VAE-S on 9 frames of 128x128: time and peak memory for several objectives.
 
     python benchmarks/training.py [--device cuda]
 
-Times are taken in one process, the cases in turn; the best of the rounds counts, and ratios are to the first row. Peaks
-are those of a process for each case. The last line is a real run with two data workers on the 720p clip: how much of it
-was spent waiting for clips.
+Times are measured in one process, in turns; the best round counts, and ratios are relative to the first row. Peaks are
+measured in one process per case. The last line is a real run with two data workers on the 720p clip, and the share of
+time spent waiting for clips.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def trainer_for(options: TrainOptions, device: torch.device) -> Trainer:
 
 
 def step(trainer: Trainer) -> float:
-    """Seconds of a step of the generator: with an adversarial term, of both that belong together."""
+    """Time a step of the generator; with an adversarial term, also the step of the discriminator."""
     frames = torch.randint(0, 256, (1, 9, 3, 128, 128), dtype=torch.uint8)
     begun = time.perf_counter()
     trainer.advance([ClipBatch(frames, [0])])
@@ -86,7 +86,7 @@ def main() -> None:
     for attempt in range(ROUNDS + 1):
         for case, options in CASES.items():
             trainer = trainer_for(options, device)
-            step(trainer)  # the optimizer's state is made
+            step(trainer)  # creates the state of the optimizer
             times[case] += [step(trainer)] * bool(attempt)
             del trainer
             gc.collect()

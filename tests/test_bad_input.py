@@ -100,7 +100,7 @@ def test_the_whole_frames_of_a_truncated_file_can_be_had(here, capfd):
         ("--video-path nope.mp4 --rec-path out.mp4", "nope.mp4: no such file or folder; check the path"),
         ("--video-path empty --rec-path out", "empty: no videos or images in this folder"),
         ("--video-path clip.mp4/x.mp4 --rec-path out.mp4", "clip.mp4/x.mp4: no such file"),
-        ("--video-path clip.mp4 --rec-path clip.mp4 --overwrite", "clip.mp4: is what this run reads"),
+        ("--video-path clip.mp4 --rec-path clip.mp4 --overwrite", "clip.mp4: is an input of this run"),
         ("--video-path clip.mp4 --rec-path there.mp4", "there.mp4: exists already; pass --overwrite"),
         ("--video-path clip.mp4 --rec-path out.xyz", "out.xyz: no encoder for .xyz; use .mp4, .mkv or .png"),
         ("--video-path clip.mp4 --rec-path out.avi", "out.avi: no encoder for .avi; use .mp4, .mkv or .png"),

@@ -63,7 +63,7 @@ def test_a_step_that_hangs_or_fails_is_one_row_and_the_next_one_runs(tmp_path, m
         gpu.in_own_process(step, "cpu", tmp_path, seconds)
     assert time.monotonic() - begun < 15
     hangs, fails, works = gpu.read_rows(tmp_path)
-    after = "; what comes after it was not run"
+    after = "; later cases were not run"
     assert (hangs["status"], hangs["reason"]) == ("failed", f"stopped after 1 s: a long case{after}")
     assert (fails["status"], fails["reason"]) == ("failed", f"ended with status 3; see fails.log{after}")
     assert works["status"] == "measured"

@@ -99,7 +99,7 @@ def test_a_target_is_never_the_source(here, target, overwrite):
     Path("symlink.mp4").symlink_to("a.mp4")
     os.link("a.mp4", "hardlink.mp4")
     before = files(here)
-    with pytest.raises(UsageError, match="is what this run reads; give another --rec-path"):
+    with pytest.raises(UsageError, match="is an input of this run; give another `rec_path`"):
         planned("a.mp4", target.format(here=here), overwrite=overwrite)
     assert files(here) == before
 
@@ -107,15 +107,15 @@ def test_a_target_is_never_the_source(here, target, overwrite):
 def test_a_target_is_never_another_source(here):
     touch("in/sub/a.mov", "in/sub/sub/a.mp4", "in/a.mp4")
     Path("in/sub/b.mp4").symlink_to("../a.mp4")
-    with pytest.raises(UsageError, match=r"in/a\.mp4: is what this run reads"):
+    with pytest.raises(UsageError, match=r"in/a\.mp4: is an input of this run"):
         planned("in/sub", "in", overwrite=True)
 
 
 def test_the_record_does_not_replace_the_configuration(here):
     touch("a.mov", "out/vaectl.json", "b.mp4.vaectl.json")
-    with pytest.raises(UsageError, match="is what this run reads"):
+    with pytest.raises(UsageError, match="is an input of this run"):
         planned(".", "out", config=Path("out/vaectl.json"), overwrite=True)
-    with pytest.raises(UsageError, match="is what this run reads"):
+    with pytest.raises(UsageError, match="is an input of this run"):
         planned("a.mov", "b.mp4", config=Path("b.mp4.vaectl.json"), overwrite=True)
 
 
@@ -128,7 +128,7 @@ def test_what_exists_is_kept_without_overwrite(here, existing):
         Path(existing).symlink_to("nowhere")
     else:
         touch(existing)
-    with pytest.raises(UsageError, match=f"{existing}: exists already; pass --overwrite"):
+    with pytest.raises(UsageError, match=f"{existing}: exists already; pass `overwrite`"):
         planned("in", "out")
     assert len(planned("in", "out", overwrite=True)) == 2
 

@@ -196,7 +196,7 @@ from vaectl.progress import Silent
 engine.window_frames = lambda *_: 4
 source = Path(sys.argv[1])
 options = ReconstructOptions(video_path=source, rec_path=source.with_suffix(".mkv"), lossless=True, device="cpu")
-frames = reconstruction.reconstruct(options, Silent()).clips[0].frames
+frames = reconstruction.reconstruct(options, Silent()).clips[0].num_frames
 """
 READ = """
 import sys

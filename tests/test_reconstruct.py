@@ -57,7 +57,7 @@ def test_any_length_and_size_come_out_as_they_went_in(tmp_path, count, size, los
     source = encode(tmp_path / "in.mov", count, size=size, codec="png", pix_fmt="rgb24", rate=Fraction(30000, 1001))
     result = run_one(source, tmp_path / "out.mp4", lossless=lossless)
     given, got = read_video(source), read_video(tmp_path / "out.mp4")
-    assert (result.frames, result.width, result.height) == (count, *size)
+    assert (result.num_frames, result.width, result.height) == (count, *size)
     assert got.frames.shape == given.frames.shape
     assert got.frame_rate == Fraction(30000, 1001)
     assert got.timestamps == tuple(Fraction(1001 * number, 30000) for number in range(count))
@@ -78,7 +78,7 @@ def test_frames_are_the_ones_asked_for_with_their_times(clip, tmp_path, options,
     result = run_one(clip, tmp_path / "out.mp4", listener, side_by_side=True, **options)
     original, _ = halves(tmp_path / "out.mp4")
     assert [number_of(frame) for frame in original] == list(numbers)
-    assert result.frames == len(numbers)
+    assert result.num_frames == len(numbers)
     got = read_video(tmp_path / "out.mp4")
     rate = Fraction(25, options.get("sample_rate", 1))
     assert got.timestamps == tuple(index / rate for index in range(len(numbers)))
@@ -87,7 +87,7 @@ def test_frames_are_the_ones_asked_for_with_their_times(clip, tmp_path, options,
 
 def test_a_shorter_clip_gives_what_it_has_with_a_warning(clip, tmp_path):
     listener = Listener()
-    assert run_one(clip, tmp_path / "out.mp4", listener, num_frames=6, start=16).frames == 4
+    assert run_one(clip, tmp_path / "out.mp4", listener, num_frames=6, start=16).num_frames == 4
     assert listener.warnings == [f"{clip}: gives 4 of the 6 frames asked for"]
 
 
@@ -95,7 +95,7 @@ def test_strict_makes_a_shorter_clip_an_error(clip, tmp_path):
     with pytest.raises(VaectlError, match="gives 20 of the 21 frames asked for; ask for fewer"):
         run(clip, tmp_path / "out.mp4", num_frames=21, strict=True)
     assert files(tmp_path) == {}
-    assert run_one(clip, tmp_path / "out.mp4", num_frames=20, strict=True).frames == 20
+    assert run_one(clip, tmp_path / "out.mp4", num_frames=20, strict=True).num_frames == 20
 
 
 def test_a_start_behind_the_end_is_an_error(clip, tmp_path):
@@ -184,7 +184,7 @@ def test_pieces_change_nothing(clip, tmp_path, monkeypatch):
     whole, pieces = read_video(tmp_path / "whole.mkv").frames.int(), read_video(tmp_path / "pieces.mkv").frames.int()
     assert (whole - pieces).abs().max() <= 1  # where a value lies between two levels
     assert (whole != pieces).float().mean() < 1e-4
-    assert (result.frames, listener.clips) == (20, [(str(clip), 20, 20)])
+    assert (result.num_frames, listener.clips) == (20, [(str(clip), 20, 20)])
 
 
 def test_a_model_that_looks_at_the_whole_clip_gives_what_it_gives_in_one_go(clip, tmp_path, monkeypatch):
@@ -263,7 +263,7 @@ def test_an_image_becomes_an_image(tmp_path, size):
     result = run_one(source, tmp_path / "rec.png")
     given = read_video(source)
     assert torch.equal(read_video(tmp_path / "rec.png").frames, to_frames(load_model().reconstruct(given.video())))
-    assert (result.frames, result.codec_psnr) == (1, math.inf)
+    assert (result.num_frames, result.codec_psnr) == (1, math.inf)
 
 
 # Sound
@@ -380,7 +380,7 @@ def test_a_record_that_cannot_be_written_costs_a_warning_and_not_the_result(clip
 
     monkeypatch.setattr(Path, "write_text", full)
     listener = Listener()
-    assert run_one(clip, tmp_path / "out.mp4", listener, num_frames=1).frames == 1
+    assert run_one(clip, tmp_path / "out.mp4", listener, num_frames=1).num_frames == 1
     assert list(files(tmp_path)) == ["out.mp4"]
     assert len(listener.warnings) == 1
     assert "out.mp4.vaectl.json: the record of this run is missing" in listener.warnings[0]

@@ -129,7 +129,7 @@ def test_out_of_memory_is_tried_once_more_within_half(clip, tmp_path, monkeypatc
     monkeypatch.setattr(Executor, "run", run)
     listener = Listener()
     result = run_one(clip, tmp_path / "a.mp4", listener, memory_limit=4 * 2**30)
-    assert result.frames == 21
+    assert result.num_frames == 21
     (warning,) = listener.warnings
     assert "out of memory on cpu" in warning
     assert warning.endswith("retrying within 2.00 GiB")

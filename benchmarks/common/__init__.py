@@ -1,4 +1,4 @@
-"""What several benchmarks share: the published models, what is run, and how it is timed."""
+"""Helpers of the benchmarks: published models, jobs, and timing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import straightforward
 
 Shape = tuple[int, int, int]
-"""Frames, height and width of a clip."""
+"""Number of frames, height and width of a clip."""
 
 WF_VAE_S = WFVAEConfig(
     latent_dim=4,
@@ -33,7 +33,7 @@ WF_VAE_L = WF_VAE_S.model_copy(update={"base_channels": 192})
 
 
 def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]:
-    """From video to moments, or from latent to video; `plain` takes the straightforward formulation."""
+    """Encode video to moments, or decode a latent to video; `plain` uses the straightforward formulation."""
     if not plain:
         side = model.run_encoder if job == "encode" else model.run_decoder
         return lambda x: side(model.prepare(x), StreamContext())[0]
@@ -43,7 +43,7 @@ def run_of(model: WFVAE, job: str, *, plain: bool) -> Callable[[Tensor], Tensor]
 
 
 def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
-    """Random numbers in [-1, 1], always the same ones, for that job on a clip of that shape."""
+    """Return fixed random numbers in [-1, 1], as the input of a job on a clip of this shape."""
     frames, height, width = shape
     size = (1, 3, frames, height, width)
     if job == "decode":
@@ -54,15 +54,15 @@ def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int = 3) -> list[float]:
-    """The best time of each in seconds. They take turns: what else slows the machine slows all of them alike.
+    """Return the best time of each in seconds. They run in turns, so that other load slows all of them equally.
 
-    Run each once before, where a first run takes longer.
+    Run each once before, if a first run takes longer.
     """
     best = [float("inf")] * len(works)
     for _ in range(turns):
@@ -76,6 +76,6 @@ def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turn
 
 
 def in_another_process(*arguments: str) -> float:
-    """This benchmark's output of one number, asked for with other arguments."""
+    """Run this benchmark in a new process with other arguments; return the number that it prints."""
     command = [sys.executable, *sys.argv, *arguments]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

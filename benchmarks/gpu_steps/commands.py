@@ -1,4 +1,4 @@
-"""The commands on a real clip, as users type them: what they report on the device, against the CPU."""
+"""Run the commands on a real clip, and compare what they report on the device with the CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpu_steps.program import BENCHMARKS, ENVIRONMENT
 
 CLIP = BENCHMARKS.parent / ".samples" / "bikes.mp4"
 SAME_DB = 0.01
-"""The largest difference of a PSNR in float32 between devices: a rounding moves a few values by one level of 256."""
+"""Maximum difference of a PSNR in float32 between devices: rounding changes a few values by one level of 256."""
 
 
 def run(context: Context) -> None:
@@ -42,7 +42,7 @@ def run(context: Context) -> None:
 
 
 def needed() -> dict[str, bool]:
-    """What the commands need, and whether it is there."""
+    """Return what the commands need, and whether it is available."""
     try:
         installed = bool(version("vaectl"))
     except PackageNotFoundError:
@@ -56,7 +56,7 @@ def needed() -> dict[str, bool]:
 
 @cache
 def vaectl(*arguments: object) -> dict[str, Any]:
-    """What a command prints with --json; each command runs once. Raises RuntimeError with its last line of error."""
+    """Return what a command prints with --json; runs it once. Raises RuntimeError with its last error line."""
     command = [sys.executable, "-m", "vaectl", *map(str, arguments), "--json"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:

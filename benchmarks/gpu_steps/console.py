@@ -1,4 +1,4 @@
-"""What a step says: rows for people, and lines in its log that tell the parent process where it is.
+"""The output of a step: rows for people, and lines in its log that name the current case for the parent process.
 
 Imports no PyTorch, so the parent and a step can use it before PyTorch is prepared.
 """
@@ -16,12 +16,12 @@ Row = dict[str, Any]
 """`step`, `name`, `status` (measured, passed, failed, left out), and `values` or a `reason`."""
 
 CASE = "case: "
-"""Begins a line of a step's log: the case that runs now."""
+"""Prefix of a line in the log of a step: the current case."""
 END = "no case runs"
 
 
 def say(line: str) -> None:
-    """Print a line at once. Results are in files, so a reader that has gone, or a full disk, is no reason to stop."""
+    """Print a line and flush. Ignores errors (closed stdout, full disk), because results are in files."""
     try:
         print(line, flush=True)
     except OSError:
@@ -29,7 +29,7 @@ def say(line: str) -> None:
 
 
 def add_row(file: Path, row: Row) -> None:
-    """Add a row to a file of JSON lines; what JSON has no number for (infinity, NaN) becomes text."""
+    """Add a row to a file of JSON lines; infinity and NaN become text."""
     values = {name: plain(value) for name, value in row.get("values", {}).items()}
     text = json.dumps(row | ({"values": values} if values else {}), allow_nan=False)
     try:
@@ -44,12 +44,12 @@ def plain(value: object) -> object:
 
 
 def mark(line: str) -> None:
-    """Write a line into the step's log."""
+    """Write a line to the log of the step."""
     print(line, file=sys.stderr, flush=True)
 
 
 def running_case(log: Path) -> str | None:
-    """The case that a step was busy with, by its log; None after its last one."""
+    """Return the current case of a step, by its log; None after the last one."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     marks = [line for line in lines if line == END or line.startswith(CASE)]
     if not marks:
@@ -58,17 +58,17 @@ def running_case(log: Path) -> str | None:
 
 
 def brief(row: Row) -> str:
-    """The values of a row, or its reason, on one line."""
+    """Format the values of a row, or its reason, in one line."""
     return row.get("reason") or ", ".join(f"{name} {shown(value)}" for name, value in row.get("values", {}).items())
 
 
 def shown(value: object) -> str:
-    """A value as a table shows it."""
+    """Format a value for a table."""
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
     return str(value)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
+    """Return the first line of the message of an error."""
     return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -1,7 +1,7 @@
-"""What a step of `benchmarks/gpu.py` works with: its device, its time, and the rows that it reports.
+"""The context of a step of `benchmarks/gpu.py`: its device, its time, and the rows that it reports.
 
-A step is a list of cases, the most important first. A case that fails, or that lacks memory or time, is one row, and
-the next case follows. Each row is on disk before the next case begins.
+A step is a list of cases, the most important first. A case that fails, or lacks memory or time, is one row, and the
+next case follows. Each row is on disk before the next case starts.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from vaectl.memory import peak
 from vaectl.shortage import is_memory_shortage
 
 Values = dict[str, Any]
-"""What a case found, by name; `passed` makes it a check."""
+"""The values that a case measured; `passed` makes it a check."""
 
 FEWEST_RUNS, MOST_RUNS = 3, 10
 ENOUGH_SECONDS = 2.0
-"""A measurement repeats its work at least and at most so often, and no more once it has taken that long."""
+"""Minimum and maximum repetitions of a measurement, and the seconds after which it stops repeating."""
 
 
 @dataclass(frozen=True)
 class Context:
     device: torch.device
     tiny: bool
-    """Shapes so small that a CPU runs every step in a minute."""
+    """Use tiny shapes, so that a CPU runs every step in a minute."""
     end: float
-    """By `time.monotonic()`: when the step is stopped."""
+    """The end of the step, in `time.monotonic()`."""
     ending: float
-    """Seconds that a case takes where it does not say so itself; with less time left it is left out."""
+    """Default for the duration of a case in seconds; with less time left it is skipped."""
     rows: Path
-    """The file of JSON lines that rows are added to."""
+    """The file of JSON lines for the rows."""
     step: str
 
     @property
     def processes(self) -> float:
-        """Seconds of a case that starts processes of its own."""
+        """Seconds for a case that starts processes."""
         return 8.0 if self.tiny else 20.0
 
     @property
     def dtypes(self) -> list[torch.dtype]:
-        """What the device computes in, the most used first."""
+        """Return the dtypes of the device, the most used first."""
         all_of_them = [torch.bfloat16, torch.float32, torch.float16]
         return all_of_them if self.bfloat16 else all_of_them[1:]
 
     @property
     def bfloat16(self) -> bool:
-        """Whether the device computes in bfloat16, not only emulates it."""
+        """Whether the device computes in bfloat16 natively."""
         return self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) >= (8, 0)
 
     def case(
@@ -66,7 +66,7 @@ class Context:
     ) -> None:
         """Report the values that `work` returns. If they have a `passed`, the row is a check.
 
-        `seconds` is what it takes at most; where memory is short it fails if it `must_fit`, else it is left out.
+        `seconds` is its maximum duration. On a lack of memory it fails if it `must_fit`, else it is skipped.
         """
         self.cases(name, lambda: [(name, work())], seconds=seconds, must_fit=must_fit)
 
@@ -78,7 +78,7 @@ class Context:
         seconds: float | None = None,
         must_fit: bool = False,
     ) -> None:
-        """Report the rows that `work` gives, each with a name; where it fails, a row `name`. See `case`."""
+        """Report the rows that `work` yields, each with a name; on failure, a row `name`. See `case`."""
         if time.monotonic() + (self.ending if seconds is None else seconds) >= self.end:
             self.leave_out(name, "no time left")
             return
@@ -87,7 +87,7 @@ class Context:
             for row, values in work():
                 passed = values.pop("passed", None)
                 self._report(row, {None: "measured", True: "passed", False: "failed"}[passed], values=values)
-        except Exception as error:  # whatever fails is a result of this step, and the next case is another
+        except Exception as error:  # any failure is a result, and the next case runs
             if not must_fit and (isinstance(error, OutOfMemoryError) or is_memory_shortage(error)):
                 self.leave_out(name, f"too little memory: {first_line(error)}")
             else:
@@ -107,7 +107,7 @@ class Context:
 
 
 def free_memory(device: torch.device) -> None:
-    """Drop what the last case has left on a GPU, so that the next one starts with all of its memory."""
+    """Free the GPU memory of the last case."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
@@ -115,12 +115,12 @@ def free_memory(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float:
-    """GiB at most: reserved by PyTorch since the case began on a GPU, of the process since it began on the CPU."""
+    """Return the peak in GiB: reserved by PyTorch since the start of the case, or of the process on the CPU."""
     return peak(device) / 2**30
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """The median of several runs after a warm-up, by GPU events. On the CPU, for a rehearsal, one run by the clock."""
+    """Return the median of several runs after a warm-up, by GPU events. On the CPU: one run, by the clock."""
     work()
     times: list[float] = []
     fewest, most = (FEWEST_RUNS, MOST_RUNS) if device.type == "cuda" else (1, 1)
@@ -133,7 +133,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def timed(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Gives a function that returns the seconds of the block, once the block has ended."""
+    """Yield a function that returns the seconds of the block after its end."""
     if device.type != "cuda":
         begun = time.perf_counter()
         ended = begun
@@ -148,13 +148,13 @@ def timed(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def largest_difference(made: Tensor, expected: Tensor) -> float:
-    """The largest absolute difference; infinity where one of them is not finite."""
+    """Return the maximum absolute difference; infinity if a value is not finite."""
     difference = (made.float().cpu() - expected.float().cpu()).abs().max().item()
     return difference if difference == difference else float("inf")
 
 
 def psnr(made: Tensor, expected: Tensor) -> float:
-    """Decibels between two videos in [-1, 1]; what exceeds that range is clamped, as when frames are written."""
+    """Return the PSNR in dB of two videos in [-1, 1]; values beyond that are clamped, as in written frames."""
     error = (made.float().cpu().clamp(-1, 1) - expected.float().cpu().clamp(-1, 1)).square().mean()
     return (10 * torch.log10(4 / error)).item()
 

@@ -1,4 +1,4 @@
-"""What the machine is: GPU, driver, versions, memory, and how fast it multiplies and copies."""
+"""Describe the machine: GPU, driver, versions, memory, and the speed of products and copies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gpu(device: torch.device) -> Values:
 
 
 def driver() -> str:
-    """The driver's version by nvidia-smi, where that works."""
+    """Return the version of the driver from nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
@@ -76,7 +76,7 @@ def product(context: Context, dtype: torch.dtype, *, tf32: bool = False) -> Valu
 
 
 def product_rate(context: Context, dtype: torch.dtype, *, tf32: bool = False) -> float:
-    """FLOP/s of a large square matrix product: what the shares of other steps refer to."""
+    """Measure the FLOP/s of a large square matrix product, the reference of other steps."""
     size = 256 if context.tiny else 8192
     a, b = (torch.randn(size, size, device=context.device).to(dtype) for _ in range(2))
     allowed = torch.backends.cuda.matmul.allow_tf32
@@ -88,7 +88,7 @@ def product_rate(context: Context, dtype: torch.dtype, *, tf32: bool = False) ->
 
 
 def copy(context: Context) -> Values:
-    """GB/s of a copy on the device, bytes read and written counted."""
+    """Measure the GB/s of a copy on the device, counting bytes read and written."""
     source = torch.randn((2**20 if context.tiny else 2**30) // 4, device=context.device)
     target = torch.empty_like(source)
     return {"GB/s": 2 * source.nbytes / seconds_of(lambda: target.copy_(source), context.device) / 1e9}

@@ -1,4 +1,4 @@
-"""Memory limits: kept, with the frames of an unlimited run; and recovery where a plan finds less than it counted on."""
+"""Check that memory limits hold and frames stay the same, and that a run recovers if memory is less than planned."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vaectl.progress import Silent
 LIMITS = (2, 4, 8)
 """GiB, for 17 frames of 1280x720 through WF-VAE-S."""
 TINY_ROOM = (0.4, 0.6, 0.8)
-"""GiB beyond what the process takes by itself; its peak only grows, so the smallest limit comes first."""
+"""GiB beyond the memory of the process itself. Its peak only grows, so the smallest limit comes first."""
 
 
 AGAIN = "retrying within"
-"""In a note of the engine: memory ran out, so the plan was wrong."""
+"""Part of the note with which the engine reports that memory ran out."""
 
 
 class Listener(Silent):
-    """Remembers notes and warnings."""
+    """Records notes and warnings."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -63,7 +63,7 @@ def run(context: Context) -> None:
         check("less memory than planned for", lambda: recovery(context, model(), frames))
     else:
         context.leave_out("less memory than planned for", "the CPU's memory cannot be taken from other processes")
-    check("CausalVAE v1.2, narrow, stage by stage", lambda: causalvae(context))
+    check("CausalVAE v1.2, narrow, group by group", lambda: causalvae(context))
 
 
 def noise(frames: int, height: int, width: int) -> Tensor:
@@ -72,7 +72,7 @@ def noise(frames: int, height: int, width: int) -> Tensor:
 
 
 def measured(context: Context, model: AnyVAE, frames: Tensor, limits: Limits) -> tuple[Tensor, Values]:
-    """The frames (1, T, 3, H, W) that come back, and what that took."""
+    """Reconstruct a clip: the frames (1, T, 3, H, W), and time and memory."""
     listener = Listener()
     height, width = frames.shape[3:]
     overhead = HostOverhead.of(stored=height * width, frame=height * width, shown=height * width)
@@ -95,7 +95,7 @@ def within(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Value
 
 
 def same_frames(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> Values:
-    """In float32 rounding moves a value by one level of 256 now and then; bfloat16 by more, so it is only reported."""
+    """Compare frames. In float32 rounding may change a value by one level of 256; bfloat16 is only reported."""
     made, _ = measured(context, model, frames, Limits(tiled=True, memory_limit=round(gib * 2**30)))
     whole, _ = measured(context, model, frames, Limits())
     difference = (made.int() - whole.int()).abs()
@@ -104,12 +104,12 @@ def same_frames(context: Context, model: AnyVAE, frames: Tensor, gib: float) -> 
 
 
 def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Values:
-    """Another process takes memory after the plan was made: the clip is tried once more within half of the limit."""
+    """Take memory in another process after planning: the clip is retried once with half the limit."""
     device, limits = context.device, Limits(tiled=True, memory_limit=8 * 2**30)
     _, values = measured(context, model, frames, limits)
     free_memory(device)
     room = round(0.75 * (values["peak GiB"] * 2**30 - torch.cuda.memory_reserved(device)))
-    # A plan counts what this process has reserved as its own to use, so it does not see that this is taken.
+    # A plan counts memory that this process has reserved as free, so it does not notice this tensor.
     held = torch.empty(max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device)
     _, values = measured(context, model, frames, limits)
     del held
@@ -117,7 +117,7 @@ def recovery(context: Context, model: AnyVAE, frames: Tensor) -> Values:
 
 
 def causalvae(context: Context) -> Values:
-    """Statistics over the clip: half of the peak of the clip in one go as the limit."""
+    """Run a model with statistics over the clip, with half of the peak of an untiled run as the limit."""
     frames = noise(5, 32, 32) if context.tiny else noise(33, 256, 256)
     model = reference_model("causalvae_v1_2", context)
     whole, values = measured(context, model, frames, Limits())

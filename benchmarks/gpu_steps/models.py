@@ -1,4 +1,4 @@
-"""The models and clips that the steps share, made from seeds: no file is read but the model that vaectl ships."""
+"""Models and clips of the steps, made from seeds. Only the built-in model is read from a file."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ CAUSALVAE_CASES = [name for name in CASES if name.startswith("causalvae")]
 
 
 def built_in(context: Context, dtype: torch.dtype = torch.float32) -> AnyVAE:
-    """The trained model that vaectl ships."""
+    """Load the built-in model."""
     return load_model(device=context.device, dtype=dtype)
 
 
 def narrowed(config: WFVAEConfig, context: Context) -> WFVAEConfig:
-    """A published config, or where shapes have to be tiny the same network with few channels."""
+    """Return a published config, or for tiny shapes the same network with few channels."""
     few = {"base_channels": 8, "encoder_energy_flow_hidden_size": 8, "decoder_energy_flow_hidden_size": 8}
     return config.model_copy(update=few) if context.tiny else config
 
 
 def wfvae(size: str, context: Context, dtype: torch.dtype = torch.float32) -> AnyVAE:
-    """WF-VAE-S or -L with synthetic weights, which give outputs of order 1."""
+    """Build WF-VAE-S or -L with synthetic weights, whose outputs are of order 1."""
     config = narrowed({"S": WF_VAE_S, "L": WF_VAE_L}[size], context)
     return placed(config, synthetic_weights(config), context.device, dtype)
 
 
 @lru_cache(maxsize=1)
 def synthetic_weights(config: WFVAEConfig) -> dict[str, Tensor]:
-    """Kept, because a large model takes seconds to make."""
+    """Build and cache a model, because a large one takes seconds."""
     return synthetic_model(config.to_json()).state_dict()
 
 
 def reference_model(name: str, context: Context, dtype: torch.dtype = torch.float32) -> AnyVAE:
-    """The model of a reference case."""
+    """Build the model of a reference case."""
     model = synthetic_model(load_reference(name).config)
     return placed(model.config, model.state_dict(), context.device, dtype)
 
 
 def placed(config: FamilyConfig, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> AnyVAE:
-    """A model on its device, with its weights laid out in memory as `load_model` does."""
+    """Move a model to its device, with the memory layout that `load_model` uses."""
     with torch.device("meta"):
         model = build_model(config)
     on_device = {name: channels_last(weight.to(device, dtype)) for name, weight in weights.items()}
@@ -59,5 +59,5 @@ def placed(config: FamilyConfig, weights: Mapping[str, Tensor], device: torch.de
 
 
 def clip(frames: int, height: int, width: int) -> Tensor:
-    """Moving gratings with some noise, (1, 3, T, H, W) float32 in [-1, 1], in the host's memory."""
+    """Return moving gratings with noise, (1, 3, T, H, W) float32 in [-1, 1], in host memory."""
     return torch.from_numpy(synthetic_video("clip", (1, 3, frames, height, width)))

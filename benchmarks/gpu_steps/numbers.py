@@ -1,4 +1,4 @@
-"""The numbers: the device against the references, half precision against float32, tiles against whole frames."""
+"""Compare numbers: the device with the references, half precision with float32, tiles with whole frames."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vaectl.tiling.storage import Place
 from vaectl.tiling.stream import reconstruct_windows
 
 EXACT = 1e-4
-"""The largest difference that is allowed in float32, on outputs of order 1."""
+"""Maximum difference in float32, for outputs of order 1."""
 HALF_PRECISION_DB = 50.0
-"""The least PSNR of bfloat16 and float16 against float32, with trained weights."""
+"""Minimum PSNR of bfloat16 and float16 against float32, with trained weights."""
 SAME_DB = 2.0
-"""By how much the PSNR of vaectl may be below that of the plain formulation."""
+"""Maximum difference by which the PSNR of vaectl may be below that of the plain formulation."""
 PLACES: tuple[Place, ...] = ("device", "host", "disk")
 
 
@@ -46,8 +46,8 @@ def run(context: Context) -> None:
     context.case("a latent drawn with a seed, against the CPU", lambda: drawn_latent(context))
     for name in CAUSALVAE_CASES:
         for place in PLACES if name == CAUSALVAE_CASES[0] else PLACES[:1]:
-            title = f"{name}, stage by stage, clip on {place}"
-            context.case(title, partial(stage_by_stage, context, name, place))
+            title = f"{name}, group by group, clip on {place}"
+            context.case(title, partial(group_by_group, context, name, place))
 
 
 def exact(difference: float) -> Values:
@@ -55,7 +55,7 @@ def exact(difference: float) -> Values:
 
 
 def float32_rounding(context: Context) -> Values:
-    """A convolution and a product, each relative to the same in float64 on the CPU; TF32 would give some 3e-4."""
+    """Compare a convolution and a product with float64 on the CPU, relative; TF32 would give about 3e-4."""
     built_in(context)  # loading a model sets the precision
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((1, 256, 8, 16, 16), (256, 256, 3, 3, 3)))
@@ -70,7 +70,7 @@ def float32_rounding(context: Context) -> Values:
 
 
 def against_reference(context: Context, name: str) -> Values:
-    """The published implementation's moments and reconstruction."""
+    """Compare with the moments and the reconstruction of the published implementation."""
     case, model = load_reference(name), reference_model(name, context)
     posterior = model.encode(case.video)
     moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
@@ -97,7 +97,7 @@ def trained_in_half_precision(context: Context, dtype: torch.dtype) -> Values:
 
 
 def random_in_half_precision(context: Context, dtype: torch.dtype) -> Values:
-    """Random weights amplify rounding as trained ones do not, so the bound is what the plain formulation reaches."""
+    """Compare with random weights, which amplify rounding, so the bound is the error of the plain formulation."""
     video = half_precision_clip(context)
     expected = wfvae("S", context).reconstruct(video)
     model = wfvae("S", context, dtype)
@@ -114,15 +114,15 @@ def half_precision_clip(context: Context) -> Tensor:
 
 
 def tiles(context: Context, load: Callable[[Context], AnyVAE], place: Place) -> Values:
-    """An odd size in tiles and windows, against whole frames."""
+    """Compare tiles and windows of an odd size with whole frames."""
     video, tile = (clip(6, 36, 44), 4) if context.tiny else (clip(21, 250, 328), 16)
     model = load(context)
     made = in_windows(model, video, uniform_plan(model, *video.shape[2:], tile=tile, window=8, place=place))
     return exact(largest_difference(made, model.reconstruct(video)))
 
 
-def stage_by_stage(context: Context, name: str, place: Place) -> Values:
-    """A model with statistics over the clip, in the smallest pieces, against the clip in one go."""
+def group_by_group(context: Context, name: str, place: Place) -> Values:
+    """Compare the smallest tiles of a model with statistics over the clip with an untiled run."""
     frames, height, width = (5, 16, 24) if context.tiny else (17, 128, 160)
     video = clip(frames, height, width)
     model = reference_model(name, context)
@@ -139,7 +139,7 @@ def in_windows(model: AnyVAE, video: Tensor, plan: Plan) -> Tensor:
 
 
 def drawn_latent(context: Context) -> Values:
-    """The noise of a seed is the same on every device."""
+    """Check that the noise of a seed is the same on every device."""
     video, model = clip(5, 32, 32), built_in(context)
 
     def draw(model: AnyVAE) -> Tensor:

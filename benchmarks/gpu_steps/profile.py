@@ -1,4 +1,4 @@
-"""Where the time of a decode goes, and where the host waits for the GPU."""
+"""Profile a decode: the time of its kernels, and where the host waits for the GPU."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run(context: Context) -> None:
 
 
 def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
-    """The kernels of a decode that take the most time."""
+    """Return the kernels of a decode that take the most time."""
     model = model_of(context, "S", dtype)
     decode, z = run_of(model, "decode", plain=False), input_of(model, "decode", shape)
-    decode(z)  # not the time to choose kernels
+    decode(z)  # exclude the time to choose kernels
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (context.device.type == "cuda")
     with profile(activities=activities) as profiler:
         decode(z)
@@ -48,16 +48,16 @@ def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tupl
 
 
 def own_time(context: Context, event: Any) -> float:
-    """Microseconds of a kernel itself."""
+    """Return the microseconds of a kernel itself."""
     if context.device.type == "cpu":
         return float(event.self_cpu_time_total)
     if event.device_type != torch.autograd.DeviceType.CUDA:
-        return 0.0  # an operator, whose kernels have entries of their own
+        return 0.0  # an operator; its kernels have their own entries
     return float(event.self_device_time_total)
 
 
 def synchronizations(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
-    """Lines of Python at which a clip on its way through the engine makes the host wait for the GPU."""
+    """Return the lines of Python at which the engine makes the host wait for the GPU."""
     model = model_of(context, "S", dtype)
     frames, height, width = shape
     clip = noise(frames, height, width)

@@ -1,4 +1,4 @@
-"""Programs that a step starts, which find the same code as the step itself."""
+"""Start programs from a step, with the same code on their path."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ENVIRONMENT = os.environ | {
 
 
 def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start `python -m module` in the step's group of processes; what it prints goes where the step's errors go."""
+    """Start `python -m module` in the process group of the step; its output goes to the stderr of the step."""
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, env=ENVIRONMENT | environment, stdout=sys.stderr, stderr=sys.stderr)
 
 
 def start_ranks(count: int, module: str, *arguments: str) -> list[subprocess.Popen[bytes]]:
-    """Start the ranks of one job, as torchrun does; but its workers would outlive a step that is stopped."""
+    """Start the ranks of a job, without torchrun, whose workers would outlive a stopped step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}

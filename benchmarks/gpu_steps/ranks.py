@@ -1,6 +1,6 @@
-"""Two ranks train as one with twice the batch: over nccl on two GPUs, over gloo on the CPU.
+"""Check that two ranks train as one rank with twice the batch: with nccl on two GPUs, with gloo on the CPU.
 
-Without the adversarial term: the discriminator's BatchNorm takes its statistics from the clips of one rank.
+There is no adversarial term, because the BatchNorm of the discriminator has the statistics of one rank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpu_steps.training import largest_relative
 
 STEPS = 4
 SAME_LOSSES = 1e-4
-"""The largest relative difference: ranks add in another order, and every step makes more of the difference."""
+"""Maximum relative difference: ranks add in another order, and the difference grows with every step."""
 
 
 def run(context: Context) -> None:

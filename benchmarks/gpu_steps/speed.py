@@ -1,4 +1,4 @@
-"""Time and memory of encode and decode, of vaectl and of the straightforward formulation, and what tiles cost."""
+"""Measure time and memory of encode and decode, for vaectl and the plain formulation, and the cost of tiles."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CONFIGS = {"S": WF_VAE_S, "L": WF_VAE_L}
 EAGER = ("vaectl", "plain")
 COMPILED = ("compiled", "plain compiled")
 COMPILED_EXACT = 1e-3
-"""The largest difference of a compiled network in float32, on outputs of order 1."""
+"""Maximum difference of a compiled network in float32, for outputs of order 1."""
 COMPILING = 40.0
-"""Seconds that a case takes with the time to compile it: 17 at most on an H200."""
+"""Seconds of a case with compilation: up to 17 on an H200."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One row: which model does what, on which clip, in which precision, by which code."""
+    """One row: model, job, clip, precision and implementation."""
 
     size: str
     job: str
     shape: Shape
     dtype: torch.dtype
     way: str
-    """vaectl, compiled, plain (the straightforward formulation) or plain compiled."""
+    """vaectl, compiled, plain (the straightforward formulation), or plain compiled."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ def measure(context: Context, subject: Subject) -> Values:
     taken = seconds_of(lambda: run(x), context.device)
     peak = peak_gib(context.device)
     if subject.way.startswith("plain") and context.device.type == "cuda":
-        peak -= sum(weight.nbytes for weight in model.parameters()) / 2**30  # it has a copy of its own
+        peak -= sum(weight.nbytes for weight in model.parameters()) / 2**30  # it has its own copy
     operations = operations_of(narrowed(CONFIGS[subject.size], context), subject.job, subject.shape)
     return {
         "ms": 1000 * taken,
@@ -109,7 +109,7 @@ rate_of = cache(product_rate)
 
 @lru_cache(maxsize=1)
 def model_of(context: Context, size: str, dtype: torch.dtype) -> WFVAE:
-    """With random weights, which are made faster than synthetic ones."""
+    """Build a model with random weights, which is faster than synthetic ones."""
     free_memory(context.device)
     torch.manual_seed(0)
     config = narrowed(CONFIGS[size], context)
@@ -122,7 +122,7 @@ def model_of(context: Context, size: str, dtype: torch.dtype) -> WFVAE:
 
 @cache
 def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
-    """FLOPs of the convolutions and products, counted on tensors without data."""
+    """Count the FLOPs of convolutions and products, on meta tensors."""
     frames, height, width = shape
     with torch.device("meta"):
         model = build_model(config)
@@ -132,7 +132,7 @@ def operations_of(config: WFVAEConfig, job: str, shape: Shape) -> int:
 
 
 def price_of_tiles(context: Context, dtype: torch.dtype) -> Values:
-    """A clip there and back in tiles of half its sides and windows of 8 frames, as a multiple of the clip in one go."""
+    """Time encode and decode in tiles of half the sides and windows of 8 frames, relative to an untiled run."""
     model = model_of(context, "S", dtype)
     frames, side = (9, 32) if context.tiny else (17, 512)
     video = torch.rand(1, 3, frames, side, side) * 2 - 1
@@ -149,7 +149,7 @@ def price_of_tiles(context: Context, dtype: torch.dtype) -> Values:
 
 
 def windows(context: Context, dtype: torch.dtype) -> Values:
-    """Frames per second there and back at 256x256, by the length of the windows that the clip is cut into."""
+    """Measure frames per second of encode and decode at 256x256 for several lengths of window."""
     model = model_of(context, "S", dtype)
     frames, side = (9, 32) if context.tiny else (65, 256)
     video = (torch.rand(1, 3, frames, side, side) * 2 - 1).to(context.device)

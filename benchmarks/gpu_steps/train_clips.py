@@ -1,10 +1,10 @@
-"""A training without files of video, as a program: what `training` kills and resumes, and `ranks` runs on two GPUs.
+"""Train without video files, as a program: `training` kills and resumes it, `ranks` runs it on two GPUs.
 
     python -m gpu_steps.train_clips RUN --steps 20 --batch 1 --device cuda
 
-Trains a narrow WF-VAE in float32 on clips of noise that depend on their numbers alone, begins at the last checkpoint in
-the folder RUN, and adds the loss of each step to RUN/losses.jsonl. Under torchrun ranks share the clips. Algorithms
-are deterministic: within 20 steps Adam would make a difference of 10 % out of rounding.
+Trains a narrow WF-VAE in float32 on clips of noise, which depend only on their index. Resumes from the last checkpoint
+in the folder RUN, and adds the loss of each step to RUN/losses.jsonl. Under torchrun ranks share the clips. Algorithms
+are deterministic, because Adam would amplify rounding to a difference of 10 % within 20 steps.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def trainer_on(device: torch.device, batch: int, steps: int, disc_weight: float)
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
-    """The steps of a run so far and their losses, those that were done twice included."""
+    """Return the steps of a run so far and their losses, including repeated steps."""
     file = run / LOSSES
     return [tuple(json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def clip(number: int) -> torch.Tensor:
-    """8-bit frames (T, 3, H, W) of the clip of that number."""
+    """Return the 8-bit frames (T, 3, H, W) of a clip by its index."""
     generator = torch.Generator().manual_seed(number)
     return torch.randint(0, 256, (FRAMES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
 

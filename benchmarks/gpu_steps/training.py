@@ -1,4 +1,4 @@
-"""Training: time and memory of a step, and a run that is killed and resumed."""
+"""Measure time and memory of a training step, and check a run that is killed and resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(context: Context) -> None:
 
 
 def step(context: Context, options: TrainOptions, frames: int, side: int) -> Values:
-    """WF-VAE-S, batch 1, bfloat16 autocast where the GPU has it; with a discriminator, a step of each of the two."""
+    """Measure WF-VAE-S, batch 1, in bfloat16 if the GPU has it; with a discriminator, a step of each network."""
     precision = torch.float32 if context.tiny or not context.bfloat16 else torch.bfloat16
     free_memory(context.device)
     config = narrowed(WF_VAE_S, context)
@@ -76,7 +76,7 @@ def step(context: Context, options: TrainOptions, frames: int, side: int) -> Val
 
 
 def killed_and_resumed(context: Context) -> Values:
-    """Two runs side by side, the same but that one is killed and resumed: their losses have to be equal."""
+    """Check that a run that is killed and resumed has the same losses as an uninterrupted one."""
     with tempfile.TemporaryDirectory() as place:
         runs = [Path(place) / name for name in ("killed", "whole")]
         arguments = ["--steps", str(STEPS), "--batch", "1", "--device", str(context.device)]
@@ -105,7 +105,7 @@ def wait_for_steps(run: Path, count: int, process: subprocess.Popen[bytes]) -> N
 
 
 def largest_relative(some: dict[int, float], others: dict[int, float]) -> float:
-    """The largest relative difference between the losses of the same steps."""
+    """Return the maximum relative difference between the losses of the same steps."""
     if some.keys() != others.keys():
         return float("inf")
     return max(abs(others[step] / loss - 1) for step, loss in some.items())

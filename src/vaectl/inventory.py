@@ -1,6 +1,6 @@
-"""The job behind `vaectl models`: what a model directory holds, and which checkpoints are published.
+"""The job behind `vaectl models`: describe a model directory, and list the published checkpoints.
 
-Files are told by their heads: a checkpoint of gigabytes costs no memory. Nothing is downloaded.
+Only the head of a file is read, so a large checkpoint needs no memory. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from vaectl.models.containers import read_outline
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is in a model directory."""
+    """The content of a model directory."""
 
     path: str
     """The weights file, or the index of several."""
     family: str
-    """As `--model-name` takes it: WFVAE or CausalVAE."""
+    """WFVAE or CausalVAE, as `model_name` takes it."""
     parameters: int
     compression: str
-    """Of time, height and width: 4x8x8."""
+    """Factors for time, height and width: 4x8x8."""
     latent_channels: int
     dtype: str
-    """Of the stored values; where there are several, the most frequent first."""
+    """Type of the stored values; if there are several, the most frequent first."""
     bytes: int
-    """On disk."""
+    """Size on disk."""
     weights: str | None
-    """"ema" for a moving average over the training, "as trained" for none, None where the files do not tell."""
+    """"ema" for a moving average over the training, "as trained" for none, None if unknown."""
     step: int | None
-    """Of the training that wrote it."""
+    """Training step; None if unknown."""
     streams: bool
-    """Whether clips run in pieces, so that memory does not grow with their length."""
+    """Whether clips run window by window, so that memory does not grow with their length."""
     shift: tuple[float, ...]
     scale: tuple[float, ...]
-    """For whoever trains on the latents: (z - shift)·scale."""
+    """Normalization of latents for training on them: (z - shift)·scale."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint that its authors offer for download."""
+    """A checkpoint that its authors published."""
 
     name: str
     family: str
@@ -56,7 +56,7 @@ class Published:
     hub: str
     """owner/name of the repository on the Hugging Face hub."""
     folder: str
-    """Where in the repository it lies; empty where the authors do not say, or where it is the whole."""
+    """Its folder in the repository; empty if it is the whole repository, or if the authors do not say."""
     streams: bool
 
 
@@ -73,13 +73,13 @@ PUBLISHED = (
         "Open-Sora Plan v1.1", "CausalVAE", 246_859_499, "4x8x8", 4, "LanguageBind/Open-Sora-Plan-v1.1.0", "vae", False
     ),
 )
-"""Their configurations, as published, give these numbers of parameters."""
+"""The numbers of parameters follow from the published configurations."""
 
 
 def describe(path: Path | None = None) -> ModelFacts:
-    """The facts of the model at `path`: its directory or one weights file in it; None is the built-in model.
+    """Describe the model at `path`: a directory, or one weights file in it; None is the built-in model.
 
-    Raises UsageError or VaectlError as `load_model` does, but does not look for values that are not finite.
+    Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
     directory, file = locate(BUILTIN if path is None else path)
     config = read_config(directory / "config.json")

@@ -1,6 +1,6 @@
-"""How a job tells what it is doing, without knowing whether anybody looks.
+"""How a job reports its progress, without knowing how it is shown.
 
-Jobs take a `Progress`; the CLI gives them one that draws bars, notebooks and tests may give `Silent`.
+Jobs take a `Progress`. The CLI passes one that draws bars; notebooks and tests can pass `Silent`.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the story of a run. Calls come from one thread, in order; status, notes and warnings from any."""
+    """Receives the progress of a run. Any thread may call `status`, `note` and `warn`; one thread calls the others."""
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
-        """Something called `name` begins, mostly a clip; `total` is its number of frames, None while unknown.
+        """Start a task called `name`, usually a clip, of `total` units; None if that is unknown.
 
-        `unit` is what is counted, where that is not frames; `done` of them were finished before.
+        `unit` is a plural; `done` units are already finished.
         """
 
     def advance(self, count: int) -> None:
-        """That many more of them are finished."""
+        """Add `count` finished units."""
 
     def status(self, message: str) -> None:
-        """How things stand now, in one line; it holds until the next one, or until the end."""
+        """Show the current state in one line, until the next call or the end of the task."""
 
     def finish(self) -> None:
-        """The clip is complete, or was given up."""
+        """End the task, complete or not."""
 
     def note(self, message: str) -> None:
-        """How something is done, for those who want to know. One line."""
+        """Show how something is done. One line."""
 
     def warn(self, message: str) -> None:
-        """Something that the user should know; the run goes on. One line."""
+        """Warn the user; the run continues. One line."""
 
 
 class Silent:
-    """A `Progress` that nobody looks at."""
+    """A `Progress` that shows nothing."""
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None: ...
 

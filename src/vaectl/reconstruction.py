@@ -1,14 +1,14 @@
-"""The job behind `vaectl reconstruct`: videos through a model and back, as a stream, one clip after the other.
+"""The job behind `vaectl reconstruct`: stream videos through a model, one clip after the other.
 
-Joins `video`, `models` and `metrics`. Reading, network and writing overlap; a clip is never held whole, unless its
-model looks at the whole clip.
+Joins `video`, `models` and `metrics`. Reading, network and writing overlap. A clip is never held whole, unless its
+model needs all frames at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -39,47 +39,53 @@ RECORD = "vaectl.json"
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of one source."""
+    """The result of one source."""
 
     source: Path
     target: Path
-    frames: int = 0
+    num_frames: int = 0
     width: int = 0
     height: int = 0
     psnr: float = float("nan")
-    """dB, mean over frames, of the 8-bit frames that came out of the network against those that went in."""
+    """dB, mean over frames: 8-bit output of the network against its input."""
     codec_psnr: float | None = None
-    """dB, of the frames that the written file decodes to against those given to its encoder; inf if bit-exact."""
+    """dB, mean over frames: frames in the output file against frames given to its encoder; inf if bit-exact."""
     seconds: float = 0.0
     error: str | None = None
 
     @property
     def frames_per_second(self) -> float | None:
-        """None where no time has passed."""
-        return self.frames / self.seconds if self.seconds > 0 else None
+        """Speed; None if no time has passed."""
+        return self.num_frames / self.seconds if self.seconds > 0 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the fields, and `frames_per_second`."""
+        values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
+        json: dict[str, Any] = plain(values | {"frames_per_second": self.frames_per_second})
+        return json
 
 
 @dataclass(frozen=True)
 class RunResult:
     clips: tuple[ClipResult, ...]
     peak_memory: int
-    """Bytes: of the process on the CPU, reserved by PyTorch on a GPU."""
+    """Bytes: resident memory on the CPU, reserved by PyTorch on a GPU."""
     device: str
     dtype: str
     seconds: float
     model: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values: paths as strings, null for what was not measured, "inf" for no loss at all."""
-        clips = [plain(asdict(clip)) | {"frames_per_second": clip.frames_per_second} for clip in self.clips]
-        return {name: plain(value) for name, value in vars(self).items() if name != "clips"} | {"clips": clips}
+        """Return plain JSON values: paths as strings, null for values not measured, "inf" for no loss."""
+        run = {name: plain(value) for name, value in vars(self).items() if name != "clips"}
+        return run | {"clips": [clip.as_json() for clip in self.clips]}
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
-    """Reconstruct one video or image, or every one in a tree, as `options` say.
+    """Reconstruct one video or image, or every one in a folder.
 
-    In a tree, a clip that fails is reported in its result and the others go on. A single source that fails raises.
-    Raises UsageError for requests that cannot work, VaectlError for a run that cannot go on.
+    In a folder, a clip that fails is reported in its result and the others continue; a single source raises. Raises
+    UsageError for invalid requests, VaectlError if the run cannot continue.
     """
     begun = time.monotonic()
     pairs = plan_output_paths(options)
@@ -95,7 +101,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             if not options.video_path.is_dir():
                 raise
             results.append(ClipResult(source, target, error=str(error)))
-        except Exception as error:  # what nobody foresaw in one clip must not cost the others
+        except Exception as error:  # an unexpected error in one clip must not stop the others
             if not options.video_path.is_dir():
                 raise
             results.append(ClipResult(source, target, error=str(unforeseen(source, error))))
@@ -115,29 +121,29 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
 
 
 def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
-    """Every source with its target: all different, none of them a source, none of them there without `overwrite`."""
+    """Pair each source with its output path. Raises UsageError if one is a source, or exists without `overwrite`."""
     try:
         pairs = pair(options.video_path, options.rec_path, options.lossless)
-        targets, record = [target for _, target in pairs], record_path(options, pairs[0][1])
+        output_paths, record = [target for _, target in pairs], record_path(options, pairs[0][1])
         given = [*(source for source, _ in pairs), *filter(None, [options.config])]
         read = {identity(file) for file in given if file.exists()}
-        for file in (*targets, record):
+        for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
-                raise UsageError(f"{file}: is what this run reads; give another --rec-path")
-        existing = [file for file in targets if file.exists() or file.is_symlink()] or [record] * record.exists()
+                raise UsageError(f"{file}: is an input of this run", "give another `rec_path`")
+        existing = [file for file in output_paths if file.exists() or file.is_symlink()] or [record] * record.exists()
     except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}; check the path and its permissions") from None
+        raise UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions") from None
     if existing and not options.overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"{existing[0]}{more}: exists already; pass --overwrite to replace, or change --rec-path")
+        raise UsageError(f"{existing[0]}{more}: exists already", "pass `overwrite` to replace, or change `rec_path`")
     return pairs
 
 
 def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
-    """A file with its target; or the files of a tree, each with its place in another tree.
+    """Pair a file with its output path, or the files of a folder with paths in another folder that mirrors it.
 
-    A target without extension is a folder for the result. Results that lie in a folder of the tree are not sources.
-    Raises UsageError where this leaves none.
+    A target without extension is a folder for the result. Results inside the source folder are not sources. Raises
+    UsageError if there are no sources.
     """
     if source.is_dir():
         sources = keep_outside(find_videos(source), source, target)
@@ -154,7 +160,7 @@ def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
 
 
 def record_path(options: ReconstructOptions, first: Path) -> Path:
-    """Where the run is recorded: in the folder of results, or next to the `first` and only one."""
+    """Return the path of the record of the run: in the folder of results, or next to the only result, `first`."""
     if options.video_path.is_dir():
         return options.rec_path / RECORD
     return first.with_name(fitting_name(first.name, f".{RECORD}"))
@@ -163,14 +169,14 @@ def record_path(options: ReconstructOptions, first: Path) -> Path:
 def reconstruct_clip(
     model: AnyVAE, source: Path, target: Path, limits: Limits, options: ReconstructOptions, progress: Progress
 ) -> ClipResult:
-    """One source through the model into one target."""
+    """Reconstruct one source into one target."""
     begun = time.monotonic()
     with VideoReader(source) as reader:
         info = reader.info
         if info.other_videos:
             progress.warn(f"{source}: {others_left_out(info)}")
         if info.color.hdr:
-            progress.warn(f"{source}: is HDR ({info.color.hdr}); its values are taken as they are, not tone-mapped")
+            progress.warn(f"{source}: is HDR ({info.color.hdr}); its values are used as they are, without tone mapping")
         times = frame_times(reader, source, options, progress)
         rate, whole = info.frame_rate / options.sample_rate, reader.is_whole(times)
         if options.fps is not None:
@@ -220,7 +226,7 @@ def reconstruct_clip(
 
 
 def in_windows(batches: Iterable[torch.Tensor], window: int) -> Generator[torch.Tensor, None, None]:
-    """The frames of batches (T, 3, H, W) in batches of `window` and a rest."""
+    """Regroup batches of frames (T, 3, H, W) into batches of `window` frames; the last may be shorter."""
     held: list[torch.Tensor] = []
     for frame in chain.from_iterable(batches):
         held.append(frame)
@@ -232,18 +238,18 @@ def in_windows(batches: Iterable[torch.Tensor], window: int) -> Generator[torch.
 
 
 def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, progress: Progress) -> list[Fraction]:
-    """When the frames to take are shown, in seconds. Fewer than asked for: a warning, or an error with `strict`."""
+    """Return the times of the frames to take, in seconds. If there are too few: warn, or raise with `strict`."""
     times = list(reader.timestamps(options.start, options.num_frames, options.sample_rate))
     if options.num_frames is not None and len(times) < options.num_frames:
         message = f"{source}: gives {len(times)} of the {options.num_frames} frames asked for"
         if options.strict:
-            raise VaectlError(f"{message}; ask for fewer, or leave out --strict")
+            raise VaectlError(message, "ask for fewer, or leave out `strict`")
         progress.warn(message)
     return times
 
 
 def write_record(options: ReconstructOptions, result: RunResult, progress: Progress) -> None:
-    """Write the resolved options, and what came of them, beside the output."""
+    """Write the resolved options and the results next to the output."""
     target = record_path(options, result.clips[0].target)
     record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
     try:

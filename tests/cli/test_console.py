@@ -70,7 +70,7 @@ def test_what_was_done_before_counts_in_the_total_and_not_in_the_rate(monkeypatc
 
 
 def test_the_last_line_is_not_said_twice(monkeypatch):
-    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    monkeypatch.setattr(cli_console, "LINE_INTERVAL_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=200)
     lines = _Lines(console)
     lines.start("clip.mp4", 2)
@@ -81,7 +81,7 @@ def test_the_last_line_is_not_said_twice(monkeypatch):
 
 
 def test_lines_of_a_clip_of_unknown_length_tell_what_is_done(monkeypatch):
-    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    monkeypatch.setattr(cli_console, "LINE_INTERVAL_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=200)
     lines = _Lines(console)
     lines.start("clip.mp4", None)
@@ -91,7 +91,7 @@ def test_lines_of_a_clip_of_unknown_length_tell_what_is_done(monkeypatch):
 
 
 def test_how_things_stand_is_told_before_anything_is_done(monkeypatch):
-    monkeypatch.setattr(cli_console, "INTERVAL", 0.0)
+    monkeypatch.setattr(cli_console, "LINE_INTERVAL_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=200)
     lines = _Lines(console)
     lines.start("clip.mp4", 9)
@@ -100,7 +100,7 @@ def test_how_things_stand_is_told_before_anything_is_done(monkeypatch):
 
 
 def test_a_clip_that_begins_again_has_one_bar(monkeypatch):
-    monkeypatch.setattr(cli_console, "PATIENCE", 0.0)
+    monkeypatch.setattr(cli_console, "BAR_DELAY_SECONDS", 0.0)
     console = on_terminal()
     bar = _Bar(console)
     for _ in range(2):
@@ -110,8 +110,8 @@ def test_a_clip_that_begins_again_has_one_bar(monkeypatch):
     assert console.file.getvalue().count("\x1b[?25h") == 2, "the cursor comes back twice"
 
 
-def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
-    monkeypatch.setattr(cli_console, "PATIENCE", 0.05)
+def test_a_bar_appears_after_a_delay_and_goes_away(monkeypatch):
+    monkeypatch.setattr(cli_console, "BAR_DELAY_SECONDS", 0.05)
     console = on_terminal()
     bar = _Bar(console)
     bar.start("clip [a].mp4", 60)
@@ -127,6 +127,17 @@ def test_a_bar_appears_when_patience_is_over_and_goes_away(monkeypatch):
     assert "frames/s" in shown
     assert "warning: something odd\n" in shown
     assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar's line is empty
+
+
+def test_the_status_below_a_bar_names_options(monkeypatch):
+    monkeypatch.setattr(cli_console, "BAR_DELAY_SECONDS", 0.0)
+    console = on_terminal()
+    bar = _Bar(console)
+    bar.start("clip.mp4", 60)
+    bar.status("within `memory_limit`")
+    time.sleep(0.2)
+    bar.finish()
+    assert "within --memory-limit" in console.file.getvalue()
 
 
 def test_a_bar_does_not_appear_for_a_short_clip():

@@ -92,7 +92,7 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
         ([*PATHS, "--model", "model"], "--model excludes --generated-video-dir; give one or the other"),
         ([*PATHS, "--metric", "pnsr"], "--metric: there is no metric 'pnsr'; did you mean psnr?"),
         ([*PATHS, "--metric", "psnr,"], "--metric: there is no metric ''; there are psnr, "),
-        ([*PATHS, "--fvd_method", "videogpt"], "--fvd-method: only styleganv is there"),
+        ([*PATHS, "--fvd_method", "videogpt"], "--fvd-method: must be styleganv"),
         ([*PATHS, "--crop_size", "300"], "--crop-size 300 does not fit into a --resolution of 256; make it smaller"),
         ([*PATHS, "--lpips-net", "squeeze"], "--lpips-net: must be 'alex' or 'vgg', not 'squeeze'"),
     ],
@@ -133,15 +133,15 @@ def test_a_row_for_each_metric_and_for_each_clip_and_how_it_was_measured(job, ca
     assert ["fvd", "↓", "54.32"] in rows
     assert "frames: 2 (one in 3); shorter side to 48; crop none" in out
     assert "model: model in float32, posterior mean" in out
-    assert "measured on cpu: 12.5 s, of which decoding took 3.0 s beside the rest, peak memory 1.50 GiB" in out
+    assert "measured on cpu: 12.5 s, decoding 3.0 s in parallel, peak memory 1.50 GiB" in out
     assert err == ""
 
 
-def test_exact_frames_are_told(job, capsys):
+def test_exact_frames_are_reported(job, capsys):
     job(lambda *_: found(GOOD, EXACT))
     assert main(PATHS) == 0
     out = capsys.readouterr().out
-    assert "psnr: 1 of 4 frames are exact, which makes it inf" in out
+    assert "psnr: 1 of 4 frames are exact, so it is inf" in out
     assert ["psnr", "(dB)", "↑", "inf", "31.00", "a"] in [line.split() for line in out.splitlines()]
 
 
@@ -151,11 +151,11 @@ def test_many_clips_have_no_table_of_their_own(job, capsys):
     assert "64x48" not in capsys.readouterr().out
 
 
-def test_what_was_to_be_left_out_is_told(job, capsys):
-    job(lambda *_: found(GOOD, left_out={"b": "out/b: broken"}))
+def test_clips_left_out_are_reported(job, capsys):
+    job(lambda *_: found(GOOD, left_out={"b": "out/b: too short; lower `num_frames`"}))
     assert main(PATHS) == 0
     out, err = capsys.readouterr()
-    assert "left out: 1 of 2 clips\n  out/b: broken\n" in out
+    assert "left out: 1 of 2 clips\n  out/b: too short; lower --num-frames\n" in out
     assert err == ""
 
 
@@ -196,7 +196,7 @@ def test_what_ctrl_c_left_is_shown(job, capsys):
     job(stopped)
     main([*PATHS])
     out = capsys.readouterr().out
-    assert "stopped: 7 more clips were not compared, so these numbers are not of all" in out
+    assert "stopped: 7 more clips were not compared" in out
     assert ["fvd", "↓", "none"] in [line.split() for line in out.splitlines()]
 
 

@@ -132,7 +132,7 @@ def test_shards_are_counted_together(tmp_path, model):
 def test_a_model_that_looks_at_the_whole_clip_is_told(capsys, tmp_path):
     save_model(synthetic_model(load_reference("causalvae_v1_2").config), tmp_path)
     assert main(["models", str(tmp_path)]) == 0
-    assert "need --enable-tiling, because GroupNorm or AttnBlock3D looks at all frames" in capsys.readouterr().out
+    assert "need --enable-tiling, because GroupNorm or AttnBlock3D uses all frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("container", ["safetensors", "bin"])

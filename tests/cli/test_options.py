@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vaectl.cli.app import main
 from vaectl.cli.derive import resolve
+from vaectl.cli.spelling import spell_options
 from vaectl.errors import UsageError
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, dump, options_of, parse
 from vaectl.options.train import TrainOptions
@@ -27,7 +28,7 @@ def refusal(values: dict[str, Any]) -> str:
         parse(ReconstructOptions, values)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return spell_options(str(caught.value))
 
 
 def test_defaults_reconstruct_the_whole_clip_as_it_is():
@@ -95,14 +96,14 @@ def test_devices_are_known_by_name(device):
         ("num_frames", True, "--num-frames: takes a value, not true or false"),
         ("sample_rate", "-1", "--sample-rate: must be at least 1, not -1"),
         ("start", "-1", "--start: must be at least 0, not -1"),
-        ("fps", "0", "--fps: must lie between"),
+        ("fps", "0", "--fps: must be between"),
         ("fps", "1/0", "--fps: give frames per second as 30, 29.97 or 30000/1001, not '1/0'"),
         ("fps", "nan", "--fps: give frames per second"),
         ("device", "gpu", "--device: must be auto, cpu, cuda, cuda:N or mps, not 'gpu'"),
         ("dtype", "int8", "--dtype: must be 'auto', 'float32', 'bfloat16' or 'float16', not 'int8'"),
         ("rec_path", "", "--rec-path: the path is empty"),
         ("video_path", 3, "--video-path: "),
-        ("frames", 3, "--frames: "),
+        ("frames", 3, "`frames`: "),
     ],
 )
 def test_a_refusal_names_the_option_and_what_it_may_be(field, value, said):

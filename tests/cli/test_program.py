@@ -294,7 +294,7 @@ def test_short_memory_is_called_so(job, capsys, error):
 
     job(short)
     assert main(PATHS) == 1
-    assert capsys.readouterr().err.startswith("error: out of memory; free some, or ask for less")
+    assert capsys.readouterr().err.startswith("error: out of memory; free some, or use smaller frames")
 
 
 def test_control_characters_of_a_message_are_escaped(job, capsys):

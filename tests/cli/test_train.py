@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vaectl.cli.derive import resolve
+from vaectl.cli.spelling import spell_options
 from vaectl.cli.train import show, underlying
 from vaectl.errors import UsageError
 from vaectl.options.train import TrainOptions
@@ -44,7 +45,7 @@ def test_paths_and_weights_may_be_repeated():
 def test_a_wrong_value_is_one_line_that_names_the_option(typed, message):
     with pytest.raises(UsageError) as error:
         resolve(TrainOptions, typed)
-    assert message in str(error.value)
+    assert message in spell_options(str(error.value))
     assert "\n" not in str(error.value)
 
 

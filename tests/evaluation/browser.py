@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 """Seconds to wait for anything."""
 OPTIONS = (
     "--headless",
@@ -76,9 +76,9 @@ class Browser:
 
     def wait(self, condition: str) -> None:
         """Until an expression is true in the page."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not self.run(condition):
-            assert time.monotonic() < deadline, f"waited {PATIENCE} s for {condition}"
+            assert time.monotonic() < deadline, f"waited {TIMEOUT_SECONDS} s for {condition}"
             time.sleep(0.02)
 
     def press(self, key: str) -> None:

@@ -23,7 +23,7 @@ from tests.video.media import cut, numbered_picture
 from vaectl import engine
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import stages
+from vaectl.evaluation import pipeline
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
@@ -82,7 +82,7 @@ def test_clips_of_their_original_s_size_are_brought_to_the_protocol_as_it_is(cli
     for clip in evaluation.clips:
         real, made = (scale_and_crop(read_video(file).frames[::2], 32, 32) for file in (clip.real, clip.generated))
         assert clip.values["psnr"] == pytest.approx(psnr(real, made), abs=1e-9)
-        assert (clip.frames, clip.width, clip.height) == (3, 32, 32)
+        assert (clip.num_frames, clip.width, clip.height) == (3, 32, 32)
 
 
 def test_clips_of_the_size_of_the_protocol_are_taken_as_they_are(tmp_path):
@@ -137,14 +137,14 @@ def test_a_link_that_leads_nowhere_is_a_clip_that_fails(clips, tmp_path):
 
 def test_where_nothing_can_be_compared_there_is_no_result(clips):
     real, results = clips
-    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also concerned: b, deep/c$"):
+    with pytest.raises(VaectlError, match=r"a\.mkv: too short: gives 6 of the 7 .*; also affected: b, deep/c$"):
         run(real, results, num_frames=7)
 
 
 def test_missing_partners_are_refused_before_anything_is_read(clips):
     real, results = clips
     (results / "b.mkv").unlink()
-    with pytest.raises(UsageError, match=r"real/b\.mkv: has no partner in .*made; pass --allow-missing"):
+    with pytest.raises(UsageError, match=r"real/b\.mkv: has no partner in .*made; pass `allow_missing`"):
         run(real, results)
     evaluation = run(real, results, allow_missing=True)
     assert [clip.name for clip in evaluation.clips] == ["a", "deep/c"]
@@ -205,10 +205,10 @@ def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):
     listener = Listener()
     evaluation = run(real, tmp_path / "out", listener, num_frames=4, resolution=32, crop_size=0)
     assert [re.sub(r"^.*out: ", "", warning) for warning in listener.warnings] == [
-        "its clips were prepared with --num-frames 5, not 4; they are compared as they were prepared",
-        "its clips were prepared with --crop-size 32, not 0; they are compared as they were prepared",
+        "its clips were prepared with `num_frames=5`, not 4; they are compared as they were prepared",
+        "its clips were prepared with `crop_size=32`, not 0; they are compared as they were prepared",
     ]
-    assert {(clip.frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
+    assert {(clip.num_frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
     assert evaluation.protocol["clips"]["num_frames"] == 5
 
 
@@ -226,7 +226,7 @@ def test_lossy_results_are_told(clips, tmp_path):
     prepare(chosen, Listener())
     listener = Listener()
     run(real, tmp_path / "out", listener, num_frames=None, resolution=None)
-    assert ["--format mp4" in warning for warning in listener.warnings] == [True]
+    assert ["`format=mp4`" in warning for warning in listener.warnings] == [True]
 
 
 # How it is measured
@@ -239,8 +239,8 @@ def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
         read.append(pair.name)
         return read_pair(pair, reading)
 
-    read_pair = stages.read_pair
-    monkeypatch.setattr(stages, "read_pair", counted)
+    read_pair = pipeline.read_pair
+    monkeypatch.setattr(pipeline, "read_pair", counted)
     evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
     assert sorted(read) == ["a", "b", "deep/c"]
     assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
@@ -275,7 +275,7 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
     lock, begun, most = threading.Lock(), [0], [0]
-    read_pair, compare = stages.read_pair, stages.compare
+    read_pair, compare = pipeline.read_pair, pipeline.compare
 
     def reading(pair, how):
         with lock:
@@ -288,8 +288,8 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
             begun[0] -= 1
         return compare(*arguments)
 
-    monkeypatch.setattr(stages, "read_pair", reading)
-    monkeypatch.setattr(stages, "compare", comparing)
+    monkeypatch.setattr(pipeline, "read_pair", reading)
+    monkeypatch.setattr(pipeline, "compare", comparing)
     assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
     assert most[0] <= 5
 
@@ -399,17 +399,17 @@ def test_files_are_replaced_only_where_that_is_asked_for(clips, tmp_path, option
 def test_nothing_that_is_read_is_replaced(clips, option):
     real, results = clips
     before = files(real)
-    with pytest.raises(UsageError, match="is what this run reads"):
+    with pytest.raises(UsageError, match="is an input of this run"):
         run(real, results, **{option: real / "a.mkv"}, overwrite=True)
     assert files(real) == before
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
-    with pytest.raises(UsageError, match="--csv and --report name the same file"):
+    with pytest.raises(UsageError, match="`csv` and `report` name the same file"):
         run(*clips, csv=tmp_path / "out", report=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -447,7 +447,7 @@ def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "compare", stop)
+    monkeypatch.setattr(pipeline, "compare", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         run(*clips, csv=tmp_path / "numbers.csv")
     assert not isinstance(caught.value, Interrupted)

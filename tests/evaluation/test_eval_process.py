@@ -20,15 +20,15 @@ from tests.test_process import finish, wait_for
 SMALL = shlex.split("eval --real-video-dir real --generated-video-dir made --num-frames 3 --resolution 32 --device cpu")
 SLOW = """
 import time
-from vaectl.evaluation import stages
-original = stages.compare
+from vaectl.evaluation import pipeline
+original = pipeline.compare
 def compare(*arguments):
     original(*arguments)
     with open("measured", "a") as file:
         file.write("one\\n")
     for _ in range(1000):  # a signal that comes just before a long sleep would wait for its end
         time.sleep(0.1)
-stages.compare = compare
+pipeline.compare = compare
 """
 
 

@@ -109,7 +109,7 @@ def test_names_that_leave_open_whose_result_it_is_are_refused(tmp_path):
 
 def test_a_result_that_could_be_of_two_originals_is_refused(tmp_path):
     real, results = tree(tmp_path / "real", "a.avi", "a.mp4"), tree(tmp_path / "results", "a.mkv")
-    with pytest.raises(UsageError, match=r"a\.mkv: may belong to a\.avi or to a\.mp4 .* such as a\.avi\.mkv$"):
+    with pytest.raises(UsageError, match=r"a\.mkv: may belong to a\.avi or to a\.mp4 .* for example a\.avi\.mkv$"):
         find_pairs(real, results, None)
 
 
@@ -153,7 +153,7 @@ def test_a_manifest_says_why_there_is_no_result(real, tmp_path):
     assert set(told) == {"deep/b", "c", "d", "stray"}
     assert told["deep/b"].endswith("could not be prepared: b.webm: too short")
     assert "run prepare-eval again" in told["c"]
-    assert "is in the manifest and not in the folder" in told["d"]
+    assert "is in the manifest but not in the folder" in told["d"]
 
 
 def test_a_manifest_of_failures_alone_says_why(real, tmp_path):
@@ -182,7 +182,7 @@ def test_still_images_count_only_where_one_frame_is_compared(real):
 
 
 def test_only_images_are_no_videos(tmp_path):
-    with pytest.raises(UsageError, match="--num-frames 1"):
+    with pytest.raises(UsageError, match="`num_frames=1`"):
         find_pairs(tree(tmp_path, "photo.png"), None, None)
 
 

@@ -154,7 +154,7 @@ def test_images_are_clips_of_one_frame(here):
     encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
     listener = Listener()
     assert counts(run(listener)) == (3, 0, 0)
-    assert listener.notes == ["images passed over: 1; --num-frames 1 takes them"]
+    assert listener.notes == ["images skipped: 1; `num_frames=1` takes them"]
     result = run(num_frames=1, overwrite=True)
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
@@ -322,14 +322,14 @@ def test_a_run_that_was_stopped_keeps_what_is_finished(here, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"num_frames": 4}, "--num-frames 5 (now 4)"),
-        ({"crop_size": 0}, "--crop-size 24 (now 0)"),
-        ({"sample": True, "seed": 2}, "--sample off (now with --seed 2)"),
-        ({"sample_rate": 2, "resolution": 32}, "--sample-rate 1 (now 2), --resolution 24 (now 32)"),
-        ({"dtype": "bfloat16"}, "was prepared with --model and --dtype built-in in float32 with"),
-        ({"format": "mp4"}, "--format mkv (now mp4)"),
-        ({"sample_fps": Fraction(30)}, "--sample-fps of the source (now 30)"),
-        ({"real_video_dir": Path("in/deep")}, "--real-video-dir"),
+        ({"num_frames": 4}, "`num_frames` 5 (now 4)"),
+        ({"crop_size": 0}, "`crop_size` 24 (now 0)"),
+        ({"sample": True, "seed": 2}, "`sample` off (now with `seed=2`)"),
+        ({"sample_rate": 2, "resolution": 32}, "`sample_rate` 1 (now 2), `resolution` 24 (now 32)"),
+        ({"dtype": "bfloat16"}, "was prepared with `model` and `dtype` built-in in float32 with"),
+        ({"format": "mp4"}, "`format` mkv (now mp4)"),
+        ({"sample_fps": Fraction(30)}, "`sample_fps` of the source (now 30)"),
+        ({"real_video_dir": Path("in/deep")}, "`real_video_dir`"),
     ],
 )
 def test_other_options_are_refused_and_named(here, given, said):
@@ -338,7 +338,7 @@ def test_other_options_are_refused_and_named(here, given, said):
     with pytest.raises(UsageError, match="was prepared with") as error:
         run(**given)
     assert said in str(error.value)
-    assert str(error.value).endswith("pass --overwrite to begin anew, or change --generated-video-dir")
+    assert str(error.value).endswith("pass `overwrite` to start again, or change `generated_video_dir`")
     assert files(Path("out")) == kept
     assert run(**given, overwrite=True).made > 0
 
@@ -372,7 +372,7 @@ def test_a_file_that_no_manifest_lists_is_somebody_elses(here):
     Path("out/a.mp4.mkv").write_text("precious")
     kept = files(Path("out"))
     with pytest.raises(
-        UsageError, match=r"out/a\.mp4\.mkv: exists already, and no manifest lists it; pass --overwrite"
+        UsageError, match=r"out/a\.mp4\.mkv: exists already, and no manifest lists it; pass `overwrite`"
     ):
         run()
     assert {name: content for name, content in files(Path("out")).items() if name != ".lock"} == kept
@@ -384,11 +384,11 @@ def test_a_file_that_no_manifest_lists_is_somebody_elses(here):
 def test_originals_are_never_written_over(here):
     run(output_origin=True)
     kept = files(Path("out"))
-    with pytest.raises(UsageError, match="is what this run reads; give another --generated-video-dir"):
+    with pytest.raises(UsageError, match="is an input of this run; give another `generated_video_dir`"):
         run(real_video_dir=Path("out/origin"), output_origin=True, overwrite=True)
     os.link("in/a.mp4", "out/link.mkv")
     shutil.copy("in/a.avi", "in/link.avi")
-    with pytest.raises(UsageError, match=r"out/link\.mkv: is what this run reads"):
+    with pytest.raises(UsageError, match=r"out/link\.mkv: is an input of this run"):
         run(overwrite=True)
     assert {name: content for name, content in files(Path("out")).items() if name != "link.mkv"} == kept
 
@@ -418,7 +418,7 @@ def test_a_folder_named_origin_cannot_be_mirrored(here):
         ({"real_video_dir": Path("missing")}, "missing: no such file or folder"),
         ({"real_video_dir": Path("empty")}, "empty: no videos or images in this folder"),
         ({"real_video_dir": Path("in/a.mp4")}, r"in/a\.mp4: is a file; name the folder that holds it"),
-        ({"real_video_dir": Path("pictures")}, "pictures: holds no videos of more than one frame; pass --num-frames 1"),
+        ({"real_video_dir": Path("pictures")}, "pictures: holds no videos of more than one frame; pass `num_frames=1`"),
         ({"generated_video_dir": Path("in/notes.txt")}, r"in/notes\.txt: is a file, but in is a folder"),
         ({"generated_video_dir": Path("in/notes.txt/out")}, r"in/notes\.txt/out: cannot write there"),
         ({"model": Path("nowhere")}, "nowhere: no such file or directory"),

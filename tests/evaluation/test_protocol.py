@@ -57,5 +57,5 @@ def test_the_default_crop_is_the_square_of_the_resolution(given, crop):
 
 
 def test_a_crop_that_does_not_fit_is_refused():
-    with pytest.raises(UsageError, match="--crop-size 300 does not fit into a --resolution of 256"):
+    with pytest.raises(UsageError, match="`crop_size=300` does not fit into a `resolution` of 256"):
         parse(PrepareEvalOptions, PATHS | {"crop_size": 300})

@@ -28,14 +28,16 @@ LEFT, RIGHT = 40, 250
 """Levels of grey of the first frames; each next original is brighter by 20, each next generated frame darker."""
 
 
-def greys(first: int, step: int, width: int = 48, height: int = 32, frames: int = FRAMES) -> Tensor:
-    levels = torch.arange(frames, dtype=torch.int64) * step + first
-    return levels.clamp(0, 255).byte()[:, None, None, None].expand(frames, 3, height, width).contiguous()
+def greys(first: int, step: int, width: int = 48, height: int = 32, num_frames: int = FRAMES) -> Tensor:
+    levels = torch.arange(num_frames, dtype=torch.int64) * step + first
+    return levels.clamp(0, 255).byte()[:, None, None, None].expand(num_frames, 3, height, width).contiguous()
 
 
-def clip(name: str, width: int = 48, height: int = 32, frames: int = FRAMES, **values: Sequence[float]) -> ClipScores:
+def clip(
+    name: str, width: int = 48, height: int = 32, num_frames: int = FRAMES, **values: Sequence[float]
+) -> ClipScores:
     numbers = {metric: tuple(series) for metric, series in values.items()}
-    return ClipScores(name, Path(f"real/{name}.mp4"), None, frames, width, height, numbers)
+    return ClipScores(name, Path(f"real/{name}.mp4"), None, num_frames, width, height, numbers)
 
 
 def evaluation(metrics: Sequence[MetricFacts], clips: Sequence[ClipScores], **more: Any) -> Evaluation:
@@ -50,7 +52,7 @@ def write(
     found = evaluation(metrics, clips, **more)
     report = ReportBuilder(metrics, media)
     for one in clips:
-        size = one.width, one.height, one.frames
+        size = one.width, one.height, one.num_frames
         report.add(one, greys(LEFT, 20, *size), greys(RIGHT, -20, *size), RATE)
     report.write(path, found)
     return found
@@ -346,7 +348,7 @@ def test_names_are_only_names(browser, tmp_path):
         "名前 ünï 🎬 \u202eright to left",
         "\udcff no text",
     ]
-    clips = [clip(name, psnr=[20.0 + number] * 2, frames=2) for number, name in enumerate(names)]
+    clips = [clip(name, psnr=[20.0 + number] * 2, num_frames=2) for number, name in enumerate(names)]
     protocol = {"<b>key</b>": "</table><script>window.caught = 5</script>", "path": "\udcfe"}
     write(tmp_path / "report.html", [PSNR], clips, protocol=protocol, left_out={names[1]: names[0]})
     browser.open(tmp_path / "report.html")
@@ -362,7 +364,7 @@ def test_names_are_only_names(browser, tmp_path):
 @pytest.mark.parametrize(("metrics", "clips", "more"), [
     ([PSNR], [clip("exact", psnr=[math.inf] * FRAMES)], {}),
     ([PSNR], [clip("one", psnr=[math.inf, 30.0] + [31.0] * 7), clip("two", psnr=[30.0] * FRAMES)], {}),
-    ([PSNR], [clip("one frame", frames=1, psnr=[30.0])], {}),
+    ([PSNR], [clip("one frame", num_frames=1, psnr=[30.0])], {}),
     ([FLICKER], [clip("changes", flicker=[1.0] * 7 + [2.0])], {}),
     ([FVD], [clip("x"), clip("y")], {"set_values": {"fvd": 12.5}}),
     ([FVD, PSNR], [clip("x", psnr=[20.0] * FRAMES), clip("y", psnr=[10.0] * FRAMES)], {"stopped_before": 3}),
@@ -386,7 +388,7 @@ def test_there_is_no_dead_end(browser, tmp_path, metrics, clips, more):
     assert "undefined" not in page
     assert "NaN" not in page
     assert ("Stopped early: 3 pairs" in page) == ("stopped_before" in more)
-    assert ("No video and no pictures were kept." in page) == (more.get("media") == 0)
+    assert ("The report has no video and no pictures." in page) == (more.get("media") == 0)
     assert browser.problems == []
 
 
@@ -413,6 +415,6 @@ def test_thousands_of_clips_open_at_once(browser, tmp_path):
     assert rows(browser) == [["folder/2987", "49.87"]]
     click(browser, "#rows a")
     browser.wait("document.querySelector('#name').textContent === 'folder/2987'")
-    assert texts(browser, "#no-media") == ["Video and pictures are kept of the 2 worst clips only, by psnr."]
+    assert texts(browser, "#no-media") == ["The report has video and pictures of the 2 worst clips only, by psnr."]
     set_value(browser, "#frame", 4)
     assert texts(browser, ".readout b") == ["49.87 dB"]

@@ -42,7 +42,7 @@ def kept(report: ReportBuilder) -> list[str]:
 def test_the_worst_clips_are_shown_in_whatever_order_they_come(order):
     report = ReportBuilder([PSNR], clips_with_media=3)
     for number in order:
-        report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+        report.add(clip(str(number), psnr=[20.0 + number] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
     assert kept(report) == ["0", "1", "2"]
 
 
@@ -50,7 +50,7 @@ def test_the_worst_are_the_largest_where_less_is_better():
     lpips = MetricFacts("lpips", "", "lower", of_set=False)
     report = ReportBuilder([MetricFacts("fvd", "", "lower", of_set=True), lpips], clips_with_media=1)
     for number in range(3):
-        report.add(clip(str(number), lpips=[number / 10] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+        report.add(clip(str(number), lpips=[number / 10] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
     assert kept(report) == ["2"]
 
 
@@ -61,13 +61,13 @@ def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch):
     monkeypatch.setattr(builder, "picture", lambda name, *others: (seen.append(name), picture(name, *others))[1])
     report = ReportBuilder([PSNR])
     for number in range(9):
-        scores = clip(str(number), psnr=[20.0 + number] * 2, frames=2)
+        scores = clip(str(number), psnr=[20.0 + number] * 2, num_frames=2)
         report.add(scores, noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25))
     assert kept(report) == ["0", "1"]
     assert seen == ["0", "1", "2"]  # the others were not even encoded
     monkeypatch.setattr(builder, "MEDIA_BYTES", 1)
     report = ReportBuilder([PSNR])
-    report.add(clip("only", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+    report.add(clip("only", psnr=[20.0] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
     assert kept(report) == ["only"]
 
 
@@ -143,7 +143,7 @@ def failing(*_: object) -> Media:
 
 def test_a_full_disk_costs_pictures_and_no_numbers(tmp_path, monkeypatch):
     page = tmp_path / "report.html"
-    scores = [clip(name, psnr=[20.0] * 2, frames=2) for name in ("first", "second", "third")]
+    scores = [clip(name, psnr=[20.0] * 2, num_frames=2) for name in ("first", "second", "third")]
     report = ReportBuilder([PSNR])
     for one in scores:
         report.add(one, noise(), noise(seed=1), Fraction(25))
@@ -159,8 +159,8 @@ def test_a_page_replaces_the_last_one_whole_or_not_at_all(tmp_path, monkeypatch)
     report = ReportBuilder([PSNR])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    report.add(clip("a", psnr=[20.0] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
-    report.write(page, evaluation([PSNR], [clip("a", psnr=[20.0] * 2, frames=2)]))
+    report.add(clip("a", psnr=[20.0] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
+    report.write(page, evaluation([PSNR], [clip("a", psnr=[20.0] * 2, num_frames=2)]))
     before = page.read_bytes()
     monkeypatch.setattr(builder, "document", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -177,7 +177,7 @@ def test_what_several_processes_kept_comes_together(monkeypatch):
     for rank in range(2):
         report = ReportBuilder([PSNR], clips_with_media=3)
         for number in range(rank, 8, 2):
-            report.add(clip(str(number), psnr=[20.0 + number] * 2, frames=2), noise(), noise(seed=1), Fraction(25))
+            report.add(clip(str(number), psnr=[20.0 + number] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
         reports.append(report)
     monkeypatch.setattr(builder, "gather", lambda own: [own, (reports[1]._kept, reports[1]._failures)])
     reports[0].gather()

@@ -99,7 +99,7 @@ def origin(tmp_path, monkeypatch):
 def test_a_file_is_fetched_once_into_the_cache_of_torch_hub(origin, tmp_path):
     digest = hashlib.sha256(origin.read_bytes()).hexdigest()
     for _ in range(2):
-        file = cached("weights.bin", origin.as_uri(), digest, "--option")
+        file = cached("weights.bin", origin.as_uri(), digest, "option")
         assert file == tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
         assert file.read_bytes() == b"weights" * 1000
         origin.unlink(missing_ok=True)
@@ -107,17 +107,17 @@ def test_a_file_is_fetched_once_into_the_cache_of_torch_hub(origin, tmp_path):
 
 def test_a_file_with_another_checksum_is_not_kept(origin, tmp_path):
     with pytest.raises(VaectlError, match=r"cannot be fetched \(invalid hash value"):
-        cached("weights.bin", origin.as_uri(), "0" * 64, "--option")
+        cached("weights.bin", origin.as_uri(), "0" * 64, "option")
     assert list((tmp_path / "home" / "hub" / "checkpoints").iterdir()) == []
 
 
 def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     with pytest.raises(VaectlError) as caught:
-        cached("weights.bin", "http://localhost:9/weights.bin", "0" * 64, "--option")
+        cached("weights.bin", "http://localhost:9/weights.bin", "0" * 64, "option")
     place = tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("http://localhost:9/weights.bin cannot be fetched (")
-    assert str(caught.value).endswith(f"); put the file at {place}, or say where it is with --option")
+    assert str(caught.value).endswith(f"); put the file at {place}, or pass its path as `option`")
     assert list(place.parent.iterdir()) == []
 
 
@@ -141,15 +141,15 @@ def serve():
 
 
 def test_a_server_that_never_answers_is_given_up(origin, serve, monkeypatch):
-    monkeypatch.setattr("vaectl.metrics.download.TIMEOUT", 0.5)
+    monkeypatch.setattr("vaectl.metrics.download.TIMEOUT_SECONDS", 0.5)
     begun = time.monotonic()
     with pytest.raises(VaectlError, match=r"cannot be fetched \(.*timed out\); put the file at"):
-        cached("weights.bin", serve(lambda _connection: time.sleep(20)), "0" * 64, "--option")
+        cached("weights.bin", serve(lambda _connection: time.sleep(20)), "0" * 64, "option")
     assert time.monotonic() - begun < 10
 
 
 def test_a_server_that_drips_is_given_up(origin, serve, monkeypatch):
-    monkeypatch.setattr("vaectl.metrics.download.WINDOW", 0.5)
+    monkeypatch.setattr("vaectl.metrics.download.PERIOD_SECONDS", 0.5)
 
     def drip(connection):
         connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 90000000\r\n\r\n")
@@ -161,7 +161,7 @@ def test_a_server_that_drips_is_given_up(origin, serve, monkeypatch):
     begun = time.monotonic()
     listener = Listener()
     with pytest.raises(VaectlError, match=r"cannot be fetched \(\d+ bytes in 0 s\)"):
-        cached("weights.bin", serve(drip), "0" * 64, "--option", listener)
+        cached("weights.bin", serve(drip), "0" * 64, "option", listener)
     assert time.monotonic() - begun < 10
     assert [note for note in listener.notes if note.endswith("weights.bin (85 MiB)")] == listener.notes
     assert listener.notes
@@ -170,9 +170,9 @@ def test_a_server_that_drips_is_given_up(origin, serve, monkeypatch):
 @pytest.mark.parametrize("spoil", [lambda content: content[:-1], lambda content: b"X" + content[1:], lambda _: b""])
 def test_a_file_that_was_in_the_cache_is_checked_before_it_is_used(origin, tmp_path, spoil):
     digest = hashlib.sha256(origin.read_bytes()).hexdigest()
-    file = cached("weights.bin", origin.as_uri(), digest, "--option")
+    file = cached("weights.bin", origin.as_uri(), digest, "option")
     file.write_bytes(spoil(file.read_bytes()))
-    with pytest.raises(VaectlError, match=r"weights\.bin: is damaged, .*remove it to fetch it again.* --option"):
-        cached("weights.bin", origin.as_uri(), digest, "--option")
+    with pytest.raises(VaectlError, match=r"weights\.bin: is damaged, .*remove it to fetch it again.* `option`"):
+        cached("weights.bin", origin.as_uri(), digest, "option")
     file.unlink()
-    assert cached("weights.bin", origin.as_uri(), digest, "--option").read_bytes() == origin.read_bytes()
+    assert cached("weights.bin", origin.as_uri(), digest, "option").read_bytes() == origin.read_bytes()

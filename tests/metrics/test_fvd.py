@@ -159,7 +159,7 @@ def test_a_file_that_is_no_detector_costs_one_line(tmp_path, detector):
     (tmp_path / "torn.pt").write_bytes(detector.read_bytes()[:1000])
     torch.save({"a": torch.zeros(1)}, tmp_path / "state.pt")
     for name in ("text.pt", "torn.pt", "state.pt"):
-        with pytest.raises(VaectlError, match=rf"{name}: is no TorchScript file, or a damaged one"):
+        with pytest.raises(VaectlError, match=rf"{name}: is not a TorchScript file, or is damaged"):
             fvd(tmp_path / name)
     with pytest.raises(UsageError, match=r"nowhere.pt: no such file; give a TorchScript detector"):
         fvd(tmp_path / "nowhere.pt")
@@ -185,5 +185,5 @@ def test_users_see_no_warning_that_torchscript_is_old(detector):
 
 def test_a_pytorch_without_torchscript_is_one_clear_line(detector, monkeypatch):
     monkeypatch.delattr(torch.jit, "load")
-    with pytest.raises(VaectlError, match=r"detector\.pt: PyTorch .* reads no TorchScript any more; install"):
+    with pytest.raises(VaectlError, match=r"detector\.pt: PyTorch .* no longer reads TorchScript; install"):
         fvd(detector)

@@ -152,7 +152,7 @@ def test_bad_weights_cost_one_line(tmp_path, vgg_file):
     torch.save([1, 2], tmp_path / "list.pth")
     shutil.copy(vgg_file, tmp_path / "vgg.safetensors")
     for name in ("torn.safetensors", "text.pth", "empty.pth", "code.pth", "other.pth", "list.pth"):
-        with pytest.raises(VaectlError, match=rf"{name}: is no file of weights, or a damaged one") as caught:
+        with pytest.raises(VaectlError, match=rf"{name}: is not a file of weights, or is damaged") as caught:
             load_lpips("alex", tmp_path / name)
         assert "\n" not in str(caught.value)
     with pytest.raises(VaectlError, match=r"vgg.safetensors: holds other tensors than the features of AlexNet"):

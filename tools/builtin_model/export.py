@@ -28,10 +28,10 @@ from vaectl.video.clip import batch_to_video
 
 @torch.no_grad()
 def measure_latents(model: AnyVAE, clips: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of the latent over clips, (T, 3, H, W) uint8 each.
+    """Measure mean and standard deviation of each latent channel over clips, (T, 3, H, W) uint8 each.
 
-    Of latents that are drawn from the posterior: its variance is added to that of its mean. Raises ValueError for no
-    clips, VaectlError for a channel that is always the same.
+    These are statistics of samples: the variance of the posterior is added to that of its mean. Raises ValueError
+    without clips, VaectlError for a constant channel.
     """
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for frames in clips:
@@ -44,17 +44,17 @@ def measure_latents(model: AnyVAE, clips: Iterable[Tensor]) -> tuple[list[float]
     means = total / count
     deviations = (squares / count - means**2).clamp(min=0).sqrt()
     if not (deviations > 1e-6).all():
-        raise VaectlError(f"channel {int(deviations.argmin())} of the latent is always the same; train for longer")
+        raise VaectlError(f"channel {int(deviations.argmin())} of the latent is always the same", "train for longer")
     return means.tolist(), deviations.tolist()
 
 
 def export(checkpoint: Path, target: Path, clips: Iterable[Tensor]) -> None:
     """Write the model in `checkpoint` to the new directory `target`, with the latent statistics of these clips.
 
-    Raises UsageError where `target` exists, and as `load_model` and `measure_latents` do.
+    Raises UsageError if `target` exists, and as `load_model` and `measure_latents` do.
     """
     if target.exists():
-        raise UsageError(f"{target}: exists already; give another directory")
+        raise UsageError(f"{target}: exists already", "give another directory")
     model = load_model(checkpoint)
     means, deviations = measure_latents(model, clips)
     values = {"shift": tuple(rounded(mean) for mean in means), "scale": tuple(rounded(1 / d) for d in deviations)}
@@ -67,14 +67,14 @@ def export(checkpoint: Path, target: Path, clips: Iterable[Tensor]) -> None:
 
 
 def rounded(value: float) -> float:
-    """To four significant digits: more than a sample of clips can tell."""
+    """Round to four significant digits, more than a sample of clips determines."""
     return float(f"{value:.4g}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools/builtin_model/export.py")
     parser.add_argument("checkpoint", type=Path, help="a model directory")
-    parser.add_argument("target", type=Path, help="the new one")
+    parser.add_argument("target", type=Path, help="the new directory")
     parser.add_argument("--video-path", type=Path, action="append", required=True, help="videos and images")
     parser.add_argument("--clips", type=int, default=128, help="how many clips to measure (default: 128)")
     parser.add_argument("--num-frames", type=int, default=17)
@@ -87,7 +87,7 @@ def main() -> None:
         export(given.checkpoint, given.target, (data.clip(number).frames for number in range(given.clips)))
     except VaectlError as error:
         sys.exit(f"error: {error}")
-    print(f"{given.target}: written, with the latent's mean and deviation over {given.clips} clips")
+    print(f"{given.target}: written, with mean and deviation of the latents of {given.clips} clips")
 
 
 if __name__ == "__main__":

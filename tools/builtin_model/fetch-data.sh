@@ -1,12 +1,12 @@
 #!/bin/sh
-# Fetch what the built-in model is trained on: fetch-data.sh FOLDER
+# Download the training data of the built-in model: fetch-data.sh FOLDER
 #
 #   FOLDER/clips/     videos to train on
 #   FOLDER/photos/    photographs and a few drawings, for --animate-images
-#   FOLDER/held-out/  bikes.mp4, which no training sees
+#   FOLDER/held-out/  bikes.mp4, which is not used for training
 #
-# Needs Debian (apt-get update has run, dpkg-deb) and Python with pip; PYTHON names another one than python3.
-# Where each file comes from, and under which licence: data.md.
+# Needs Debian (after apt-get update, with dpkg-deb) and Python with pip; PYTHON replaces python3.
+# data.md lists the source and the licence of each file.
 set -eu
 
 folder=${1:?give the folder to fill: fetch-data.sh FOLDER}
@@ -19,7 +19,7 @@ trap 'exit 1' HUP INT TERM
 cd "$work"
 mkdir clips photos held-out
 
-echo "fetching packages into $folder"
+echo "downloading packages into $folder"
 apt-get download -qq lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds plasma-workspace-wallpapers \
     opencv-doc
 for package in *.deb; do dpkg-deb -x "$package" debian; done

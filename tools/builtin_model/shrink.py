@@ -1,7 +1,7 @@
-"""Make the training data small enough to be read quickly: shrink.py FROM TO
+"""Make small copies of the training data that are fast to read: shrink.py FROM TO
 
-Clips are brought to a shorter side of 256 pixels at most and stored without compression, because two cores that train
-have no time to decode; photographs to 720 pixels at most.
+The shorter side is reduced to 256 pixels for clips and 720 for photographs. Clips are stored without compression,
+because training on two cores leaves no time to decode.
 """
 
 from __future__ import annotations

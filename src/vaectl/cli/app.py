@@ -1,6 +1,6 @@
-"""The program: its commands, and what becomes of their errors, signals and exit codes.
+"""The program: its commands, errors, signals and exit codes.
 
-Everything that ends a run badly is rendered here and nowhere else. What a command does is not known here.
+Errors that end a run are shown here and nowhere else. Does not know what a command does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
     (eval.eval, EvalOptions, eval.EXAMPLES),
     (models.models, ModelsOptions, models.EXAMPLES),
 )
-"""Each with the options it takes, and the examples that stand below its help."""
+"""Each command with its options and the examples below its help."""
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
@@ -55,7 +55,7 @@ def vaectl(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     versions: Annotated[
-        bool, typer.Option("--versions", help="Print the versions of everything that runs, for a bug report.")
+        bool, typer.Option("--versions", help="Print the versions of all components, for a bug report.")
     ] = False,
 ) -> None:
     """Train, run and measure causal video auto-encoders (WF-VAE, CausalVAE)."""
@@ -73,12 +73,12 @@ def vaectl(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
+    """Run the command line. Returns the exit code: 0, 1 for a failed run, 2 for wrong usage, 128 + n after signal n."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     status, message = 1, ""
     expand_segments()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain bytes that are not text
     with _signals_stop_the_run() as received:
         try:
             status = typer.main.get_command(app).main(arguments, prog_name="vaectl", standalone_mode=False) or 0
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             lost = _is_of_output(error)
             if lost:
-                # Our output has no reader or no room; Python would complain once more while it shuts down.
+                # Stdout is closed or the disk is full; without this, Python reports it again at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if not (lost and isinstance(error, BrokenPipeError)):
                 if "--debug" in arguments:
@@ -102,17 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("error", message)
     deaf = any(thread.name == RENDEZVOUS for thread in threading.enumerate())
     if deaf or (received and threading.active_count() > 1):
-        # A stage is deep in a computation, and PyTorch aborts when the interpreter ends around it.
+        # A thread is still computing, and PyTorch aborts if the interpreter exits meanwhile.
         os._exit(status)
     return status
 
 
 @contextmanager
 def _signals_stop_the_run() -> Iterator[list[int]]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that everything cleans up; gives the signals that came.
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, so that the run cleans up; yields received signals.
 
-    A signal that whoever started us ignores stays ignored: Ctrl-C is not meant for jobs in the background, and SIGHUP
-    not for those under nohup.
+    Signals that the parent process ignores stay ignored: SIGINT for background jobs, SIGHUP under nohup.
     """
     received = interruption.received
     received.clear()
@@ -134,7 +133,7 @@ def _signals_stop_the_run() -> Iterator[list[int]]:
 
 
 def _is_of_output(error: Exception) -> bool:
-    """Whether an error says that what was printed has no reader or no room: it comes from where things are printed."""
+    """Whether an error comes from printing: stdout is closed, or its disk is full."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -144,9 +143,9 @@ def _is_of_output(error: Exception) -> bool:
 
 
 def _describe(error: Exception, place: str) -> tuple[int, str]:
-    """The exit code for an error, and the line that says it; `place` is where an error without a file comes from."""
+    """Return the exit code and the message of an error; `place` names the origin of an error without a file name."""
     if is_memory_shortage(error) and not isinstance(error, VaectlError):
-        return 1, "out of memory; free some, or ask for less: smaller frames, fewer of them, --enable-tiling"
+        return 1, "out of memory; free some, or use smaller frames, fewer frames, or --enable-tiling"
     if isinstance(error, VaectlError):
         return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):

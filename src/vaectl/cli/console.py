@@ -1,7 +1,6 @@
-"""What a run says on stderr: progress, warnings, errors.
+"""The output of a run on stderr: progress, warnings, errors.
 
-On a terminal a bar for the clip at hand, elsewhere a line every few seconds. Knows `vaectl.progress` and the clock, and
-not what the frames are.
+On a terminal, a bar for the current clip; elsewhere, a line every few seconds. Knows nothing of frames and models.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from vaectl.cli import interruption
 from vaectl.cli.spelling import spell_options
 from vaectl.progress import Progress
 
-PATIENCE = 2.0
-"""Seconds that a clip may take before its bar appears."""
-INTERVAL = 5.0
-"""Seconds between two lines where there is no terminal."""
+BAR_DELAY_SECONDS = 2.0
+"""How long a clip may take before its bar appears."""
+LINE_INTERVAL_SECONDS = 5.0
+"""Time between two lines if stderr is not a terminal."""
 
 
 def say(label: str, message: str, console: Console | None = None) -> None:
@@ -40,14 +39,14 @@ def say(label: str, message: str, console: Console | None = None) -> None:
 
 
 def pace(per_second: float, unit: str = "frames") -> str:
-    """A speed above 0 as people like to read it; `unit` is a plural."""
+    """Format a speed above 0; `unit` is a plural."""
     return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{1 / per_second:.1f} s/{unit.removesuffix('s')}"
 
 
 @contextmanager
 def reporter() -> Iterator[Progress]:
-    """The `Progress` of a run; on leaving, however that comes about, the terminal is as it was before."""
-    interruption.check()  # the libraries that this run needs are loaded by now
+    """Yield the `Progress` of a run; restore the terminal at the end, also after an error."""
+    interruption.check()  # all libraries of this run are loaded now
     console = Console(stderr=True)
     progress: Progress = _Bar(console) if console.is_interactive else _Lines(console)
     try:
@@ -57,7 +56,7 @@ def reporter() -> Iterator[Progress]:
 
 
 class _Remarks:
-    """Notes and warnings: what holds for many clips is said once."""
+    """Notes and warnings; each text is shown once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -76,7 +75,7 @@ class _Remarks:
 
 
 class _Bar(_Remarks):
-    """One bar for the clip at hand, gone when the clip is finished."""
+    """A bar for the current clip, removed when the clip is finished."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -93,7 +92,7 @@ class _Bar(_Remarks):
         )
         self._bar = _WithStatus(*columns, console=self._console, transient=True)
         self._task = self._bar.add_task(escape(name), total=total, completed=done, unit=unit)
-        self._timer = Timer(PATIENCE, self._bar.start)
+        self._timer = Timer(BAR_DELAY_SECONDS, self._bar.start)
         self._timer.daemon = True
         self._timer.start()
 
@@ -101,7 +100,7 @@ class _Bar(_Remarks):
         self._bar.advance(self._task, count)
 
     def status(self, message: str) -> None:
-        self._bar.message = message
+        self._bar.message = spell_options(message)
 
     def finish(self) -> None:
         if self._timer:
@@ -117,7 +116,7 @@ class _Rate(ProgressColumn):
 
 
 class _WithStatus(RichProgress):
-    """Bars, and below them how things stand."""
+    """Bars, and the status below them."""
 
     message = ""
 
@@ -128,7 +127,7 @@ class _WithStatus(RichProgress):
 
 
 class _Lines(_Remarks):
-    """A line when the last one is `INTERVAL` old, and a closing one for a clip that had any."""
+    """A line every `LINE_INTERVAL_SECONDS`, and a last one for a clip that had any."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -154,7 +153,7 @@ class _Lines(_Remarks):
         self._name = None
 
     def _speak_at_times(self) -> None:
-        if time.monotonic() - self._last >= INTERVAL:
+        if time.monotonic() - self._last >= LINE_INTERVAL_SECONDS:
             self._speak()
 
     def _speak(self) -> None:

@@ -1,7 +1,7 @@
-"""A command line from an options class, and options from a command line.
+"""Derive a command line from an options class, and parse options from a command line.
 
-`add_command` gives a Typer application a command whose parameters are the fields of the class; what was typed, joined
-with a configuration file, goes through `vaectl.options.parse` as a whole. Knows nothing of what a command does.
+`add_command` adds a command to a Typer app. Its parameters are the fields of the class. The values typed and those of a
+configuration file go through `vaectl.options.parse` together. Does not know what a command does.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ CONFIG_BYTES = 2**20
 
 
 class Command(Guide, TyperCommand):
-    """A command whose values stay as typed, because pydantic judges them all together."""
+    """A command that keeps values as typed, because pydantic validates all of them together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for parameter in self.params:
-            # Typer would build a pydantic adapter for each, even to complete a word.
+            # Typer would build a pydantic adapter for each parameter, even for completion.
             vars(parameter)["process_value"] = lambda _context, value: value
 
 
@@ -53,14 +53,14 @@ def add_command(
     examples: str,
     underlying: Underlying | None = None,
 ) -> None:
-    """Offer `function`, which takes a valid `model`, as the command of its name in `app`.
+    """Add `function`, which takes a valid `model`, to `app` as the command of its name.
 
-    Its docstring is the help text, `examples` stand below the options; `underlying` as `resolve` takes it.
+    Its docstring is the help text; `examples` follow the options. `underlying` is that of `resolve`.
     """
 
     def run(**typed: Any) -> None:
-        reuse_freed()  # before there are threads: each would have a heap of its own
-        # An option that may be repeated is an empty tuple where it is not given.
+        reuse_freed()  # before threads start, because each has its own heap
+        # A repeatable option that is not given is an empty tuple.
         given = {name: value for name, value in typed.items() if value not in (None, ())}
         function(resolve(model, given, underlying))
 
@@ -75,7 +75,7 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
         default = defaults[field]
         flag = isinstance(default, bool)
         names = [cli_name(name) for name in (field, *option.aliases)]
-        # The parser takes underscores for dashes by itself; completion has to know both.
+        # The parser accepts underscores anyway; completion needs both spellings.
         names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))
         if flag:
             names = [f"{name}/--no-{name[2:]}" for name in names]
@@ -104,10 +104,10 @@ def _offer(choices: tuple[str, ...]) -> Callable[[], list[str]]:
 
 
 def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | None = None) -> T:
-    """The options from what was typed and, beneath it, the configuration file that `config` names.
+    """Build the options from the values typed, which override those of the file `config`.
 
-    `underlying` gives more options below these, from what typing and the file have given.
-    Raises `UsageError` with one line that names each faulty option as its author spelt it.
+    `underlying` returns defaults from these values, which override it. Raises `UsageError` with one line that names
+    each invalid option, and the file if it comes from there.
     """
     file = typed.get("config")
     configured = read_config(Path(file).expanduser(), model) if file else {}
@@ -122,7 +122,7 @@ def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | N
 
 
 def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
-    """The fields of `model` that a TOML or JSON file sets, by field name; paths in it are left as they are."""
+    """Read the fields of `model` in a TOML or JSON file, by field name. Relative paths stay relative to the cwd."""
     try:
         values = _load(path)
     except OSError as error:
@@ -131,7 +131,7 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         reason = shown(str(error).partition("; use sys.")[0], 200)
         raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {reason}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold one table of options, such as num_frames = 17")
+        raise UsageError(f"{path}: must hold one table of options", "for example num_frames = 17")
 
     options = {field: option for field, option in options_of(model).items() if option.in_file}
     known = names_of(options)
@@ -141,10 +141,10 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
         if field is None:
             near = get_close_matches(key.replace("-", "_"), known, n=1)
             shown_names = [field for field, option in options.items() if not option.hidden]
-            hint = f"; did you mean {near[0]}?" if near else f"; it may set {', '.join(shown_names)}"
-            raise UsageError(f"{path}: unknown option {shown(key)}{hint}")
+            remedy = f"did you mean {near[0]}?" if near else f"it may set {', '.join(shown_names)}"
+            raise UsageError(f"{path}: unknown option {shown(key)}", remedy)
         if field in fields_set:
-            raise UsageError(f"{path}: sets {field} twice; keep one")
+            raise UsageError(f"{path}: sets {field} twice", "keep one")
         fields_set[field] = value
     return fields_set
 

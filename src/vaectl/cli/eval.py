@@ -1,4 +1,4 @@
-"""`vaectl eval`: the command around the job of the same name, and how its numbers are shown."""
+"""`vaectl eval`: run the job of the same name and show its numbers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Examples:
 """
 
 CLIPS = 20
-"""Up to that many clips have a table of their own."""
+"""With more clips, the table of clips is left out."""
 REASONS = 10
-"""Up to that many reasons are told; --json has them all."""
+"""Maximum number of reasons shown; --json has all."""
 
 
 def eval(options: EvalOptions) -> None:
@@ -43,7 +43,7 @@ def eval(options: EvalOptions) -> None:
 
     with reporter() as progress:
         if options.mp:
-            progress.note("--mp has no effect: clips are decoded in parallel anyway (--num-workers)")
+            progress.note("--mp has no effect: clips are always decoded in parallel (--num-workers)")
         if options.sample_fps is not None:
             progress.note("--sample-fps has no effect: frames are chosen by --sample-rate")
         try:
@@ -68,13 +68,13 @@ def eval(options: EvalOptions) -> None:
 
 
 def show(evaluation: Evaluation) -> None:
-    """Print the table of metrics, that of the clips if they are few, and how it was all measured, on stdout."""
+    """Print the table of clips if they are few, the table of metrics, and the settings, on stdout."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 1000  # A pipe or a file has no edge at which a name would have to be folded.
+        console.width = 1000  # do not wrap names in a pipe or a file
     if 1 < len(evaluation.clips) <= CLIPS:
         console.print(clips_table(evaluation))
     console.print(metrics_table(evaluation))
@@ -83,7 +83,7 @@ def show(evaluation: Evaluation) -> None:
 
 
 def metrics_table(evaluation: Evaluation) -> Table:
-    """A row for each metric: its mean over the clips, how sure that is, and which clip is worst."""
+    """Build a row for each metric: mean over the clips, confidence interval, worst clip."""
     from rich.text import Text
 
     table = _table("metric")
@@ -106,7 +106,7 @@ def metrics_table(evaluation: Evaluation) -> Table:
 
 
 def clips_table(evaluation: Evaluation) -> Table:
-    """A row for each clip: the mean over its frames of each metric of frames."""
+    """Build a row for each clip: the mean over its frames of each metric of frames."""
     from rich.text import Text
 
     table = _table("clip", overflow="fold", min_width=12)
@@ -115,32 +115,34 @@ def clips_table(evaluation: Evaluation) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for clip in evaluation.clips:
         means = [_number(clip.mean(metric)) for metric in metrics]
-        table.add_row(Text(clip.name), str(clip.frames), f"{clip.width}x{clip.height}", *means)
+        table.add_row(Text(clip.name), str(clip.num_frames), f"{clip.width}x{clip.height}", *means)
     return table
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What the numbers are of, in lines."""
+    """Yield the lines below the tables: exact frames, clips left out, and the settings."""
+    from vaectl.cli.spelling import spell_options
+
     clips, protocol = evaluation.clips, evaluation.protocol
     read, model = protocol["clips"], protocol["model"]
     for metric in evaluation.metrics:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
-            yield f"{metric.name}: {exact} of {len(values)} frames are exact, which makes it inf"
+            yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
     if evaluation.stopped_before:
-        yield f"stopped: {evaluation.stopped_before} more clips were not compared, so these numbers are not of all"
+        yield f"stopped: {evaluation.stopped_before} more clips were not compared"
     if evaluation.left_out:
         yield f"left out: {len(evaluation.left_out)} of {len(evaluation.left_out) + len(clips)} clips"
         if not evaluation.failures:
-            yield from (f"  {reason}" for reason in list(evaluation.left_out.values())[:REASONS])
+            yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
     yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
     if model:
         name = "built-in model" if model["path"] in (None, "builtin") else model["path"]
         yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
     yield (
-        f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, of which decoding took"
-        f" {evaluation.decode_seconds:.1f} s beside the rest, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"
+        f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"
+        f" {evaluation.decode_seconds:.1f} s in parallel, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"
     )
 
 

@@ -1,7 +1,7 @@
-"""What guides the user of a command line: the help page (usage, panels of options, examples) and completion.
+"""The help page (usage, panels of options, examples) and shell completion.
 
-The page is drawn with Rich directly. Typer's own imports a Markdown renderer first, which takes as long as all the rest
-of the start, and gives types and ranges columns of their own, which leaves too little of 80 characters for the text.
+The page uses Rich directly. The help page of Typer imports a Markdown renderer, which doubles the startup time, and has
+extra columns for types and ranges, which leave too little of 80 characters for the text.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from rich.table import Table
 from rich.text import Text
 
 WIDEST = 100
-"""Columns beyond which lines are no longer pleasant to read."""
+"""Maximum width of the page in columns."""
 
 
 class Guide:
-    """Mixed into Typer's commands and groups: our help page, completion that repeats nothing, a quick start to both."""
+    """Mixin for commands and groups of Typer: our help page, completion without duplicates, and a fast start."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
         formatter.write(_page(self, ctx))
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters, of which Typer's own flags (--help and those about completion) are off unless given.
+        """Return the parameters, with a default for the flags of Typer itself (--help and completion).
 
-        Typer leaves them open, and imports all of pydantic to read what is open.
+        Without a default, Typer imports all of pydantic to parse them.
         """
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class this is mixed into
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # in the class that uses the mixin
         for parameter in parameters:
             if not parameter.expose_value:
                 parameter.default = False
         return parameters
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Offer the first name of each option; other spellings, aliases and `--no-…` once nothing else fits.
+        """Offer the first name of each option; offer other spellings, aliases and `--no-…` if no first name matches.
 
-        Without descriptions: to strip the markup that ours do not have, Typer imports its slow help renderer.
+        Has no descriptions, because Typer imports its slow help renderer to strip their markup.
         """
         complete = super().shell_complete  # type: ignore[misc]  # as above
         items: list[Any] = complete(ctx, incomplete) or ([] if incomplete else complete(ctx, "--"))
@@ -57,7 +57,7 @@ def _page(command: Any, context: Any) -> str:
     for parameter in command.get_params(context):
         if getattr(parameter, "hidden", False):
             continue
-        # The help option comes last and names no panel: it joins the last one of a command's own.
+        # The help option comes last and has no panel: put it in the last panel.
         panel = getattr(parameter, "rich_help_panel", None) or next(reversed(panels), "Options")
         if panel == "Commands":
             panel = "Options"

@@ -1,4 +1,4 @@
-"""`vaectl models`: the command around `vaectl.inventory`, and how models are shown."""
+"""`vaectl models`: run `vaectl.inventory` and show the models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def models(options: ModelsOptions) -> None:
 
 
 def show(facts: ModelFacts) -> None:
-    """Print what is known about one model on stdout."""
+    """Print the facts of one model on stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -51,7 +51,7 @@ def show(facts: ModelFacts) -> None:
         "compression": f"{facts.compression}, {facts.latent_channels} latent channels",
         "shift": channels(facts.shift),
         "scale": channels(facts.scale),
-        "long clips": in_pieces(facts.streams),
+        "long clips": streaming(facts.streams),
     }
     if facts.weights is not None:
         rows["averaged"] = {"ema": "yes (EMA)"}.get(facts.weights, "no")
@@ -67,7 +67,7 @@ def show(facts: ModelFacts) -> None:
 
 
 def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
-    """Print the models that there are on stdout."""
+    """Print the known models on stdout."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -89,7 +89,7 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    print("The built-in model runs where no other is given. Hugging Face has the others:\n")
+    print("The built-in model is the default. The others are on Hugging Face:\n")
     width = max(len(each.name) for each in published)
     for each in published:
         print(f"  {each.name:{width}}  {each.hub}" + f", folder {each.folder}/" * bool(each.folder))
@@ -101,16 +101,16 @@ def count(parameters: int) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes as disks and downloads count them."""
+    """Format bytes in decimal units, as disks and downloads do."""
     return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.{1 if number < 1e8 else 0}f} MB"
 
 
 def channels(values: tuple[float, ...]) -> str:
-    """Of each channel; one value that holds for all stands alone."""
+    """Format the values of the channels; one value if all are equal."""
     return " ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
-def in_pieces(streams: bool) -> str:
+def streaming(streams: bool) -> str:
     if streams:
-        return "piece by piece; memory does not grow with their length"
-    return "need --enable-tiling, because GroupNorm or AttnBlock3D looks at all frames"
+        return "streamed; memory does not grow with their length"
+    return "need --enable-tiling, because GroupNorm or AttnBlock3D uses all frames"

@@ -1,4 +1,4 @@
-"""`vaectl prepare-eval`: the command around the job of the same name, and how its result is shown."""
+"""`vaectl prepare-eval`: run the job of the same name and show its result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
 
 
 def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
-    """Print what was made, and how, on stdout."""
+    """Print the counts and settings of the run on stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

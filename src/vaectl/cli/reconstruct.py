@@ -1,4 +1,4 @@
-"""`vaectl reconstruct`: the command around the job of the same name, and how its results are shown."""
+"""`vaectl reconstruct`: run the job of the same name and show its results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reconstruct(options: ReconstructOptions) -> None:
 
 
 def show(result: RunResult) -> None:
-    """Print the table of the clips and a line about the run on stdout."""
+    """Print the table of clips and a line about the run on stdout."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -58,7 +58,7 @@ def show(result: RunResult) -> None:
             continue
         table.add_row(
             Text(str(clip.target)),
-            str(clip.frames),
+            str(clip.num_frames),
             f"{clip.width}x{clip.height}",
             f"{clip.psnr:.2f}",
             "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
@@ -67,7 +67,7 @@ def show(result: RunResult) -> None:
         )
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 1000  # A pipe or a file has no edge at which a path would have to be folded.
+        console.width = 1000  # do not wrap paths in a pipe or a file
     if any(not clip.error for clip in result.clips):
         console.print(table)
     memory = f"{result.peak_memory / 2**30:.2f} GiB"

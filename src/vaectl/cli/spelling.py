@@ -1,4 +1,4 @@
-"""How messages name options on the command line. The library names parameters, in backticks."""
+"""Spell parameters in messages as options. The library names parameters in backticks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAMETER = re.compile(r"`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`")
 
 
 def spell_options(message: str) -> str:
-    """The message with `memory_limit` as --memory-limit and `dtype=float32` as --dtype float32."""
+    """Replace `memory_limit` by --memory-limit and `dtype=float32` by --dtype float32."""
 
     def spell(found: re.Match[str]) -> str:
         if found["name"] not in NAMES:

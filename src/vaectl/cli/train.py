@@ -1,4 +1,4 @@
-"""`vaectl train`: the command around the job of the same name, and how a finished run is shown."""
+"""`vaectl train`: run the job of the same name and show its result."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def train(options: TrainOptions) -> None:
 
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that hold where none is `given`: of the checkpoint to resume from, or of a recipe."""
+    """Return the defaults below the `given` options: those of the checkpoint to resume from, or of a recipe."""
     from vaectl.training.resume import underlying
 
     return underlying(given)
 
 
 def show(result: TrainResult) -> None:
-    """Print where the run ended, on stdout."""
+    """Print the result of the run on stdout."""
     from datetime import timedelta
 
     print(f"checkpoint  {result.checkpoint}")

@@ -1,1 +1,1 @@
-"""The jobs behind `vaectl prepare-eval` and `vaectl eval`: how far clips come back from a model."""
+"""The jobs behind `vaectl prepare-eval` and `vaectl eval`: reconstruct clips and compare them with their originals."""

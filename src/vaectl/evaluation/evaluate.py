@@ -1,8 +1,8 @@
-"""The job behind `vaectl eval`: pairs of clips, each decoded once, through all metrics in one pass.
+"""The job behind `vaectl eval`: decode each pair of clips once and compute all metrics in one pass.
 
-Joins `video`, `models` and `metrics`. Clips are decoded ahead of measuring, in threads, and forgotten when they are
-measured, so memory does not grow with their number. Which clips belong together is for `pairs` to say, how they are
-read for `frames`, and how the numbers are shown for whoever called.
+Joins `video`, `models` and `metrics`. Threads decode clips in advance, and a clip is freed once it is measured, so
+memory does not grow with the number of clips. `pairs` decides which clips belong together, `frames` how they are read,
+and the caller how the numbers are shown.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
+from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
+from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Evaluation, MetricFacts
-from vaectl.evaluation.stages import Found, Metrics, compare_all
-from vaectl.evaluation.statement import statement
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
@@ -35,7 +35,7 @@ from vaectl.progress import Progress, Silent
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what was found before it."""
+    """Ctrl-C, with the results so far."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
-    """Compare originals with what became of them, as `options` say; write the CSV file and the report if asked for.
+    """Compare reconstructions with their originals; write the CSV file and the report if `options` ask for them.
 
-    What went wrong on the way is told in the result. Several processes, as `torchrun` starts them, share the pairs: in
-    the end the first has all numbers, the others theirs. Raises UsageError for requests that cannot work, VaectlError
-    where nothing can be compared, and `Interrupted` when Ctrl-C comes after the first clips.
+    The result lists failures. Under torchrun the ranks share the pairs; at the end rank 0 has all numbers, the other
+    ranks their own. Raises UsageError for invalid requests, VaectlError if no pair can be compared, and `Interrupted`
+    on Ctrl-C after the first clips.
     """
     begun, stopped = time.monotonic(), False
     with process_group(progress, options.rendezvous_timeout, options.device):
@@ -56,49 +56,49 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         reading = how_to_read(options, manifest, progress)
         stills = reading.protocol.num_frames == 1
         pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
-        refuse_missing(pairing, options)
+        check_partners(pairing, options)
         if is_main():
-            refuse_losses(pairing, options)
+            check_outputs(pairing, options)
 
         device = choose_device(device_of_rank(options.device))
         settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
         metrics = build(options.metric, settings, device)
         facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
-        refuse_few(pairing, facts, options)
+        check_set_sizes(pairing, facts, options)
         model = None
         if options.model:
             path = None if options.model == BUILTIN else options.model
             model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
-        mine, found = pairing.pairs[rank() :: world_size()], Found()
+        mine, results = pairing.pairs[rank() :: world_size()], PartialResults()
         report = ReportBuilder(facts) if options.report else None
         progress.start("1 clip" if len(mine) == 1 else f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
         try:
-            compare_all(mine, reading, model, metrics, report, options, found, progress)
-            found = all_of(found, pairing, metrics)
+            compare_all(mine, reading, model, metrics, report, options, results, progress)
+            results = merge_ranks(results, pairing, metrics)
             if report:
                 report.gather()
         except KeyboardInterrupt:
-            if not found.clips or not is_main():
+            if not results.clips or not is_main():
                 raise
             stopped = True
         finally:
             progress.finish()
 
-        compared = len(found.clips) + len(found.left_out)
-        left_out = pairing.missing | found.left_out
-        if not found.clips and is_main():
-            raise VaectlError(few(left_out))
+        compared = len(results.clips) + len(results.left_out)
+        left_out = pairing.missing | results.left_out
+        if not results.clips and is_main():
+            raise VaectlError(first_reasons(left_out))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         evaluation = Evaluation(
             metrics=facts,
-            clips=tuple(found.clips),
+            clips=tuple(results.clips),
             set_values=set_values,
-            protocol=statement(options, reading, manifest, str(device)),
+            protocol=provenance(options, reading, manifest, str(device)),
             left_out=left_out,
             seconds=time.monotonic() - begun,
-            decode_seconds=found.decode_seconds,
+            decode_seconds=results.decode_seconds,
             peak_memory=memory.peak(device),
             stopped_before=len(pairing.pairs) - compared if stopped else 0,
             failures=(*(() if options.allow_missing else left_out.values()), *failures),
@@ -111,75 +111,75 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     return evaluation
 
 
-# Before anything is decoded
+# Checks before anything is decoded
 
 
-def refuse_missing(pairing: Pairing, options: EvalOptions) -> None:
-    """Clips without partner are an error, unless they are to be left out."""
+def check_partners(pairing: Pairing, options: EvalOptions) -> None:
+    """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
     if pairing.missing and not options.allow_missing:
-        raise UsageError(f"{few(pairing.missing)}; pass --allow-missing to leave them out")
+        raise UsageError(first_reasons(pairing.missing), "pass `allow_missing` to leave them out")
 
 
-def refuse_few(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
-    """What compares sets needs sets."""
+def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
+    """Raise UsageError if a metric of sets has fewer than 2 clips."""
     sets = [metric.name for metric in facts if metric.of_set]
     if sets and len(pairing.pairs) < 2:
         raise UsageError(
-            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1; give more, or leave it out"
+            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"
         )
 
 
-def few(reasons: Mapping[str, str]) -> str:
-    """Why clips cannot be compared, in one line that names the first few."""
+def first_reasons(reasons: Mapping[str, str]) -> str:
+    """Return one line: the first reason, and the names of the next clips that cannot be compared."""
     first, *others = reasons
     if not others:
         return reasons[first]
     more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
-    return f"{reasons[first]}; also concerned: {', '.join(others[:3])}{more}"
+    return f"{reasons[first]}; also affected: {', '.join(others[:3])}{more}"
 
 
-def refuse_losses(pairing: Pairing, options: EvalOptions) -> None:
-    """What is to be written must not be what is read, nor be there without `overwrite`, and there must be a place."""
+def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
+    """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
     paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:
-            raise UsageError(f"{file}: is what this run reads; name another file")
-        with suppress(_Enough), atomic_write(file, overwrite=options.overwrite):
-            raise _Enough
+            raise UsageError(f"{file}: is an input of this run", "name another file")
+        with suppress(_Leave), atomic_write(file, overwrite=options.overwrite):
+            raise _Leave
     if options.csv is not None and options.csv == options.report:
-        raise UsageError(f"{options.csv}: --csv and --report name the same file; give each its own")
+        raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
 
 
-class _Enough(Exception):  # noqa: N818  # it is no error
-    """Ends a block early."""
+class _Leave(Exception):  # noqa: N818  # not an error
+    """Leaves a block early."""
 
 
-# At the end
+# After the last clip
 
 
-def all_of(found: Found, pairing: Pairing, metrics: Metrics) -> Found:
-    """What all processes have found, in the order of the pairs, for the first of them; the others keep their own.
+def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> PartialResults:
+    """Return the results of all ranks, in the order of the pairs, on rank 0; on other ranks their own.
 
-    Metrics of sets take in what those of the other processes have.
+    On rank 0 the metrics of sets merge the state of the other ranks.
     """
     sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
-    shares = gather((found, {name: metric.state() for name, metric in sets.items()}))
-    for _, states in shares[1:]:
+    gathered = gather((results, {name: metric.state() for name, metric in sets.items()}))
+    for _, states in gathered[1:]:
         for name, metric in sets.items():
             metric.merge(states[name])
-    if len(shares) < 2:
-        return found
+    if len(gathered) < 2:
+        return results
     order = {pair.name: place for place, pair in enumerate(pairing.pairs)}
-    return Found(
-        sorted((clip for share, _ in shares for clip in share.clips), key=lambda clip: order[clip.name]),
-        {name: reason for share, _ in shares for name, reason in share.left_out.items()},
-        sum(share.decode_seconds for share, _ in shares),
+    return PartialResults(
+        sorted((clip for part, _ in gathered for clip in part.clips), key=lambda clip: order[clip.name]),
+        {name: reason for part, _ in gathered for name, reason in part.left_out.items()},
+        sum(part.decode_seconds for part, _ in gathered),
     )
 
 
 def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
-    """The number of each metric of sets, and why there is none."""
+    """Return the value of each metric of sets, and one line for each that has none."""
     values, failures = {}, []
     for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
@@ -191,7 +191,7 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
 
 
 def write(evaluation: Evaluation, report: ReportBuilder | None, options: EvalOptions) -> list[str]:
-    """Write the files that are asked for; what could not be written, in one line each."""
+    """Write the CSV file and the report if asked for; return one line for each that could not be written."""
     failures = []
     for file, fill in (options.csv, write_csv), (options.report, report and report.write):
         try:

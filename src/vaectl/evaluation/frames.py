@@ -1,10 +1,10 @@
-"""The frames of a pair of clips as they are compared: which of them, and at which size. Knows no model and no metric.
+"""Read the frames of a pair of clips: which frames are compared, and at which size. Knows no model and no metric.
 
-What `prepare-eval` wrote is taken as it is, all of it. A clip from elsewhere goes by what it is:
+Clips written by `prepare-eval` are read whole and unchanged. For a clip from another tool:
 
-- of the size of its original, it is brought to the size of the protocol as the original is; of the size that the
-  protocol gives, it is taken as it is; of any other size, it is refused;
-- with as many frames as are compared, all are taken; else those of the protocol are.
+- size: if it has the size of its original, it is resized and cropped like the original; if it has the size that the
+  protocol gives, it is used as it is; any other size is an error;
+- frames: if it has as many frames as are compared, all are used; otherwise those that the protocol selects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vaectl.errors import VaectlError
 from vaectl.evaluation.manifest import ORIGIN, Manifest, read_manifest
 from vaectl.evaluation.pairs import Pair
 from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
-from vaectl.options import EvalOptions, cli_name
+from vaectl.options import EvalOptions
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION
 from vaectl.progress import Progress
 from vaectl.video import Clip, VideoReader, read_video
@@ -30,7 +30,7 @@ class Reading:
 
     protocol: ClipProtocol
     real_is_prepared: bool
-    """The originals are what went into a network, or came out of one, in an earlier run of `prepare-eval`."""
+    """The originals are inputs or outputs of the network in an earlier run of `prepare-eval`."""
     generated_is_prepared: bool
 
 
@@ -41,19 +41,19 @@ class DecodedPair:
     pair: Pair
     real: Clip
     generated: Clip | None
-    """None where the model is still to be run."""
+    """None if the model still has to run."""
     stored: int
-    """Pixels of a frame in the file of the original."""
+    """Pixels per frame in the file of the original."""
     seconds: float
-    """Spent decoding."""
+    """Time spent decoding."""
     note: str | None = None
-    """What the user should know about the original."""
+    """A warning about the original."""
 
 
 def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progress) -> Reading:
-    """By the manifest of the results, or of what the originals are, if there is one; else by the options.
+    """Return how to read the clips: by the manifest of the results or of the originals, else by `options`.
 
-    Warns where the two contradict each other.
+    Warns about options that contradict the manifest.
     """
     real = options.real_video_dir
     of_real = read_manifest(real) or (read_manifest(real.parent) if real.name == ORIGIN else None)
@@ -68,16 +68,16 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
         asked, prepared = getattr(options, field.name), getattr(known.protocol, field.name)
         if asked is not None and asked != (prepared or 0):
             progress.warn(
-                f"{folder}: its clips were prepared with {cli_name(field.name)} {prepared or 0}, not {asked}; they are"
+                f"{folder}: its clips were prepared with `{field.name}={prepared or 0}`, not {asked}; they are"
                 " compared as they were prepared"
             )
     if manifest and manifest.options.get("format") == "mp4":
-        progress.warn(f"{folder}: its clips were written with loss (--format mp4), which every number here includes")
+        progress.warn(f"{folder}: its clips are lossy (`format=mp4`), so every number includes the loss of the codec")
     return Reading(known.protocol, of_real is not None, manifest is not None)
 
 
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
-    """Both clips, of one size and number of frames. Raises VaectlError, naming the file, for any that are not."""
+    """Decode both clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
     begun = time.monotonic()
     source_size = note = None
     if reading.real_is_prepared:
@@ -96,24 +96,28 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
             else read_foreign(pair.generated, real, source_size, reading.protocol)
         )
         if generated.frames.shape != real.frames.shape:
-            raise VaectlError(f"{pair.generated}: has {_extent(generated)}, its original {pair.real} {_extent(real)}")
+            raise VaectlError(
+                f"{pair.generated}: has {_extent(generated)}, its original {pair.real} has {_extent(real)}",
+                "make it again from this original",
+            )
     return DecodedPair(pair, real, generated, stored, time.monotonic() - begun, note)
 
 
 def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, protocol: ClipProtocol) -> Clip:
-    """A result that no manifest tells of, whose original became `real` and was of `source_size` (width, height) before.
+    """Decode a result that no manifest lists, for comparison with `real`.
 
-    None where the original was taken as it was.
+    `source_size` is (width, height) of the original before resizing; None if it was not resized. Raises VaectlError for
+    a result of another size.
     """
     with VideoReader(path) as reader:
-        size, frames = (reader.info.width, reader.info.height), len(reader.timestamps())
-    if frames == protocol.num_frames:
+        size, num_frames = (reader.info.width, reader.info.height), len(reader.timestamps())
+    if num_frames == protocol.num_frames:
         protocol = replace(protocol, sample_rate=1)
     if size != source_size:
         height, width = real.frames.shape[2:]
         if size != (width, height):
             or_whole = f", or {_by(*source_size)} as the original is" if source_size else ""
-            raise VaectlError(f"{path}: its frames are {_by(*size)}; they have to be {_by(width, height)}{or_whole}")
+            raise VaectlError(f"{path}: its frames are {_by(*size)}", f"they have to be {_by(width, height)}{or_whole}")
         protocol = replace(protocol, resolution=min(size), crop_size=None)
     return read_clip(path, protocol)
 

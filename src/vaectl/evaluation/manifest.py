@@ -1,8 +1,7 @@
-"""The manifest of a folder of results: with which model and options each clip was made, and what became of it.
+"""The manifest of a folder of results: the model and options of the run, and the status of each clip.
 
-`manifest.json` is written when a run begins and when it ends. In between each process adds a line to a journal of its
-own for every clip that is finished, so that whatever stops the run costs at most the clips at hand. Knows nothing of
-frames.
+`manifest.json` is written when a run starts and when it ends. In between each rank appends a line to its own journal
+for every finished clip, so a killed run loses at most the clips in progress. Knows nothing of frames.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2**28
 """A clip takes about 400 bytes."""
 ORIGIN = "origin"
-"""The folder, in a folder of results, of the clips that went into the network."""
+"""The subfolder of the results that holds the input clips of the network."""
 
 
 @dataclass(frozen=True)
@@ -36,44 +35,45 @@ class ManifestClip:
     """One clip. Paths have forward slashes."""
 
     name: str
-    """Path of the source below its folder, without extension; with it where two sources would share a name."""
+    """Path of the source below its folder, without extension unless two sources would share a name."""
     source: str
     """Path below the folder of originals."""
     source_stamp: tuple[int, int]
-    """Bytes and time of change (ns) of the source when the run began."""
+    """Size in bytes and modification time (ns) of the source when the run started."""
     generated: str
     """Path below the folder of results."""
     origin: str | None = None
-    """Path, below the folder of results, of the exact clip that went into the network."""
+    """Path below the folder of results of the lossless input clip of the network."""
     status: Literal["waiting", "ok", "failed"] = "waiting"
     reason: str | None = None
     """Why it failed, in one line."""
     frames: int = 0
+    """Number of frames; the key in the file."""
     width: int = 0
     height: int = 0
     generated_bytes: int = 0
     origin_bytes: int = 0
     generated_sha256: str = ""
-    """Of the content of the file, in hexadecimal digits; empty in manifests of earlier versions."""
+    """Hash of the file, hexadecimal; empty in manifests of earlier versions."""
     origin_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class ManifestModel:
-    """What made the clips."""
+    """The model that made the clips."""
 
     path: str | None
     """None for the built-in model."""
     family: str
     fingerprint: str
-    """SHA-256 over config and weights, as they are in `dtype`."""
+    """SHA-256 of the config and of the weights in `dtype`."""
     device: str
     dtype: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A folder of results."""
+    """The content of a folder of results."""
 
     versions: dict[str, str]
     model: ManifestModel
@@ -86,9 +86,9 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder of results, that of an unfinished run too; None where there is none.
+    """Read the manifest of a folder of results, also of an unfinished run; None if there is none.
 
-    Raises VaectlError for one that cannot be understood.
+    Raises VaectlError for an invalid manifest.
     """
     file = folder / MANIFEST
     if not file.exists() and not file.is_symlink():
@@ -103,7 +103,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         said = _first(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{file}: ")
         reason = shown(said, 200)
         raise VaectlError(
-            f"{file}: not a readable manifest ({reason}); remove it, or prepare with --overwrite"
+            f"{file}: not a readable manifest ({reason})", "remove it, or prepare with `overwrite`"
         ) from None
     listed = tuple(clip for entry in entries if (clip := clip_of(entry) or unfinished(entry)))
     finished = {clip.name: clip for journal in journals(folder) for clip in read_journal(journal)}
@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, all or nothing, in place of what the journals held."""
+    """Write `manifest.json` atomically and delete the journals, which it replaces."""
     write_json(folder / MANIFEST, asdict(manifest), indent=1)
     for journal in journals(folder):
         journal.unlink(missing_ok=True)
@@ -125,17 +125,17 @@ def journals(folder: Path) -> list[Path]:
 
 
 def read_journal(file: Path) -> Iterator[ManifestClip]:
-    """The clips in a journal. A line that was cut off or is damaged counts for nothing: that clip is made again."""
+    """Yield the clips in a journal. Truncated and damaged lines are skipped: these clips are made again."""
     try:
         for _, value in read_lines(file):
             if value is not None and (clip := clip_of(value)) is not None:
                 yield clip
     except OSError as error:
-        raise VaectlError(f"{file}: cannot be read ({error.strerror}); remove it") from None
+        raise VaectlError(f"{file}: cannot be read ({error.strerror})", "remove it") from None
 
 
 def clip_of(values: object) -> ManifestClip | None:
-    """A clip from what JSON holds of it; None where that is damaged."""
+    """Return a clip from its JSON value; None if that is damaged."""
     try:
         clip = _CLIP.validate_python(values)
     except ValidationError:
@@ -145,31 +145,34 @@ def clip_of(values: object) -> ManifestClip | None:
 
 
 def unfinished(values: object) -> ManifestClip | None:
-    """A clip of which only names and places are legible: it counts as not made, and its files as of this job."""
+    """Return a clip from a damaged JSON value with valid names and paths, as not made; None without those.
+
+    So the clip is made again, and its files count as written by this job.
+    """
     names = ("name", "source", "generated", "origin")
     known = {name: values.get(name) for name in names} if isinstance(values, dict) else {}
     return clip_of({**known, "source_stamp": (-1, -1)})
 
 
 def is_below(place: str) -> bool:
-    """Whether a path is one below a folder: not absolute, and without a way out of it."""
+    """Whether a path stays below its folder: relative, valid as file names, and without `..`."""
     path = PurePosixPath(place)
     try:
         fits = len(place) <= 4096 and all(len(os.fsencode(part)) <= MAX_NAME_BYTES for part in path.parts)
-    except UnicodeEncodeError:  # no name at all
+    except UnicodeEncodeError:  # not a valid file name
         return False
     return fits and not path.is_absolute() and ".." not in path.parts and "\0" not in place
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem of a validation, in a few words."""
+    """Return the first problem of a validation, in a few words."""
     first = error.errors()[0]
     return f"{shown('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
 
 
 @contextmanager
 def open_journal(folder: Path, rank: int) -> Iterator[Journal]:
-    """The journal of one process, which takes in clips as they are finished."""
+    """Open the journal of one rank, to append finished clips."""
     file = folder / f".manifest-{rank}.jsonl"
     size = size_of(file, "remove it") if file.exists() else 0
     try:

@@ -1,7 +1,7 @@
-"""Which generated clip belongs to which original. Goes by the manifest of the results, else by names; opens no clip.
+"""Find the original of each generated clip, by the manifest of the results or else by names. Opens no clip.
 
-A result has the path of its original below its own folder, with another extension. Where originals differ in nothing
-but their extensions, as `a.mp4` and `a.avi` do, their results keep these: `a.mp4.mkv`, `a.avi.mkv`.
+A result has the same path below its folder as its original, with another extension. If originals differ only in their
+extensions, as `a.mp4` and `a.avi` do, their results keep them: `a.mp4.mkv`, `a.avi.mkv`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,32 @@ from vaectl.video.container import IMAGE_EXTENSIONS
 
 @dataclass(frozen=True)
 class Pair:
-    """An original and what became of it."""
+    """An original and its reconstruction."""
 
     name: str
-    """Path of the original below its folder, without extension where that is enough, with forward slashes."""
+    """Path of the original below its folder, with forward slashes; with extension only if names would clash."""
     real: Path
     generated: Path | None
-    """None where the model runs in memory."""
+    """None if the model runs in memory."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What there is to compare."""
+    """The pairs to compare."""
 
     pairs: tuple[Pair, ...]
     """In the order of the originals."""
     missing: dict[str, str]
-    """Clips of either side without partner, by name, with the reason in one line."""
+    """Clips of either side without a partner: name -> reason, in one line."""
 
 
 def find_pairs(
     real: Path, generated: Path | None, manifest: Manifest | None, subset_size: int = 0, stills: bool = False
 ) -> Pairing:
-    """The first `subset_size` originals (0: all), each with its partner in `generated`, whose manifest is given.
+    """Pair the first `subset_size` originals (0: all) with their partners in `generated`, whose `manifest` is given.
 
-    Without `generated`, originals alone. Two files are a pair whatever their names. Still images count if `stills`.
-    Raises UsageError for folders that are missing or empty, for names that leave open what belongs together, and where
-    nothing has a partner.
+    Without `generated`, returns the originals alone. Two files are a pair whatever their names. Images are skipped
+    unless `stills`. Raises UsageError for missing or empty folders, for ambiguous names, and if no clip has a partner.
     """
     originals = find_originals(real, generated, stills)
     chosen = originals[:subset_size] if subset_size else originals
@@ -68,8 +67,8 @@ def find_pairs(
     if not pairs:
         example = results[0].relative_to(folder_of(generated))
         raise UsageError(
-            f"{generated}: nothing there belongs to a clip of {real}; a result is named as its original but for the"
-            f" extension, and the first one here is {example}"
+            f"{generated}: nothing there belongs to a clip of {real}",
+            f"a result has the name of its original, except for the extension; the first one here is {example}",
         )
     missing = {
         names[file]: reasons.get(file, f"{file}: has no partner in {generated}")
@@ -84,66 +83,66 @@ def find_pairs(
 
 
 def find_originals(real: Path, generated: Path | None, stills: bool) -> list[Path]:
-    """The originals, in a stable order: without what is below `generated`, if that lies among them."""
+    """List the originals in a stable order, without files below `generated`."""
     files = find_results(real) if (real / MANIFEST).is_file() else find_videos(real)
     if generated is not None:
         files = _outside(generated, files, real)
     if not stills and real.is_dir():
         files = [file for file in files if file.suffix.lower() not in IMAGE_EXTENSIONS]
     if not files:
-        raise UsageError(f"{real}: holds no videos; pass --num-frames 1 to compare images")
+        raise UsageError(f"{real}: holds no videos", "pass `num_frames=1` to compare images")
     return files
 
 
 def find_results(generated: Path, real: Path | None = None) -> list[Path]:
-    """The results, in a stable order: without what is below `origin/`, or below `real`, if that lies among them."""
+    """List the results in a stable order, without files below `origin/` or below `real`."""
     files = _outside(generated / ORIGIN, find_videos(generated), generated)
     return files if real is None else _outside(real, files, generated)
 
 
 def _outside(folder: Path, files: Sequence[Path], root: Path) -> list[Path]:
-    """The files that are not below `folder`, which counts only if it is below `root`."""
+    """Return the files that are not below `folder`; all of them if `folder` is not below `root`."""
     inner = folder.resolve()
     if inner == root.resolve() or not inner.is_relative_to(root.resolve()):
         return list(files)
     outside = [file for file in files if not file.resolve().is_relative_to(inner)]
     if not outside:
-        raise UsageError(f"{root}: holds no clips but those in {folder}; give the folder that holds them")
+        raise UsageError(f"{root}: holds no clips but those in {folder}", "give the folder that holds them")
     return outside
 
 
 def folder_of(root: Path) -> Path:
-    """What names are relative to: a folder itself, the folder of a file."""
+    """Return the folder that names are relative to: `root`, or its parent if it is a file."""
     return root.parent if root.is_file() else root
 
 
 def names_of(files: Iterable[Path], root: Path) -> dict[Path, str]:
-    """Each file with its path below `root`, without extension unless another file has the same without it."""
+    """Map each file to its path below `root`, without extension unless another file has the same path without it."""
     below = {file: file.relative_to(folder_of(root)) for file in files}
     stems = _grouped(below.values())
     return {file: _stem(path) if len(stems[_stem(path)]) == 1 else path.as_posix() for file, path in below.items()}
 
 
 def match_by_name(originals: Sequence[Path], real: Path, results: Sequence[Path], generated: Path) -> dict[Path, Path]:
-    """Each original that has one with its result. Raises UsageError where a result or an original could have two."""
+    """Map originals to results by name. Raises UsageError if a result or an original could have two partners."""
     full = {file.relative_to(folder_of(real)).as_posix(): file for file in originals}
     stems = _grouped(file.relative_to(folder_of(real)) for file in originals)
     partners: dict[Path, Path] = {}
     for result in results:
         path = result.relative_to(folder_of(generated))
-        # a.mp4.mkv is the result of a.mp4, and could be that of a.mp4.avi.
+        # a.mp4.mkv can be the result of a.mp4 or of a.mp4.avi.
         candidates = [_stem(path)] * (_stem(path) in full) + [each.as_posix() for each in stems.get(_stem(path), [])]
         if len(candidates) > 1:
             if path.as_posix() not in candidates:
                 raise UsageError(
-                    f"{result}: may belong to {' or to '.join(candidates)} in {real}; name it after one of them,"
-                    f" such as {candidates[0]}{path.suffix}"
+                    f"{result}: may belong to {' or to '.join(candidates)} in {real}",
+                    f"name it after one of them, for example {candidates[0]}{path.suffix}",
                 )
             candidates = [path.as_posix()]
         for candidate in candidates:
             original = full[candidate]
             if original in partners:
-                raise UsageError(f"{partners[original]} and {result}: both belong to {original}; keep one of them")
+                raise UsageError(f"{partners[original]} and {result}: both belong to {original}", "keep one of them")
             partners[original] = result
     return partners
 
@@ -151,9 +150,9 @@ def match_by_name(originals: Sequence[Path], real: Path, results: Sequence[Path]
 def match_by_manifest(
     originals: Sequence[Path], real: Path, results: Sequence[Path], generated: Path, manifest: Manifest
 ) -> tuple[dict[Path, Path], dict[Path, str]]:
-    """The same by what the manifest says, and for originals without result the reason where it says one.
+    """Map originals to results by the manifest, and originals without a result to the reason that it gives.
 
-    An original is known by its path; if it was moved, or is itself a result or what went into the network, by its name.
+    An original is found by its path, or by its name if it was moved, is itself a result, or is an input of the network.
     """
     full = {file.relative_to(real).as_posix(): file for file in originals}
     stems = _grouped(file.relative_to(real) for file in originals)
@@ -169,7 +168,7 @@ def match_by_manifest(
         if clip.status == "ok" and result in there:
             partners[original] = result
         elif clip.status == "ok":
-            reasons[original] = f"{result}: is in the manifest and not in the folder; run prepare-eval again"
+            reasons[original] = f"{result}: is in the manifest but not in the folder; run prepare-eval again"
         elif clip.status == "waiting":
             reasons[original] = f"{original}: was not prepared yet; run prepare-eval again"
         else:

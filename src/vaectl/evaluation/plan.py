@@ -1,7 +1,7 @@
-"""What `vaectl prepare-eval` has to do: clips paired with their places, less what an earlier run has finished.
+"""Plan a run of `vaectl prepare-eval`: each clip with its output path, without the clips that an earlier run finished.
 
-Decided before anything is decoded. Nothing is lost: no result replaces what this job did not make, and no folder holds
-results that were made in two ways.
+Runs before anything is decoded. No result replaces a file that this job did not write, and all results in a folder are
+made with the same options.
 """
 
 from __future__ import annotations
@@ -36,43 +36,45 @@ from vaectl.video.container import IMAGE_EXTENSIONS
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
-    """The clips below the folder of originals, each with its place in the folder of results."""
+    """List the clips below the folder of originals, each with its path in the folder of results."""
     real, results = options.real_video_dir, options.generated_video_dir
     if real.is_file():
-        raise UsageError(f"{real}: is a file; name the folder that holds it")
+        raise UsageError(f"{real}: is a file", "name the folder that holds it")
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
-        progress.warn("--format mp4 is lossy: for viewing; numbers measured on it are not those of the model")
+        progress.warn("`format=mp4` is lossy: use it for viewing; numbers measured on it are not those of the model")
     sources = keep_outside(find_videos(real), real, results)
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
         videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
         if len(videos) < len(sources):
-            progress.note(f"images passed over: {len(sources) - len(videos)}; --num-frames 1 takes them")
+            progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
-        raise UsageError(f"{real}: holds no videos of more than one frame; pass --num-frames 1 for images")
+        raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
     names = [file.relative_to(real) for file in sources]
-    targets = mirror(names, [f".{options.format}"] * len(names))
+    output_paths = mirror(names, [f".{options.format}"] * len(names))
     planned = []
-    for source, name, target in list(zip(sources, names, targets, strict=True))[: options.subset_size or None]:
-        if target.parts[0] == ORIGIN:
-            raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own; rename this one")
+    for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
+        : options.subset_size or None
+    ]:
+        if output_path.parts[0] == ORIGIN:
+            raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own", "rename this one")
         planned.append(
             ManifestClip(
-                name=target.with_suffix("").as_posix(),
+                name=output_path.with_suffix("").as_posix(),
                 source=name.as_posix(),
                 source_stamp=stamp(source),
-                generated=target.as_posix(),
-                origin=f"{ORIGIN}/{target.as_posix()}" if options.output_origin else None,
+                generated=output_path.as_posix(),
+                origin=f"{ORIGIN}/{output_path.as_posix()}" if options.output_origin else None,
             )
         )
     return tuple(planned)
 
 
 def stamp(source: Path) -> tuple[int, int]:
-    """Bytes and time of change (ns); of a link that leads nowhere (0, 0): to read it will fail, and be told."""
+    """Return size in bytes and modification time (ns); (0, 0) for a broken link, which fails when it is read."""
     try:
         status = source.stat()
     except FileNotFoundError:
@@ -80,10 +82,10 @@ def stamp(source: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
-    """The manifest of this run, in which finished is what an earlier run has finished.
+def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
+    """Return the manifest of this run, with the clips that an earlier run finished.
 
-    Raises UsageError where the folder holds what this run did not make, or made otherwise, unless it may be replaced.
+    Raises UsageError if the folder holds files of another job, or results of other options, unless `overwrite` is set.
     """
     folder = options.generated_video_dir
     manifest = Manifest(
@@ -102,9 +104,9 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
     )
     before = None if options.overwrite else read_manifest(folder)
     if before:
-        refuse_other(folder, before, manifest)
+        check_same_settings(folder, before, manifest)
     listed = before.clips if before else ()
-    refuse_losses(options, plan, listed)
+    check_outputs(options, plan, listed)
     finished = {(clip.name, clip.source): clip for clip in listed if is_there(folder, clip)}
     clips = [resumed(finished.get((clip.name, clip.source)), clip) for clip in plan]
     planned = {clip.source for clip in plan}
@@ -113,7 +115,7 @@ def begin(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyV
 
 
 def fingerprint(model: AnyVAE) -> str:
-    """SHA-256 over the config and the weights as they are loaded, in their type, whatever files they came in."""
+    """Return the SHA-256 of the config and the loaded weights, in their dtype. It does not depend on the files."""
     digest = hashlib.sha256(json.dumps(model.config.to_json(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -121,36 +123,36 @@ def fingerprint(model: AnyVAE) -> str:
     return digest.hexdigest()
 
 
-def refuse_other(folder: Path, before: Manifest, now: Manifest) -> None:
-    """All clips of a folder are made in one way."""
+def check_same_settings(folder: Path, before: Manifest, now: Manifest) -> None:
+    """Raise UsageError if the folder was prepared with other options."""
     was, wanted = deciding(before), deciding(now)
     differing = [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
     if differing:
         raise UsageError(
-            f"{folder}: was prepared with {', '.join(differing)};"
-            " pass --overwrite to begin anew, or change --generated-video-dir"
+            f"{folder}: was prepared with {', '.join(differing)}",
+            "pass `overwrite` to start again, or change `generated_video_dir`",
         )
 
 
 def deciding(manifest: Manifest) -> dict[str, str]:
-    """The options on which the frames depend, as they are named and resolved."""
+    """Return the options that change the frames: name, as messages show it -> resolved value."""
     model, options, protocol = manifest.model, manifest.options, manifest.protocol
     return {
-        "--real-video-dir": manifest.real_video_dir,
-        "--num-frames": str(protocol.num_frames),
-        "--sample-rate": str(protocol.sample_rate),
-        "--resolution": str(protocol.resolution),
-        "--crop-size": str(protocol.crop_size or 0),
-        "--format": str(options.get("format")),
-        "--sample-fps": str(options.get("sample_fps") or "of the source"),
-        "--device": model.device,
-        "--model and --dtype": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
-        "--sample": f"with --seed {options.get('seed')}" if options.get("sample") else "off",
+        "`real_video_dir`": manifest.real_video_dir,
+        "`num_frames`": str(protocol.num_frames),
+        "`sample_rate`": str(protocol.sample_rate),
+        "`resolution`": str(protocol.resolution),
+        "`crop_size`": str(protocol.crop_size or 0),
+        "`format`": str(options.get("format")),
+        "`sample_fps`": str(options.get("sample_fps") or "of the source"),
+        "`device`": model.device,
+        "`model` and `dtype`": f"{model.path or 'built-in'} in {model.dtype} with SHA-256 {model.fingerprint[:8]}…",
+        "`sample`": f"with `seed={options.get('seed')}`" if options.get("sample") else "off",
     }
 
 
-def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
-    """No target may be a source, nor be there already unless an earlier run has listed it."""
+def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
+    """Raise UsageError if an output path is a source, or exists and is not in the manifest of an earlier run."""
     folder, real = options.generated_video_dir, options.real_video_dir
     ours = {place for clip in listed for place in (clip.generated, clip.origin)}
     read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
@@ -160,22 +162,22 @@ def refuse_losses(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
             if not (target.exists() or target.is_symlink()):
                 continue
             if target.exists() and identity(target) in read:
-                raise UsageError(f"{target}: is what this run reads; give another --generated-video-dir")
+                raise UsageError(f"{target}: is an input of this run", "give another `generated_video_dir`")
             if place not in ours and not options.overwrite:
                 raise UsageError(
-                    f"{target}: exists already, and no manifest lists it; pass --overwrite to replace it,"
-                    " or change --generated-video-dir"
+                    f"{target}: exists already, and no manifest lists it",
+                    "pass `overwrite` to replace it, or change `generated_video_dir`",
                 )
 
 
 def is_there(folder: Path, clip: ManifestClip) -> bool:
-    """Whether a clip is finished and its files are as it left them, byte for byte."""
+    """Whether a clip is finished and its files are unchanged, byte for byte."""
 
     def unchanged(place: str, size: int, sha256: str) -> bool:
         file = folder / place
         if not file.is_file() or file.stat().st_size != size:
             return False
-        return not sha256 or sha256_of(file) == sha256  # earlier versions recorded none
+        return not sha256 or sha256_of(file) == sha256  # manifests of earlier versions have none
 
     return (
         clip.status == "ok"
@@ -185,14 +187,15 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
 
 
 def resumed(finished: ManifestClip | None, planned: ManifestClip) -> ManifestClip:
-    """The finished clip, if it came of the same source and all that is wanted of it is there."""
+    """Return the finished clip if its source is unchanged and no wanted file is missing, else the planned one."""
     if finished is None or finished.source_stamp != planned.source_stamp or (planned.origin and not finished.origin):
         return planned
     return finished
 
 
-def known_manifest(folder: Path) -> Manifest:
+def require_manifest(folder: Path) -> Manifest:
+    """Read the manifest. Raises VaectlError if there is none."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise VaectlError(f"{folder / MANIFEST}: has gone while it was needed; start again")
+        raise VaectlError(f"{folder / MANIFEST}: was removed during the run", "start again")
     return manifest

@@ -1,7 +1,7 @@
-"""The job behind `vaectl prepare-eval`: clips brought to the published protocol, through a model, and written.
+"""The job behind `vaectl prepare-eval`: resize and crop clips by the published protocol, reconstruct and write them.
 
-Joins `video`, the engine and the manifest. Decoding, network and writing overlap; several processes share the clips.
-What is measured on the results is not known here.
+Joins `video`, the engine and the manifest. Decoding, network and writing overlap; ranks share the clips. Knows no
+metric.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vaectl.distributed import device_of_rank, is_main, process_group, rank, wai
 from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
-from vaectl.evaluation.plan import begin, known_manifest, plan_clips
+from vaectl.evaluation.plan import plan_clips, require_manifest, start_manifest
 from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
 from vaectl.io.checksum import sha256_of
 from vaectl.io.lock import locked
@@ -35,28 +35,28 @@ from vaectl.video.write import write_video
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What became of the clips, those of all processes together."""
+    """The results of a run, over all ranks."""
 
     manifest: Manifest
     made: int
     kept: int
-    """Clips that were finished before this run."""
+    """Clips that an earlier run finished."""
     failed: int
     seconds: float
     peak_memory: int
-    """Bytes, of this process: in all on the CPU, reserved by PyTorch on a GPU."""
+    """Bytes of this process: resident memory on the CPU, reserved by PyTorch on a GPU."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values: the manifest, and how the run went."""
+        """Return plain JSON values: the manifest, and the counts of this run."""
         counts = {"made": self.made, "kept": self.kept, "failed": self.failed}
         return {**counts, "seconds": self.seconds, "peak_memory": self.peak_memory, **asdict(self.manifest)}
 
 
 def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
-    """Bring the clips below a folder to the protocol and through the model, and write what comes out.
+    """Reconstruct the clips below a folder by the protocol, and write the results.
 
-    A clip that fails is told, listed and left out; the others go on. Raises UsageError for requests that cannot work,
-    VaectlError for a run that cannot go on; what was finished by then is kept, and the next run goes on from there.
+    A clip that fails is reported, recorded in the manifest and left out; the others continue. Raises UsageError for
+    invalid requests, and VaectlError if the run cannot continue. Finished clips are kept, and the next run skips them.
     """
     begun = time.monotonic()
     folder, limits = options.generated_video_dir, Limits.of(options)
@@ -66,95 +66,95 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
         device = device_of_rank(options.device)
         model = open_model(options.model, device, options.dtype, limits, options.model_name, progress)
         if is_main():
-            held.enter_context(locked(folder, "give another --generated-video-dir"))
-            write_manifest(folder, begin(options, plan, model))
+            held.enter_context(locked(folder, "give another `generated_video_dir`"))
+            write_manifest(folder, start_manifest(options, plan, model))
         wait_for_others()
-        waiting = [clip for clip in known_manifest(folder).clips if clip.status == "waiting"]
-        make(waiting[rank() :: world_size()], model, limits, options, progress)
+        waiting = [clip for clip in require_manifest(folder).clips if clip.status == "waiting"]
+        process_clips(waiting[rank() :: world_size()], model, limits, options, progress)
         wait_for_others()
         if is_main():
-            write_manifest(folder, known_manifest(folder))
+            write_manifest(folder, require_manifest(folder))
         wait_for_others()
-        manifest = known_manifest(folder)
-    became = {clip.name: clip.status for clip in manifest.clips}
-    ended = [became[clip.name] for clip in waiting]
+        manifest = require_manifest(folder)
+    status = {clip.name: clip.status for clip in manifest.clips}
+    ended = [status[clip.name] for clip in waiting]
     kept = len(manifest.clips) - len(ended)
     seconds, peak = time.monotonic() - begun, memory.peak(model.device)
     return PrepareResult(manifest, ended.count("ok"), kept, ended.count("failed"), seconds, peak)
 
 
 @dataclass(frozen=True)
-class Made:
-    """A clip on its way: what was read, what became of it, or why nothing did."""
+class ClipJob:
+    """A clip on its way through the pipeline: the original, then the reconstruction, or the reason for a failure."""
 
     entry: ManifestClip
     original: Clip | None = None
     stored: int = 0
-    """Pixels of a frame in the source."""
+    """Pixels per frame in the source."""
     frames: torch.Tensor | None = None
-    """(T, 3, H, W) uint8, out of the network."""
+    """(T, 3, H, W) uint8, the reconstruction."""
     reason: str | None = None
     note: str | None = None
-    """What the user should know about the source."""
+    """A warning about the source."""
 
 
-def make(
+def process_clips(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> None:
-    """Read, reconstruct, write and record clips, one after the other, each stage ahead of the next."""
-    folder, frames = options.generated_video_dir, options.num_frames
-    progress.start("clips", frames * len(entries))
+    """Read, reconstruct, write and record clips in order. Reading and the network run ahead of writing, in threads."""
+    folder, num_frames = options.generated_video_dir, options.num_frames
+    progress.start("clips", num_frames * len(entries))
     try:
         with (
             open_journal(folder, rank()) as journal,
-            prefetch(through_network(entries, model, limits, options, progress), depth=1) as clips,
+            prefetch(reconstruct_clips(entries, model, limits, options, progress), depth=1) as clips,
         ):
-            for made in clips:
-                if made.reason:
-                    progress.warn(made.reason)
-                    journal.add(replace(made.entry, status="failed", reason=made.reason))
+            for job in clips:
+                if job.reason:
+                    progress.warn(job.reason)
+                    journal.add(replace(job.entry, status="failed", reason=job.reason))
                 else:
-                    if made.note:
-                        progress.warn(made.note)
-                    journal.add(written(made, options, progress))
-                progress.advance(frames)
+                    if job.note:
+                        progress.warn(job.note)
+                    journal.add(try_write(job, options, progress))
+                progress.advance(num_frames)
     finally:
         progress.finish()
 
 
-def through_network(
+def reconstruct_clips(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
-) -> Generator[Made, None, None]:
-    """Each clip with what became of it, in order."""
-    # Tiles are there to save memory, which clips that wait would take.
+) -> Generator[ClipJob, None, None]:
+    """Yield each clip with its reconstruction, in order."""
+    # With tiles memory is short: hold no clips that wait.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
     readings = parallel_map(partial(read, options), entries, workers)
     for batch in batch_by_shape(readings, shape_of, 1 if options.sample else at_once):
         yield from reconstruct_batch(batch, model, limits, options, progress)
 
 
-def read(options: PrepareEvalOptions, entry: ManifestClip) -> Made:
-    """The frames of a clip, or the reason why there are none."""
+def read(options: PrepareEvalOptions, entry: ManifestClip) -> ClipJob:
+    """Read the frames of a clip, or return the reason for the failure."""
     source = options.real_video_dir / entry.source
     try:
         clip, info = read_clip_and_facts(source, protocol_of(options))
     except VaectlError as error:
-        return Made(entry, reason=str(error))
-    except Exception as error:  # what nobody foresaw in one clip must not cost the others
-        return Made(entry, reason=str(unforeseen(source, error)))
+        return ClipJob(entry, reason=str(error))
+    except Exception as error:  # an unexpected error in one clip must not stop the others
+        return ClipJob(entry, reason=str(unforeseen(source, error)))
     note = f"{source}: {others_left_out(info)}" if info.other_videos else None
-    return Made(entry, clip, info.width * info.height, note=note)
+    return ClipJob(entry, clip, info.width * info.height, note=note)
 
 
-def shape_of(made: Made) -> torch.Size | None:
-    return made.original.frames.shape if made.original else None
+def shape_of(job: ClipJob) -> torch.Size | None:
+    return job.original.frames.shape if job.original else None
 
 
 def reconstruct_batch(
-    batch: Sequence[Made], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
-) -> Iterator[Made]:
-    """Clips of one size through the network, together; one after the other if that fails, to know which."""
-    originals = [made.original.frames for made in batch if made.original]
+    batch: Sequence[ClipJob], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
+) -> Iterator[ClipJob]:
+    """Reconstruct clips of one size in one batch. If that fails, run them one by one, to find the one that fails."""
+    originals = [job.original.frames for job in batch if job.original]
     if not originals:
         yield from batch
         return
@@ -181,30 +181,30 @@ def reconstruct_batch(
             )
             yield replace(first, reason=str(known))
         else:
-            for made in batch:
-                yield from reconstruct_batch([made], model, limits, options, progress)
+            for job in batch:
+                yield from reconstruct_batch([job], model, limits, options, progress)
         return
-    for made, frames in zip(batch, results, strict=True):
-        yield replace(made, frames=frames)
+    for job, frames in zip(batch, results, strict=True):
+        yield replace(job, frames=frames)
 
 
-def written(made: Made, options: PrepareEvalOptions, progress: Progress) -> ManifestClip:
-    """How the manifest lists a clip after writing it. Raises where disk or folder stop the next one as well."""
+def try_write(job: ClipJob, options: PrepareEvalOptions, progress: Progress) -> ManifestClip:
+    """Write a clip and return its manifest entry. Raises errors of the disk, which would stop the next clip too."""
     try:
-        return write(made, options)
+        return write(job, options)
     except (VaectlError, OSError):
         raise
     except Exception as error:
-        reason = str(unforeseen(options.real_video_dir / made.entry.source, error))
+        reason = str(unforeseen(options.real_video_dir / job.entry.source, error))
         progress.warn(reason)
-        return replace(made.entry, status="failed", reason=reason)
+        return replace(job.entry, status="failed", reason=reason)
 
 
-def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
-    """Write what became of a clip, and what went in where that is wanted; how the manifest lists it then."""
-    assert made.original is not None
-    assert made.frames is not None
-    clip, entry, folder = made.original, made.entry, options.generated_video_dir
+def write(job: ClipJob, options: PrepareEvalOptions) -> ManifestClip:
+    """Write the reconstruction, and the input if wanted; return the manifest entry."""
+    assert job.original is not None
+    assert job.frames is not None
+    clip, entry, folder = job.original, job.entry, options.generated_video_dir
     if options.sample_fps is not None:
         rate = options.sample_fps / options.sample_rate
         clip = replace(clip, timestamps=tuple(index / rate for index in range(len(clip))), frame_rate=rate)
@@ -216,7 +216,7 @@ def write(made: Made, options: PrepareEvalOptions) -> ManifestClip:
 
     height, width = clip.frames.shape[2:]
     origin_bytes, origin_sha256 = store(entry.origin, clip.frames) if entry.origin else (0, "")
-    generated_bytes, generated_sha256 = store(entry.generated, made.frames)
+    generated_bytes, generated_sha256 = store(entry.generated, job.frames)
     return replace(
         entry,
         status="ok",

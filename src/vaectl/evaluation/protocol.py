@@ -1,4 +1,4 @@
-"""The published protocol: which frames of a clip are compared, and at which size. Knows no model and no metric."""
+"""The published protocol: the frames of a clip that are compared, and their size. Knows no model and no metric."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vaectl.video.transform import scale_and_crop
 
 @dataclass(frozen=True)
 class ClipProtocol:
-    """Frames 0, sample_rate, 2·sample_rate, ...: the shorter side to `resolution`, then the square in the middle."""
+    """Take frames 0, sample_rate, 2·sample_rate, ...; resize the shorter side to `resolution`; crop the centre."""
 
     num_frames: Annotated[int, Field(ge=1, le=2**31 - 1)]
     sample_rate: Annotated[int, Field(ge=1, le=2**31 - 1)]
     resolution: Annotated[int, Field(ge=16, le=16384)]
     """Pixels of the shorter side."""
     crop_size: Annotated[int, Field(ge=1, le=16384)] | None
-    """Pixels of the square; None keeps the whole frame."""
+    """Side of the square in pixels; None keeps the whole frame."""
 
 
 class ClipOptions(Protocol):
-    """Options that hold a protocol, as `vaectl.options.clips` declares them."""
+    """Options that define a protocol, as `vaectl.options.clips` declares them."""
 
     @property
     def num_frames(self) -> int: ...
@@ -42,28 +42,28 @@ class ClipOptions(Protocol):
 
 
 def protocol_of(options: ClipOptions) -> ClipProtocol:
-    """The protocol that options ask for: no `crop_size` is that of the resolution, 0 is none."""
+    """Return the protocol of `options`. `crop_size` None means the resolution, 0 no crop."""
     crop = options.resolution if options.crop_size is None else options.crop_size or None
     return ClipProtocol(options.num_frames, options.sample_rate, options.resolution, crop)
 
 
 def read_clip(path: Path, protocol: ClipProtocol) -> Clip:
-    """The frames that are compared, (num_frames, 3, H, W) uint8 RGB, with their times in the file.
+    """Read the frames that are compared, (num_frames, 3, H, W) uint8 RGB, with their times in the file.
 
-    Raises VaectlError where the file gives fewer of them or cannot be read.
+    Raises VaectlError if the file has too few frames or cannot be read.
     """
     return read_clip_and_facts(path, protocol)[0]
 
 
 def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, VideoInfo]:
-    """The same, with what is known of the file."""
+    """Read the same as `read_clip`, and facts about the file."""
     wanted = (0, protocol.num_frames, protocol.sample_rate)
     with VideoReader(path) as reader:
         times = reader.timestamps(*wanted)
         if len(times) < protocol.num_frames:
             raise VaectlError(
-                f"{path}: too short: gives {len(times)} of the {protocol.num_frames} frames of the protocol;"
-                " lower --num-frames or --sample-rate, or leave the clip out"
+                f"{path}: too short: gives {len(times)} of the {protocol.num_frames} frames of the protocol",
+                "lower `num_frames` or `sample_rate`, or leave the clip out",
             )
         frames = [
             scale_and_crop(batch.frames, protocol.resolution, protocol.crop_size)
@@ -73,13 +73,13 @@ def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, Video
 
 
 FRAMES_AT_ONCE = 4
-"""Frames that are held in the size of the file."""
+"""Frames that are in memory at the size of the file."""
 
 
 def host_overhead(frames_BT3HW: torch.Tensor, stored: int) -> HostOverhead:
-    """What a run with tiles holds beside the network for such clips, decoded from frames of `stored` pixels.
+    """Return the host memory that a tiled run needs besides the network; source frames have `stored` pixels.
 
-    One being decoded, one being written, eight in memory.
+    One clip is being decoded, one is being written, eight are in memory.
     """
     height, width = frames_BT3HW.shape[3:]
     reading = HostOverhead.of(stored=stored, frame=0, shown=height * width)

@@ -1,4 +1,4 @@
-"""What an evaluation found: plain values, as they are shown, written and reported. No tensors here."""
+"""The results of an evaluation: plain values, as they are shown and written. No tensors here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vaectl.io.json_values import plain
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """How the numbers of a metric are to be read."""
+    """How to read the numbers of a metric."""
 
     name: str
     unit: str
     better: Literal["higher", "lower"]
     of_set: bool
-    """One number for all clips together (fvd), not one for each frame."""
+    """One number for all clips (fvd), not one for each frame."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,23 @@ class ClipScores:
     """Path below the folder of originals, without extension, with forward slashes."""
     real: Path
     generated: Path | None
-    """None where the model ran in memory."""
-    frames: int
+    """None if the model ran in memory."""
+    num_frames: int
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
-    """Of each metric that measures frames: one number for each frame (flicker: for each pair of neighbours)."""
+    """Metric of frames -> one number for each frame (flicker: for each pair of neighbours)."""
 
     def mean(self, metric: str) -> float:
-        """The mean over the frames; inf where a frame is exact and the metric is psnr."""
+        """Return the mean over the frames; inf for psnr if a frame is exact."""
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the fields, and `mean` for each metric."""
+        values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
+        json: dict[str, Any] = plain(values | {"mean": {metric: self.mean(metric) for metric in self.values}})
+        return json
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class Summary:
 
     mean: float
     low: float | None
-    """The 95 % confidence interval of the mean over clips (Student's t); None for sets, below two clips, or where a
-    clip's mean is inf."""
+    """The 95 % confidence interval of the mean over clips (Student's t); None for sets, below two clips, or if the mean
+    of a clip is inf."""
     high: float | None
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
@@ -59,33 +65,33 @@ class Summary:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `vaectl eval` tells."""
+    """Everything that `vaectl eval` reports."""
 
     metrics: tuple[MetricFacts, ...]
     clips: tuple[ClipScores, ...]
     set_values: dict[str, float]
-    """Of each metric of sets, its number."""
+    """Metric of sets -> its number."""
     protocol: dict[str, Any]
-    """All that has to be known to repeat the numbers: plain JSON values."""
+    """Everything needed to repeat the numbers: plain JSON values."""
     left_out: dict[str, str]
-    """Clips that could not be compared, by name, with the reason in one line."""
+    """Clips that could not be compared: name -> reason, in one line."""
     seconds: float
     decode_seconds: float
-    """Spent decoding, summed over the threads that did, which ran beside the rest."""
+    """Time spent decoding, summed over threads; overlaps the rest of the run."""
     peak_memory: int
     """Bytes."""
     stopped_before: int = 0
-    """How many more pairs there were when the run was stopped by Ctrl-C; 0 for a run that was not."""
+    """Number of pairs left when Ctrl-C stopped the run; 0 for a complete run."""
     failures: tuple[str, ...] = ()
-    """All that makes this a failed run, in one line each: clips that were not to be left out, files not written."""
+    """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
-        """The clips, the one with the worst mean of `metric` first."""
+        """Return the clips, the one with the worst mean of `metric` first."""
         facts = next(m for m in self.metrics if m.name == metric)
         return sorted(self.clips, key=lambda clip: clip.mean(metric), reverse=facts.better == "lower")
 
     def summary(self, metric: str) -> Summary:
-        """The metric over all clips, of which there is at least one; of a set metric, its number."""
+        """Summarize a metric over all clips (at least one); for a metric of sets, its number."""
         if metric in self.set_values:
             return Summary(self.set_values[metric], None, None, None)
         means = [clip.mean(metric) for clip in self.clips]
@@ -93,16 +99,13 @@ class Evaluation:
         return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values: paths as strings, null for what there is not, "inf" for a PSNR without any error."""
+        """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
         summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
-            "clips": [
-                {**plain(asdict(clip)), "mean": plain({metric: clip.mean(metric) for metric in clip.values})}
-                for clip in self.clips
-            ],
+            "clips": [clip.as_json() for clip in self.clips],
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
             "failures": list(self.failures),
@@ -113,7 +116,7 @@ class Evaluation:
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Where the mean lies with 95 % confidence, by Student's t; None below two values or where one is not finite."""
+    """Return the 95 % confidence interval of the mean (Student's t); None below two values or if one is not finite."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     from scipy.special import stdtrit

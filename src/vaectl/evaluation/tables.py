@@ -1,4 +1,4 @@
-"""Every number of an evaluation as a CSV file, for whoever wants to plot or to count for themselves."""
+"""Every number of an evaluation as a CSV file, for plots and statistics of your own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from vaectl.io.atomic_write import atomic_write
 
 
 def write_csv(path: Path, evaluation: Evaluation) -> None:
-    """One row for each clip and frame, counted from 0, with a column for each metric of frames, at full precision.
+    """Write one row for each clip and frame (from 0), with a column for each metric of frames, at full precision.
 
-    A metric of neighbouring frames stands in the row of the second, and leaves that of the first empty. An exact frame
-    has a PSNR of inf. It is UTF-8 also where a name is not: such bytes are written as `\\udcff`, as on the screen.
-    Replaces what is there, all or nothing.
+    A metric of neighbouring frames is in the row of the second frame; the row of frame 0 is empty. An exact frame has a
+    PSNR of inf. The file is UTF-8; bytes of names that are not are written as `\\udcff`. Replaces `path` atomically.
     """
     metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
     with (
@@ -24,5 +23,5 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["clip", "frame", *metrics])
         for clip in evaluation.clips:
-            columns = [("",) * (clip.frames - len(clip.values[name])) + clip.values[name] for name in metrics]
+            columns = [("",) * (clip.num_frames - len(clip.values[name])) + clip.values[name] for name in metrics]
             rows.writerows([clip.name, frame, *row] for frame, row in enumerate(zip(*columns, strict=True)))

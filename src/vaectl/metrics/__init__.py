@@ -1,7 +1,7 @@
-"""How far clips come back: one file for each metric. Knows tensors only: no video files, no models, no console.
+"""The metrics: one file for each. Knows tensors only: no video files, no models, no console.
 
-A new metric is one file with a function `build`, and one line below. No torch is imported here: the options need the
-names.
+To add a metric, add a file with a function `build` and a line below. This file must not import torch, because the
+options import it.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ METRICS: dict[str, str] = {
     "fvd": "vaectl.metrics.fvd:build",
     "flicker": "vaectl.metrics.flicker:build",
 }
-"""Name -> module:function. The function takes (`MetricSettings`, device) and gives a `FrameMetric` or `SetMetric`."""
+"""Name -> module:function. The function takes (`MetricSettings`, device), returns a `FrameMetric` or `SetMetric`."""
 
 DEFAULT = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What some metrics have to be told."""
+    """Settings of single metrics."""
 
     lpips_net: Literal["alex", "vgg"] = "alex"
     lpips_weights: Path | None = None
-    """Convolutional features of that network; None: the package's own AlexNet, VGG16 from the cache of torch hub."""
+    """Convolutional features of that network; None: AlexNet of the package, VGG16 from the cache of torch hub."""
     fvd_detector: Path | None = None
     """The TorchScript detector; None: from the cache of torch hub."""
     progress: Progress | None = None
-    """Hears of downloads."""
+    """Reports downloads."""
 
 
 def known(name: str) -> None:
-    """Raises UsageError, with the nearest name, for a metric that does not exist."""
+    """Raise UsageError, with the nearest name, for an unknown metric."""
     if name in METRICS:
         return
     from difflib import get_close_matches
 
     nearest = get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(METRICS)}"
-    raise UsageError(f"there is no metric {name!r}{hint}")
+    remedy = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(METRICS)}"
+    raise UsageError(f"there is no metric {name!r}", remedy)
 
 
 def build(names: Iterable[str], settings: MetricSettings, device: torch.device) -> dict[str, FrameMetric | SetMetric]:
-    """The metrics of these names, ready to measure on `device`, in the given order.
+    """Build the metrics of these names on `device`, in the given order.
 
-    Raises UsageError for an unknown name, VaectlError where weights are missing or unreadable.
+    Raises UsageError for an unknown name, VaectlError if weights are missing or unreadable.
     """
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Files that are too large to ship: found in the cache of torch hub, else fetched into it. Knows no metric."""
+"""Files that are too large for the package: download them into the cache of torch hub. Knows no metric."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vaectl.io.checksum import sha256_of
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
 
-TIMEOUT = 30.0
-"""Seconds without one byte, after which a server counts as gone."""
-WINDOW, LEAST = 60.0, 2**20
-"""In each so many seconds so many bytes have to come, or it would take for ever."""
+TIMEOUT_SECONDS = 30.0
+"""How long to wait for the next byte."""
+PERIOD_SECONDS, MIN_BYTES_PER_PERIOD = 60.0, 2**20
+"""A slower download is given up."""
 CHUNK = 2**20
 
 
-def cached(name: str, url: str, sha256: str, option: str, progress: Progress | None = None) -> Path:
-    """The file `name` in `torch.hub.get_dir()/checkpoints`; if it is not there, from `url`, whole or not at all.
+def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress | None = None) -> Path:
+    """Return the file `name` in `torch.hub.get_dir()/checkpoints`; if it is missing, download it atomically from `url`.
 
-    A file that was there is checked too. Raises VaectlError, with where to put the file or the `option` that takes it,
-    where it cannot be fetched, comes too slowly, or its SHA-256 is another.
+    An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
+    SHA-256; the remedy is where to put it, or the `parameter` that takes its path.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
@@ -35,8 +35,8 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             found = sha256_of(file)
         if found != sha256:
             raise DamagedError(
-                f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…);"
-                f" remove it to fetch it again, or say where the right one is with {option}"
+                f"{file}: is damaged, or not the file of that name (SHA-256 {found[:8]}…, not {sha256[:8]}…)",
+                f"remove it to fetch it again, or pass the right one as `{parameter}`",
             )
         return file
     try:
@@ -44,15 +44,18 @@ def cached(name: str, url: str, sha256: str, option: str, progress: Progress | N
             fetch(url, temporary, sha256, progress or Silent())
     except (OSError, ValueError) as error:
         raise VaectlError(
-            f"{url} cannot be fetched ({' '.join(str(error).split())}); put the file at {file}, or say where it is with"
-            f" {option}"
+            f"{url} cannot be fetched ({' '.join(str(error).split())})",
+            f"put the file at {file}, or pass its path as `{parameter}`",
         ) from None
     return file
 
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
-    """Write what `url` gives to `file`. Raises OSError where that fails or stalls, ValueError for another SHA-256."""
-    with urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT) as answer, file.open("wb") as target:
+    """Download `url` to `file`. Raises OSError if that fails or stalls, ValueError for another SHA-256."""
+    with (
+        urlopen(Request(url, headers={"User-Agent": "vaectl"}), timeout=TIMEOUT_SECONDS) as answer,
+        file.open("wb") as target,
+    ):
         length = answer.headers.get("Content-Length", "")
         total = int(length) // CHUNK if length.isdecimal() and len(length) < 16 else None
         progress.note(f"fetching {url}" + (f" ({total} MiB)" if total else ""))
@@ -64,9 +67,9 @@ def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
                 target.write(part)
                 progress.advance((received + len(part)) // CHUNK - received // CHUNK)
                 received += len(part)
-                if time.monotonic() - since > WINDOW:
-                    if received - then < LEAST:
-                        raise TimeoutError(f"{received - then} bytes in {WINDOW:.0f} s")
+                if time.monotonic() - since > PERIOD_SECONDS:
+                    if received - then < MIN_BYTES_PER_PERIOD:
+                        raise TimeoutError(f"{received - then} bytes in {PERIOD_SECONDS:.0f} s")
                     since, then = time.monotonic(), received
         finally:
             progress.finish()

@@ -1,7 +1,7 @@
-"""Flicker: how much more, or less, a generated clip changes from frame to frame than its original does.
+"""Flicker: how much more, or less, a generated clip changes from frame to frame than its original.
 
-For each pair of neighbouring frames, d is the mean over C, H and W of |frame - frame before|, in 8-bit levels. Flicker
-is |d(generated) - d(real)|: 0 where both move alike, whatever the frames look like.
+For each pair of neighbouring frames, d is the mean over C, H and W of |frame - previous frame|, in 8-bit levels.
+Flicker is |d(generated) - d(real)|: 0 if both change by the same amount, whatever the frames show.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Flicker:
         self.device = device
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
-        """(B, T-1) float64. Raises UsageError for clips of one frame."""
+        """Return (B, T-1) float64. Raises UsageError for clips of one frame."""
         if real_BTCHW.shape[1] < 2:
-            raise UsageError("flicker needs clips of at least 2 frames; ask for more frames, or leave it out")
+            raise UsageError("flicker needs clips of at least 2 frames", "ask for more frames, or leave it out")
         return (self._changes(generated_BTCHW) - self._changes(real_BTCHW)).abs()
 
     def _changes(self, clips_BTCHW: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Flicker:
 
 
 def mean_difference(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Mean of |a - b| of each pair of frames, over C, H and W: (N,) float64, in 8-bit levels. Both uint8."""
+    """Return the mean of |a - b| over C, H and W for each pair of frames: (N,) float64, 8-bit levels. Both uint8."""
     larger = torch.maximum(a_NCHW, b_NCHW) - torch.minimum(a_NCHW, b_NCHW)
     return larger.sum(dim=(1, 2, 3), dtype=torch.int64).cpu().double() / a_NCHW.shape[1:].numel()
 

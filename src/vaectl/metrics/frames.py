@@ -1,4 +1,4 @@
-"""What the metrics share: pairs of frames in pieces that fit into memory, and float32 that is float32."""
+"""Helpers of the metrics: measure frames in batches that fit into memory, in float32 without TF32."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def per_frame(
     device: torch.device,
     pixels: int,
 ) -> Tensor:
-    """`measure`, from two (N, C, H, W) uint8 on `device` to (N,), for every frame: (B, T) float64, on the CPU.
+    """Apply `measure` to every frame: (B, T) float64, on the CPU.
 
-    It is given at most `pixels` pixels of each side at a time, but always a whole frame. Raises ValueError for clips
-    that are no pair.
+    `measure` maps two (N, C, H, W) uint8 on `device` to (N,). It gets at most `pixels` pixels of each side at a time,
+    but at least one frame. Raises ValueError for clips of different shapes, or not uint8.
     """
     if real_BTCHW.shape != generated_BTCHW.shape or real_BTCHW.ndim != 5:
         raise ValueError(f"no pair of clips: {tuple(real_BTCHW.shape)} and {tuple(generated_BTCHW.shape)}")
@@ -39,17 +39,17 @@ def per_frame(
 
 
 def at_least(side: int, frames: Tensor, metric: str) -> None:
-    """Raises UsageError for frames (..., H, W) with a side of fewer than `side` pixels."""
+    """Raise UsageError for frames (..., H, W) with a side of fewer than `side` pixels."""
     height, width = frames.shape[-2:]
     if min(height, width) < side:
         raise UsageError(
-            f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}; give larger ones"
+            f"{metric} needs frames of at least {side}x{side} pixels, not {width}x{height}", "give larger ones"
         )
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Within, CUDA does not round float32 to TF32, which is what cuDNN does unless told otherwise."""
+    """Disable TF32 inside the block: cuDNN rounds float32 to TF32 by default."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -1,7 +1,7 @@
-"""Fréchet video distance: how far the features of generated clips are from those of the originals, as distributions.
+"""Fréchet video distance: compares the distributions of the features of generated clips and of originals.
 
-Unterthiner et al., "Towards Accurate Generative Models of Video" (2018). The features are those of a TorchScript
-detector, I3D trained on Kinetics-400 in the published tables; here it is a black box.
+Unterthiner et al., "Towards Accurate Generative Models of Video" (2018). The features come from a TorchScript detector:
+in the published tables, I3D trained on Kinetics-400.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DETECTOR = (
     "i3d_torchscript.pt",
     "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-    "--fvd-detector",
+    "fvd_detector",
 )
 SIDE = 224
 
 
 class FVD:
-    """A `SetMetric`. Holds the mean and covariance of the features of both sides, not the features."""
+    """A `SetMetric`. Keeps the mean and covariance of the features of both sides, not the features."""
 
     unit = ""
     better: Literal["higher", "lower"] = "lower"
@@ -44,14 +44,14 @@ class FVD:
         self.real, self.generated = RunningCovariance(), RunningCovariance()
 
     def add(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
-        """Raises UsageError for clips that are too short for the detector."""
+        """Add pairs of clips. Raises UsageError for clips that are too short for the detector."""
         for moments, clips in ((self.real, real_BTCHW), (self.generated, generated_BTCHW)):
             for clip_TCHW in clips:
                 moments.add(self._features(clip_TCHW))
 
     def value(self) -> float:
         if self.real.count < 2:
-            raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}; leave it out")
+            raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}", "leave it out")
         return frechet_distance(
             self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
         )
@@ -65,7 +65,7 @@ class FVD:
         self.generated.merge(generated)
 
     def _features(self, clip_TCHW: Tensor) -> Tensor:
-        """(1, D) float64, on the CPU."""
+        """Return the features, (1, D) float64, on the CPU."""
         with torch.inference_mode(), exact_float32():
             video_BCTHW = scale_and_crop(clip_TCHW.to(self.device)).transpose(0, 1)[None].contiguous()
             try:
@@ -75,19 +75,20 @@ class FVD:
             except (RuntimeError, torch.jit.Error) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise UsageError(
-                    f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}"
+                    f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}", "change `num_frames`"
                 ) from None
             features = features.cpu().double()
         if not features.isfinite().all():
-            raise VaectlError("fvd: the detector gave NaN or infinity; give another one with --fvd-detector")
+            raise VaectlError("fvd: the detector gave NaN or infinity", "give another `fvd_detector`")
         return features
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
-    """|mean1 - mean2|² + tr(C1 + C2 - 2·(C1·C2)^½), of two Gaussians (Dowson and Landau, 1982). Means (D,), float64.
+    """Return |mean1 - mean2|² + tr(C1 + C2 - 2·(C1·C2)^½) of two Gaussians (Dowson and Landau, 1982).
 
-    With C = A·Aᵀ, the trace of the root is the sum of the singular values of A1ᵀ·A2. No root of a product is taken,
-    which may be complex where a covariance is singular: that is the rule, with fewer clips than features.
+    Means (D,), covariances (D, D), float64. With C = A·Aᵀ, the trace of the root is the sum of the singular values of
+    A1ᵀ·A2. This avoids the root of a product, which may be complex if a covariance is singular, as it is with fewer
+    clips than features.
     """
     product = root(covariance1).T @ root(covariance2)
     overlap = torch.linalg.svdvals(product).sum()
@@ -96,7 +97,7 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
 
 def root(covariance: Tensor) -> Tensor:
-    """A with A·Aᵀ = the covariance (D, D), symmetric; eigenvalues below the precision of float64 count as 0."""
+    """Return A with A·Aᵀ = covariance (D, D), symmetric. Eigenvalues below the precision of float64 count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
     values = torch.where(values > values[-1] * len(values) * torch.finfo(values.dtype).eps, values, 0)
     scaled: Tensor = vectors * values.sqrt()
@@ -104,9 +105,9 @@ def root(covariance: Tensor) -> Tensor:
 
 
 def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
-    """8-bit frames as the published tables feed the detector: (T, C, 224, 224) float32 in [-1, 1].
+    """Convert 8-bit frames to the input of the detector in the published tables: (T, C, 224, 224) float32 in [-1, 1].
 
-    Shorter side to 224, the longer one rounded up, bilinear without antialiasing; centre crop.
+    Resizes the shorter side to 224 and rounds the longer one up (bilinear, no antialiasing), then crops the centre.
     """
     height, width = frames_TCHW.shape[-2:]
     height, width = (math.ceil(side * SIDE / min(height, width)) for side in (height, width))
@@ -116,16 +117,16 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
 
 
 def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
-    """The TorchScript network in `file`, on `device`.
+    """Load the TorchScript network in `file` on `device`.
 
-    PyTorch deprecates TorchScript, and the published detector is nothing else: its warning is for us, not for users.
-    Raises VaectlError where this PyTorch reads none any more, RuntimeError for a file that holds none.
+    The published detector exists only as TorchScript, so the deprecation warning of PyTorch is hidden. Raises
+    VaectlError if this PyTorch no longer reads TorchScript, RuntimeError for a file that is not TorchScript.
     """
     load = getattr(torch.jit, "load", None)
     if load is None:
         raise VaectlError(
-            f"{file}: PyTorch {torch.__version__} reads no TorchScript any more;"
-            " install PyTorch 2.15 or older for fvd, or leave it out"
+            f"{file}: PyTorch {torch.__version__} no longer reads TorchScript",
+            "install PyTorch 2.15 or older for fvd, or leave it out",
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`?torch\.jit\.load")
@@ -135,6 +136,6 @@ def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
     file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
-    size_of(file, "give a TorchScript detector with --fvd-detector")
-    with parsing(file, "is no TorchScript file, or a damaged one; get it again"):
+    size_of(file, "give a TorchScript detector as `fvd_detector`")
+    with parsing(file, "is not a TorchScript file, or is damaged; get it again"):
         return FVD(open_detector(file, device), device)

@@ -1,8 +1,8 @@
-"""LPIPS: how far two images are apart in the features of a network that was trained to see.
+"""LPIPS: the distance of two images in the features of a network for image classification.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), version 0.1. The
-networks are small enough to stand here, so neither torchvision nor the `lpips` package is imported; of the latter the
-linear heads are read. Training uses the same module as its perceptual loss.
+networks are defined here, so neither torchvision nor the `lpips` package is imported; only the linear heads are read
+from the latter. Training uses the same module as its perceptual loss.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ VGG16 = (
     "vgg16-397923af.pth",
     "https://download.pytorch.org/models/vgg16-397923af.pth",
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-    "--lpips-weights",
+    "lpips_weights",
 )
 SMALLEST = {"alex": 31, "vgg": 16}
-"""The side in pixels below which a network has no feature left to give."""
+"""Minimum side of an image in pixels."""
 PIXELS = {"alex": 2**18, "vgg": 2**16}
-"""How many of each side are measured at a time."""
+"""Pixels of each side per batch."""
 
 
 class LPIPS(nn.Module):
-    """AlexNet or VGG16 up to its last activation, and one linear head for each of the five depths that are compared.
+    """AlexNet or VGG16 up to its last activation, and a linear head for each of the five depths that are compared.
 
     Convolutions have torchvision's names (`features.0.weight`, ...).
     """
@@ -60,15 +60,15 @@ class LPIPS(nn.Module):
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
 
     def forward(self, x_BCHW: Tensor, y_BCHW: Tensor, spatial: bool = False) -> Tensor:
-        """The distance of each pair of images: (B,), 0 for equal ones. RGB in [-1, 1]; gradients reach both sides.
+        """Return the distance of each pair of images: (B,), 0 for equal ones. RGB in [-1, 1]. Differentiable.
 
-        Each depth gives a map of distances. `spatial`: the maps are up-sampled (bilinear) to the size of the image,
-        summed and averaged, which is how published tables are made; else they are averaged as they are, and summed,
-        which is how the metric was trained. Raises UsageError for images that are too small.
+        Each depth gives a map of distances. With `spatial`, the maps are up-sampled (bilinear) to the size of the
+        image, summed and averaged, as in published tables. Without, each map is averaged and the averages are summed,
+        as in the training of the metric. Raises UsageError for images that are too small.
         """
         at_least(SMALLEST[self.net], x_BCHW, f"lpips ({self.net})")
         height, width = x_BCHW.shape[-2:]
-        # Each side by itself, so that one that asks for no gradient keeps nothing for it.
+        # Separate passes: a side that needs no gradient stores no activations.
         sides = [(side - self.shift) / self.scale for side in (x_BCHW, y_BCHW)]
         sides = [side.contiguous(memory_format=torch.channels_last) for side in sides]
         total = x_BCHW.new_zeros(len(x_BCHW))
@@ -83,7 +83,7 @@ class LPIPS(nn.Module):
 
 
 def weigh(map_BHW: Tensor, height: int, width: int) -> Tensor:
-    """A map with the same mean as that of `map_BHW` up-sampled to `height` x `width`, which is never made."""
+    """Return a map with the mean of `map_BHW` up-sampled to `height` x `width`, without up-sampling it."""
     rows, columns = (
         F.interpolate(torch.eye(small, device=map_BHW.device)[None], large, mode="linear").mean(dim=(0, 2)) * small
         for small, large in zip(map_BHW.shape[1:], (height, width), strict=True)
@@ -121,11 +121,11 @@ def vgg16_features() -> nn.Sequential:
 
 
 def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None = None) -> LPIPS:
-    """LPIPS with its trained weights, on the CPU, in eval mode, its parameters frozen.
+    """Load LPIPS with its trained weights, on the CPU, in eval mode, with frozen parameters.
 
-    `weights` holds the convolutional features under torchvision's names, as safetensors or as a `.pth` of torchvision.
-    Without it, AlexNet's are the package's own, VGG16's are in the cache of torch hub or are fetched into it, of which
-    `progress` hears. Raises VaectlError for a file that is missing, unreadable or of another network.
+    `weights` holds the convolutional features under the names of torchvision, as safetensors or as a `.pth` of
+    torchvision. Without it, AlexNet comes from the package, and VGG16 from the cache of torch hub; if it is not there,
+    it is downloaded and `progress` reports it. Raises VaectlError for a missing or unreadable file, or another network.
     """
     if weights is None:
         weights = ALEXNET if net == "alex" else cached(*VGG16, progress)
@@ -136,22 +136,22 @@ def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None 
         model.features.load_state_dict({name.removeprefix("features."): tensor for name, tensor in features.items()})
     except RuntimeError:
         name = {"alex": "AlexNet", "vgg": "VGG16"}[net]
-        raise VaectlError(f"{weights}: holds other tensors than the features of {name}; give torchvision's") from None
+        raise VaectlError(f"{weights}: holds other tensors than the features of {name}", "give torchvision's") from None
     for depth, head in enumerate(model.heads):
         head.data.copy_(heads[f"lin{depth}.model.1.weight"].flatten())
     return model.eval().requires_grad_(False)
 
 
 def heads_file(net: Net) -> Path:
-    """Where the `lpips` package keeps its heads; found without importing it, for it imports torchvision."""
+    """Find the heads in the `lpips` package without importing it, because it imports torchvision."""
     spec = find_spec("lpips")
     if spec is None or spec.origin is None:
-        raise VaectlError("the package lpips, which holds weights of the metric, is missing: pip install lpips")
+        raise VaectlError("the package lpips, which holds weights of the metric, is missing", "pip install lpips")
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file, or in a pickle of which nothing else is taken."""
+    """Read the tensors of a safetensors file, or of a pickle without running its code."""
     size_of(file, "give a file of weights")
     try:
         with parsing(file, "is damaged"):
@@ -159,7 +159,7 @@ def read(file: Path) -> dict[str, Tensor]:
     except DamagedError:
         stored = {}
     if not stored or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
-        raise DamagedError(f"{file}: is no file of weights, or a damaged one; get it again")
+        raise DamagedError(f"{file}: is not a file of weights, or is damaged", "get it again")
     return {str(name): tensor for name, tensor in stored.items()}
 
 

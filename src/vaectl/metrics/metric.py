@@ -1,7 +1,7 @@
-"""What a metric is: something that compares original and generated clips. Knows tensors only.
+"""The interfaces of a metric, which compares original and generated clips. Knows tensors only.
 
-There are two kinds. A `FrameMetric` gives numbers for each pair of clips by itself; a `SetMetric` looks at many pairs
-and gives one number for all of them. Both take 8-bit frames, so writing clips losslessly in between changes nothing.
+A `FrameMetric` gives numbers for each pair of clips; a `SetMetric` gives one number for many pairs. Both take 8-bit
+frames, so writing clips losslessly in between changes nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class FrameMetric(Protocol):
     """Compares pairs of clips frame by frame."""
 
     unit: str
-    """As it stands behind a number: "dB", or "" where there is none."""
+    """The unit after a number: "dB", or "" if there is none."""
     better: Literal["higher", "lower"]
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
-        """One number for each frame (or for each pair of neighbouring frames) of each pair: (B, n) float64, on the CPU.
+        """Return a number for each frame, or for each two neighbouring frames: (B, n) float64, on the CPU.
 
-        Both (B, T, 3, H, W) uint8 RGB, on any device. Raises UsageError for frames that are too small for it.
+        Both (B, T, 3, H, W) uint8 RGB, on any device. Raises UsageError for frames that are too small.
         """
 
 
@@ -34,13 +34,13 @@ class SetMetric(Protocol):
     better: Literal["higher", "lower"]
 
     def add(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
-        """Take in some pairs, (B, T, 3, H, W) uint8 RGB each. Memory does not grow with their number."""
+        """Add pairs, (B, T, 3, H, W) uint8 RGB each. Memory does not grow with their number."""
 
     def value(self) -> float:
-        """The number for all pairs so far. Raises UsageError for too few."""
+        """Return the number for all pairs so far. Raises UsageError for too few."""
 
     def state(self) -> Any:
-        """What was taken in so far, as a value that another process can be sent."""
+        """Return the state so far, as a value that can be pickled."""
 
     def merge(self, state: Any) -> None:
-        """Take in what the metric of another process had taken in when it gave its `state`."""
+        """Add the `state` of the metric of another process."""

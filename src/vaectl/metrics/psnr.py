@@ -18,7 +18,7 @@ PIXELS = 2**16
 
 
 class PSNR:
-    """A `FrameMetric`: 10·log10(255² / mean squared error over C, H and W), in dB; inf for a frame that is exact."""
+    """A `FrameMetric`: 10·log10(255² / mean squared error over C, H and W), in dB; inf for an exact frame."""
 
     unit = "dB"
     better: Literal["higher", "lower"] = "higher"
@@ -32,23 +32,23 @@ class PSNR:
 
 
 def squared_errors(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Mean squared difference of each pair of frames, over C, H and W: (N,) float64, in squared 8-bit levels.
+    """Return the mean squared difference over C, H and W of each pair of frames: (N,) float64, squared 8-bit levels.
 
-    Both (N, C, H, W) uint8. Exact: float32 holds the sum of 256 squares, float64 the sum of those.
+    Both (N, C, H, W) uint8. Exact: float32 holds the sum of 256 squares, float64 the sum of these sums.
     """
     differences = (a_NCHW.float() - b_NCHW).flatten(1)
-    frames, count = differences.shape
-    squares = F.pad(differences, (0, -count % 256)).square_().view(frames, -(-count // 256), 256)
+    num_frames, count = differences.shape
+    squares = F.pad(differences, (0, -count % 256)).square_().view(num_frames, -(-count // 256), 256)
     return squares.sum(dim=2).cpu().double().sum(dim=1) / count
 
 
 def mean_squared_errors(a_TCHW: Tensor, b_TCHW: Tensor) -> list[float]:
-    """The same as numbers, one frame at a time."""
+    """Return `squared_errors` as floats, computed one frame at a time."""
     return [squared_errors(a[None], b[None]).item() for a, b in zip(a_TCHW, b_TCHW, strict=True)]
 
 
 def mean_psnr(squared_errors: Iterable[float]) -> float:
-    """Mean over frames of 10·log10(255² / mean squared error), in dB; inf where a frame is exact, nan without any."""
+    """Return the mean PSNR over frames, in dB; inf if a frame is exact, nan without frames."""
     values = [10 * math.log10(PEAK**2 / error) if error else math.inf for error in squared_errors]
     return sum(values) / len(values) if values else math.nan
 

@@ -1,8 +1,8 @@
 """Structural similarity of 8-bit frames, as in the published tables.
 
 Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 2004): Gaussian window
-of 11 pixels, sigma 1.5, K1 0.01, K2 0.03, population covariance, without the 5 pixels at each border whose window is
-not whole; per frame and channel, then the mean.
+of 11 pixels, sigma 1.5, K1 0.01, K2 0.03, population covariance, without the 5 pixels at each border where the window
+does not fit; per frame and channel, then the mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vaectl.metrics.frames import at_least, per_frame
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 BLOCK = 16
-"""How many neighbours along a row one matrix product makes."""
+"""Neighbours along a row that one matrix product computes."""
 
 
 class SSIM:
@@ -30,7 +30,7 @@ class SSIM:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # On a CPU, what is at hand should stay in its cache, and memory that was just freed be taken again.
+        # On a CPU, small batches stay in the cache and reuse memory that was just freed.
         self.pixels = 2**16 if device.type == "cpu" else 2**22
         offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
         window = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
@@ -46,16 +46,16 @@ class SSIM:
         return numbers.view(*real_BTCHW.shape[:3]).mean(dim=2)
 
     def _similarity(self, a_N1HW: Tensor, b_N1HW: Tensor) -> Tensor:
-        """The SSIM of each pair of channels, (N,) float32.
+        """Return the SSIM of each pair of channels, (N,) float32.
 
-        In terms of the sum s = a + b and the difference d = a - b, of which the windows give means and variances:
+        Computed from means and variances of the sum s = a + b and the difference d = a - b:
         4·mean_a·mean_b = mean_s² - mean_d², 2·(mean_a² + mean_b²) = mean_s² + mean_d², and the same for covariance and
-        variances. So four maps are blurred, not five, and nothing large cancels where frames are alike.
+        variances. This blurs four maps instead of five, and avoids cancellation for similar frames.
         """
         columns = a_N1HW.shape[-1] - WINDOW + 1
         a, b = (F.pad(frames.squeeze(1), (0, -columns % BLOCK)).float() for frames in (a_N1HW, b_N1HW))
         maps = torch.cat([a + b, a - b])
-        # Variances stay the same when all values move; around 0 float32 is finest, and squares of integers are exact.
+        # A shift does not change variances. Around 0 float32 is finest, and squares of integers are exact.
         centre = maps.mean(dim=(1, 2), keepdim=True).round_()
         maps -= centre
         mean, square = self._blur(torch.cat([maps, maps.square()])).chunk(2, dim=1)
@@ -68,10 +68,10 @@ class SSIM:
         return above.div_(below).movedim(0, 2).flatten(2)[..., :columns].mean(dim=(1, 2))
 
     def _blur(self, maps_NHW: Tensor) -> Tensor:
-        """Weighted by the window wherever it fits: (W' / 16, N, H-10, 16), where W' = W - 10 is a multiple of 16.
+        """Return the window average wherever the window fits: (W' / 16, N, H-10, 16), W' = W - 10 a multiple of 16.
 
-        Down the columns, each of them is a channel of a convolution, which is then vectorised without a copy. Along the
-        rows, 16 neighbours come out of one product of the 26 values below them with a band matrix.
+        Along columns: a convolution in which each column is a channel, which is vectorised without a copy. Along rows:
+        one product of 26 values with a band matrix gives 16 neighbours.
         """
         count, _, width = maps_NHW.shape
         kernel = self.window.expand(width, 1, 1, WINDOW)

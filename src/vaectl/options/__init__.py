@@ -1,6 +1,6 @@
-"""What each command takes: names, types, bounds, defaults and help texts. One file for each command.
+"""The options of each command: names, types, bounds, defaults and help texts. One file for each command.
 
-No torch is imported here, so that `--help` and completion are instant.
+Must not import torch, so that `--help` and completion are fast.
 """
 
 from vaectl.options.eval import EvalOptions as EvalOptions

@@ -1,6 +1,6 @@
-"""The options of commands that evaluate clips, each declared once: which clips, and how they are brought to one size.
+"""The options that `prepare-eval` and `eval` share: which clips, and their size. Each is declared once.
 
-`prepare-eval` and `eval` share names and defaults, so that the second finds what the first has made.
+Both commands have the same names and defaults, so `eval` reads what `prepare-eval` wrote.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ NumWorkers = Annotated[int, Option(panel=RUN, metavar="N", least=0, help="Clips 
 
 
 def check_crop(resolution: int, crop_size: int | None) -> None:
-    """Raises ValueError for a square that does not fit."""
+    """Raise ValueError if the crop is larger than the resolution."""
     if crop_size is not None and crop_size > resolution:
-        raise ValueError(f"--crop-size {crop_size} does not fit into a --resolution of {resolution}; make it smaller")
+        raise ValueError(f"`crop_size={crop_size}` does not fit into a `resolution` of {resolution}; make it smaller")

@@ -1,4 +1,4 @@
-"""The options that several commands share, and how their values are read: each is declared once, here."""
+"""The options that several commands share, and the parsers of their values. Each is declared once."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def read_path(value: Any) -> Any:
     if value == "":
         raise ValueError("the path is empty; give a file or a folder")
     if isinstance(value, str) and ("\0" in value or len(value) > PATH_LENGTH):
-        raise ValueError(f"no path has a NUL in it, or more than {PATH_LENGTH} characters: {shown(value)}")
+        raise ValueError(f"a path must not contain NUL or have more than {PATH_LENGTH} characters: {shown(value)}")
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
 def read_frame_rate(value: Any) -> Fraction:
     try:
-        # Through text: a configuration file gives 29.97 as a binary float, which is not 2997/100.
+        # Parse the text: in a configuration file 29.97 is a binary float, not 2997/100.
         rate = read_fraction(value if isinstance(value, str) else repr(value))
     except ValueError:
         raise ValueError(f"give frames per second as 30, 29.97 or 30000/1001, not {shown(repr(value))}") from None
     if not Fraction(1, 1000) <= rate <= 1000:
-        raise ValueError(f"must lie between 1/1000 and 1000 frames per second, not {shown(value)}")
+        raise ValueError(f"must be between 1/1000 and 1000 frames per second, not {shown(value)}")
     return rate
 
 
@@ -43,7 +43,7 @@ def read_device(value: Any) -> str:
 
 
 def read_dtype(value: Any) -> Any:
-    """The name that PyTorch has for a precision; published commands say bf16."""
+    """Return the name of a dtype in PyTorch; published commands use bf16."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(value), value)
 
 
@@ -52,7 +52,7 @@ def read_memory_size(value: Any) -> int:
 
 
 def model_path(help: str, *published: str) -> Option:
-    """Which model: `--model` in every command, and the names that its published script has."""
+    """Declare `--model`, which every command has, with the names of the published script."""
     return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_path, help=help)
 
 
@@ -108,11 +108,11 @@ MemoryLimit = Annotated[
         metavar="SIZE",
         read=read_memory_size,
         help="Memory limit, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
-        "(default: nine tenths of what is free)",
+        "(default: 90 % of the free memory)",
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Use little memory, at up to about twice the time. Implies tiling.")
+    bool, Option(panel=MEMORY, help="Use less memory; takes up to about twice the time. Implies tiling.")
 ]
 TileOverlapFactor = Annotated[
     float | None,

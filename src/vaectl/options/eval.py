@@ -1,4 +1,4 @@
-"""What `vaectl eval` takes."""
+"""The options of `vaectl eval`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ METRIC = "Metrics"
 """A panel of the help page."""
 
 BUILTIN = Path("builtin")
-"""What `--model` calls the built-in model."""
+"""The value of `--model` for the built-in model."""
 
 
 def read_metrics(value: Any) -> tuple[str, ...]:
-    """Names of metrics, each once: a list of them, each of which may hold several between commas."""
+    """Parse names of metrics: a list in which each item may hold several, separated by commas. Drops duplicates."""
     given = value if isinstance(value, list | tuple) else [value]
     names = tuple(dict.fromkeys(name.strip() for each in given for name in str(each).split(",")))
     try:
@@ -51,7 +51,7 @@ def read_metrics(value: Any) -> tuple[str, ...]:
 
 def read_fvd_method(value: Any) -> Any:
     if value != "styleganv":
-        raise ValueError(f"only styleganv is there, the one of the published tables, not {value!r}")
+        raise ValueError(f"must be styleganv, the method of the published tables, not {value!r}")
     return value
 
 
@@ -61,7 +61,7 @@ def _from_manifest(metavar: str, about: str, least: int, most: int | None = None
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What `vaectl eval` takes. Raises `ValueError` for options that exclude each other."""
+    """The options of `vaectl eval`. Raises `ValueError` for options that exclude each other."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -118,7 +118,7 @@ class EvalOptions:
     ] = DEFAULT
     lpips_net: Annotated[
         Literal["alex", "vgg"],
-        Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network under LPIPS: alex or vgg."),
+        Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network of LPIPS: alex or vgg."),
     ] = "alex"
     lpips_weights: Annotated[
         Path | None,
@@ -131,7 +131,7 @@ class EvalOptions:
     ] = None
     fvd_detector: Annotated[
         Path | None,
-        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network under FVD. (default: it is downloaded)"),
+        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network of FVD. (default: it is downloaded)"),
     ] = None
     fvd_method: Annotated[
         str,
@@ -194,7 +194,7 @@ class EvalOptions:
         check_crop(self.resolution or RESOLUTION, self.crop_size)
         if self.generated_video_dir is None and self.model is None:
             raise ValueError(
-                "--generated-video-dir is missing; give it, or --model to reconstruct the originals in memory"
+                "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
             )
         if self.generated_video_dir is not None and self.model is not None:
-            raise ValueError("--model excludes --generated-video-dir; give one or the other")
+            raise ValueError("`model` excludes `generated_video_dir`; give one or the other")

@@ -1,4 +1,4 @@
-"""What `vaectl models` takes."""
+"""The options of `vaectl models`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaectl.options.option import Option
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsOptions:
-    """What `vaectl models` takes. Raises `ValueError` for two models."""
+    """The options of `vaectl models`. Raises `ValueError` for two models."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -32,4 +32,4 @@ class ModelsOptions:
 
     def __post_init__(self) -> None:
         if self.path is not None and self.model is not None:
-            raise ValueError("--model excludes PATH; give one or the other")
+            raise ValueError("`model` excludes PATH; give one or the other")

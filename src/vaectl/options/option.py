@@ -1,9 +1,8 @@
-"""How an option is declared, and how options are made of what was typed or found in a file.
+"""Declare options, and parse them from typed values or a file.
 
-A command's options are a frozen dataclass that serves pydantic as its model: `parse` builds one from raw values. (With
-a class derived from `pydantic.BaseModel` every `--help` and every press of TAB would take half as long again, because
-the machinery of pydantic is imported as soon as the class exists; this way it is imported when a command runs.) The
-command line and the help are derived from the same class by `vaectl.cli`, of which nothing is known here.
+The options of a command are a frozen dataclass that pydantic validates: `parse` builds one from raw values. It does not
+derive from `pydantic.BaseModel`, because then `--help` and completion would import pydantic and take 50 % longer.
+`vaectl.cli` derives the command line and the help from the same class.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What the command line says about a field. Stands in its `Annotated` type, where pydantic finds `read`."""
+    """The command-line option of a field. Part of its `Annotated` type, where pydantic finds `read`."""
 
     help: str
     panel: str
     metavar: str = ""
-    """The kind of value, in capitals; flags have none."""
+    """The kind of value, in capitals; empty for flags."""
     aliases: tuple[str, ...] = ()
-    """Other names that published commands use for the same thing."""
+    """Names of the same option in published commands."""
     choices: tuple[str, ...] = ()
-    """What shell completion offers as a value."""
+    """Values that shell completion offers."""
     read: Callable[[Any], Any] | None = None
-    """Turns a value as typed (or found in a file) into the field's type; raises `ValueError` where it cannot."""
+    """Converts a typed value, or one from a file, to the type of the field; raises `ValueError` if it cannot."""
     in_file: bool = True
     """Whether a configuration file may set it."""
     hidden: bool = False
-    """Accepted, because published commands have it, but left out of help, completion and docs/cli.md."""
+    """Accepted for published commands, but not in help, completion and docs/cli.md."""
 
     positional: bool = False
-    """Whether the value stands on the command line by itself, without the option's name."""
+    """Whether the value is given without the name of the option."""
     many: bool = False
-    """Whether the option may be given several times; `read` gets the list of its values, or what a file holds."""
+    """Whether the option may be repeated; `read` gets the list of values, or the value in a file."""
     least: float | None = None
     most: float | None = None
     """Bounds of a number, inclusive."""
@@ -73,14 +72,14 @@ class Option:
 
 
 def cli_name(field: str) -> str:
-    """The option of a field: `num_frames` is `--num-frames`."""
+    """Return the option of a field: `--num-frames` for `num_frames`."""
     return "--" + field.replace("_", "-")
 
 
-def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] = cli_name) -> T:
-    """Build the options `model` from raw values: strings as typed, or what a TOML or JSON file holds.
+def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] = "`{}`".format) -> T:
+    """Build the options `model` from raw values: strings as typed, or values from a TOML or JSON file.
 
-    `name` tells how to call a field when something is wrong with it. Raises `UsageError` with one line for all faults.
+    `name` returns the name of a field in messages. Raises `UsageError` with one line for all faults.
     """
     from pydantic import ValidationError
 
@@ -92,7 +91,7 @@ def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] 
 
 
 def dump(options: Any) -> dict[str, Any]:
-    """The resolved options as plain JSON values, fractions and paths as strings; `parse` reads them back."""
+    """Return the resolved options as plain JSON values, fractions and paths as strings; `parse` reads them back."""
     values: dict[str, Any] = _adapter(type(options)).dump_python(options, mode="json")
     return values
 
@@ -101,7 +100,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(model: type[Any]) -> TypeAdapter[Any]:
-    """What pydantic makes of an options class; that takes a twentieth of a second."""
+    """Return the pydantic adapter of an options class. Cached, because building one takes 50 ms."""
     from pydantic import TypeAdapter
 
     if model not in _ADAPTERS:
@@ -122,12 +121,12 @@ def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
 
 
 def names_of(options: Mapping[str, Option]) -> dict[str, str]:
-    """The field of each name that a file may use: the field's own name, and those of published commands."""
+    """Map each name that a file may use to its field: the name of the field and its aliases."""
     return {name: field for field, option in options.items() for name in (field, *option.aliases)}
 
 
 def options_of(model: type[Any]) -> dict[str, Option]:
-    """Each field of an options class with what the command line says about it, in the order of the help."""
+    """Map each field of an options class to its `Option`, in the order of the help."""
     from typing import get_type_hints
 
     hints = get_type_hints(model, include_extras=True)

@@ -1,4 +1,4 @@
-"""What `vaectl prepare-eval` takes."""
+"""The options of `vaectl prepare-eval`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from vaectl.options.option import Option
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareEvalOptions:
-    """What `vaectl prepare-eval` takes. Raises `ValueError` for options that exclude each other."""
+    """The options of `vaectl prepare-eval`. Raises `ValueError` for options that exclude each other."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 

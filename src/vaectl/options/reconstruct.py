@@ -1,4 +1,4 @@
-"""What `vaectl reconstruct` takes."""
+"""The options of `vaectl reconstruct`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _pixels(about: str) -> Option:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions:
-    """What `vaectl reconstruct` takes. Raises `ValueError` for options that exclude each other."""
+    """The options of `vaectl reconstruct`. Raises `ValueError` for options that exclude each other."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -112,4 +112,4 @@ class ReconstructOptions:
 
     def __post_init__(self) -> None:
         if self.short_size is not None and (self.height is not None or self.width is not None):
-            raise ValueError("--short-size excludes --height and --width; give one or the other")
+            raise ValueError("`short_size` excludes `height` and `width`; give one or the other")

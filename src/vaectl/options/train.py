@@ -1,4 +1,4 @@
-"""What `vaectl train` takes. Defaults are the published ones, but for --mix-precision and --eval-lpips."""
+"""The options of `vaectl train`. Defaults are the published ones, except --mix-precision and --eval-lpips."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RECIPES = ("tiny", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2"
 
 
 def read_paths(value: Any) -> Any:
-    """One path or a list of them."""
+    """Parse one path or a list of paths."""
     return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
 
 
@@ -68,7 +68,7 @@ def place(panel: str, help: str) -> Option:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What `vaectl train` takes. Raises `ValueError` for options that exclude each other."""
+    """The options of `vaectl train`. Raises `ValueError` for options that exclude each other."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -79,7 +79,7 @@ class TrainOptions:
             metavar="PATH",
             many=True,
             read=read_paths,
-            help="A tree of videos; may be repeated. Not needed to resume.",
+            help="A folder of videos, at any depth; may be repeated. Not needed to resume.",
         ),
     ]
     video_weight: Annotated[
@@ -92,25 +92,25 @@ class TrainOptions:
             help="Sampling weight of each --video-path, in the same order. (default: its number of clips)",
         ),
     ] = ()
-    num_frames: Annotated[int, count(DATA, "Frames of a clip: 1 + 4n for models that shorten time by 4.")] = 17
+    num_frames: Annotated[int, count(DATA, "Frames per clip: 1 + 4n for models that compress time by 4.")] = 17
     resolution: Annotated[int, count(DATA, "Shorter side of a frame in pixels.", least=16)] = 256
     crop_size: Annotated[
         int | None,
-        count(DATA, "Side of the square cut out of it, a multiple of 8. (default: --resolution)", least=16),
+        count(DATA, "Side of the square crop in pixels, a multiple of 8. (default: --resolution)", least=16),
     ] = None
     sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
     dynamic_sample: Annotated[bool, flag(DATA, "Draw the frame interval of each clip from 1 to --sample-rate.")] = False
     random_crop: Annotated[bool, flag(DATA, "Crop at random positions, not at the centre.")] = False
     flip: Annotated[bool, flag(DATA, "Mirror each clip with a probability of one half.")] = False
     animate_images: Annotated[bool, flag(DATA, "Make clips from images by moving a camera over them.")] = False
-    batch_size: Annotated[int, count(DATA, "Clips of a batch, on each rank.")] = 1
+    batch_size: Annotated[int, count(DATA, "Clips per batch, on each rank.")] = 1
     num_workers: Annotated[
         int,
         count(
             DATA, "Processes that read clips, on each rank; 0: read in the main process.", 0, ("dataset_num_worker",)
         ),
     ] = 4
-    strict: Annotated[bool, flag(DATA, "Fail if a clip cannot be read, instead of leaving it out.")] = False
+    strict: Annotated[bool, flag(DATA, "Fail if a clip cannot be read, instead of skipping it.")] = False
 
     model: Annotated[
         Path | None,
@@ -155,7 +155,7 @@ class TrainOptions:
         Literal["l1", "l2"],
         Option(panel=OBJECTIVE, metavar="TYPE", choices=("l1", "l2"), help="l1 or l2: absolute or squared error."),
     ] = "l1"
-    perceptual_weight: Annotated[float, number(OBJECTIVE, "Weight of LPIPS; 0 leaves it out.")] = 1.0
+    perceptual_weight: Annotated[float, number(OBJECTIVE, "Weight of LPIPS; 0 switches it off.")] = 1.0
     lpips_net: Annotated[
         Literal["vgg", "alex"],
         Option(panel=OBJECTIVE, metavar="NET", choices=("vgg", "alex"), help="vgg as published; alex is faster."),
@@ -165,7 +165,7 @@ class TrainOptions:
     logvar_init: Annotated[float, number(OBJECTIVE, "Log-variance of the reconstruction error.", least=-30)] = 0.0
     wavelet_loss: Annotated[bool, flag(OBJECTIVE, "Add a loss on wavelet coefficients (WF-VAE).")] = False
     wavelet_weight: Annotated[float, number(OBJECTIVE, "Weight of the wavelet loss.")] = 0.1
-    disc_weight: Annotated[float, number(OBJECTIVE, "Weight of the adversarial loss; 0 leaves it out.")] = 0.5
+    disc_weight: Annotated[float, number(OBJECTIVE, "Weight of the adversarial loss; 0 switches it off.")] = 0.5
     disc_start: Annotated[int, count(OBJECTIVE, "First step with the adversarial loss.", least=0)] = 5
     load_disc_from_checkpoint: Annotated[
         Path | None, place(OBJECTIVE, "Start from the discriminator in this training checkpoint.")
@@ -181,11 +181,11 @@ class TrainOptions:
         Literal["constant", "cosine"],
         Option(panel=OPTIMIZER, metavar="NAME", choices=("constant", "cosine"), help="constant, or cosine down to 0."),
     ] = "constant"
-    warmup_steps: Annotated[int, count(OPTIMIZER, "Steps in which the learning rate rises from 0.", least=0)] = 0
-    clip_grad_norm: Annotated[
-        float | None, number(OPTIMIZER, "Largest norm of the gradient. (default: not limited)")
-    ] = None
-    gradient_accumulation_steps: Annotated[int, count(OPTIMIZER, "Batches of a step.")] = 1
+    warmup_steps: Annotated[int, count(OPTIMIZER, "Steps of linear warm-up of the learning rate.", least=0)] = 0
+    clip_grad_norm: Annotated[float | None, number(OPTIMIZER, "Maximum norm of the gradient. (default: no limit)")] = (
+        None
+    )
+    gradient_accumulation_steps: Annotated[int, count(OPTIMIZER, "Batches per step.")] = 1
     ema: Annotated[bool, flag(OPTIMIZER, "Keep a moving average of the weights.")] = False
     ema_decay: Annotated[float, number(OPTIMIZER, "Decay of the average per step.", most=1)] = 0.999
     epochs: Annotated[int | None, count(OPTIMIZER, "Passes over the data. (default: 10, without --max-steps)")] = None
@@ -196,11 +196,11 @@ class TrainOptions:
     ] = False
 
     eval_video_path: Annotated[Path | None, place(VALIDATION, "Videos for validation. (default: no validation)")] = None
-    eval_steps: Annotated[int, count(VALIDATION, "Steps from one validation to the next.")] = 1000
+    eval_steps: Annotated[int, count(VALIDATION, "Steps between validations.")] = 1000
     eval_num_frames: Annotated[int, count(VALIDATION, "Frames of a clip.")] = 17
     eval_resolution: Annotated[int, count(VALIDATION, "Shorter side and centre crop in pixels.", least=16)] = 256
     eval_sample_rate: Annotated[int, count(VALIDATION, "Take every N-th frame.")] = 1
-    eval_batch_size: Annotated[int, count(VALIDATION, "Clips measured at once.")] = 8
+    eval_batch_size: Annotated[int, count(VALIDATION, "Clips per batch.")] = 8
     eval_subset_size: Annotated[int, count(VALIDATION, "Use the first N clips; 0 uses all.", least=0)] = 100
     eval_num_video_log: Annotated[int, count(VALIDATION, "Clips shown in the pictures.", least=0)] = 2
     eval_lpips: Annotated[bool, flag(VALIDATION, "Measure LPIPS (alex) in addition to PSNR and SSIM.")] = True
@@ -210,7 +210,7 @@ class TrainOptions:
             panel=VALIDATION,
             aliases=("enable_tilintg",),
             hidden=True,
-            help="No effect: validation always runs in pieces, with the same numbers.",
+            help="No effect: validation always runs window by window, with the same numbers.",
         ),
     ] = False
 
@@ -235,13 +235,13 @@ class TrainOptions:
         bool, momentary("Start at step 0, with the checkpoint's weights and optimizers.")
     ] = False
     not_resume_discriminator: Annotated[bool, momentary("Resume with a new discriminator.")] = False
-    save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps from one checkpoint to the next.")] = 1000
+    save_ckpt_step: Annotated[int, count(CHECKPOINTS, "Steps between checkpoints.")] = 1000
     save_ckpt_minutes: Annotated[
         float | None,
-        number(CHECKPOINTS, "Minutes from one checkpoint to the next, at most. (default: no limit)", least=0.01),
+        number(CHECKPOINTS, "Maximum minutes between checkpoints. (default: no limit)", least=0.01),
     ] = None
     keep: Annotated[int, count(CHECKPOINTS, "Keep the last N checkpoints and the best one.")] = 3
-    log_steps: Annotated[int, count(CHECKPOINTS, "Steps from one line of losses to the next.")] = 5
+    log_steps: Annotated[int, count(CHECKPOINTS, "Steps between lines of losses.")] = 5
 
     json: Json = False
 
@@ -261,17 +261,19 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.video_weight and len(self.video_weight) != len(self.video_path):
             raise ValueError(
-                f"--video-weight is given {len(self.video_weight)} times, --video-path {len(self.video_path)} times;"
+                f"`video_weight` is given {len(self.video_weight)} times, `video_path` {len(self.video_path)} times;"
                 " give one for each"
             )
         if any(weight <= 0 for weight in self.video_weight):
-            raise ValueError("--video-weight must be above 0; leave out a --video-path that nothing is drawn from")
+            raise ValueError("`video_weight` must be above 0; leave out a `video_path` that should not be used")
         if self.init == "pca" and self.model is not None:
-            raise ValueError("--init pca is for a new model, and --model gives the weights; leave out one of them")
+            raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
-        crop = ("crop-size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
-        for option, pixels in (crop, ("eval-resolution", self.eval_resolution)):
+        crop = ("crop_size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
+        for parameter, pixels in (crop, ("eval_resolution", self.eval_resolution)):
             if pixels % 8:
-                raise ValueError(f"--{option} must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
+                raise ValueError(f"`{parameter}` must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
-            raise ValueError(f"--exp-name is a name, not a path: {shown(repr(self.exp_name))}; --ckpt-dir says where")
+            raise ValueError(
+                f"`exp_name` must be a name, not a path: {shown(repr(self.exp_name))}; `ckpt_dir` is the folder"
+            )

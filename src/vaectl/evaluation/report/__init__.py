@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation: one file to look at, to keep and to send. Knows no metric and no model."""
+"""The HTML report of an evaluation: one self-contained file. Knows no metric and no model."""
 
 from vaectl.evaluation.report.builder import ReportBuilder
 

@@ -1,7 +1,7 @@
-"""Collects what a report shows while an evaluation runs, and writes the page at its end.
+"""Collect the pictures of a report during an evaluation, and write the page at its end.
 
-Frames pass by once. Pictures are kept of the worst clips so far and of no others, so neither memory nor the page grows
-with the number of clips; their numbers come with the finished `Evaluation`.
+Each frame is seen once. Only the pictures of the worst clips so far are kept, so neither memory nor the page grows with
+the number of clips. The numbers come from the finished `Evaluation`.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
 from vaectl.io.atomic_write import atomic_write
 
 MEDIA_BYTES = 10 * 2**20
-"""All pictures of a page together, as they stand in it."""
+"""Limit for all pictures of a page, base64-encoded."""
 
 
 class ReportBuilder:
-    """Makes the report of one evaluation.
+    """Builds the report of one evaluation.
 
     Args:
-        metrics: of the evaluation. The worst clips are those that the first metric of frames calls so; without one,
-            the first clips stand for all.
-        clips_with_media: how many clips are shown at most; fewer where they would take more than `MEDIA_BYTES`.
+        metrics: the metrics of the evaluation. The first metric of frames decides which clips are the worst; without
+            one, the first clips are shown.
+        clips_with_media: maximum number of clips with pictures; fewer if they would take more than `MEDIA_BYTES`.
     """
 
     def __init__(self, metrics: Sequence[MetricFacts], clips_with_media: int = 12) -> None:
         self._ranking = next((metric for metric in metrics if not metric.of_set), None)
         self._room = clips_with_media
         self._seen = 0
-        self._kept: list[tuple[float, int, Media]] = []  # the worst first; the number keeps ties in order
-        self._bar: tuple[float, int] | None = None  # what is not worse than this is not kept
+        self._kept: list[tuple[float, int, Media]] = []  # worst first; the number keeps ties in order
+        self._bar: tuple[float, int] | None = None  # only worse clips are kept
         self._failures: list[str] = []
 
     def add(self, scores: ClipScores, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction) -> None:
-        """Looks at a pair of clips, (T, 3, H, W) uint8 RGB each, shown at `frame_rate` frames per second.
+        """Take the pictures of a pair of clips, (T, 3, H, W) uint8 RGB each, `frame_rate` in frames per second.
 
-        Where the folder for temporary files is full the clip goes without pictures, and `write` says so in the end:
-        numbers that took hours are not lost for a video.
+        If the folder for temporary files is full, the clip has no pictures and `write` reports it: the numbers of a
+        long run are not lost for a video.
         """
         place = self._rank(scores), self._seen
         self._seen += 1
         if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
             return
         series = scores.values[self._ranking.name] if self._ranking else ()
-        worst = worst_frame(series, scores.frames, self._ranking) if self._ranking else None
+        worst = worst_frame(series, scores.num_frames, self._ranking) if self._ranking else None
         try:
             media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst)
         except (VaectlError, OSError) as error:
@@ -62,31 +62,33 @@ class ReportBuilder:
         self._tidy()
 
     def gather(self) -> None:
-        """Brings together what several processes kept, as `torchrun` starts them; each has to call it."""
+        """Collect the pictures of all ranks. Every rank has to call it."""
         builders = gather((self._kept, self._failures))
         self._kept = [kept for others, _ in builders for kept in others]
         self._failures = [failure for _, failures in builders for failure in failures]
         self._tidy()
 
     def _tidy(self) -> None:
-        """Keeps the worst clips in order, as many as there is room for."""
+        """Sort the clips, worst first, and drop those that exceed the limits."""
         self._kept.sort(key=lambda kept: kept[:2])
         while len(self._kept) > self._room or (len(self._kept) > 1 and self._size() > MEDIA_BYTES):
             self._bar = self._kept.pop()[:2]
 
     def write(self, path: Path, evaluation: Evaluation) -> None:
-        """Writes the page to `path`, in place of what is there, whole or not at all.
+        """Write the page to `path` atomically; replaces an existing file.
 
-        Raises UsageError where nothing can be written there, OSError where the disk is full, and VaectlError where the
-        page is written but lacks pictures, because there was no room for temporary files.
+        Raises UsageError if `path` cannot be written, OSError if the disk is full, and VaectlError if the page is
+        written but lacks pictures, because there was no room for temporary files.
         """
         with atomic_write(path, overwrite=True) as temporary:
             temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
         if self._failures:
-            raise VaectlError(f"{path}: written, but lacks pictures: {self._failures[0]}, or set TMPDIR to one")
+            raise VaectlError(
+                f"{path}: written, but lacks pictures: {self._failures[0]}", "set TMPDIR to a folder with more space"
+            )
 
     def _rank(self, scores: ClipScores) -> float:
-        """The lower, the worse."""
+        """Return the sort key of a clip; lower is worse."""
         if self._ranking is None:
             return 0.0
         mean = scores.mean(self._ranking.name)
@@ -98,11 +100,11 @@ class ReportBuilder:
         return sum(media.size for _, _, media in self._kept)
 
 
-def worst_frame(values: Sequence[float], frames: int, metric: MetricFacts) -> int:
-    """The number, from 0, of the worst of `frames` frames.
+def worst_frame(values: Sequence[float], num_frames: int, metric: MetricFacts) -> int:
+    """Return the index of the worst of `num_frames` frames.
 
-    Where there are fewer values than frames, they belong to the last ones: a change is that of its second frame.
+    If there are fewer values than frames, they belong to the last frames: a change counts for the second frame.
     """
     sign = 1 if metric.better == "higher" else -1
     ranks = [-math.inf if math.isnan(value) else sign * value for value in values]
-    return frames - len(values) + ranks.index(min(ranks)) if ranks else 0
+    return num_frames - len(values) + ranks.index(min(ranks)) if ranks else 0

@@ -1,7 +1,7 @@
-"""Puts the page together: what stands in it before any script runs, the numbers, the style and the scripts.
+"""Build the page: the HTML that shows before any script runs, the numbers, the style and the scripts.
 
-The page is one file that asks for nothing else, and its content security policy says so: only the scripts and the style
-that were written here are run, so a clip whose name is HTML stays a name.
+The page loads nothing else. Its content security policy allows only the scripts and the style written here, so a clip
+name that contains HTML does no harm.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vaectl.memory import format_size
 
 SCRIPTS = ("tools.js", "plots.js", "player.js", "table.js", "main.js")
 BARS = 48
-"""Of a histogram. With few clips each is a line of its own."""
+"""Bars per histogram. With few clips, each clip has its own bar."""
 
 
 def document(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts | None) -> bytes:
-    """The page as UTF-8. `media` are the pictures of those clips that `ranking` calls the worst, worst first."""
+    """Return the page as UTF-8. `media` are the pictures of the worst clips by `ranking`, worst first."""
     parts = files("vaectl.evaluation.report") / "page"
     style = (parts / "style.css").read_text("utf-8")
     script = "\n".join((parts / name).read_text("utf-8") for name in SCRIPTS)
@@ -48,12 +48,12 @@ def document(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFact
         data=json.dumps(data).replace("<", "\\u003c"),
         script=script,
     )
-    # File names may hold bytes that are no text.
+    # File names may contain bytes that are not UTF-8.
     return page.encode("utf-8", "replace")
 
 
 def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts | None) -> dict[str, Any]:
-    """What the scripts show, as JSON values; arrays of numbers in base64, so that inf and nan need no spelling."""
+    """Return the data of the scripts as JSON values; arrays are base64, because JSON has no inf and nan."""
     metrics = [metric for metric in evaluation.metrics if not metric.of_set]
     places = {clip.name: number for number, clip in enumerate(evaluation.clips)}
     return {
@@ -67,7 +67,7 @@ def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts
                 "name": clip.name,
                 "real": str(clip.real),
                 "generated": str(clip.generated or ""),
-                "frames": clip.frames,
+                "frames": clip.num_frames,
                 "width": clip.width,
                 "height": clip.height,
                 "means": _packed("d", (clip.mean(metric.name) for metric in metrics)),
@@ -81,13 +81,13 @@ def numbers(evaluation: Evaluation, media: Sequence[Media], ranking: MetricFacts
 
 
 def digits(values: Iterable[float]) -> int:
-    """How many decimals numbers of this size are shown with: as in the table of `vaectl eval`."""
+    """Return the number of decimals for values of this size, as in the table of `vaectl eval`."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 2 if largest >= 10 else 4
 
 
 def written(value: float, decimals: int) -> str:
-    """A number as the page shows it; the scripts do the same."""
+    """Format a number as the scripts do."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     return f"{value:.{decimals}f}"
@@ -102,7 +102,7 @@ def _packed(kind: str, values: Iterable[float]) -> str:
 
 
 def _known(evaluation: Evaluation) -> list[MetricFacts]:
-    """The metrics that have a number: all, unless the run was stopped."""
+    """Return the metrics that have a number: all, unless the run was stopped."""
     return [m for m in evaluation.metrics if (m.name in evaluation.set_values if m.of_set else evaluation.clips)]
 
 
@@ -116,11 +116,11 @@ def _title(evaluation: Evaluation) -> str:
 
 def _facts(evaluation: Evaluation) -> str:
     clips = evaluation.clips
-    shapes = {(clip.frames, clip.width, clip.height) for clip in clips}
-    facts = [_count(sum(clip.frames for clip in clips), "frame") + " in all"]
+    shapes = {(clip.num_frames, clip.width, clip.height) for clip in clips}
+    facts = [_count(sum(clip.num_frames for clip in clips), "frame") + " in all"]
     if len(shapes) == 1:
-        frames, width, height = shapes.pop()
-        facts = [_count(frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
+        num_frames, width, height = shapes.pop()
+        facts = [_count(num_frames, "frame") + (" each" if len(clips) > 1 else ""), f"{width}x{height}"]
     facts.append(f"{evaluation.seconds:.1f} s")
     facts.append(f"peak memory {format_size(evaluation.peak_memory)}")
     return " · ".join(facts)
@@ -153,7 +153,7 @@ def _card(evaluation: Evaluation, metric: MetricFacts) -> str:
 
 
 def _histogram(values: Sequence[float], decimals: int, unit: str) -> str:
-    """How many clips lie where, from the least to the largest mean; exact clips (inf) are counted beside it."""
+    """Draw the distribution of the means of the clips; clips that are not finite are counted below it."""
     finite = [value for value in values if math.isfinite(value)]
     others = len(values) - len(finite)
     aside = f"<span>{_count(others, 'clip')} not finite</span>" if others else ""
@@ -180,7 +180,7 @@ def _histogram(values: Sequence[float], decimals: int, unit: str) -> str:
 
 
 def _rows(values: dict[str, Any], above: str = "") -> Iterable[str]:
-    """Plain JSON values as rows of a table; what lies deeper is named by its path."""
+    """Yield plain JSON values as rows of a table; nested values are named by their path."""
     for key, value in values.items():
         name = f"{above}{key}"
         if isinstance(value, dict):
@@ -193,7 +193,7 @@ def _rows(values: dict[str, Any], above: str = "") -> Iterable[str]:
 
 
 def _missing(evaluation: Evaluation) -> str:
-    """What is missing from the numbers, and why; nothing where nothing is."""
+    """Return what is missing from the numbers, and why; empty if nothing is."""
     parts = []
     if evaluation.stopped_before:
         parts.append(

@@ -1,6 +1,6 @@
-"""What a report shows of a clip: a small video of both sides, and the worst frame with its errors in colour.
+"""The pictures of a clip in a report: a small video of both sides, and the worst frame with a heat map of its errors.
 
-Knows frames and files, and nothing of metrics and pages.
+Knows nothing of metrics and pages.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vaectl.video import Clip, VideoWriter, write_video
 from vaectl.video.transform import resize_exactly
 
 LONGEST_SIDE = 512
-"""Pixels of a picture, at most."""
+"""Maximum side of a picture in pixels."""
 VIDEO_PIXELS = 12_000_000
-"""Of all frames of one side together: long clips are shown smaller."""
+"""Limit for all frames of one side: long clips are shown smaller."""
 TOPS = (4, 8, 16, 32, 64, 128, 255)
-"""Where the scale of a heat map may end, in 8-bit levels."""
+"""Possible ends of the scale of a heat map, in 8-bit levels."""
 _COLORS = ((8, 8, 18), (38, 26, 94), (118, 35, 129), (205, 66, 92), (247, 150, 76), (253, 243, 184))
 
 
@@ -33,38 +33,38 @@ class Media:
 
     name: str
     video: str
-    """H.264, lossy; the original on the left of the generated clip, each filled up to an even number of pixels."""
+    """H.264, lossy; the original on the left, the generated clip on the right, each padded to even sides."""
     width: int
-    """Pixels of one side."""
+    """Width of one side in pixels."""
     height: int
     frame_rate: float
     frame: int
-    """The frame, from 0, that the pictures below show: at its own size, or reduced to `LONGEST_SIDE`."""
+    """Index of the frame in the pictures below, which are at full size or reduced to `LONGEST_SIDE`."""
     real: str
     generated: str
     error: str
     top: int
-    """The error (8-bit levels) at the end of the heat map's scale."""
+    """The error at the end of the scale of the heat map, in 8-bit levels."""
     beyond: bool
-    """Whether some errors are larger."""
+    """Whether some errors are larger than `top`."""
 
     @property
     def size(self) -> int:
-        """Characters in the page."""
+        """Number of characters in the page."""
         return len(self.video) + len(self.real) + len(self.generated) + len(self.error)
 
 
 def picture(name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, frame: int | None) -> Media:
-    """The pictures of a pair of clips, both (T, 3, H, W) uint8 RGB on any device.
+    """Make the pictures of a pair of clips, both (T, 3, H, W) uint8 RGB on any device.
 
-    `frame` is the one that is shown beside its errors; None for the one with the largest sum of errors. Raises
-    VaectlError or OSError where temporary files cannot be written.
+    `frame` is the index of the frame with the heat map; None picks the frame with the largest sum of errors. Raises
+    VaectlError or OSError if temporary files cannot be written.
     """
-    frames, _, height, width = real_T3HW.shape
+    num_frames, _, height, width = real_T3HW.shape
     if frame is None:
         sums = [int((a.int() - b.int()).abs().sum()) for a, b in zip(real_T3HW, generated_T3HW, strict=True)]
         frame = sums.index(max(sums))
-    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(VIDEO_PIXELS / (frames * width * height)))
+    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(VIDEO_PIXELS / (num_frames * width * height)))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     real, generated = real_T3HW[frame].cpu(), generated_T3HW[frame].cpu()
     error, top, beyond = heat_map(real, generated)
@@ -84,9 +84,9 @@ def picture(name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fr
 
 
 def heat_map(real_3HW: Tensor, generated_3HW: Tensor) -> tuple[Tensor, int, bool]:
-    """Absolute errors in colour, (3, H, W) uint8; the error at the end of the scale; whether some are larger.
+    """Return absolute errors in colour, (3, H, W) uint8; the end of the scale; and whether some errors are larger.
 
-    Of the three channels the largest error counts. The scale ends where all but one in 50 pixels lie.
+    The error of a pixel is the largest of its three channels. The scale covers at least 98 % of the pixels.
     """
     error_HW = (real_3HW.int() - generated_3HW.int()).abs().amax(dim=0)
     below = error_HW.flatten().bincount(minlength=256).cumsum(0)
@@ -96,13 +96,13 @@ def heat_map(real_3HW: Tensor, generated_3HW: Tensor) -> tuple[Tensor, int, bool
 
 
 def color_scale() -> Tensor:
-    """From no error to the largest: (256, 3) uint8 RGB, ever brighter."""
+    """Return the colours from no error to the largest, (256, 3) uint8 RGB, increasing in brightness."""
     anchors_CN = torch.tensor(_COLORS, dtype=torch.float32).T
     return F.interpolate(anchors_CN[None], 256, mode="linear", align_corners=True)[0].T.round().byte()
 
 
 def image(frame_3HW: Tensor) -> str:
-    """A frame (uint8 RGB) as the data URI of a PNG: exact, unless it is larger than `LONGEST_SIDE`."""
+    """Encode a frame (uint8 RGB) as the data URI of a PNG: lossless, unless it is larger than `LONGEST_SIDE`."""
     height, width = frame_3HW.shape[1:]
     shrink = min(1.0, LONGEST_SIDE / max(width, height))
     small = resize_exactly(frame_3HW[None], max(1, round(width * shrink)), max(1, round(height * shrink)))
@@ -114,7 +114,7 @@ def image(frame_3HW: Tensor) -> str:
 
 def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int]) -> str:
     width, height = size
-    even = (0, width % 2, 0, height % 2)  # browsers play 4:2:0 only
+    even = (0, width % 2, 0, height % 2)  # browsers play only 4:2:0
     with temporary_folder() as folder:
         path = folder / "preview.mp4"
         both_width, even_height = 2 * (width + width % 2), height + height % 2

@@ -1,4 +1,4 @@
-// The clip that is looked at, and the frame: the address says which (#clip=3&frame=12), so both can be shared.
+// The selected clip and frame. The address holds both (#clip=3&frame=12), so a link shows the same view.
 
 let chosen = null;
 let frame = 0;
@@ -9,7 +9,7 @@ data.clips.forEach((clip, number) => {
   clip.means = unpack(clip.means, Float64Array);
 });
 
-// `settle` also remembers the frame in the address and brings the video there.
+// `settle` also puts the frame into the address and moves the video to it.
 function show(next, settle = true) {
   frame = clamp(next, 0, chosen.frames - 1);
   $("frame").value = frame;
@@ -80,12 +80,9 @@ addEventListener("beforeprint", () => { $("protocol").open = true; });
 $("theme").addEventListener("change", () => { document.documentElement.dataset.theme = $("theme").value; });
 
 if (data.clips.length) {
-  $("clips").hidden = false;
-  const kept = Object.keys(data.media).length;
-  const which = data.ranking ? `${kept} worst clips only, by ${data.ranking}` : `first ${kept} clips only`;
-  $("no-media").textContent = kept ? `Video and pictures are kept of the ${which}.` : "No video and no pictures were kept.";
-  table.draw();
-  follow();
+  $("clips").hidden = false; const kept = Object.keys(data.media).length; const which = data.ranking ? `${kept} worst
+  clips only, by ${data.ranking}` : `first ${kept} clips only`; $("no-media").textContent = kept ? `The report has video
+  and pictures of the ${which}.` : "The report has no video and no pictures."; table.draw(); follow();
   addEventListener("hashchange", () => {
     const before = chosen;
     follow();

@@ -1,13 +1,11 @@
-// Plays both sides of a clip in step. They are one video, the original on the left, so they cannot drift apart; it is
-// drawn on a canvas, beside each other or one over the other.
+// Plays both sides of a clip in sync. They are one video, with the original on the left, so they cannot drift apart. It
+// is drawn on a canvas, side by side or one over the other.
 
 const GAP = 6;
 
 const player = {
-  media: null,
-  video: Object.assign(document.createElement("video"), { muted: true, loop: true, playsInline: true, preload: "auto" }),
-  // Called with the frame that is shown, whenever playing shows another.
-  onframe: () => {},
+  media: null, video: Object.assign(document.createElement("video"), { muted: true, loop: true, playsInline: true,
+  preload: "auto" }), // Called with the frame whenever playback shows another one. onframe: () => {},
 
   load(media) {
     this.video.pause();
@@ -18,7 +16,7 @@ const player = {
     this.resize();
   },
 
-  // Pictures are shown at the size they have, small ones up to twice that.
+  // Pictures are shown at their own size, small ones up to twice that.
   resize() {
     const screen = $("screen");
     if (!this.media) return;
@@ -51,7 +49,7 @@ const player = {
     brush.fillRect(edge - 1, 0, 2, height);
   },
 
-  // The middle of a frame's time, so that rounding cannot lead to its neighbour.
+  // The middle of the frame, so that rounding cannot select a neighbour.
   seek(frame) {
     if (this.media) this.video.currentTime = (frame + 0.5) / this.media.frame_rate;
   },

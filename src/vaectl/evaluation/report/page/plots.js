@@ -1,10 +1,10 @@
-// One plot over the frames for each metric, all with one cursor. Knows nothing of videos.
+// A plot over the frames for each metric, with a shared cursor. Knows nothing of videos.
 
 const GUTTER = 52;
 const PLOT_HEIGHT = 92;
 const RIM = 8;
 
-// Where fewer numbers than frames are, they belong to the last ones: a change is that of its second frame.
+// If there are fewer numbers than frames, they belong to the last frames: a change counts for the second frame.
 const place = (series, index, frames) => index + frames - series.length;
 
 function ticks(low, high, most) {
@@ -16,10 +16,10 @@ function ticks(low, high, most) {
   return { marks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
-// Draws the plots of a clip into `parent`. `choose` is called with a frame that was clicked, `look` with the one under
-// the pointer, null when it leaves. Returns a function that moves the cursor to a frame.
+// Draws the plots of a clip into `parent`. Calls `choose` with a frame that is clicked, and `look` with the frame under
+// the pointer, or null when it leaves. Returns a function that moves the cursor to a frame.
 function drawPlots(parent, clip, series, choose, look) {
-  // Measured first: without the plots the page may be short enough to lose its scroll bar, and be wider.
+  // Measure before the old plots are removed: a shorter page may lose its scroll bar and become wider.
   const width = Math.max(parent.clientWidth, 160);
   parent.replaceChildren();
   const x = (frame) => GUTTER + (clip.frames > 1 ? frame / (clip.frames - 1) : 0.5) * (width - GUTTER - RIM);
@@ -44,12 +44,10 @@ function drawPlots(parent, clip, series, choose, look) {
 }
 
 function drawPlot(parent, clip, metric, series, x, width, last) {
-  const finite = [...series].filter(Number.isFinite);
-  let [low, high] = finite.length ? [Math.min(...finite), Math.max(...finite)] : [0, 1];
-  const room = (high - low) * 0.08 || Math.abs(high) * 0.01 || 0.5;
-  [low, high] = [low - room, high + room];
-  const y = (value) => clamp(RIM + ((high - value) / (high - low)) * (PLOT_HEIGHT - 2 * RIM), RIM / 2, PLOT_HEIGHT - RIM / 2);
-  const show = (value) => written(value, metric.digits);
+  const finite = [...series].filter(Number.isFinite); let [low, high] = finite.length ? [Math.min(...finite),
+  Math.max(...finite)] : [0, 1]; const room = (high - low) * 0.08 || Math.abs(high) * 0.01 || 0.5; [low, high] = [low -
+  room, high + room]; const y = (value) => clamp(RIM + ((high - value) / (high - low)) * (PLOT_HEIGHT - 2 * RIM), RIM /
+  2, PLOT_HEIGHT - RIM / 2); const show = (value) => written(value, metric.digits);
 
   const box = add(parent, "div", { class: "plot" });
   const head = add(box, "div", { class: "plot-head" });
@@ -65,8 +63,8 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
   if (finite.length) {
     const scale = ticks(low, high, 4);
     for (const mark of scale.marks) {
-      add(drawing, "line", { class: "grid", x1: GUTTER, x2: width, y1: y(mark), y2: y(mark) });
-      add(drawing, "text", { class: "tick", x: GUTTER - 8, y: y(mark) + 4, "text-anchor": "end" }, written(mark, scale.digits));
+      add(drawing, "line", { class: "grid", x1: GUTTER, x2: width, y1: y(mark), y2: y(mark) }); add(drawing, "text", {
+      class: "tick", x: GUTTER - 8, y: y(mark) + 4, "text-anchor": "end" }, written(mark, scale.digits));
     }
   }
   if (last) {
@@ -87,10 +85,9 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
   });
   add(drawing, "path", { class: "line", d: path });
   if (finite.length) {
-    const worst = metric.better === "higher" ? Math.min(...finite) : Math.max(...finite);
-    const index = series.indexOf(worst);
-    const mark = add(drawing, "circle", { class: "worst-mark", cx: x(place(series, index, clip.frames)), cy: y(worst), r: 3.5 });
-    add(mark, "title", {}, `worst: ${show(worst)}`);
+    const worst = metric.better === "higher" ? Math.min(...finite) : Math.max(...finite); const index =
+    series.indexOf(worst); const mark = add(drawing, "circle", { class: "worst-mark", cx: x(place(series, index,
+    clip.frames)), cy: y(worst), r: 3.5 }); add(mark, "title", {}, `worst: ${show(worst)}`);
   }
 
   const cursor = add(drawing, "line", { class: "cursor", y1: 0, y2: PLOT_HEIGHT });

@@ -1,10 +1,10 @@
-// The table of clips: sorted by any column, filtered by name. Shows a part at a time, so that thousands open at once.
+// The table of clips: sorted by any column, filtered by name. Shows a part at a time, so that thousands open fast.
 
 const PART = 200;
 
 const table = {
   column: data.ranking ? data.metrics.findIndex((metric) => metric.name === data.ranking) : -1,
-  // Worst first where the column is a metric, from A to Z where it is the name.
+  // Metrics sort worst first, names from A to Z.
   reversed: false,
   shown: PART,
 
@@ -46,7 +46,7 @@ const table = {
     this.mark();
   },
 
-  // Whether the numbers, or names, fall from row to row.
+  // Whether the rows are in descending order.
   descending() {
     const rises = this.column < 0 || data.metrics[this.column].better === "higher";
     return rises === this.reversed;

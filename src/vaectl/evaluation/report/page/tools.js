@@ -1,4 +1,4 @@
-// Small things that the other scripts share: elements, numbers, and where everything starts from.
+// Helpers of the other scripts: elements, numbers, and the data of the page.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@ function add(parent, name, attributes = {}, text = "") {
   return child;
 }
 
-// Numbers come as little-endian bytes in base64: 4 or 8 bytes each.
+// Numbers are little-endian bytes in base64: 4 or 8 bytes each.
 function unpack(text, kind) {
   return new kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }

@@ -1,4 +1,4 @@
-"""What has to be known to repeat the numbers of an evaluation: its whole protocol, as plain JSON values."""
+"""The provenance of an evaluation: everything needed to repeat its numbers, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vaectl.versions import versions
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
 
 
-def statement(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
-    """How the clips were read, what made the generated ones, and how they were compared, on `device`."""
+def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
+    """Return how the clips were read, what made the generated ones, and how they were compared, on `device`."""
     protocol = reading.protocol
     crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
     return {
@@ -46,7 +46,7 @@ def _generated(options: EvalOptions, reading: Reading) -> str:
 
 
 def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
-    """What made the generated clips; None where nothing tells."""
+    """Return what made the generated clips; None if that is unknown."""
     if options.model is not None:
         return {
             "path": str(options.model),
@@ -72,7 +72,7 @@ def _posterior(sample: bool, seed: Any) -> str:
 
 
 def _settings(options: EvalOptions) -> dict[str, Any]:
-    """What some metrics depend on."""
+    """Return the settings of metrics that have any."""
     settings: dict[str, Any] = {}
     if "lpips" in options.metric:
         settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}

@@ -1,7 +1,7 @@
-"""The stages of an evaluation: clips are decoded, go through a model where there is one, and are measured.
+"""The pipeline of an evaluation: decode clips, run the model if there is one, and measure.
 
-Each stage takes what the one before gives; a clip is forgotten once it is measured. A pair that fails is told with its
-reason, and the others go on. Knows neither which clips there are nor how numbers are shown.
+Each step is a generator that takes the output of the step before. A clip is freed once it is measured. If a pair fails,
+the reason is recorded and the others continue. Knows neither which clips there are nor how numbers are shown.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 
 @dataclass
-class Found:
-    """What is known so far."""
+class PartialResults:
+    """The results so far, of one rank or of all."""
 
     clips: list[ClipScores] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    """By name, with the reason."""
+    """Clip name -> reason."""
     decode_seconds: float = 0.0
 
 
@@ -56,45 +56,45 @@ def compare_all(
     metrics: Metrics,
     report: ReportBuilder | None,
     options: EvalOptions,
-    found: Found,
+    results: PartialResults,
     progress: Progress,
 ) -> None:
-    """All pairs through all metrics. What is found stands in `found` at once, so that it outlives Ctrl-C."""
+    """Compute all metrics of all pairs. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
     with closing(decode(pairs, reading, options)) as attempts:
-        clips = succeeded(attempts, found)
+        clips = succeeded(attempts, results)
         if model:
-            clips = succeeded(through_model(clips, model, options, progress), found)
+            clips = succeeded(through_model(clips, model, options, progress), results)
         for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
                     progress.warn(clip.note)
-            compare(batch, metrics, report, found)
+            compare(batch, metrics, report, results)
             progress.advance(sum(len(clip.real) for clip in batch))
 
 
 def decode(
     pairs: Sequence[Pair], reading: Reading, options: EvalOptions
 ) -> Generator[DecodedPair | Failed, None, None]:
-    """The pairs with their frames, in order, some of them decoded ahead."""
+    """Yield the pairs with their frames, in order. Threads decode some of them in advance."""
 
     def attempt(pair: Pair) -> DecodedPair | Failed:
         try:
             return read_pair(pair, reading)
         except VaectlError as error:
             return Failed(pair, str(error))
-        except Exception as error:  # what nobody foresaw in one clip must not cost the others
+        except Exception as error:  # an unexpected error in one clip must not stop the others
             return Failed(pair, str(unforeseen(pair.real, error)))
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
-    # Tiles are there to save memory, which clips that wait would take.
+    # With tiles memory is short: hold no clips that wait.
     return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
-def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterator[DecodedPair]:
-    """Those that did not fail; of the others the reason is kept."""
+def succeeded(attempts: Iterable[DecodedPair | Failed], results: PartialResults) -> Iterator[DecodedPair]:
+    """Yield the pairs that did not fail; record the reason of the others in `results`."""
     for attempt in attempts:
         if isinstance(attempt, Failed):
-            found.left_out[attempt.pair.name] = attempt.reason
+            results.left_out[attempt.pair.name] = attempt.reason
         else:
             yield attempt
 
@@ -102,7 +102,7 @@ def succeeded(attempts: Iterable[DecodedPair | Failed], found: Found) -> Iterato
 def through_model(
     clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
 ) -> Iterator[DecodedPair | Failed]:
-    """The clips with what the model makes of them: each alone, so that its frames are always the same ones."""
+    """Yield the clips with their reconstructions. The batch size is 1, so that a clip always has the same result."""
     limits = Limits.of(options)
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair
@@ -120,8 +120,10 @@ def through_model(
             yield replace(clip, generated=replace(clip.real, frames=made))
 
 
-def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, found: Found) -> None:
-    """Measure clips of one shape, and keep what was found."""
+def compare(
+    batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, results: PartialResults
+) -> None:
+    """Measure clips of one shape and add their numbers to `results`."""
     real_BTCHW = torch.stack([clip.real.frames for clip in batch])
     generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
     try:
@@ -131,20 +133,20 @@ def compare(batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilde
             if isinstance(metric, FrameMetric)
         }
     except VaectlError as error:
-        found.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
+        results.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
         return
     except Exception as error:
-        found.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
+        results.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
         return
     for metric in metrics.values():
         if isinstance(metric, SetMetric):
             metric.add(real_BTCHW, generated_BTCHW)
     for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
         values = {name: tuple(rows[index]) for name, rows in numbers.items()}
-        frames, _, height, width = real.shape
+        num_frames, _, height, width = real.shape
         pair = clip.pair
-        scores = ClipScores(pair.name, pair.real, pair.generated, frames, width, height, values)
+        scores = ClipScores(pair.name, pair.real, pair.generated, num_frames, width, height, values)
         if report:
             report.add(scores, real, generated, clip.real.frame_rate)
-        found.clips.append(scores)
-        found.decode_seconds += clip.seconds
+        results.clips.append(scores)
+        results.decode_seconds += clip.seconds
