@@ -119,7 +119,7 @@ def make_plan(model: AnyVAE, frames: int, height: int, width: int, budget: Budge
     does not stream, small tiles, and nothing waits on the device. Raises UsageError if nothing fits, with the least
     limit that would do, and VaectlError if the disk has no room for what waits there.
     """
-    candidates, size = (streaming_plans if model.streams else staged_plans), (frames, height, width)
+    candidates, size = (streaming_plans if model.streams else whole_clip_plans), (frames, height, width)
     least = math.inf
     for plan in candidates(model, size, budget, low_memory):
         needs = needed(model, plan, budget)
@@ -183,7 +183,7 @@ def streaming_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, l
     return plans
 
 
-def staged_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, low_memory: bool) -> Iterator[Plan]:
+def whole_clip_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, low_memory: bool) -> Iterator[Plan]:
     """Plans for a model that looks at the whole clip, the fastest first: each group has its own tiles and windows."""
     frames, height, width = size
     window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
