@@ -223,7 +223,7 @@ def test_a_model_that_overflows_is_an_error_and_no_picture(clip, tmp_path, monke
         yield torch.full((1, 3, 4, 48, 64), math.inf)
 
     monkeypatch.setattr(engine, "reconstruct_windows", overflow)
-    with pytest.raises(VaectlError, match=r"clip\.mp4: the model gave NaN or infinity; use --dtype float32"):
+    with pytest.raises(VaectlError, match=r"clip\.mp4: the model's output has NaN or infinity; use `dtype=float32`"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}
 
@@ -243,7 +243,7 @@ def test_a_lack_of_memory_names_a_remedy(clip, tmp_path, monkeypatch, error):
         yield
 
     monkeypatch.setattr(engine, "reconstruct_windows", fail)
-    with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use --enable-tiling"):
+    with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory on cpu; use `enable_tiling`"):
         run(clip, tmp_path / "out.mp4")
     assert files(tmp_path) == {}
 
@@ -253,7 +253,7 @@ def test_a_model_that_does_not_fit_names_a_remedy(clip, tmp_path, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(engine, "load_model", fail)
-    with pytest.raises(VaectlError, match="the built-in model: out of memory on cpu; its weights alone do not fit"):
+    with pytest.raises(VaectlError, match="the built-in model: out of memory on cpu; the weights alone do not fit"):
         run(clip, tmp_path / "out.mp4")
 
 
@@ -325,7 +325,7 @@ def test_the_published_command_for_videos_works(clip, tmp_path, capsys, undersco
 
 
 def test_a_model_of_another_family_than_named_is_refused(clip, tmp_path):
-    with pytest.raises(UsageError, match="CausalVAEModel_4x8x8: the built-in model is a WFVAEModel; leave"):
+    with pytest.raises(UsageError, match="CausalVAEModel_4x8x8`: the built-in model is a WFVAEModel; leave"):
         run(clip, tmp_path / "rec.mp4", model_name="CausalVAEModel_4x8x8")
 
 

@@ -111,7 +111,7 @@ def open_model(
     where = choose_device(device)
     called = path or "the built-in model"
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
-    with _explain_shortage(called, where, "free some, or use another `device`"):
+    with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)
     if name is not None and not model.config.is_called(name):
         raise UsageError(
