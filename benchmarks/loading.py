@@ -24,7 +24,7 @@ from common import take_turns
 from vaectl.data import ClipLoader, Sampling, Source, open_dataset
 from vaectl.data.sampling import place
 from vaectl.geometry import latent_frames
-from vaectl.models.checkpoint import build_model
+from vaectl.models import build_model
 from vaectl.progress import Silent
 from vaectl.training.network import AutoEncoder
 from vaectl.training.recipes import model_config

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -24,13 +26,8 @@ from vaectl.cli.reference import command
 from vaectl.errors import UsageError
 from vaectl.metrics import METRICS, MetricSettings, build
 from vaectl.metrics.metric import FrameMetric
-from vaectl.models import build_model, families, load_model, save_model
-from vaectl.models.checkpoint import NETWORKS
-from vaectl.models.config import FAMILIES
 from vaectl.options.common import MODEL, Config
 from vaectl.options.option import Option
-from vaectl.tiling.plan import uniform_plan
-from vaectl.tiling.stream import reconstruct_windows
 
 PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text()
 
@@ -42,30 +39,42 @@ def code_of(heading: str) -> list[str]:
     return [textwrap.dedent(block) for block in blocks]
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """The family of the recipe, as if its file were in the package and its lines in the tables."""
-    code, line = code_of("Add a family")
-    (tmp_path / "tinyvae.py").write_text(code)
-    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
-    importlib.invalidate_caches()
-    made = importlib.import_module("vaectl.models.families.tinyvae")
-    config, network = (getattr(made, name.strip()) for name in line.strip().rstrip(",").split(":"))
-    monkeypatch.setitem(FAMILIES, config.class_name, config)
-    monkeypatch.setitem(NETWORKS, config, network)
-    yield config
-    sys.modules.pop(made.__name__)
+TINY_FAMILY = """
+import sys, torch
+from vaectl.models import build_model, load_model, save_model
+from vaectl.models.families.tinyvae import TinyVAEConfig
+from vaectl.training.network import trained_parameters
+from test_tinyvae import test_tiles_give_the_result_of_whole_frames
+
+test_tiles_give_the_result_of_whole_frames()
+model = build_model(TinyVAEConfig(norm_type="groupnorm"))
+save_model(model, "model")
+assert load_model("model", device="cpu").config == model.config
+assert 0 < len(trained_parameters(model, freeze_encoder=True)) < len([*model.parameters()])
+"""
 
 
-@pytest.mark.parametrize("norm", ["layernorm", "groupnorm"])
-def test_the_family_of_the_recipe_loads_and_runs_in_tiles(tiny, norm, tmp_path):
-    torch.manual_seed(0)
-    save_model(build_model(tiny(norm_type=norm)), tmp_path / "model")
-    model = load_model(tmp_path / "model", device="cpu")
-    clip = torch.rand(1, 3, 6, 21, 26) * 2 - 1
-    plan = uniform_plan(model, *clip.shape[2:], tile=4, window=2, place="disk")
-    tiled = torch.cat(list(reconstruct_windows(model, clip.split(2, dim=2), plan)), dim=2)
-    torch.testing.assert_close(tiled, model.reconstruct(clip), rtol=0, atol=1e-4)
+def test_the_family_of_the_recipe_runs_in_tiles_and_loads(tmp_path):
+    """In a copy of the sources, where the steps are followed literally."""
+    code, table, test = code_of("Add a family")
+    package = tmp_path / "src" / "vaectl"
+    shutil.copytree(ROOT / "src" / "vaectl", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "models" / "families" / "tinyvae.py").write_text(code)
+    build = package / "models" / "build.py"
+    last_import = "from vaectl.models.families.wfvae import WFVAE\n"
+    before, after = build.read_text().split(last_import)
+    after, replaced = re.subn(r"^FAMILIES: .*\n", table, after, flags=re.MULTILINE)
+    assert replaced == 1
+    build.write_text(f"{before}from vaectl.models.families.tinyvae import TinyVAE\n{last_import}{after}")
+    (tmp_path / "test_tinyvae.py").write_text(test)
+    path = f"{tmp_path / 'src'}:{tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", TINY_FAMILY], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 0
+    for check in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml"), str(tmp_path / "src")]
+        assert subprocess.run(ruff, check=False).returncode == 0
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from vaectl.io.parsing import read_json
-from vaectl.models.checkpoint import BUILTIN, build_model, check_fit, check_types, locate, parts, select
-from vaectl.models.config import CONFIG_BYTES, read_config
+from vaectl.models.build import CONFIG_BYTES, build_model, read_config
+from vaectl.models.checkpoint import BUILTIN, check_fit, check_types, locate, parts, select
 from vaectl.models.containers import read_outline
 
 
@@ -24,7 +24,7 @@ class ModelFacts:
     path: str
     """The weights file, or the index of several."""
     family: str
-    """WFVAE or CausalVAE, as `model_name` takes it."""
+    """The name that `model_name` takes."""
     parameters: int
     compression: str
     """Factors for time, height and width: 4x8x8."""
@@ -96,6 +96,7 @@ def describe(path: Path | None = None) -> ModelFacts:
     dtypes = Counter[str]()
     for tensor in tensors.values():
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    shift, scale = config.latent_statistics
     return ModelFacts(
         path=str(file),
         family=config.class_name.removesuffix("Model"),
@@ -107,6 +108,6 @@ def describe(path: Path | None = None) -> ModelFacts:
         weights=weights if isinstance(weights, str) else None,
         step=step if isinstance(step, int) else None,
         streams=model.streams,
-        shift=config.shift,
-        scale=config.scale,
+        shift=shift,
+        scale=scale,
     )

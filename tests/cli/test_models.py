@@ -13,7 +13,8 @@ from tests.models.reference import load_reference, synthetic_model
 from vaectl.cli.app import main
 from vaectl.inventory import PUBLISHED, describe
 from vaectl.models import build_model, load_model, save_model
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig, read_config
+from vaectl.models.build import read_config
+from vaectl.models.config import CausalVAEConfig, WFVAEConfig
 
 PUBLISHED_WFVAE = {"norm_type": "layernorm", "t_interpolation": "trilinear", "decoder_energy_flow_hidden_size": 128}
 RES2X = {

@@ -17,6 +17,7 @@ from vaectl.errors import UsageError, VaectlError
     [
         ("raise `memory_limit`", "raise --memory-limit"),
         ("use `dtype=float32`, or another checkpoint", "use --dtype float32, or another checkpoint"),
+        ("in/`seed`/a.mp4: not found", "in/`seed`/a.mp4: not found"),
         ("`nothing_known` stays, and so does `a file.mp4`", "`nothing_known` stays, and so does `a file.mp4`"),
     ],
 )

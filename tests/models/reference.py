@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vaectl.models import build_model
-from vaectl.models.config import FAMILIES
+from vaectl.models.build import FAMILIES
 from vaectl.models.vae import AnyVAE
 
 from .synthetic_weights import synthetic_tensor, synthetic_video
@@ -41,7 +41,7 @@ def load_reference(name: str) -> Reference:
 def synthetic_model(config: dict[str, Any]) -> AnyVAE:
     """Build a model with the synthetic weights. Its wavelet filters are unchanged."""
     fields = {key: value for key, value in config.items() if not key.startswith("_")}
-    model = build_model(FAMILIES[config["_class_name"]].model_validate(fields))
+    model = build_model(FAMILIES[config["_class_name"]].config_class.model_validate(fields))
     state = {
         name: tensor if "wavelet" in name else torch.from_numpy(synthetic_tensor(name, tuple(tensor.shape)))
         for name, tensor in model.state_dict().items()

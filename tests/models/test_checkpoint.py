@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
-from vaectl.models.config import FAMILIES, WFVAEConfig, read_config
+from vaectl.models.build import FAMILIES, read_config
+from vaectl.models.config import WFVAEConfig
 from vaectl.models.device import choose_device, choose_dtype
 
 from .reference import load_reference, synthetic_model
@@ -312,7 +313,7 @@ def test_time_and_space_compression():
     }.items():
         config = load_reference(name).config
         fields = {key: value for key, value in config.items() if not key.startswith("_")}
-        built = FAMILIES[config["_class_name"]].model_validate(fields)
+        built = FAMILIES[config["_class_name"]].config_class.model_validate(fields)
         assert (built.time_compression, built.space_compression) == factors
 
 

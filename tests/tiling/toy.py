@@ -8,6 +8,7 @@ of the first group by the third.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -183,6 +184,7 @@ def attention(h: Tensor, context: StreamContext) -> Tensor:
 
 
 class Toy(VideoVAE[ToyConfig]):
+    config_class = ToyConfig
     in_channels = 5
     out_channels = 2
 
@@ -238,6 +240,9 @@ class Toy(VideoVAE[ToyConfig]):
 
     def add_skip(self, skip: Tensor, h: Tensor, context: StreamContext) -> Tensor:
         return h + context.align(self.norm3, skip, h)
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        raise NotImplementedError  # it is not trained
 
     @property
     def last_layer(self) -> Tensor:

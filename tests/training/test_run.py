@@ -266,10 +266,10 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_frames": 6}, "`num_frames` must be 1 .* 4n .* not 6; 5 is the nearest"),
-        ({"resolution": 100, "crop_size": 20}, "`crop_size` must be a multiple of 8, not 20; 16 is|24 is"),
+        ({"num_frames": 6}, "`num_frames` must be 1 .* 4n .* not 6; use 5"),
+        ({"resolution": 100, "crop_size": 20}, "`crop_size` must be a multiple of 8 for this model, not 20; use 16|24"),
         ({"resolution": 64, "crop_size": 72}, "`crop_size=72` does not fit into a `resolution` of 64"),
-        ({"resolution": 20}, "`resolution` must be a multiple of 8, not 20; 16 is|24 is"),
+        ({"resolution": 20}, "`resolution` must be a multiple of 8 for this model, not 20; use 16|24"),
         ({"model_name": "CausalVAE"}, "`model_name=CausalVAE`: the config is of a WFVAEModel"),
         ({"disc_cls": "Other"}, "`disc_cls=Other`"),
         ({"video_weight": ["1", "2"]}, "`video_weight` is given 2 times, `video_path` 1 times"),

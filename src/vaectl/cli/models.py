@@ -14,7 +14,7 @@ EXAMPLES = """
 Examples:
   vaectl models
   vaectl models results/vae/best
-  vaectl models WF-VAE-L-16Chn --json
+  vaectl models ./WF-VAE-L-16Chn --json
 """
 
 

@@ -14,7 +14,7 @@ NAMES = {
     for options in (TrainOptions, ReconstructOptions, PrepareEvalOptions, EvalOptions, ModelsOptions)
     for field in fields(options)
 }
-PARAMETER = re.compile(r"`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`")
+PARAMETER = re.compile(r"(?<![^\s(])`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`(?![^\s;,:)])")
 
 
 def spell_options(message: str) -> str:

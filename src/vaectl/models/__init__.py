@@ -1,6 +1,7 @@
 """Networks, configs and checkpoints. Tensors in, tensors out."""
 
-from vaectl.models.checkpoint import build_model, load_model, save_model
+from vaectl.models.build import build_model
+from vaectl.models.checkpoint import load_model, save_model
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import VideoVAE
 

@@ -21,11 +21,9 @@ from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
 from vaectl.io.parsing import size_of
-from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig, read_config
+from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.families.causalvae import CausalVAE
-from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -44,15 +42,6 @@ Note = Callable[[str], None]
 
 def silent(_note: str) -> None:
     """Ignore a note."""
-
-
-NETWORKS: dict[type[FamilyConfig], type[AnyVAE]] = {WFVAEConfig: WFVAE, CausalVAEConfig: CausalVAE}
-"""Network class of each family."""
-
-
-def build_model(config: FamilyConfig) -> AnyVAE:
-    """Build the network of a config with random weights."""
-    return NETWORKS[type(config)](config)
 
 
 def load_model(

@@ -1,4 +1,4 @@
-"""The configs of the two published families: the validated fields of `config.json`.
+"""The configs of families: the validated fields of `config.json`.
 
 Field names are part of the format, including misspellings. A config defines every layer of a network. It does not know
 weights, or how the network is built.
@@ -6,19 +6,11 @@ weights, or how the network is built.
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from vaectl.errors import UsageError, shown
-from vaectl.io.parsing import read_json
-
-CONFIG_BYTES = 2**20
-"""Largest file that is read; published configs have 2 KiB."""
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Published values are at most a quarter of these limits. Within them every network is built in moments.
 Channels = Annotated[int, Field(ge=1, le=8192)]
@@ -41,9 +33,6 @@ NONE = Literal[""]
 
 HALVES_TIME = ("Spatial2xTime2x3D", "HaarWaveletTransform3D", "InverseHaarWaveletTransform3D", "Time")
 
-# Keys of published config files that steer training only.
-TRAINING_KEYS = frozenset({"lr", "loss_type", "loss_params"})
-
 
 def time_factor(layer: str) -> int:
     """Return the factor, 1 or 2, by which the named resampling layer changes the number of frames."""
@@ -51,17 +40,11 @@ def time_factor(layer: str) -> int:
 
 
 class FamilyConfig(BaseModel, ABC):
-    """Fields of both families. Frozen, because a network is built from it once."""
+    """The config of a family. Frozen, because a network is built from it once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     class_name: ClassVar[str]
-
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    norm_type: Norm = "groupnorm"
-    scale: Statistics = (0.18215,) * 4
-    """For training on latents: (z - shift)·scale. Encoding and decoding do not apply it."""
-    shift: Statistics = (0.0,) * 4
 
     @property
     @abstractmethod
@@ -74,9 +57,14 @@ class FamilyConfig(BaseModel, ABC):
         """s: 1 + s·n frames give 1 + n latent frames."""
 
     @property
+    @abstractmethod
     def space_compression(self) -> int:
         """Height and width of the video divided by those of the latent."""
-        return 8
+
+    @property
+    def latent_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Shift and scale for training on latents: (z - shift)·scale. Encoding and decoding do not apply them."""
+        return (0.0,) * self.latent_channels, (1.0,) * self.latent_channels
 
     def is_called(self, name: str) -> bool:
         """Whether published scripts use `name` for this family: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
@@ -90,7 +78,20 @@ class FamilyConfig(BaseModel, ABC):
         return {"_class_name": self.class_name, **self.model_dump(mode="json")}
 
 
-class WFVAEConfig(FamilyConfig):
+class OpenSoraConfig(FamilyConfig):
+    """Fields of both families of the Open-Sora Plan."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_type: Norm = "groupnorm"
+    scale: Statistics = (0.18215,) * 4
+    shift: Statistics = (0.0,) * 4
+
+    @property
+    def latent_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.shift, self.scale
+
+
+class WFVAEConfig(OpenSoraConfig):
     """WF-VAE (Li et al. 2024): the wavelet-driven energy flow VAE of Open-Sora Plan v1.3 and later."""
 
     class_name = "WFVAEModel"
@@ -140,8 +141,12 @@ class WFVAEConfig(FamilyConfig):
     def time_compression(self) -> int:
         return 2 * time_factor(self.l1_dowmsample_block) * time_factor(self.l2_dowmsample_block)
 
+    @property
+    def space_compression(self) -> int:
+        return 8  # the first wavelet and two levels
 
-class CausalVAEConfig(FamilyConfig):
+
+class CausalVAEConfig(OpenSoraConfig):
     """CausalVAE (OD-VAE, Chen et al. 2024): an inflated latent-diffusion auto-encoder, Open-Sora Plan v1.1 and v1.2."""
 
     class_name = "CausalVAEModel"
@@ -220,41 +225,6 @@ class CausalVAEConfig(FamilyConfig):
         return self.down_factors("encoder")[1]
 
 
-FAMILIES: dict[str, type[WFVAEConfig] | type[CausalVAEConfig]] = {
-    family.class_name: family for family in (WFVAEConfig, CausalVAEConfig)
-}
-
-
 def check_groups(channels: int) -> None:
     if channels % 32:
         raise ValueError(f"groupnorm has 32 groups, and {channels} channels do not divide by 32")
-
-
-def read_config(path: Path) -> WFVAEConfig | CausalVAEConfig:
-    """Read a `config.json`. Keys that start with `_` are metadata. Missing keys get their default.
-
-    Raises UsageError that names the file and the key.
-    """
-    values = read_json(path, CONFIG_BYTES, "a model directory contains config.json and weights")
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: is no model config: a JSON object was expected")
-    name = values.get("_class_name")
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UsageError(f"{path}: unknown _class_name {shown(repr(name))}", f"vaectl reads {' and '.join(FAMILIES)}")
-    fields = {key: value for key, value in values.items() if not key.startswith("_") and key not in TRAINING_KEYS}
-    try:
-        return FAMILIES[name].model_validate(fields)
-    except ValidationError as error:
-        problem, remedy = explain(error, FAMILIES[name])
-        raise UsageError(f"{path}: {problem}", remedy) from None
-
-
-def explain(error: ValidationError, family: type[BaseModel]) -> tuple[str, str]:
-    """Return the first problem of a validation in one line, and its remedy or an empty string."""
-    first = error.errors()[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key[:100], family.model_fields, n=1)
-        return f"unknown key {shown(repr(key))}", f"did you mean {near[0]!r}?" if near else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{shown(key)}: {message}, not {shown(repr(first['input']))}" if key else message, ""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.errors import UsageError
 from vaectl.models import convolution
 from vaectl.models.context import StreamContext, outputs
 from vaectl.models.segments import Segment
@@ -117,6 +118,8 @@ class GroupNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        if channels % self.groups:
+            raise UsageError(f"a GroupNorm of {self.groups} groups cannot take {channels} channels")
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def direct(self, x: Tensor) -> Tensor:

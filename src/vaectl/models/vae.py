@@ -7,7 +7,7 @@ limit is in `tiling/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ Config = TypeVar("Config", bound=FamilyConfig)
 class VideoVAE(nn.Module, ABC, Generic[Config]):
     """Video (B, 3, T, H, W) in [-1, 1], to latents (B, C, 1 + n, h, w) and back."""
 
+    config_class: ClassVar[type[FamilyConfig]]
     in_channels: ClassVar[int] = 3
     features: ClassVar[tuple[str, ...]] = ()
     """Values of both networks that a training objective may ask for, by their names in the segments."""
@@ -42,6 +43,10 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
     @abstractmethod
     def decoder_segments(self) -> list[Segment]:
         """From the latent "x" to the video "y"."""
+
+    @abstractmethod
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the encoder, which training can freeze."""
 
     @property
     @abstractmethod

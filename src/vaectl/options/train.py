@@ -96,7 +96,11 @@ class TrainOptions:
     resolution: Annotated[int, count(DATA, "Shorter side of a frame in pixels.", least=16)] = 256
     crop_size: Annotated[
         int | None,
-        count(DATA, "Side of the square crop in pixels, a multiple of 8. (default: --resolution)", least=16),
+        count(
+            DATA,
+            "Side of the square crop in pixels. (default: --resolution)",
+            least=16,
+        ),
     ] = None
     sample_rate: Annotated[int, count(DATA, "Take every N-th frame.")] = 2
     dynamic_sample: Annotated[bool, flag(DATA, "Draw the frame interval of each clip from 1 to --sample-rate.")] = False
@@ -224,7 +228,7 @@ class TrainOptions:
             panel=CHECKPOINTS,
             metavar="PATH",
             in_file=False,
-            help="Resume from this checkpoint: a path, or `latest` of this run (a new run if there is none).",
+            help="Resume from this checkpoint: a path, or latest: the last of this run (a new run if none).",
         ),
     ] = None
     accept_changes: Annotated[
@@ -269,10 +273,6 @@ class TrainOptions:
         if self.init == "pca" and self.model is not None:
             raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
         check_crop(self.resolution, self.crop_size)
-        crop = ("crop_size", self.crop_size) if self.crop_size is not None else ("resolution", self.resolution)
-        for parameter, pixels in (crop, ("eval_resolution", self.eval_resolution)):
-            if pixels % 8:
-                raise ValueError(f"`{parameter}` must be a multiple of 8, not {pixels}; {8 * round(pixels / 8)} is")
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
             raise ValueError(
                 f"`exp_name` must be a name, not a path: {shown(repr(self.exp_name))}; `ckpt_dir` is the folder"

@@ -44,8 +44,9 @@ class AutoEncoder(nn.Module):
 
 def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
     """Return the trained parameters, and set `requires_grad` of all: False for a frozen encoder."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (freeze_encoder and name.startswith(("encoder.", "quant_conv."))))
+    model.requires_grad_(True)
+    for parameter in model.encoder_parameters():
+        parameter.requires_grad_(not freeze_encoder)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

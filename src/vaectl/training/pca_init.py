@@ -15,7 +15,7 @@ from torch import Tensor
 from vaectl import distributed
 from vaectl.data import ClipDataset, ClipLoader, Sampling, Source, open_dataset
 from vaectl.errors import VaectlError
-from vaectl.models.checkpoint import build_model
+from vaectl.models.build import build_model
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent

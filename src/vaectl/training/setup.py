@@ -12,8 +12,8 @@ from vaectl.data import ClipDataset, Sampling, Source, open_dataset
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
+from vaectl.models.build import build_model, read_config
 from vaectl.models.checkpoint import (
-    build_model,
     channels_last,
     check_finite,
     check_fit,
@@ -24,7 +24,7 @@ from vaectl.models.checkpoint import (
     read_fitting_outline,
     select,
 )
-from vaectl.models.config import FamilyConfig, read_config
+from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
@@ -62,8 +62,8 @@ def check_run_dir(run: Path, checkpoint: Path | None) -> None:
 def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
     """Return the model to train, float32 on its device: from the checkpoint, else pretrained, else new.
 
-    Raises UsageError if none is given, if the config differs from the pretrained one, or if the model cannot take clips
-    of `num_frames` frames; also raises as `load_model` does.
+    Raises UsageError if none is given, if the config differs from the pretrained one, or if the model cannot take the
+    clips or has no wavelets for the loss; also raises as `load_model` does.
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
@@ -86,6 +86,9 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
         raise UsageError("what to train is missing", "give `model`, `model_config` or `recipe`")
     check_names(options, model.config)
     check_length(options.num_frames, model.config)
+    check_sizes(options, model.config)
+    if options.wavelet_loss and not model.features:
+        raise UsageError(f"`wavelet_loss`: a {model.config.class_name} has no wavelets", "leave it out")
     return model.train()
 
 
@@ -153,9 +156,19 @@ def check_length(num_frames: int, config: FamilyConfig) -> None:
     factor = config.time_compression
     if (num_frames - 1) % factor:
         near = 1 + factor * round((num_frames - 1) / factor)
-        raise UsageError(
-            f"`num_frames` must be 1 + {factor}n for this model, not {num_frames}", f"{near} is the nearest"
-        )
+        raise UsageError(f"`num_frames` must be 1 + {factor}n for this model, not {num_frames}", f"use {near}")
+
+
+def check_sizes(options: TrainOptions, config: FamilyConfig) -> None:
+    """Raise UsageError if the model cannot take frames of the sizes that the options give."""
+    factor = config.space_compression
+    crop = ("crop_size", options.crop_size) if options.crop_size is not None else ("resolution", options.resolution)
+    for parameter, pixels in (crop, ("eval_resolution", options.eval_resolution)):
+        if pixels % factor:
+            near = factor * max(1, round(pixels / factor))
+            raise UsageError(
+                f"`{parameter}` must be a multiple of {factor} for this model, not {pixels}", f"use {near}"
+            )
 
 
 def sources_of(options: TrainOptions) -> list[Source]:

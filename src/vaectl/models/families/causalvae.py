@@ -5,7 +5,7 @@ The config names the class of every layer, level by level; the decoder runs its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import cast
 
@@ -151,6 +151,8 @@ class Decoder(nn.Module):
 
 
 class CausalVAE(VideoVAE[CausalVAEConfig]):
+    config_class = CausalVAEConfig
+
     def __init__(self, config: CausalVAEConfig) -> None:
         super().__init__(config)
         self.encoder = Encoder(config)
@@ -169,6 +171,10 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
     def decoder_segments(self) -> list[Segment]:
         dequantise = [] if self.post_quant_conv is None else self.post_quant_conv.segments("x", "x")
         return [*dequantise, *self.decoder.segments()]
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        modules = [self.encoder] if self.quant_conv is None else [self.encoder, self.quant_conv]
+        return chain.from_iterable(module.parameters() for module in modules)
 
     @property
     def last_layer(self) -> Tensor:

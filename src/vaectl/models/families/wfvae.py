@@ -6,7 +6,7 @@ and the decoder predicts them. Read `Encoder.segments` and `Decoder.segments` to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -188,6 +188,7 @@ def add_to_low_band(bands: Tensor, low: Tensor) -> Tensor:
 
 
 class WFVAE(VideoVAE[WFVAEConfig]):
+    config_class = WFVAEConfig
     features = ("bands_l1", "bands_l2")
     """The wavelet coefficients."""
 
@@ -201,6 +202,9 @@ class WFVAE(VideoVAE[WFVAEConfig]):
 
     def decoder_segments(self) -> list[Segment]:
         return self.decoder.segments()
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        return self.encoder.parameters()
 
     @property
     def last_layer(self) -> Tensor:

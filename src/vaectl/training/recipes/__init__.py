@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from vaectl.models.config import CausalVAEConfig, WFVAEConfig
+    from vaectl.models.config import FamilyConfig
 
 FOLDER = Path(__file__).parent
 
@@ -42,9 +42,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     return {**read_recipe(values.pop("base")), **values} if "base" in values else values
 
 
-def model_config(name: str) -> WFVAEConfig | CausalVAEConfig | None:
+def model_config(name: str) -> FamilyConfig | None:
     """Return the config of the new model that a recipe trains; None for a recipe that starts from a trained model."""
-    from vaectl.models.config import read_config
+    from vaectl.models.build import read_config
 
     path = read_recipe(name).get("model_config")
     return None if path is None else read_config(Path(path))
