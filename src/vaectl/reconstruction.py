@@ -100,7 +100,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         except VaectlError as error:
             if not options.video_path.is_dir():
                 raise
-            results.append(ClipResult(source, target, error=str(error)))
+            named = str(source) in error.problem
+            results.append(ClipResult(source, target, error=str(error) if named else f"{source}: {error}"))
         except Exception as error:  # an unexpected error in one clip must not stop the others
             if not options.video_path.is_dir():
                 raise

@@ -1,6 +1,7 @@
 """Options in messages: the library names parameters, the command line shows options."""
 
 import ast
+import json
 import pickle
 import re
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from vaectl.cli.console import say
-from vaectl.cli.spelling import spell_options
+from vaectl.cli.spelling import as_json, spell_options
 from vaectl.errors import UsageError, VaectlError
 
 
@@ -25,6 +26,12 @@ def test_parameters_are_shown_as_options(message, shown, capsys):
     assert spell_options(message) == shown
     say("error", message)
     assert " ".join(capsys.readouterr().err.split()) == f"error: {shown}"
+
+
+def test_json_shows_options_in_messages_and_leaves_numbers_alone():
+    values = {"error": "raise `memory_limit`", "clips": [{"reason": "lower `num_frames`", "psnr": 3.5}], "none": None}
+    expected = {"error": "raise --memory-limit", "clips": [{"reason": "lower --num-frames", "psnr": 3.5}], "none": None}
+    assert json.loads(as_json(values)) == expected
 
 
 def test_an_error_is_its_problem_and_its_remedy():

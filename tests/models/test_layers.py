@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vaectl.errors import UsageError
 from vaectl.models import haar
 from vaectl.models.blocks import Attention, attend_in_frames
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import CausalConv3d, ChannelLayerNorm, FrameGroupNorm
+from vaectl.models.layers import CausalConv3d, ChannelLayerNorm, ClipGroupNorm, FrameGroupNorm
 from vaectl.models.resample import TimeDownsample2x, TimeDownsampleRes2x, TimeUpsample2x
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
@@ -143,6 +144,15 @@ def test_norms_are_over_channels_and_over_frames():
     torch.testing.assert_close(ChannelLayerNorm(64)(x, StreamContext()), expected, **TOLERANCE)
     frame = F.group_norm(x[:, :, 1], 32, eps=1e-6)
     torch.testing.assert_close(FrameGroupNorm(64)(x, StreamContext())[:, :, 1], frame, **TOLERANCE)
+
+
+def test_a_group_norm_of_single_values_gives_its_bias_and_odd_widths_are_refused():
+    """One value per group: an image of one latent position. F.group_norm refuses that."""
+    norm = ClipGroupNorm(32)
+    norm.bias.data.fill_(0.5)
+    assert torch.equal(norm(torch.ones(1, 32, 1, 1, 1), StreamContext()), torch.full((1, 32, 1, 1, 1), 0.5))
+    with pytest.raises(UsageError, match="32 groups cannot take 40 channels"):
+        ClipGroupNorm(40)
 
 
 def test_convolutions_are_as_pytorch_computes_them_with_gradients():

@@ -73,9 +73,9 @@ def nano_of(folder):
 
 
 def test_a_checkpoint_brings_its_options_and_a_few_may_change(videos, tmp_path):
-    first = run(videos, tmp_path, max_steps=2, weight_decay=0.5)
+    first = run(videos, tmp_path, max_steps=2, weight_decay=0.5, json=True)
     again = options(videos, tmp_path, resume_from_checkpoint="latest", max_steps=4, keep=1)
-    assert (again.weight_decay, again.max_steps, again.keep) == (0.5, 4, 1)
+    assert (again.weight_decay, again.max_steps, again.keep, again.json) == (0.5, 4, 1, False)
     result = run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=4, keep=1)
     assert result.step == 4
     assert names(result.run) & {first.checkpoint.name, result.checkpoint.name} == {result.checkpoint.name}

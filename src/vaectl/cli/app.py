@@ -145,7 +145,7 @@ def _is_of_output(error: Exception) -> bool:
 def _describe(error: Exception, place: str) -> tuple[int, str]:
     """Return the exit code and the message of an error; `place` names the origin of an error without a file name."""
     if is_memory_shortage(error) and not isinstance(error, VaectlError):
-        return 1, "out of memory; free some, or use smaller frames, fewer frames, or --enable-tiling"
+        return 1, "out of memory; free some, or use smaller frames, fewer frames, or a smaller batch"
     if isinstance(error, VaectlError):
         return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):

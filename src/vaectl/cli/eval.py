@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ def eval(options: EvalOptions) -> None:
     reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
     from vaectl.cli.console import reporter, say
+    from vaectl.cli.spelling import as_json
     from vaectl.distributed import is_main
     from vaectl.evaluation.evaluate import Interrupted, evaluate
 
@@ -53,7 +53,7 @@ def eval(options: EvalOptions) -> None:
     if not is_main():
         return
     if options.json:
-        print(json.dumps(evaluation.as_json(), allow_nan=False))
+        print(as_json(evaluation.as_json()))
     else:
         show(evaluation)
     for failure in evaluation.failures[:REASONS]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,6 +27,7 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
     again.
     """
     from vaectl.cli.console import reporter, say
+    from vaectl.cli.spelling import as_json
     from vaectl.distributed import is_main
     from vaectl.evaluation.prepare import prepare
 
@@ -35,7 +35,7 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
         result = prepare(options, progress)
     if is_main():
         if options.json:
-            print(json.dumps(result.as_json()))
+            print(as_json(result.as_json()))
         else:
             show(result, options)
         if result.failed:

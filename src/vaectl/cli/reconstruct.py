@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,12 +25,13 @@ def reconstruct(options: ReconstructOptions) -> None:
     loss of the output codec is reported separately.
     """
     from vaectl.cli.console import reporter, say
+    from vaectl.cli.spelling import as_json
     from vaectl.reconstruction import reconstruct as run
 
     with reporter() as progress:
         result = run(options, progress)
     if options.json:
-        print(json.dumps(result.as_json(), allow_nan=False))
+        print(as_json(result.as_json()))
     else:
         show(result)
     failed = [clip.error for clip in result.clips if clip.error]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 
@@ -26,3 +27,16 @@ def spell_options(message: str) -> str:
         return " ".join(filter(None, (cli_name(found["name"]), found["value"])))
 
     return PARAMETER.sub(spell, message)
+
+
+def as_json(values: object) -> str:
+    """Return a result as one line of JSON, with options in its messages."""
+    return json.dumps(_spelled(values), allow_nan=False)
+
+
+def _spelled(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _spelled(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(each) for each in value]
+    return spell_options(value) if isinstance(value, str) else value

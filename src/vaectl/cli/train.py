@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ def train(options: TrainOptions) -> None:
     """
     from vaectl import distributed
     from vaectl.cli.console import reporter
+    from vaectl.cli.spelling import as_json
     from vaectl.training.job import train as run
 
     with reporter() as progress:
@@ -34,7 +34,7 @@ def train(options: TrainOptions) -> None:
     if not distributed.is_main():
         return
     if options.json:
-        print(json.dumps(result.as_json(), allow_nan=False))
+        print(as_json(result.as_json()))
     else:
         show(result)
 

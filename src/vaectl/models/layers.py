@@ -123,7 +123,7 @@ class GroupNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def direct(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, self.groups, self.weight, self.bias, EPS)
+        return torch.group_norm(x, self.groups, self.weight, self.bias, EPS)  # F.group_norm refuses single values
 
     def from_statistics(self, x_BCTHW: Tensor, statistics: Statistics, *, each_frame: bool) -> Tensor:
         mean, variance = statistics.of_groups(self.groups, each_frame=each_frame)

@@ -21,7 +21,7 @@ from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 def is_free(name: str, option: Option) -> bool:
     """Return whether a resumed run may change the option without a warning: it does not affect what a step computes."""
     return option.panel in (VALIDATION, CHECKPOINTS, RUN) or name in (
-        *("device", "num_workers", "strict", "epochs", "max_steps"),
+        *("device", "num_workers", "strict", "epochs", "max_steps", "json"),
         *("lpips_weights", "model_name", "disc_cls", "find_unused_parameters"),
     )
 
@@ -70,7 +70,7 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     )
     if checkpoint is not None and (checkpoint / FACTS).is_file():
         recorded = read_facts(checkpoint).options
-        lasting = {name for name, option in options_of(TrainOptions).items() if option.in_file}
+        lasting = {name for name, option in options_of(TrainOptions).items() if option.in_file} - {"json"}
         values |= {name: value for name, value in recorded.items() if name in lasting and value is not None}
     return values
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -192,6 +193,11 @@ def _rows(values: dict[str, Any], above: str = "") -> Iterable[str]:
             yield f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{escape(text)}</td></tr>'
 
 
+def _message(text: str) -> str:
+    """Return a message as HTML, with the parameters that it names in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _missing(evaluation: Evaluation) -> str:
     """Return what is missing from the numbers, and why; empty if nothing is."""
     parts = []
@@ -200,10 +206,10 @@ def _missing(evaluation: Evaluation) -> str:
             f'<p class="warning">Stopped early: {_count(evaluation.stopped_before, "pair")} of clips not compared.</p>'
         )
     reasons = set(evaluation.left_out.values())
-    parts += [f'<p class="warning">{escape(line)}</p>' for line in evaluation.failures if line not in reasons]
+    parts += [f'<p class="warning">{_message(line)}</p>' for line in evaluation.failures if line not in reasons]
     if evaluation.left_out:
         rows = "".join(
-            f'<tr><th scope="row">{escape(name)}</th><td>{escape(reason)}</td></tr>'
+            f'<tr><th scope="row">{escape(name)}</th><td>{_message(reason)}</td></tr>'
             for name, reason in evaluation.left_out.items()
         )
         parts.append(
