@@ -65,6 +65,17 @@ def test_a_tight_limit_cuts_the_frame_and_spools_the_state(clip, tmp_path):
     assert int(pixels[1]) < 200
 
 
+def test_every_error_of_a_folder_run_names_its_clip(clip, tmp_path):
+    (tmp_path / "in").mkdir()
+    sources = [tmp_path / "in" / name for name in ("a.mp4", "b.mp4")]
+    for source in sources:
+        shutil.copy(clip, source)
+    result = run(tmp_path / "in", tmp_path / "out", memory_limit=2**20)
+    for source, made in zip(sources, result.clips, strict=True):
+        assert made.error is not None
+        assert made.error.startswith(f"{source}: `memory_limit=1 MiB` is too small")
+
+
 def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
     listener = Listener()
     run_one(clip, tmp_path / "a.mp4", listener, memory_limit=2**50, num_frames=2)
