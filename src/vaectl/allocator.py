@@ -13,8 +13,8 @@ from vaectl.memory import return_freed, reuse_freed
 from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 
-GAPS = 1.5
-"""The most that a process may come to hold, as a multiple of what it uses at a time."""
+MAX_HELD_RATIO = 1.5
+"""The most memory that a process may hold, as a ratio to the peak of what it uses."""
 LARGE_NETWORK = 50_000_000
 """Parameters."""
 LARGE_TENSOR = 2**24

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.allocator import GAPS, keep_freed, keep_within, returning_freed
+from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
 from vaectl.memory import format_size, obtainable, resident, return_freed
@@ -164,7 +164,7 @@ class Run:
 
 
 def prepare_run(
-    model: AnyVAE, frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
+    model: AnyVAE, num_frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
 ) -> Run:
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
@@ -181,8 +181,8 @@ def prepare_run(
         budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
-    plan = make_plan(model, frames, height, width, budget, low_memory=limits.low_memory)
-    keep_freed(model, tight=limits.low_memory or limit < GAPS * plan.peak)
+    plan = make_plan(model, num_frames, height, width, budget, low_memory=limits.low_memory)
+    keep_freed(model, tight=limits.low_memory or limit < MAX_HELD_RATIO * plan.peak)
     groups = len(plan.encoder) + len(plan.decoder)
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile
@@ -232,13 +232,13 @@ def reconstruct_frames(
     With a `generator`, latents are sampled from the posterior, else its mean is used. A batch may differ by rounding
     from its clips one by one. Errors name the `source`: VaectlError for NaN and infinity, OutOfMemoryError.
     """
-    _, frames, _, height, width = frames_BTCHW.shape
+    _, num_frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
         if generator and noise is not None:
             generator.set_state(noise)  # a retry samples the same latents
-        run = prepare_run(model, frames, width, height, limits, overhead, progress)
+        run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
         return torch.cat(
             list(_run_windows(run, torch.split(frames_BTCHW, run.window, dim=1), generator, source)), dim=1
         )

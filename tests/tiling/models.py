@@ -42,5 +42,5 @@ def make_model(
     return model
 
 
-def video(frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand((1, 3, frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def video(num_frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand((1, 3, num_frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1

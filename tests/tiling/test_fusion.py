@@ -35,10 +35,10 @@ class Join(Layer):
         a = self.conv.forward(a, context)
         held = [context.get(each) for each in self.waiting]
         both = [x if h is None else torch.cat([h, x], dim=2) for x, h in zip((a, b), held, strict=True)]
-        frames = min(x.shape[2] for x in both)
+        num_frames = min(x.shape[2] for x in both)
         for each, x in zip(self.waiting, both, strict=True):
-            context.put(each, x[:, :, frames:])
-        return both[0][:, :, :frames] + both[1][:, :, :frames]
+            context.put(each, x[:, :, num_frames:])
+        return both[0][:, :, :num_frames] + both[1][:, :, :num_frames]
 
     def input_halo(self, halo: int) -> int:
         return self.conv.input_halo(halo)

@@ -25,7 +25,7 @@ def test_spans_follow_each_other_and_are_as_few_and_as_equal_as_they_can_be(size
 def test_tiles_cover_every_position_once(height, width, tile):
     covered = torch.zeros(2 * height, 2 * width)
     for part in grid(height, width, tile):
-        covered[part.place(2)] += 1
+        covered[part.region(2)] += 1
     assert (covered == 1).all()
 
 

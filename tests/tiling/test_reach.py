@@ -60,7 +60,7 @@ def test_every_layer_is_here():
 def assert_reach(
     run: Callable[[Tensor], Tensor],
     channels: int,
-    frames: int,
+    num_frames: int,
     tile: slice,
     axis: int,
     halo: int,
@@ -81,7 +81,7 @@ def assert_reach(
         slice(behind - spare[1] - 1, behind),
         slice(behind, size),
     ]
-    x = torch.rand((len(regions), channels, frames, across, size), dtype=torch.float64)
+    x = torch.rand((len(regions), channels, num_frames, across, size), dtype=torch.float64)
     for entry, region in zip(x, regions, strict=True):
         entry[..., region] = float("nan")
     made = run(x if axis == 4 else x.transpose(3, 4)).movedim(axis, 1)

@@ -20,10 +20,10 @@ STORES = [StateStore, DiskStateStore]
 LAYERS = [nn.Identity() for _ in range(4)]
 
 
-def cache(seed: int, dtype: torch.dtype = torch.float32, frames: int = 2) -> dict[nn.Module, Tensor]:
+def cache(seed: int, dtype: torch.dtype = torch.float32, num_frames: int = 2) -> dict[nn.Module, Tensor]:
     """One tensor channels-last as the networks leave it, one dense, a slice of a larger one, and one of no frames."""
     g = torch.Generator().manual_seed(seed)
-    dense = torch.randn((1, 5, frames, 6, 7), generator=g).to(dtype)
+    dense = torch.randn((1, 5, num_frames, 6, 7), generator=g).to(dtype)
     last = dense.contiguous(memory_format=torch.channels_last_3d)
     return dict(zip(LAYERS, (last, dense + 1, (dense + 2)[..., 1:4], dense[:, :, :0]), strict=True))
 
@@ -48,9 +48,9 @@ def test_caches_come_back_bit_for_bit_in_any_order(make, dtype, folder):
     store: StateStore = make()
     for round_ in range(3):
         for key in "abc":
-            store.put(key, cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            store.put(key, cache(ord(key) + round_, dtype, 1 + (ord(key) + round_) % 3))
         for key in "cab":
-            assert_same(store.get(key), cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            assert_same(store.get(key), cache(ord(key) + round_, dtype, 1 + (ord(key) + round_) % 3))
     assert store.get("a") == {}
 
 

@@ -187,13 +187,13 @@ def test_a_clip_that_was_not_planned_is_refused(over_clip):
     for other in (toy_video(10, 30, 42), toy_video(10, 18, 36)):
         with pytest.raises(ValueError, match="a plan for 36x30 pixels, and a clip of"):
             through(model, other, [10], plan)
-    for frames in (4, 16):
-        other = toy_video(frames, 30, 36)
+    for num_frames in (4, 16):
+        other = toy_video(num_frames, 30, 36)
         if over_clip:
             with pytest.raises(ValueError, match="frames was planned"):
-                through(model, other, [frames], plan)
+                through(model, other, [num_frames], plan)
         else:
-            torch.testing.assert_close(through(model, other, [frames], plan), model.reconstruct(other))
+            torch.testing.assert_close(through(model, other, [num_frames], plan), model.reconstruct(other))
 
 
 @pytest.mark.parametrize("tiled", [False, True])

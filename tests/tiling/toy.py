@@ -253,6 +253,6 @@ def make_toy(*, over_clip: bool, dtype: torch.dtype = torch.float64) -> Toy:
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def toy_video(frames: int, height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def toy_video(num_frames: int, height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand((batch, 5, frames, height, width), generator=generator, dtype=dtype) * 2 - 1
+    return torch.rand((batch, 5, num_frames, height, width), generator=generator, dtype=dtype) * 2 - 1

@@ -115,9 +115,9 @@ class StreamContext:
         waiting = self.get(layer)
         if waiting is not None:
             early = torch.cat([waiting, early], dim=2)
-        frames = late.shape[2]
-        self.put(layer, early[:, :, frames:])
-        return early[:, :, :frames]
+        num_frames = late.shape[2]
+        self.put(layer, early[:, :, num_frames:])
+        return early[:, :, :num_frames]
 
 
 def outputs(frames: Tensor, kernel: int, stride: int) -> int:

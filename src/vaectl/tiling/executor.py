@@ -75,8 +75,8 @@ class Executor:
                         raise ValueError(f"a clip of {value.shape[2]} frames was planned, and fewer have come")
                 del run
             else:
-                frames = kept[group.first.inputs.split()[0]].shape[2]
-                lengths = windows(frames, cut.window)
+                num_frames = kept[group.first.inputs.split()[0]].shape[2]
+                lengths = windows(num_frames, cut.window)
                 yield from GroupRun(self, group, cut, kept).run(
                     (length, i == len(lengths)) for i, length in enumerate(lengths, 1)
                 )
@@ -96,11 +96,11 @@ class Executor:
     def gather(self, x_BTHWC: Tensor) -> Statistics:
         return Statistics.of(x_BTHWC)
 
-    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
+    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
         """Room for whole frames of a value (B, C, T, ...); the `result` is on `to_device`."""
-        shape = (*frames[:3], scale * self.latent[0], scale * self.latent[1])
+        size = (*shape[:3], scale * self.latent[0], scale * self.latent[1])
         device = self.to_device if result else self.device
-        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
+        return torch.empty(size, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
 
     def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
         """Run a segment that sees the clip, part by part, in the shape that it takes.
@@ -114,16 +114,16 @@ class Executor:
         windows = [slice(start, start + cut.window) for start in range(0, shape[2], cut.window)]
         planes = [self.make_room(shape, self.dtype) for _ in segment.inputs.split()]
         for name, plane in zip(segment.inputs.split(), planes, strict=True):
-            for frames in windows:
-                plane[:, :, frames] = kept[name].read(frames)
+            for window in windows:
+                plane[:, :, window] = kept[name].read(window)
         count, *rest = segment.view(*shape) if segment.view else shape
         parts = [plane.view((count, *rest)) for plane in planes]
         for i in range(count):
             inputs = (part[i : i + 1].to(self.device) for part in parts)
             parts[0][i : i + 1] = segment.run(*inputs, StreamContext())
         result = self.keep(group, segment.outputs, shape[0])
-        for frames in windows:
-            result.write(frames.start, (slice(None), slice(None)), planes[0][:, :, frames])
+        for window in windows:
+            result.write(window.start, (slice(None), slice(None)), planes[0][:, :, window])
         return {segment.outputs: result}
 
 
@@ -135,7 +135,7 @@ class GroupRun:
         self.new: dict[str, OffloadedTensor] = {}
         self.values: Values = {}
         """Values of this window."""
-        self.first, self.last, self.frames = True, False, 0
+        self.first, self.last, self.num_frames = True, False, 0
         """Whether this window is the first and the last, and how many frames it has."""
         self.read: Counter[tuple[int, int, str]] = Counter()
         """Frames that each use of a kept value has read before this window."""
@@ -152,7 +152,7 @@ class GroupRun:
         for x, self.last in clip:
             if self.first:  # only now: the other network makes the window
                 self.executor.report(self.executor.groups.index(self.group))
-            self.values, self.frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
+            self.values, self.num_frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
             del x
             for number, part in enumerate(self.group.parts):
                 self.values |= self.run_part(number, part)
@@ -182,7 +182,7 @@ class GroupRun:
                 if name in part.kept:
                     if name not in self.new:
                         self.new[name] = executor.keep(self.group, name, y.shape[0])
-                    self.new[name].write(written[name], tile.place(scale), y)
+                    self.new[name].write(written[name], tile.region(scale), y)
                     self.written[name] = written[name] + y.shape[2]
                 if name in part.passed_on:
                     self.join(made, name, y, tile, scale)
@@ -197,8 +197,8 @@ class GroupRun:
             made[name] = y.to(self.executor.to_device if result else self.executor.device)
             return
         if name not in made:
-            made[name] = self.executor.window(y.shape, scale, result=result)
-        rows, columns = tile.place(scale)
+            made[name] = self.executor.empty_frames(y.shape, scale, result=result)
+        rows, columns = tile.region(scale)
         made[name][..., rows, columns] = y
 
     def run_tile(self, number: int, part: FusedSegment, tile: Tile, context: StreamContext) -> Values:
@@ -206,13 +206,13 @@ class GroupRun:
         made: Values = {}
         for i, (step, halos, dead) in enumerate(zip(part.steps, part.halos, part.dead, strict=True)):
             at_hand = made | self.values
-            frames = next((at_hand[name].shape[2] for name in step.inputs if name in at_hand), self.frames)
+            num_frames = next((at_hand[name].shape[2] for name in step.inputs if name in at_hand), self.num_frames)
             del at_hand
             inputs = []
             for (name, scale), halo in zip(step.inputs.items(), halos, strict=True):
                 if name not in made:
-                    place = None if part.whole_frames else tile.read(halo, scale, context.halo_sides)
-                    inputs.append(self.fetch((number, i, name), frames, place))
+                    region = None if part.whole_frames else tile.read(halo, scale, context.halo_sides)
+                    inputs.append(self.fetch((number, i, name), num_frames, region))
                 elif part.whole_frames:
                     inputs.append(made[name])
                 else:
@@ -225,15 +225,15 @@ class GroupRun:
                 made.pop(name, None)
         return made
 
-    def fetch(self, use: tuple[int, int, str], frames: int, place: Slices | None) -> Tensor:
+    def fetch(self, use: tuple[int, int, str], num_frames: int, region: Slices | None) -> Tensor:
         """A value from outside a part, on the model's device; of a kept value, the next frames."""
         name = use[-1]
         if name in self.values:
-            x = self.values[name] if place is None else self.values[name][..., place[0], place[1]]
+            x = self.values[name] if region is None else self.values[name][..., region[0], region[1]]
         else:
             start = self.read[use]
-            self.ends[use] = start + frames
-            x = self.kept[name].read(slice(start, start + frames), place)
+            self.ends[use] = start + num_frames
+            x = self.kept[name].read(slice(start, start + num_frames), region)
         return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
 
     def statistics(self, number: int, part: FusedSegment) -> Statistics | None:
@@ -248,4 +248,4 @@ class GroupRun:
         if segment.statistics == "clip":
             return statistics
         start = self.read[number, 0, name]
-        return statistics.frames(start, start + self.frames)
+        return statistics.frames(start, start + self.num_frames)

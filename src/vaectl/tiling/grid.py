@@ -58,7 +58,7 @@ class Tile:
         """Whether it is the whole frame."""
         return all(span.stop - span.start == span.size for span in (self.rows, self.columns))
 
-    def place(self, scale: int) -> Slices:
+    def region(self, scale: int) -> Slices:
         """The tile itself: an index into height and width."""
         rows, columns = (slice(scale * span.start, scale * span.stop) for span in (self.rows, self.columns))
         return rows, columns
@@ -95,6 +95,6 @@ def grid(height: int, width: int, tile: int) -> list[Tile]:
     return [Tile(rows, columns) for rows in spans(height, tile) for columns in spans(width, tile)]
 
 
-def windows(frames: int, most: int) -> list[int]:
+def windows(num_frames: int, most: int) -> list[int]:
     """The lengths of the windows of a clip, of at most `most` frames."""
-    return [min(most, frames - start) for start in range(0, frames, most)]
+    return [min(most, num_frames - start) for start in range(0, num_frames, most)]

@@ -22,9 +22,9 @@ Index: TypeAlias = slice | tuple[slice, ...]
 class Room(Protocol):
     """Room for a tensor, written and read in parts. A tensor in memory is one."""
 
-    def __setitem__(self, place: Index, values: Tensor, /) -> None: ...
+    def __setitem__(self, region: Index, values: Tensor, /) -> None: ...
 
-    def __getitem__(self, place: Index, /) -> Tensor: ...
+    def __getitem__(self, region: Index, /) -> Tensor: ...
 
     def view(self, shape: Sequence[int], /) -> Room: ...
 
@@ -51,12 +51,12 @@ class DiskTensor:
         made[:] = values
         return made
 
-    def __setitem__(self, place: Index, values: Tensor) -> None:
-        for start, run in runs(self.shape, bounds(self.shape, place), values.contiguous().cpu()):
+    def __setitem__(self, region: Index, values: Tensor) -> None:
+        for start, run in runs(self.shape, bounds(self.shape, region), values.contiguous().cpu()):
             self._file.write(self._start + start * self.dtype.itemsize, as_bytes(run))
 
-    def __getitem__(self, place: Index) -> Tensor:
-        ranges = bounds(self.shape, place)
+    def __getitem__(self, region: Index) -> Tensor:
+        ranges = bounds(self.shape, region)
         values = torch.empty([len(each) for each in ranges], dtype=self.dtype)
         for start, run in runs(self.shape, ranges, values):
             self._file.read(self._start + start * self.dtype.itemsize, as_bytes(run))
@@ -69,9 +69,9 @@ class DiskTensor:
         return other
 
 
-def bounds(shape: Sequence[int], place: Index) -> list[range]:
+def bounds(shape: Sequence[int], region: Index) -> list[range]:
     """The positions that an index takes along each dimension."""
-    slices = place if isinstance(place, tuple) else (place,)
+    slices = region if isinstance(region, tuple) else (region,)
     slices += (slice(None),) * (len(shape) - len(slices))
     return [range(size)[each] for size, each in zip(shape, slices, strict=True)]
 
@@ -116,7 +116,7 @@ class OffloadedTensor:
             self._statistics = {0: Statistics.of_frames([*self._statistics.values()])}
         return self._statistics[0]
 
-    def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
+    def write(self, frame: int, region: Slices, x_BCTHW: Tensor) -> None:
         """A tile of some frames, from `frame` on. Windows come in order, each with all of its tiles.
 
         Raises ValueError for frames after the end of the clip.
@@ -125,14 +125,14 @@ class OffloadedTensor:
         if stop > self.shape[2]:
             raise ValueError(f"a clip of {self.shape[2]} frames was planned, and more have come")
         dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
-        self._room[slice(None), slice(frame, stop), place[0], place[1]] = dense
+        self._room[slice(None), slice(frame, stop), region[0], region[1]] = dense
         if self._gather and dense.shape[1]:
             made, others = self._gather(dense), self._statistics.get(frame)
             self._statistics[frame] = made if others is None else others.with_positions(made)
 
-    def read(self, frames: slice, place: Slices | None = None) -> Tensor:
-        """A copy, (B, C, t, h, w), channels-last in memory; of whole frames if no place is given."""
-        rows, columns = place or (slice(None), slice(None))
+    def read(self, frames: slice, region: Slices | None = None) -> Tensor:
+        """A copy, (B, C, t, h, w), channels-last in memory; of whole frames if no region is given."""
+        rows, columns = region or (slice(None), slice(None))
         dense = self._room[slice(None), frames, rows, columns]
         return (dense.clone() if isinstance(self._room, Tensor) else dense).permute(0, 4, 1, 2, 3)
 

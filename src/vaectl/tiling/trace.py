@@ -146,7 +146,7 @@ def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> Mem
     clip: Sequence[Tensor | int] = lengths
     if number == 0:
         b, c, _, h, w = side.x
-        given = [torch.empty((b, c, frames, h, w), dtype=side.dtype, device=META) for frames in lengths]
+        given = [torch.empty((b, c, num_frames, h, w), dtype=side.dtype, device=META) for num_frames in lengths]
         executor.memory.ignore(*given)  # the caller's
         clip = given
     with torch.no_grad(), FusedKernels(cpu=side.cpu), executor.memory:
@@ -191,8 +191,8 @@ class TracingExecutor(Executor):
         mean_and_variance(x_BTHWC[:, :1])  # takes one frame after the other
         return unknown(x_BTHWC.permute(0, 4, 1, 2, 3).shape)
 
-    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
-        room = super().window(frames, scale, result=result)
+    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
+        room = super().empty_frames(shape, scale, result=result)
         if result and self.result_on_host:
             self.memory.ignore(room)
         return room
@@ -204,11 +204,11 @@ class MetaRoom:
     def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
         self._shape, self._dtype = shape, dtype
 
-    def __setitem__(self, place: Index, values: Tensor) -> None:
+    def __setitem__(self, region: Index, values: Tensor) -> None:
         values.contiguous()
 
-    def __getitem__(self, place: Index) -> Tensor:
-        return torch.empty([len(each) for each in bounds(self._shape, place)], dtype=self._dtype, device=META)
+    def __getitem__(self, region: Index) -> Tensor:
+        return torch.empty([len(each) for each in bounds(self._shape, region)], dtype=self._dtype, device=META)
 
     def view(self, shape: Sequence[int]) -> MetaRoom:
         return MetaRoom(shape, self._dtype)
