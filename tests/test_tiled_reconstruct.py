@@ -74,7 +74,7 @@ def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_clip_model(tmp_path_factory):
-    """One that looks at the whole clip."""
+    """Save a model that needs the whole clip."""
     folder = tmp_path_factory.mktemp("model")
     save_model(synthetic_model(load_reference("causalvae_v1_2").config), folder)
     return folder
@@ -96,7 +96,7 @@ def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip
     (note,) = listener.notes
     place = "in memory" if "enable_tiling" in options else "on disk"
     assert re.fullmatch(
-        rf"this model looks at the whole clip: 54 groups of layers, the clip between them {place}, .* on cpu", note
+        rf"this model needs the whole clip: 54 groups of layers, with the data between them {place}, .* on cpu", note
     )
     assert listener.warnings == []
     assert listener.clips == [(str(clip), 6, 6)]

@@ -188,9 +188,8 @@ def prepare_run(
         tile = model.config.space_compression * plan.encoder[0].tile
         how = f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}"
     else:
-        how = (
-            f"this model looks at the whole clip: {groups} groups of layers, the clip between them {WHERE[plan.place]}"
-        )
+        data = f"the data between them {WHERE[plan.place]}"
+        how = f"this model needs the whole clip: {groups} groups of layers, with {data}"
     progress.note(f"{how}, about {format_size(plan.peak)} on {model.device}")
 
     def report(number: int) -> None:
