@@ -72,12 +72,13 @@ class HostOverhead:
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
-        """From the pixels of a frame: as stored, as the network takes it, and as written.
+        """Estimate it from the pixels of a frame in the input file, in the network and in the output file.
 
-        The video encoder's share was measured at 720p, the others are the sizes of the queues. The sum is an upper
-        bound: docs/tiling.md compares it with whole runs.
+        The factors are bytes per pixel: measured at 720p for the video encoder, else the sizes of the queues. The sums
+        are upper bounds: docs/tiling.md compares them with whole runs.
         """
-        return cls(process_memory() + 130 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
+        fixed = process_memory() + 130 * 2**20 + 45 * stored + 280 * shown
+        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown)
 
 
 @cache
@@ -238,9 +239,8 @@ def reconstruct_frames(
         if generator and noise is not None:
             generator.set_state(noise)  # a retry samples the same latents
         run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
-        return torch.cat(
-            list(_run_windows(run, torch.split(frames_BTCHW, run.window, dim=1), generator, source)), dim=1
-        )
+        windows = torch.split(frames_BTCHW, run.window, dim=1)
+        return torch.cat([*_run_windows(run, windows, generator, source)], dim=1)
 
     return retry_on_oom(attempt, model, limits, progress)
 

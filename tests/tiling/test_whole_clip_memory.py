@@ -1,4 +1,4 @@
-"""The memory that models that look at the whole clip take: planned before they run, and kept to."""
+"""Models that need the whole clip stay within the memory that was planned."""
 
 from __future__ import annotations
 
@@ -39,15 +39,13 @@ def plan(model: AnyVAE, limit: int, places: tuple[Place, ...] = ("device", "disk
 
 
 def costliest(model: AnyVAE, plan: Plan) -> int:
-    """Bytes of the costliest piece of a group."""
+    """Return the peak bytes of the costliest group."""
     sides = zip(both_sides(model, *plan.size), (plan.encoder, plan.decoder), strict=True)
     return max(side.estimate(number, cut).peak for side, cuts in sides for number, cut in enumerate(cuts))
 
 
 def least(model: AnyVAE) -> int:
-    with pytest.raises(
-        UsageError, match=r"`memory_limit=1 MiB` is too small for 128x128 pixels; give at least"
-    ) as error:
+    with pytest.raises(UsageError, match=r"`memory_limit=1 MiB` is too small for 128x128 pixels; give at") as error:
         plan(model, MiB)
     return parse_size(str(error.value).rpartition(" at least ")[2])
 
@@ -143,14 +141,9 @@ def test_a_run_stays_within_its_limit(model, tmp_path):
     line = f"-m vaectl reconstruct --video-path {clip} --rec-path out.mp4 --model model --device cpu --json"
 
     def vaectl(limit: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *line.split(), "--memory-limit", str(limit)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, *line.split(), "--memory-limit", str(limit)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
     refused = vaectl(MiB)
     assert refused.returncode == 2
