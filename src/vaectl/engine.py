@@ -1,6 +1,6 @@
 """Run a model on clips: 8-bit frames in, 8-bit frames out, whole or in tiles, as memory allows.
 
-All jobs use it, so they all get the same frames. Knows no files.
+All commands use it, so they all get the same frames. Knows no files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class MemoryOptions(Protocol):
-    """Options that say how much memory to take."""
+    """Options that set how much memory to use."""
 
     @property
     def enable_tiling(self) -> bool: ...
@@ -47,17 +47,17 @@ class MemoryOptions(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much memory to take."""
+    """How much memory to use."""
 
     tiled: bool = False
     memory_limit: int | None = None
-    """Bytes; None for most of what is free."""
+    """Bytes; None for most of the free memory."""
     low_memory: bool = False
     """Use as little as possible, even if the run takes longer."""
 
     @classmethod
     def of(cls, options: MemoryOptions) -> Limits:
-        """A limit, or low memory, implies tiles."""
+        """Build limits from options; a limit or low memory implies tiles."""
         tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
         return cls(tiled, options.memory_limit, options.save_memory)
 
@@ -83,20 +83,19 @@ class HostOverhead:
 
 @cache
 def process_memory() -> int:
-    """Bytes that the process takes without a model or a clip: libraries, and what was loaded before them.
+    """Return the memory of the process without a model or a clip, mostly libraries, in bytes.
 
     Measured, because builds of PyTorch differ: 320 MiB without CUDA, up to 860 with it. Measured when this module is
     imported, and rounded up to 32 MiB, so that runs in the same environment get the same plan.
     """
     before = resident()
     with suppress(ImportError):
-        import_module("torch._dynamo")  # a large part of PyTorch, which planning loads on its way
+        import_module("torch._dynamo")  # a large part of PyTorch, which planning loads
     step = 32 * 2**20
     return -(-(AT_IMPORT + resident() - before) // step) * step
 
 
 AT_IMPORT = resident()
-
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 
 
@@ -128,7 +127,7 @@ def note_no_effect(tile_overlap_factor: float | None, progress: Progress) -> Non
 
 
 def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
-    """Return the result of `attempt`. On out-of-memory, tiled runs are retried once with half the limit."""
+    """Return the result of `attempt`. On out-of-memory, a tiled run is retried once with half the limit."""
     try:
         return attempt(limits)
     except OutOfMemoryError as error:
@@ -146,7 +145,7 @@ def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, 
 
 
 def limit_of(limits: Limits, device: torch.device) -> int:
-    """Bytes to plan for: the limit, if the device has that much; without a limit, 90 percent of what is free."""
+    """Return the bytes to plan for: the limit, if the device has that much; by default 90 percent of what is free."""
     there = obtainable(device)
     return round(0.9 * there) if limits.memory_limit is None else min(limits.memory_limit, there)
 
@@ -161,7 +160,7 @@ class Run:
     plan: Plan | None
     """None for whole frames."""
     report: Callable[[int], None]
-    """Is called with the number of each group of segments when it begins."""
+    """Called with the number of each group when it begins."""
 
 
 def prepare_run(
@@ -203,9 +202,9 @@ def prepare_run(
 def run_frames(
     run: Run, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Batches of 8-bit frames (T, C, H, W) with their reconstructions; the batches may have other lengths."""
+    """Yield batches of 8-bit frames (T, C, H, W) with their reconstructions. The lengths of the batches may change."""
     waiting: deque[Tensor | DiskTensor] = deque()
-    """Frames whose reconstructions are not there yet."""
+    """Frames that are not reconstructed yet."""
     on_disk = run.plan is not None and not run.model.streams and run.plan.place == "disk"
     file = SpillFile() if on_disk else None
 
@@ -227,10 +226,10 @@ def reconstruct_frames(
     progress: Progress,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Reconstruct clips of one size, (B, T, C, H, W) uint8; returns the same shape and type, on the CPU.
+    """Reconstruct clips of one size, (B, T, C, H, W) uint8. Returns the same shape and type, on the CPU.
 
-    With a `generator`, latents are sampled from the posterior, else its mean is used. A batch may differ by rounding
-    from its clips one by one. Errors name the `source`: VaectlError for NaN and infinity, OutOfMemoryError.
+    With a `generator`, latents are sampled from the posterior; without one, its mean is used. The results of a batch
+    and of single clips may differ by rounding. Raises VaectlError for NaN or infinity, OutOfMemoryError; with `source`.
     """
     _, num_frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
@@ -248,7 +247,7 @@ def reconstruct_frames(
 def _run_windows(
     run: Run, windows_BTCHW: Iterable[Tensor], generator: torch.Generator | None, source: Path
 ) -> Iterator[Tensor]:
-    """The reconstructions of windows of clips, (B, T, C, H, W) uint8 each, on the CPU; windows may differ in length."""
+    """Yield reconstructions of clips in windows of any length, (B, T, C, H, W) uint8 each, on the CPU."""
 
     def videos() -> Iterator[Tensor]:
         for frames in windows_BTCHW:

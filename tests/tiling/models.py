@@ -22,7 +22,7 @@ TIME_IN_L1 = {
 def make_model(
     *, stride: int = 4, attention: bool = True, interpolation: str = "trilinear", blocks: int = 1, connect: int = 1
 ) -> WFVAE:
-    """`stride`: frames to a latent frame, 4 or 8; `blocks`, `connect`: res-blocks of a level and of the energy flow."""
+    """Make a model with `stride` frames (4, 8) to a latent frame. `blocks`, `connect`: res-blocks by level and flow."""
     config = WFVAEConfig(
         latent_dim=2,
         base_channels=4,

@@ -19,7 +19,7 @@ Choose = Callable[[Side, int], Cut]
 
 
 def plan_of(model: AnyVAE, clip_BCTHW: Tensor, choose: Choose, place: Place = "device") -> Plan:
-    """For that clip, each group cut up as is chosen."""
+    """Plan for a clip, with the cut that `choose` gives for each group."""
     num_frames, height, width = clip_BCTHW.shape[2:]
     size = (num_frames, height, width)
     encoder, decoder = (
@@ -29,12 +29,12 @@ def plan_of(model: AnyVAE, clip_BCTHW: Tensor, choose: Choose, place: Place = "d
 
 
 def tiled(model: AnyVAE, clip_BCTHW: Tensor, tile: int, place: Place = "device") -> Plan:
-    """For that clip, tiles of `tile` latent positions at most, and for groups after the first windows of two frames."""
+    """Plan for a clip in tiles of at most `tile` latent positions; groups after the first use windows of two."""
     return uniform_plan(model, *clip_BCTHW.shape[2:], tile, 2, place)
 
 
 def within(most: int, place: Place, num_frames: int) -> Choose:
-    """The fastest cut of at most that many bytes, or else the smallest; `num_frames`: of a window of the video."""
+    """Choose the fastest cut of at most that many bytes, else the smallest. `num_frames`: of a window of the video."""
 
     def choose(side: Side, number: int) -> Cut:
         return fastest_cut(side, number, num_frames, most, place)
@@ -43,11 +43,11 @@ def within(most: int, place: Place, num_frames: int) -> Choose:
 
 
 def by_windows(executor: Executor, x_BCTHW: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The results of the windows, joined."""
+    """Run a clip in windows of these lengths, and join the results."""
     return torch.cat([*executor.run(mark_last(x_BCTHW.split([*lengths], dim=2)))], dim=2)
 
 
 def through(model: AnyVAE, clip_BCTHW: Tensor, lengths: Iterable[int], plan: Plan | None) -> Tensor:
-    """The clip there and back, in windows of these lengths."""
+    """Reconstruct a clip in windows of these lengths."""
     windows = clip_BCTHW.split([*lengths], dim=2)
     return torch.cat([*reconstruct_windows(model, windows, plan)], dim=2)

@@ -1,4 +1,4 @@
-"""What a plan expects: of windows as a clip really has them, and of the costliest of them."""
+"""Plans estimate the memory of the windows that a clip really has, including the costliest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING_ELSE = plan.Budget(0, 0, 0, ())
 
 
 def lengths_of(model: WFVAE, num_frames: int, window: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """How many frames and latent frames each window of a clip brings."""
+    """Return how many frames and latent frames each window of a clip has."""
     lengths: list[list[int]] = []
     original = GroupRun.run
 
@@ -79,7 +79,7 @@ def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count(monkeypatch):
 
 
 def test_the_last_window_may_be_the_costliest():
-    """32 frames are filled up to 33, so the last window has one more; and it gives what up-sampling held."""
+    """32 frames are padded to 33, so the last window has one more; it also gives the frames that were held back."""
     model = make_model()
     plans = [uniform_plan(model, n, 64, 64, tile=8, window=8) for n in (32, 33)]
     peaks = [plan.needed(model, each, NOTHING_ELSE).peak for each in plans]
