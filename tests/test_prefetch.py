@@ -1,4 +1,4 @@
-"""Stages overlap, pass on what goes wrong, and end when they are left, whoever leaves."""
+"""Threads overlap, pass on errors, and end when their consumer stops."""
 
 import subprocess
 import sys

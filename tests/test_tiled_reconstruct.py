@@ -85,7 +85,7 @@ def test_a_limit_above_what_the_machine_has_is_warned_about(clip, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_clip_model(tmp_path_factory):
-    """One that looks at the whole clip."""
+    """Save a model that needs the whole clip."""
     folder = tmp_path_factory.mktemp("model")
     save_model(synthetic_model(load_reference("causalvae_v1_2").config), folder)
     return folder
@@ -97,23 +97,23 @@ def test_a_model_that_looks_at_the_whole_clip_gives_the_frames_of_the_whole(clip
     if "memory_limit" in options:
         options = {"memory_limit": least(clip, tmp_path, **model)}
     listener = Listener()
-    whole, staged = (
+    whole, tiled = (
         frames(clip, tmp_path / "a.mkv", **model),
         frames(clip, tmp_path / "b.mkv", listener, **model, **options),
     )
-    difference = (whole - staged).abs()
+    difference = (whole - tiled).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 2e-3
     (note,) = listener.notes
     place = "in memory" if "enable_tiling" in options else "on disk"
     assert re.fullmatch(
-        rf"this model looks at the whole clip: 54 groups of layers, the clip between them {place}, .* on cpu", note
+        rf"this model needs the whole clip: 54 groups of layers, with the data between them {place}, .* on cpu", note
     )
     assert listener.warnings == []
     assert listener.clips == [(str(clip), 6, 6)]
 
 
-def test_a_disk_without_room_for_the_stages_is_told_before_they_begin(clip, tmp_path, whole_clip_model, monkeypatch):
+def test_a_disk_without_room_is_reported_before_the_first_group(clip, tmp_path, whole_clip_model, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 2**20))
     with pytest.raises(VaectlError, match=r"1 MiB free, but the run needs .*; set TMPDIR to another folder"):

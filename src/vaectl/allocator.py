@@ -1,4 +1,4 @@
-"""How the process allocates memory while a model runs: which freed blocks it keeps, and when it returns them."""
+"""Control how the process keeps or returns freed memory while a model runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vaectl.memory import return_freed, reuse_freed
 from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 
-GAPS = 1.5
-"""The most that a process may come to hold, as a multiple of what it uses at a time."""
+MAX_HELD_RATIO = 1.5
+"""The most memory that a process may hold, as a ratio to the peak of what it uses."""
 LARGE_NETWORK = 50_000_000
 """Parameters."""
 LARGE_TENSOR = 2**24
-"""Bytes. For smaller tensors, fetching new memory costs more time than returning it saves."""
+"""Bytes. For smaller tensors, it is not worth the time to fetch new memory."""
 
 
 def keep_within(model: AnyVAE, limit: int) -> None:
-    """Make PyTorch refuse to go beyond the limit on a GPU: cuDNN then uses less scratch space, and gaps are freed.
+    """Make PyTorch refuse to exceed the limit on a GPU: cuDNN then uses less scratch space, and gaps are freed.
 
-    What others hold there, such as the networks of metrics, is not counted.
+    Other tensors on the GPU, such as the networks of metrics, are not counted.
     """
     others = torch.cuda.memory_allocated(model.device) - sum(weight.nbytes for weight in model.parameters())
     total = torch.cuda.mem_get_info(model.device)[1]
@@ -32,10 +32,10 @@ def keep_within(model: AnyVAE, limit: int) -> None:
 
 
 def keep_freed(model: AnyVAE, *, tight: bool) -> None:
-    """Keep freed blocks for reuse, which is fast, up to a size: there are gaps between them.
+    """Keep freed blocks for reuse, up to a size: reuse is fast, but leaves gaps between blocks.
 
-    Small ones only if memory is `tight`, and if fetching memory is cheap compared with the computation. On a GPU,
-    PyTorch does this itself.
+    The size is smaller if memory is `tight`, or if computing takes much longer than fetching memory. On a GPU, PyTorch
+    does this itself.
     """
     if model.device.type != "cpu":
         return
@@ -51,7 +51,7 @@ def keep_freed(model: AnyVAE, *, tight: bool) -> None:
 def returning_freed(model: AnyVAE) -> Iterator[None]:
     """Within the block, return freed memory before the layers that make the largest tensors: gaps rarely fit them.
 
-    That is after a layer that enlarges frames. On a GPU, PyTorch does this itself.
+    This means: after each layer that enlarges frames. On a GPU, PyTorch does this itself.
     """
 
     def after(_layer: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:

@@ -1,6 +1,6 @@
 """Run a model on clips: 8-bit frames in, 8-bit frames out, whole or in tiles, as memory allows.
 
-All jobs use it, so they all get the same frames. Knows no files.
+All commands use it, so they all get the same frames. Knows no files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.allocator import GAPS, keep_freed, keep_within, returning_freed
+from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
 from vaectl.memory import format_size, obtainable, resident, return_freed
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class MemoryOptions(Protocol):
-    """Options that say how much memory to take."""
+    """Options that set how much memory to use."""
 
     @property
     def enable_tiling(self) -> bool: ...
@@ -47,17 +47,17 @@ class MemoryOptions(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much memory to take."""
+    """How much memory to use."""
 
     tiled: bool = False
     memory_limit: int | None = None
-    """Bytes; None for most of what is free."""
+    """Bytes; None for most of the free memory."""
     low_memory: bool = False
     """Use as little as possible, even if the run takes longer."""
 
     @classmethod
     def of(cls, options: MemoryOptions) -> Limits:
-        """A limit, or low memory, implies tiles."""
+        """Build limits from options; a limit or low memory implies tiles."""
         tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
         return cls(tiled, options.memory_limit, options.save_memory)
 
@@ -72,30 +72,30 @@ class HostOverhead:
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
-        """From the pixels of a frame: as stored, as the network takes it, and as written.
+        """Estimate it from the pixels of a frame in the input file, in the network and in the output file.
 
-        The video encoder's share was measured at 720p, the others are the sizes of the queues. The sum is an upper
-        bound: docs/tiling.md compares it with whole runs.
+        The factors are bytes per pixel: measured at 720p for the video encoder, else the sizes of the queues. The sums
+        are upper bounds: docs/tiling.md compares them with whole runs.
         """
-        return cls(process_memory() + 130 * 2**20 + 280 * shown + 45 * stored, 18 * stored + 57 * frame + 9 * shown)
+        fixed = process_memory() + 130 * 2**20 + 45 * stored + 280 * shown
+        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown)
 
 
 @cache
 def process_memory() -> int:
-    """Bytes that the process takes without a model or a clip: libraries, and what was loaded before them.
+    """Return the memory of the process without a model or a clip, mostly libraries, in bytes.
 
     Measured, because builds of PyTorch differ: 320 MiB without CUDA, up to 860 with it. Measured when this module is
     imported, and rounded up to 32 MiB, so that runs in the same environment get the same plan.
     """
     before = resident()
     with suppress(ImportError):
-        import_module("torch._dynamo")  # a large part of PyTorch, which planning loads on its way
+        import_module("torch._dynamo")  # a large part of PyTorch, which planning loads
     step = 32 * 2**20
     return -(-(AT_IMPORT + resident() - before) // step) * step
 
 
 AT_IMPORT = resident()
-
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 
 
@@ -127,7 +127,7 @@ def note_no_effect(tile_overlap_factor: float | None, progress: Progress) -> Non
 
 
 def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, progress: Progress) -> T:
-    """Return the result of `attempt`. On out-of-memory, tiled runs are retried once with half the limit."""
+    """Return the result of `attempt`. On out-of-memory, a tiled run is retried once with half the limit."""
     try:
         return attempt(limits)
     except OutOfMemoryError as error:
@@ -145,7 +145,7 @@ def retry_on_oom(attempt: Callable[[Limits], T], model: AnyVAE, limits: Limits, 
 
 
 def limit_of(limits: Limits, device: torch.device) -> int:
-    """Bytes to plan for: the limit, if the device has that much; without a limit, 90 percent of what is free."""
+    """Return the bytes to plan for: the limit, if the device has that much; by default 90 percent of what is free."""
     there = obtainable(device)
     return round(0.9 * there) if limits.memory_limit is None else min(limits.memory_limit, there)
 
@@ -160,11 +160,11 @@ class Run:
     plan: Plan | None
     """None for whole frames."""
     report: Callable[[int], None]
-    """Is called with the number of each group of segments when it begins."""
+    """Called with the number of each group when it begins."""
 
 
 def prepare_run(
-    model: AnyVAE, frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
+    model: AnyVAE, num_frames: int, width: int, height: int, limits: Limits, overhead: HostOverhead, progress: Progress
 ) -> Run:
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
@@ -181,16 +181,15 @@ def prepare_run(
         budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
-    plan = make_plan(model, frames, height, width, budget, low_memory=limits.low_memory)
-    keep_freed(model, tight=limits.low_memory or limit < GAPS * plan.peak)
+    plan = make_plan(model, num_frames, height, width, budget, low_memory=limits.low_memory)
+    keep_freed(model, tight=limits.low_memory or limit < MAX_HELD_RATIO * plan.peak)
     groups = len(plan.encoder) + len(plan.decoder)
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile
         how = f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}"
     else:
-        how = (
-            f"this model looks at the whole clip: {groups} groups of layers, the clip between them {WHERE[plan.place]}"
-        )
+        data = f"the data between them {WHERE[plan.place]}"
+        how = f"this model needs the whole clip: {groups} groups of layers, with {data}"
     progress.note(f"{how}, about {format_size(plan.peak)} on {model.device}")
 
     def report(number: int) -> None:
@@ -203,9 +202,9 @@ def prepare_run(
 def run_frames(
     run: Run, originals: Iterator[Tensor], generator: torch.Generator | None, source: Path
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Batches of 8-bit frames (T, C, H, W) with their reconstructions; the batches may have other lengths."""
+    """Yield batches of 8-bit frames (T, C, H, W) with their reconstructions. The lengths of the batches may change."""
     waiting: deque[Tensor | DiskTensor] = deque()
-    """Frames whose reconstructions are not there yet."""
+    """Frames that are not reconstructed yet."""
     on_disk = run.plan is not None and not run.model.streams and run.plan.place == "disk"
     file = SpillFile() if on_disk else None
 
@@ -227,21 +226,20 @@ def reconstruct_frames(
     progress: Progress,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Reconstruct clips of one size, (B, T, C, H, W) uint8; returns the same shape and type, on the CPU.
+    """Reconstruct clips of one size, (B, T, C, H, W) uint8. Returns the same shape and type, on the CPU.
 
-    With a `generator`, latents are sampled from the posterior, else its mean is used. A batch may differ by rounding
-    from its clips one by one. Errors name the `source`: VaectlError for NaN and infinity, OutOfMemoryError.
+    With a `generator`, latents are sampled from the posterior; without one, its mean is used. The results of a batch
+    and of single clips may differ by rounding. Raises VaectlError for NaN or infinity, OutOfMemoryError; with `source`.
     """
-    _, frames, _, height, width = frames_BTCHW.shape
+    _, num_frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
         if generator and noise is not None:
             generator.set_state(noise)  # a retry samples the same latents
-        run = prepare_run(model, frames, width, height, limits, overhead, progress)
-        return torch.cat(
-            list(_run_windows(run, torch.split(frames_BTCHW, run.window, dim=1), generator, source)), dim=1
-        )
+        run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
+        windows = torch.split(frames_BTCHW, run.window, dim=1)
+        return torch.cat([*_run_windows(run, windows, generator, source)], dim=1)
 
     return retry_on_oom(attempt, model, limits, progress)
 
@@ -249,7 +247,7 @@ def reconstruct_frames(
 def _run_windows(
     run: Run, windows_BTCHW: Iterable[Tensor], generator: torch.Generator | None, source: Path
 ) -> Iterator[Tensor]:
-    """The reconstructions of windows of clips, (B, T, C, H, W) uint8 each, on the CPU; windows may differ in length."""
+    """Yield reconstructions of clips in windows of any length, (B, T, C, H, W) uint8 each, on the CPU."""
 
     def videos() -> Iterator[Tensor]:
         for frames in windows_BTCHW:

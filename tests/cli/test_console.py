@@ -95,8 +95,8 @@ def test_how_things_stand_is_told_before_anything_is_done(monkeypatch):
     console = Console(file=io.StringIO(), width=200)
     lines = _Lines(console)
     lines.start("clip.mp4", 9)
-    lines.status("stage 3 of 62")
-    assert console.file.getvalue() == "clip.mp4: 0/9 frames, stage 3 of 62\n"
+    lines.status("group 3 of 62")
+    assert console.file.getvalue() == "clip.mp4: 0/9 frames, group 3 of 62\n"
 
 
 def test_a_clip_that_begins_again_has_one_bar(monkeypatch):

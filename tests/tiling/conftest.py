@@ -1,4 +1,4 @@
-"""Tests of tiling make many small calls, for which threads only wait for each other."""
+"""Tests of tiling use one thread: they make many small calls, which more threads slow down."""
 
 from collections.abc import Iterator
 

@@ -22,7 +22,7 @@ TIME_IN_L1 = {
 def make_model(
     *, stride: int = 4, attention: bool = True, interpolation: str = "trilinear", blocks: int = 1, connect: int = 1
 ) -> WFVAE:
-    """`stride`: frames to a latent frame, 4 or 8; `blocks`, `connect`: res-blocks of a level and of the energy flow."""
+    """Make a model with `stride` frames (4, 8) to a latent frame. `blocks`, `connect`: res-blocks by level and flow."""
     config = WFVAEConfig(
         latent_dim=2,
         base_channels=4,
@@ -42,5 +42,5 @@ def make_model(
     return model
 
 
-def video(frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand((1, 3, frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def video(num_frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand((1, 3, num_frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1

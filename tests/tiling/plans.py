@@ -19,36 +19,35 @@ Choose = Callable[[Side, int], Cut]
 
 
 def plan_of(model: AnyVAE, clip_BCTHW: Tensor, choose: Choose, place: Place = "device") -> Plan:
-    """For that clip, each group cut up as is chosen."""
-    frames, height, width = clip_BCTHW.shape[2:]
-    size = (frames, height, width)
+    """Plan for a clip, with the cut that `choose` gives for each group."""
+    num_frames, height, width = clip_BCTHW.shape[2:]
+    size = (num_frames, height, width)
     encoder, decoder = (
         tuple(choose(side, number) for number in range(len(side.groups))) for side in both_sides(model, *size)
     )
-    return Plan(size, frames, place, encoder, decoder)
+    return Plan(size, num_frames, place, encoder, decoder)
 
 
 def tiled(model: AnyVAE, clip_BCTHW: Tensor, tile: int, place: Place = "device") -> Plan:
-    """For that clip, tiles of `tile` latent positions at most, and for groups after the first windows of two frames."""
-    frames, height, width = clip_BCTHW.shape[2:]
-    return uniform_plan(model, frames, height, width, tile, 2, place)
+    """Plan for a clip in tiles of at most `tile` latent positions; groups after the first use windows of two."""
+    return uniform_plan(model, *clip_BCTHW.shape[2:], tile, 2, place)
 
 
-def within(most: int, place: Place, frames: int) -> Choose:
-    """The fastest cut of at most that many bytes, or else the smallest; `frames`: of a window of the video."""
+def within(most: int, place: Place, num_frames: int) -> Choose:
+    """Choose the fastest cut of at most that many bytes, else the smallest. `num_frames`: of a window of the video."""
 
     def choose(side: Side, number: int) -> Cut:
-        return fastest_cut(side, number, frames, most, place)
+        return fastest_cut(side, number, num_frames, most, place)
 
     return choose
 
 
 def by_windows(executor: Executor, x_BCTHW: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The results of the windows, joined."""
+    """Run a clip in windows of these lengths, and join the results."""
     return torch.cat([*executor.run(mark_last(x_BCTHW.split([*lengths], dim=2)))], dim=2)
 
 
 def through(model: AnyVAE, clip_BCTHW: Tensor, lengths: Iterable[int], plan: Plan | None) -> Tensor:
-    """The clip there and back, in windows of these lengths."""
+    """Reconstruct a clip in windows of these lengths."""
     windows = clip_BCTHW.split([*lengths], dim=2)
     return torch.cat([*reconstruct_windows(model, windows, plan)], dim=2)

@@ -1,4 +1,4 @@
-"""Networks drawn at random: however their segments are fused and cut up, they give what they give in one go."""
+"""Random networks give the same result in fused segments, tiles and windows as in a single pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = "abcx"
 
 
 class Join(Layer):
-    """The sum of two values, of which either may come later than the other."""
+    """The sum of two values, either of which may be delayed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class Join(Layer):
         a = self.conv.forward(a, context)
         held = [context.get(each) for each in self.waiting]
         both = [x if h is None else torch.cat([h, x], dim=2) for x, h in zip((a, b), held, strict=True)]
-        frames = min(x.shape[2] for x in both)
+        num_frames = min(x.shape[2] for x in both)
         for each, x in zip(self.waiting, both, strict=True):
-            context.put(each, x[:, :, frames:])
-        return both[0][:, :, :frames] + both[1][:, :, :frames]
+            context.put(each, x[:, :, num_frames:])
+        return both[0][:, :, :num_frames] + both[1][:, :, :num_frames]
 
     def input_halo(self, halo: int) -> int:
         return self.conv.input_halo(halo)
@@ -139,7 +139,7 @@ def test_any_network_in_tiles_and_windows_gives_the_whole(network, rows, columns
 
 @torch.no_grad()
 def test_a_causal_layer_behind_one_that_looks_ahead_repeats_the_first_frame_that_comes():
-    """It gets none with the first window."""
+    """It gets no frame with the first window."""
     ahead, causal = LookAhead(4).double(), CausalConv3d(4, 4, 3, padding=1).double()
     segments, x = [*ahead.segments("x", "h"), *causal.segments("h", "y")], torch.rand(1, 4, 5, 3, 3).double()
     expected = run_segments(segments, x, StreamContext())["y"]

@@ -1,4 +1,4 @@
-"""Tiles cover the frame once, are read with what they need, and are cut out where they are."""
+"""Tiles cover the frame once, are read with their halo, and are cropped to their own positions."""
 
 import torch
 from hypothesis import given
@@ -25,7 +25,7 @@ def test_spans_follow_each_other_and_are_as_few_and_as_equal_as_they_can_be(size
 def test_tiles_cover_every_position_once(height, width, tile):
     covered = torch.zeros(2 * height, 2 * width)
     for part in grid(height, width, tile):
-        covered[part.place(2)] += 1
+        covered[part.region(2)] += 1
     assert (covered == 1).all()
 
 
@@ -43,9 +43,9 @@ def test_a_span_is_read_with_its_halo_or_up_to_the_border(size, most, halo, scal
 
 @given(size=SIZES, most=SIZES, halo=st.integers(0, 20), scale=st.sampled_from([1, 2, 3, 8]), data=st.data())
 def test_a_span_is_cut_out_of_what_was_read_whatever_halo_is_left(size, most, halo, scale, data):
-    """With a network that crops some of the halo on inner sides and keeps its input's values otherwise.
+    """The network crops some of the halo on inner sides, and otherwise returns its input.
 
-    A side may be taken up to the border though its halo ends before it: another input of the tile has a larger one.
+    A side may be read up to the border although its halo ends before it, because another input has a larger halo.
     """
     positions = list(range(scale * size))
     for part in spans(size, most):

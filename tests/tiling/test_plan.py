@@ -1,4 +1,4 @@
-"""What a plan expects: of windows as a clip really has them, and of the costliest of them."""
+"""Plans estimate the memory of the windows that a clip really has, including the costliest."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from vaectl.tiling.trace import meta_model
 NOTHING_ELSE = plan.Budget(0, 0, 0, ())
 
 
-def lengths_of(model: WFVAE, frames: int, window: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """How many frames and latent frames each window of a clip brings."""
+def lengths_of(model: WFVAE, num_frames: int, window: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return how many frames and latent frames each window of a clip has."""
     lengths: list[list[int]] = []
     original = GroupRun.run
 
@@ -38,7 +38,7 @@ def lengths_of(model: WFVAE, frames: int, window: int, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patched:
         patched.setattr(GroupRun, "run", run)
-        for _ in reconstruct_windows(model, video(frames, 16, 16).split(window, dim=2)):
+        for _ in reconstruct_windows(model, video(num_frames, 16, 16).split(window, dim=2)):
             pass
     return lengths[::-1]  # the decoder asks the encoder
 
@@ -47,9 +47,9 @@ def lengths_of(model: WFVAE, frames: int, window: int, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("stride", "window"), [(4, 4), (4, 8), (8, 8), (8, 16)])
 def test_no_window_takes_more_than_the_planned_ones(stride, window, interpolation, monkeypatch):
     model = make_model(stride=stride, interpolation=interpolation)
-    for frames in (1, window, window + 1, 2 * window, 3 * window, *range(4 * window, 5 * window + 2)):
-        every = lengths_of(model, frames, window, monkeypatch)
-        sides = plan.both_sides(model, frames, 64, 64, window)
+    for num_frames in (1, window, window + 1, 2 * window, 3 * window, *range(4 * window, 5 * window + 2)):
+        every = lengths_of(model, num_frames, window, monkeypatch)
+        sides = plan.both_sides(model, num_frames, 64, 64, window)
         for side, all_windows in zip(sides, every, strict=True):
             assert (*all_windows[:-1][:4], all_windows[-1]) == side.given
             whole = replace(side, given=tuple(all_windows))
@@ -79,8 +79,8 @@ def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count(monkeypatch):
 
 
 def test_the_last_window_may_be_the_costliest():
-    """32 frames are filled up to 33, so the last window has one more; and it gives what up-sampling held."""
+    """32 frames are padded to 33, so the last window has one more; it also gives the frames that were held back."""
     model = make_model()
-    plans = [uniform_plan(model, frames, 64, 64, tile=8, window=8) for frames in (32, 33)]
+    plans = [uniform_plan(model, n, 64, 64, tile=8, window=8) for n in (32, 33)]
     peaks = [plan.needed(model, each, NOTHING_ELSE).peak for each in plans]
     assert peaks[0] > 1.05 * peaks[1]

@@ -1,4 +1,4 @@
-"""The halo that layers and networks declare is what they reach: at most one position of their stride more."""
+"""Layers and networks declare the halo that they reach, or at most one position of their stride more."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_layer_is_here():
 def assert_reach(
     run: Callable[[Tensor], Tensor],
     channels: int,
-    frames: int,
+    num_frames: int,
     tile: slice,
     axis: int,
     halo: int,
@@ -68,20 +68,16 @@ def assert_reach(
     spare: tuple[int, int],
     across: int = 8,
 ) -> None:
-    """`halo` outputs around a tile depend on `declared` inputs around it, or on `spare` less, before and behind.
+    """Assert that `halo` outputs around a tile depend on `declared` inputs around it, or on `spare` less, on each side.
 
-    Regions of the input are NaN, in a batch of their own each; what becomes NaN depends on them. The frame ends one
-    input beyond what is declared, on all four sides, in float64.
+    Each entry of the batch has one region of NaN; the outputs that become NaN depend on it. The frame ends one input
+    beyond the declared ones, on all four sides. In float64.
     """
     size = tile.stop + tile.start
     first, behind = tile.start - declared, tile.stop + declared
-    regions = [
-        slice(0, first),
-        slice(first, first + spare[0] + 1),
-        slice(behind - spare[1] - 1, behind),
-        slice(behind, size),
-    ]
-    x = torch.rand((len(regions), channels, frames, across, size), dtype=torch.float64)
+    before, after = spare
+    regions = [slice(first), slice(first, first + before + 1), slice(behind - after - 1, behind), slice(behind, size)]
+    x = torch.rand((len(regions), channels, num_frames, across, size), dtype=torch.float64)
     for entry, region in zip(x, regions, strict=True):
         entry[..., region] = float("nan")
     made = run(x if axis == 4 else x.transpose(3, 4)).movedim(axis, 1)
@@ -97,9 +93,7 @@ def test_a_layer_reaches_no_further_than_it_declares(name, axis, halo):
     layer, channels = LAYERS[name]
     stride = 2 if "Down" in name or name in ("Sequential", "HaarWaveletTransform2D", "HaarWaveletTransform3D") else 1
     declared = layer.input_halo(halo)
-    assert_reach(
-        lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, halo, declared, (stride, stride)
-    )
+    assert_reach(lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, halo, declared, (stride,) * 2)
 
 
 @pytest.mark.parametrize("halo", HALOS)
@@ -139,7 +133,7 @@ KINDS = [
 @pytest.mark.parametrize("axis", [3, 4], ids=["rows", "columns"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_fused_networks_reach_no_further_than_the_derived_halos(kind, axis):
-    """Each fused segment that goes in tiles, each of its inputs, everything that others take of it."""
+    """For each fused segment that runs in tiles: each input, and all outputs that others take."""
     model = copy.deepcopy(make_model(**kind)).double()
     tried = 0
     for side in both_sides(model, 1 + model.config.time_compression, 32, 32):
@@ -157,7 +151,7 @@ def test_the_fused_networks_reach_no_further_than_the_derived_halos(kind, axis):
 
 
 def assert_part_reach(part: FusedSegment, name: str, shapes: dict[str, torch.Size], axis: int) -> None:
-    """What a tile of one latent position takes of the input with that name.
+    """Assert what a tile of one latent position takes of the input with that name.
 
     An output may take less than another one, and a layer that halves frames declares a position more before a tile.
     """
@@ -185,5 +179,5 @@ def assert_part_reach(part: FusedSegment, name: str, shapes: dict[str, torch.Siz
 
 
 def blocks(x_BCTHW: Tensor, scale: int) -> Tensor:
-    """(B, n, 1, rows, columns): each latent position with all values in it."""
+    """Gather all values at each latent position: (B, n, 1, rows, columns)."""
     return rearrange(x_BCTHW, "b c t (h i) (w j) -> b (c t i j) 1 h w", i=scale, j=scale)

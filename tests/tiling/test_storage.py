@@ -1,4 +1,4 @@
-"""A causal cache comes back bit for bit, leaves no file behind, and a full disk is one clear line."""
+"""Causal caches come back bit for bit and leave no files behind; a full disk is reported in one line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STORES = [StateStore, DiskStateStore]
 LAYERS = [nn.Identity() for _ in range(4)]
 
 
-def cache(seed: int, dtype: torch.dtype = torch.float32, frames: int = 2) -> dict[nn.Module, Tensor]:
-    """One tensor channels-last as the networks leave it, one dense, a slice of a larger one, and one of no frames."""
+def cache(seed: int, dtype: torch.dtype = torch.float32, num_frames: int = 2) -> dict[nn.Module, Tensor]:
+    """Make a channels-last tensor as in the networks, a dense one, a slice of a larger one, and one without frames."""
     g = torch.Generator().manual_seed(seed)
-    dense = torch.randn((1, 5, frames, 6, 7), generator=g).to(dtype)
+    dense = torch.randn((1, 5, num_frames, 6, 7), generator=g).to(dtype)
     last = dense.contiguous(memory_format=torch.channels_last_3d)
     return dict(zip(LAYERS, (last, dense + 1, (dense + 2)[..., 1:4], dense[:, :, :0]), strict=True))
 
@@ -48,9 +48,9 @@ def test_caches_come_back_bit_for_bit_in_any_order(make, dtype, folder):
     store: StateStore = make()
     for round_ in range(3):
         for key in "abc":
-            store.put(key, cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            store.put(key, cache(ord(key) + round_, dtype, 1 + (ord(key) + round_) % 3))
         for key in "cab":
-            assert_same(store.get(key), cache(ord(key) + round_, dtype, frames=1 + (ord(key) + round_) % 3))
+            assert_same(store.get(key), cache(ord(key) + round_, dtype, 1 + (ord(key) + round_) % 3))
     assert store.get("a") == {}
 
 
@@ -115,7 +115,7 @@ assert store.get("fits")[layer].sum() == 512 * 256
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path):
-    """The second cache begins within what may be written and ends beyond: there a write stops half-way, silently."""
+    """The second cache crosses the size limit: the write stops half-way without an error."""
     run = subprocess.run(
         [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, env={"TMPDIR": str(tmp_path)}, check=False
     )
@@ -157,7 +157,7 @@ def test_writes_and_reads_that_the_system_cuts_short_go_on(folder):
 
 
 def test_a_single_position_may_have_any_stride(folder):
-    """PyTorch calls it contiguous all the same: a plane of 1x1 of a clip with four channels, for one."""
+    """PyTorch still calls it contiguous: for example a 1x1 plane of a clip with four channels."""
     plane = torch.rand(3, 4)[:, :1].T[:, :1]
     assert plane.is_contiguous()
     assert plane.stride() != (1, 1)

@@ -1,4 +1,4 @@
-"""A clip in tiles and windows gives the numbers of the whole clip, whatever the cutting."""
+"""A clip in any tiles and windows gives the result of the whole clip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def moments(model: WFVAE, clip: Tensor) -> Tensor:
 
 @st.composite
 def cuttings(draw: st.DrawFn) -> tuple[int, int, int, list[int]]:
-    """Height and width of a latent, tile size, and window lengths.
+    """Draw height and width of a latent, tile size, and window lengths.
 
     Mostly strips, wide enough for tiles that have a halo on both sides; few enough tiles and windows for a test.
     """
@@ -100,7 +100,7 @@ def test_a_clip_of_any_length_and_size_comes_back_as_without_tiles(kind, height,
 def test_tiles_with_neighbours_on_all_sides(size, tile):
     """Down to one latent position; and in a frame with room for the whole halo around the tile in its middle.
 
-    In float64, to show that the differences are nothing but rounding.
+    In float64, to show that the differences are only rounding.
     """
     model = deepcopy(make_model()).double()
     clip = video(5, 8 * size, 8 * size).double()

@@ -1,4 +1,4 @@
-"""A family of another kind runs in tiles and windows as it does whole: nothing but its network is known of it."""
+"""A family of another kind gives the same result in tiles and windows: the executor knows only its network."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_windows_without_tiles_give_the_whole(height, width, lengths, over_clip)
 
 @pytest.mark.parametrize("over_clip", [False, True])
 def test_frames_of_the_past_only_and_one_more_for_each_layer_that_looks_ahead(over_clip):
-    """Or the tests above would show little."""
+    """Otherwise the tests above would show little."""
     model, clip = make_toy(over_clip=over_clip), toy_video(13, 6, 6)
     changed = clip.clone()
     changed[:, :, 7:] += 0.1
@@ -97,7 +97,7 @@ def test_nan_spreads_as_it_does_without_tiles(over_clip):
 
 @pytest.mark.parametrize("over_clip", [False, True])
 def test_a_plan_within_a_limit_gives_the_whole(over_clip):
-    """Within the least that is named, with what waits on disk, and with all in memory."""
+    """Within the smallest sufficient limit, with waiting values on disk, and with all in memory."""
     model, clip = make_toy(over_clip=over_clip), toy_video(19, 60, 78)
     places: tuple[Place, ...] = ("device", "disk")
 
@@ -181,19 +181,19 @@ def open_files() -> int:
 
 @pytest.mark.parametrize("over_clip", [False, True])
 def test_a_clip_that_was_not_planned_is_refused(over_clip):
-    """Rather than run with values that nobody has written. A clip that streams may have any length."""
+    """Otherwise it would run with values that were never written. A streamed clip may have any length."""
     model, clip = make_toy(over_clip=over_clip), toy_video(10, 30, 36)
     plan = plan_of(model, clip, lambda side, number: Cut(2, 2))
     for other in (toy_video(10, 30, 42), toy_video(10, 18, 36)):
         with pytest.raises(ValueError, match="a plan for 36x30 pixels, and a clip of"):
             through(model, other, [10], plan)
-    for frames in (4, 16):
-        other = toy_video(frames, 30, 36)
+    for num_frames in (4, 16):
+        other = toy_video(num_frames, 30, 36)
         if over_clip:
             with pytest.raises(ValueError, match="frames was planned"):
-                through(model, other, [frames], plan)
+                through(model, other, [num_frames], plan)
         else:
-            torch.testing.assert_close(through(model, other, [frames], plan), model.reconstruct(other))
+            torch.testing.assert_close(through(model, other, [num_frames], plan), model.reconstruct(other))
 
 
 @pytest.mark.parametrize("tiled", [False, True])

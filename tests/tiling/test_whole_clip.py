@@ -1,4 +1,4 @@
-"""Models that look at the whole clip give, cut up in any way, the numbers that they give in one go."""
+"""Models that need the whole clip give the same result in any tiles and windows."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ TWO_LEVELS = {
     "decoder_spatial_upsample": ["Upsample", "SpatialUpsample2x"],
     "decoder_temporal_upsample": ["", "TimeUpsampleRes2x"],
 }
+NARROW = {"base_channels": 32, "encoder_energy_flow_hidden_size": 32, "decoder_energy_flow_hidden_size": 32}
 KINDS = {
     "v1.1": ("causalvae_class_defaults_narrow", {}),
     "v1.2": ("causalvae_v1_2", {}),
@@ -44,15 +45,7 @@ KINDS = {
         "wfvae_class_defaults_narrow",
         {"attention_type": "AttnBlock3D", "t_interpolation": "trilinear", "connect_res_layer_num": 2},
     ),
-    "WF-VAE 8x8x8": (
-        "wfvae_8x8x8",
-        {
-            "norm_type": "groupnorm",
-            "base_channels": 32,
-            "encoder_energy_flow_hidden_size": 32,
-            "decoder_energy_flow_hidden_size": 32,
-        },
-    ),
+    "WF-VAE 8x8x8": ("wfvae_8x8x8", {"norm_type": "groupnorm", **NARROW}),
     "WF-VAE, layernorm, reshaped attention": ("wfvae_4x8x8", {"attention_type": "AttnBlock3D"}),
     "layernorm": ("causalvae_v1_2", {"norm_type": "layernorm"}),
     "attention in levels": ("causalvae_v1_2", {**TWO_LEVELS, "attn_resolutions": [16]}),
@@ -79,7 +72,7 @@ def make_model(kind: str) -> AnyVAE:
     data=st.data(),
 )
 def test_tiles_and_windows_of_any_size_give_the_whole(kind, height, width, lengths, place, data):
-    """Other ones for each group. In float64: a norm over a single position makes much of rounding."""
+    """Different ones for each group. In float64, because a norm over a single position amplifies rounding."""
     model = deepcopy(make_model(kind)).double()
     clip = video(sum(lengths), height, width).double()
 
@@ -93,7 +86,7 @@ def test_tiles_and_windows_of_any_size_give_the_whole(kind, height, width, lengt
 @pytest.mark.parametrize("place", ["device", "disk"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_gives_the_whole(kind, place):
-    """In the smallest tiles and windows, or in those of a limit that cuts high resolutions only."""
+    """In the smallest tiles and windows, or with a limit that cuts only high resolutions."""
     model = make_model(kind)
     clip = video(6, 12, 24)
     plan = plan_of(model, clip, within({"device": 2**20, "disk": 0}[place], place, 6), place)
@@ -156,7 +149,7 @@ def test_a_batch_a_sample_and_half_precision(kind):
 
 
 def test_an_offloaded_tensor_cannot_be_computed_on():
-    """Or else a layer that gets one instead of a tile would go unnoticed."""
+    """Otherwise a layer that gets one instead of a tile would go unnoticed."""
     clip = OffloadedTensor((1, 3, 2, 8, 8), torch.float32, DiskTensor)
     assert clip.shape == (1, 3, 2, 8, 8)
     with pytest.raises(TypeError):
@@ -164,6 +157,6 @@ def test_an_offloaded_tensor_cannot_be_computed_on():
 
 
 def test_windows_of_no_frames_have_statistics():
-    """A later window may bring none, where frames are halved or a layer looks ahead."""
+    """A later window may have none, where frames are halved or a layer looks ahead."""
     statistics = Statistics.of(torch.zeros(2, 0, 4, 3, 5))
     assert statistics.mean.shape == statistics.squares.shape == (2, 5, 0)

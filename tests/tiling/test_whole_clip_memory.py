@@ -1,4 +1,4 @@
-"""The memory that models that look at the whole clip take: planned before they run, and kept to."""
+"""Models that need the whole clip stay within the memory that was planned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vaectl.memory import parse_size
 from vaectl.models import save_model
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling import plan as planning
-from vaectl.tiling.plan import SLACK, Budget, Plan, both_sides, make_plan
+from vaectl.tiling.plan import MEMORY_RESERVE, Budget, Plan, both_sides, make_plan
 from vaectl.tiling.storage import Place
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +39,13 @@ def plan(model: AnyVAE, limit: int, places: tuple[Place, ...] = ("device", "disk
 
 
 def costliest(model: AnyVAE, plan: Plan) -> int:
-    """Bytes of the costliest piece of a group."""
+    """Return the peak bytes of the costliest group."""
     sides = zip(both_sides(model, *plan.size), (plan.encoder, plan.decoder), strict=True)
     return max(side.estimate(number, cut).peak for side, cuts in sides for number, cut in enumerate(cuts))
 
 
 def least(model: AnyVAE) -> int:
-    with pytest.raises(
-        UsageError, match=r"`memory_limit=1 MiB` is too small for 128x128 pixels; give at least"
-    ) as error:
+    with pytest.raises(UsageError, match=r"`memory_limit=1 MiB` is too small for 128x128 pixels; give at") as error:
         plan(model, MiB)
     return parse_size(str(error.value).rpartition(" at least ")[2])
 
@@ -60,9 +58,9 @@ def test_the_least_limit_that_is_named_does(model):
 
 
 def test_the_least_limit_does_not_depend_on_the_length(model):
-    def at(frames: int) -> str:
+    def at(num_frames: int) -> str:
         with pytest.raises(UsageError) as error:
-            make_plan(model, frames, 128, 128, Budget(MiB, 0, 0, ("device", "disk")))
+            make_plan(model, num_frames, 128, 128, Budget(MiB, 0, 0, ("device", "disk")))
         return str(error.value)
 
     assert at(33) == at(257)
@@ -85,11 +83,11 @@ def test_on_a_gpu_clips_wait_on_the_host_if_it_has_room(model):
     assert plan(model, 2**32, gpu, host=2**32, low_memory=True).place == "host"
 
 
-def test_to_be_sparing_takes_less(model):
-    sparing, generous = plan(model, 2**32, low_memory=True), plan(model, 2**32)
-    assert sparing.place == "disk"
-    assert sparing.peak < generous.peak / 2
-    assert costliest(model, sparing) <= planning.SMALL_TILE_BYTES
+def test_low_memory_takes_less(model):
+    low, generous = plan(model, 2**32, low_memory=True), plan(model, 2**32)
+    assert low.place == "disk"
+    assert low.peak < generous.peak / 2
+    assert costliest(model, low) <= planning.SMALL_TILE_BYTES
 
 
 def test_a_disk_without_room_is_told_before_the_clip_is_read(model, monkeypatch):
@@ -132,7 +130,7 @@ def test_a_process_takes_what_was_planned(name, place, most):
     at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}  # what is freed goes back: plans have no gaps
     ran = subprocess.run(line, cwd=ROOT, env=at_once, capture_output=True, text=True, check=True)
     taken, pieces, kept = map(int, ran.stdout.split())
-    planned = SLACK * pieces + (kept if place == "device" else 0)
+    planned = MEMORY_RESERVE * pieces + (kept if place == "device" else 0)
     assert pieces <= most
     assert 0.5 * planned < taken < 1.1 * planned + 12 * MiB
 
@@ -143,14 +141,9 @@ def test_a_run_stays_within_its_limit(model, tmp_path):
     line = f"-m vaectl reconstruct --video-path {clip} --rec-path out.mp4 --model model --device cpu --json"
 
     def vaectl(limit: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *line.split(), "--memory-limit", str(limit)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, *line.split(), "--memory-limit", str(limit)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
     refused = vaectl(MiB)
     assert refused.returncode == 2

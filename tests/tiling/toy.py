@@ -1,9 +1,9 @@
-"""A family that has nothing in common with the published ones, to show that the executor knows none of them.
+"""A family that has nothing in common with the published ones, to show that the executor works for any family.
 
 Five channels in and two out; three frames and 6x6 pixels to a latent position; zeros before the clip, and the edges of
-a frame repeated around it; layers that look ahead, so that what follows has to wait; a norm over each frame, one over
-the clip (or, to stream, over the channels), attention over a frame; the video read again behind the norm, and a value
-of the first group by the third.
+a frame repeated around it; layers that look ahead, which delay later layers; a norm over each frame, one over
+the clip (or, to stream, over the channels), attention over a frame; the video read again after the norm, and a value
+of the first group read by the third.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ZeroConv3d(Layer):
 
 
 class LookAhead(Layer):
-    """Sees a frame before and a frame after each; zeros before and after the clip. Gives each frame one frame late."""
+    """Sees the frame before and the frame after; zeros before and after the clip. Delays frames by one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class LookAhead(Layer):
 
 
 class Shrink(Layer):
-    """The mean of each block of pixels."""
+    """Takes the mean of each block of pixels."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Shrink(Layer):
 
 
 class Enlarge(Layer):
-    """Each pixel several times."""
+    """Repeats each pixel."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Enlarge(Layer):
 
 
 class MoreFrames(Layer):
-    """The clip's first frame once, every other one three times."""
+    """Repeats each frame three times, except the clip's first."""
 
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         started = context.get(self)
@@ -258,6 +258,6 @@ def make_toy(*, over_clip: bool, dtype: torch.dtype = torch.float64) -> Toy:
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def toy_video(frames: int, height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def toy_video(num_frames: int, height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand((batch, 5, frames, height, width), generator=generator, dtype=dtype) * 2 - 1
+    return torch.rand((batch, 5, num_frames, height, width), generator=generator, dtype=dtype) * 2 - 1

@@ -1,11 +1,11 @@
-"""The context of a pass through a network: which part of a clip the frames are.
+"""The context of a pass through a network: the position of the frames in a clip.
 
 Layers keep no run-time state. Each call gets a `StreamContext`, which has the cache from the window before and collects
 the cache for the next window; a whole clip is one window, the first and the last. So one definition of a layer serves
 training, direct execution, streaming and tiling, and several clips may run through one model in turns.
 
-In space, a tile comes with a halo of its neighbours on its inner sides. Layers that look around use it up: they crop
-the part of their output that the halo does not cover. At the border of the frame there is no halo, and no crop.
+In space, a tile has a halo of its neighbours on its inner sides. Layers that look around use it up: they crop the part
+of their output that the halo does not cover. At the border of the frame there is no halo, and no crop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vaectl.models.statistics import Statistics
 
 
 class HaloSides(NamedTuple):
-    """For each side of a tile, whether another tile follows there (1) or the border of the frame (0)."""
+    """For each side of a tile, 1 if it has a halo there, 0 at the border of the frame."""
 
     top: int = 0
     bottom: int = 0
@@ -31,8 +31,6 @@ class HaloSides(NamedTuple):
 
 CausalCache = Mapping[nn.Module, Tensor]
 """Earlier frames that each layer still needs. One `StreamContext` makes it, the next one takes it."""
-
-
 WHOLE_FRAME = HaloSides()
 
 
@@ -52,12 +50,11 @@ class StreamContext:
         recompute: bool = False,
         statistics: Statistics | None = None,
     ) -> None:
-        """`before` is the `after` of the previous window, None for the first; `last` says that no window follows.
+        """Begin a pass. `before`: the `after` of the previous window, None for the first. `last`: no window follows.
 
-        `halo_sides` are the sides on which the frames continue beyond this tile, None for a whole frame. `recompute`,
-        for the gradients of a whole clip: keep what goes into each block, and compute what is inside again on the way
-        back. `statistics`: those of the first input of a segment, for the norm that it begins with; None where that
-        input is there as a whole.
+        `halo_sides`: the sides on which the tile has a halo, None for a whole frame. `recompute`, for the gradients of
+        a whole clip: keep only the input of each block, and compute the rest again in the backward pass. `statistics`:
+        of the first input of a segment, for the norm that it begins with; None if that input is complete.
         """
         self.first = before is None
         self.last = last
@@ -79,16 +76,16 @@ class StreamContext:
         return result
 
     def get(self, layer: nn.Module) -> Tensor | None:
-        """The frames that `layer` has put for this window; None if there are none. Only once: then they are freed."""
+        """Remove and return the frames that `layer` has put for this window; None if there are none."""
         return self._before.pop(layer, None)
 
     def put(self, layer: nn.Module, frames: Tensor) -> None:
-        """Keep a copy of `frames` for the same layer in the next window. A view would keep the whole window alive."""
+        """Keep a copy of `frames` for the same layer in the next window. A view would keep the whole window."""
         if not self.last:
             self.after[layer] = frames.clone()
 
     def causal_input(self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1) -> Tensor:
-        """`x` (B, C, T, H, W) with the earlier frames in front that a causal layer needs for its next outputs.
+        """Prepend to `x` (B, C, T, H, W) the earlier frames that a causal layer needs for its next outputs.
 
         Before the clip, its first frame is repeated kernel - 1 times. The layer makes its outputs from the frames
         [0, kernel), [stride, stride + kernel), ... of the result; frames that a later output needs are kept.
@@ -104,22 +101,22 @@ class StreamContext:
         return frames
 
     def crop_halo(self, x: Tensor, halo: int) -> Tensor:
-        """`x` (B, C, T, H, W) without `halo` positions on each inner side."""
+        """Crop `halo` positions from `x` (B, C, T, H, W) on each inner side."""
         if self.halo_sides == WHOLE_FRAME or halo == 0:
             return x
         top, bottom, left, right = (halo * side for side in self.halo_sides)
         return x[..., top : x.shape[3] - bottom, left : x.shape[4] - right]
 
     def align(self, layer: nn.Module, early: Tensor, late: Tensor) -> Tensor:
-        """The frames of `early` that `late`, from another branch, has too; the rest waits for the next window."""
+        """Return as many frames of `early` as `late`, from another branch, has; the rest waits for the next window."""
         waiting = self.get(layer)
         if waiting is not None:
             early = torch.cat([waiting, early], dim=2)
-        frames = late.shape[2]
-        self.put(layer, early[:, :, frames:])
-        return early[:, :, :frames]
+        num_frames = late.shape[2]
+        self.put(layer, early[:, :, num_frames:])
+        return early[:, :, :num_frames]
 
 
 def outputs(frames: Tensor, kernel: int, stride: int) -> int:
-    """How many outputs a layer of that kernel and stride makes from `frames` (B, C, T, H, W)."""
+    """Return how many outputs a layer of that kernel and stride makes from `frames` (B, C, T, H, W)."""
     return max(0, (frames.shape[2] - kernel) // stride + 1)

@@ -1,4 +1,4 @@
-"""A network as a list of segments: parts that may run on their own, each with what it has to see.
+"""A network as a list of segments: parts that can run separately, each with what it has to see.
 
 An author writes the list at the finest grain: a new segment begins wherever a norm over the clip may be, or where a
 layer sees a whole frame. `run_segments` runs one after the other. `tiling/` fuses local neighbours, and runs each over
@@ -17,12 +17,12 @@ from vaectl.models.context import StreamContext
 
 Sees = Literal["local", "frame", "clip"]
 Values = dict[str, Tensor]
-"""The tensors that travel between segments, (B, C, T, H, W) each, by name."""
+"""The tensors that are passed between segments, (B, C, T, H, W) each, by name."""
 
 
 class LooksAround(Protocol):
     def input_halo(self, halo: int) -> int:
-        """The halo that a tile needs before this layer, so that `halo` positions are left after it."""
+        """Return the halo that a tile needs before this layer, so that `halo` positions are left after it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,9 @@ class Segment:
     sees: Sees = "local"
     """`local`: neighbours, and the past through a cache; `frame`: all positions of a frame; `clip`: all frames."""
     norm: nn.Module | None = None
-    """The norm of the first input that it begins with, if that norm may see all positions."""
+    """The norm of the first input that the segment begins with, if the norm may see all positions."""
     block: nn.Module | None = None
-    """The module that it belongs to, from one tensor to one tensor, if gradient checkpointing may recompute that."""
+    """The module that it belongs to, from one tensor to one tensor, if gradient checkpointing may recompute it."""
     view: Callable[[int, int, int, int, int], tuple[int, ...]] | None = None
     """If it sees the clip: the shape of its inputs, reshaped from (B, C, T, H, W), not permuted."""
 
@@ -57,15 +57,16 @@ class Segment:
 
     @property
     def streams(self) -> bool:
-        """Whether it can take a clip window by window."""
+        """Whether the segment can take a clip window by window."""
         return self.sees != "clip" and self.statistics != "clip"
 
     def input_halos(self, halo: int) -> list[int]:
-        """The halo that each input of a tile needs, so that `halo` positions are left around the outputs."""
+        """Return the halo that each input of a tile needs, so that `halo` positions are left around the outputs."""
         first = halo if self.layer is None else self.layer.input_halo(halo)
         return [first] + [halo] * (len(self.inputs.split()) - 1)
 
     def __call__(self, inputs: Iterable[Tensor], context: StreamContext) -> tuple[Tensor, ...]:
+        """Run the segment; returns its outputs in order."""
         inputs = tuple(inputs)
         shape = inputs[0].shape
         if self.view is not None:
@@ -76,7 +77,7 @@ class Segment:
 
 
 def run_segments(segments: list[Segment], x: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Values:
-    """Run the segments one after the other on whole frames, from "x"; returns "y" and the values to `keep`."""
+    """Run the segments one after the other on whole frames, from "x". Returns "y" and the values to `keep`."""
     values = {"x": x}
     del x
     for segment, dead in zip(segments, dead_after(segments, ("y", *keep)), strict=True):
@@ -103,11 +104,12 @@ def by_block(segments: list[Segment]) -> list[Segment]:
 
 
 def block_runner(block: nn.Module) -> Callable[[Tensor, StreamContext], Tensor]:
+    """Make a function that runs a block in a context."""
     return lambda x, context: context.run(block, x)
 
 
 def dead_after(segments: Sequence[Segment], wanted: Iterable[str]) -> list[list[str]]:
-    """For each segment, the values that no later segment reads and that are not `wanted`."""
+    """Return for each segment the values that no later segment reads and that are not `wanted`."""
     live, dead = set(wanted), []
     for segment in reversed(segments):
         inputs, outputs = segment.inputs.split(), segment.outputs.split()

@@ -1,1 +1,1 @@
-"""Running a model tile by tile and piece by piece with nothing lost. Knows models, and no video files."""
+"""Run a model in tiles and windows, with the result of whole clips. Knows models, and no video files."""

@@ -22,16 +22,18 @@ from vaectl.tiling.storage import MakeRoom, OffloadedTensor, StateStore
 
 Window = tuple[Tensor, bool]
 """Frames (B, C, T, H, W), and whether they are the last of their clip."""
+Use = tuple[int, int, str]
+"""A place where a kept value is read: the number of the part, the number of its segment, and the name of the value."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a group is cut up."""
+    """The size of the tiles and windows of a group."""
 
     tile: int
-    """Most latent positions of a tile, in height and in width."""
+    """Maximum latent positions of a tile, in height and in width."""
     window: int
-    """Most frames of the input at a time; the first group takes windows as they are given."""
+    """Maximum frames of a window of the input. The first group takes windows as they are given."""
 
 
 class Executor:
@@ -50,8 +52,8 @@ class Executor:
         to_device: torch.device | None = None,
         report: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`latent`: height and width of the latent. `device`, `dtype`: the model's. `to_device`: where results go, by
-        default the model's device. `report` is called with the number of each group when it begins.
+        """Set up a run. `latent`: height and width of the latent. `device`, `dtype`: of the model. `to_device`: where
+        results go, by default the model's device. `report`: called with the number of each group when it begins.
         """
         self.groups, self.cuts, self.latent = groups, cuts, latent
         self.device, self.dtype, self.to_device = device, dtype, to_device or device
@@ -60,7 +62,7 @@ class Executor:
     def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
         """Yield the parts of the result "y" as soon as they are known: at the end, if a segment sees the whole clip.
 
-        Raises ValueError in that case for a clip whose length is not the planned one.
+        In that case, raises ValueError for a clip whose length differs from the plan.
         """
         kept: dict[str, OffloadedTensor] = {}
         for number, (group, cut) in enumerate(zip(self.groups, self.cuts, strict=True)):
@@ -75,8 +77,8 @@ class Executor:
                         raise ValueError(f"a clip of {value.shape[2]} frames was planned, and fewer have come")
                 del run
             else:
-                frames = kept[group.first.inputs.split()[0]].shape[2]
-                lengths = windows(frames, cut.window)
+                num_frames = kept[group.first.inputs.split()[0]].shape[2]
+                lengths = windows(num_frames, cut.window)
                 yield from GroupRun(self, group, cut, kept).run(
                     (length, i == len(lengths)) for i, length in enumerate(lengths, 1)
                 )
@@ -86,73 +88,75 @@ class Executor:
                 del kept[name]
 
     def tiles(self, part: FusedSegment, cut: Cut) -> list[Tile]:
+        """Return the tiles of a part: a single one, if it takes whole frames."""
         return grid(*self.latent, max(self.latent) if part.whole_frames else cut.tile)
 
     def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
-        """Room for a value of the whole clip."""
+        """Allocate storage for a value of the whole clip."""
         shape = (batch, *group.kept[name][1:])
         return OffloadedTensor(shape, self.dtype, self.make_room, self.gather if name in group.normalised else None)
 
     def gather(self, x_BTHWC: Tensor) -> Statistics:
+        """Return the statistics of frames or of a tile of them."""
         return Statistics.of(x_BTHWC)
 
-    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
-        """Room for whole frames of a value (B, C, T, ...); the `result` is on `to_device`."""
-        shape = (*frames[:3], scale * self.latent[0], scale * self.latent[1])
+    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
+        """Allocate whole frames of a value of shape (B, C, T, ...), on `to_device` for the `result`."""
+        size = (*shape[:3], scale * self.latent[0], scale * self.latent[1])
         device = self.to_device if result else self.device
-        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
+        return torch.empty(size, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
 
     def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
-        """Run a segment that sees the clip, part by part, in the shape that it takes.
+        """Run a segment that sees the clip, part by part, in the shape that it takes. Returns its output by name.
 
-        Its inputs are stored once more in the order (B, C, T, H, W), in which each part is contiguous.
+        The inputs are stored once more in the order (B, C, T, H, W), in which each part is contiguous.
         """
         segment = group.first
-        if not group.kept:  # nothing takes what it makes
+        if not group.kept:  # nothing takes its output
             return {}
         shape = kept[group.first.inputs.split()[0]].shape
         windows = [slice(start, start + cut.window) for start in range(0, shape[2], cut.window)]
         planes = [self.make_room(shape, self.dtype) for _ in segment.inputs.split()]
         for name, plane in zip(segment.inputs.split(), planes, strict=True):
-            for frames in windows:
-                plane[:, :, frames] = kept[name].read(frames)
+            for window in windows:
+                plane[:, :, window] = kept[name].read(window)
         count, *rest = segment.view(*shape) if segment.view else shape
         parts = [plane.view((count, *rest)) for plane in planes]
         for i in range(count):
             inputs = (part[i : i + 1].to(self.device) for part in parts)
             parts[0][i : i + 1] = segment.run(*inputs, StreamContext())
         result = self.keep(group, segment.outputs, shape[0])
-        for frames in windows:
-            result.write(frames.start, (slice(None), slice(None)), planes[0][:, :, frames])
+        for window in windows:
+            result.write(window.start, (slice(None), slice(None)), planes[0][:, :, window])
         return {segment.outputs: result}
 
 
 class GroupRun:
-    """One clip in one group, window by window."""
+    """The run of one clip through one group, window by window."""
 
     def __init__(self, executor: Executor, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> None:
         self.executor, self.group, self.cut, self.kept = executor, group, cut, kept
         self.new: dict[str, OffloadedTensor] = {}
         self.values: Values = {}
-        """Values of this window."""
-        self.first, self.last, self.frames = True, False, 0
+        """Values of this window, by name."""
+        self.first, self.last, self.num_frames = True, False, 0
         """Whether this window is the first and the last, and how many frames it has."""
-        self.read: Counter[tuple[int, int, str]] = Counter()
-        """Frames that each use of a kept value has read before this window."""
-        self.ends: Counter[tuple[int, int, str]] = Counter()
-        """Frames that it has read after this window."""
+        self.starts: Counter[Use] = Counter()
+        """Index of the first frame of this window, in each use of a kept value."""
+        self.stops: Counter[Use] = Counter()
+        """Index after its last frame, for the uses in the part that runs."""
         self.written: Counter[str] = Counter()
-        """Frames written of each new value."""
+        """Number of frames written of each new value."""
 
     def run(self, clip: Iterable[tuple[Tensor | int, bool]]) -> Iterator[Tensor]:
         """Run all windows: yield "y" if this group makes it, and keep the values that later groups take.
 
-        A window is a tensor of frames, or their number if the frames are kept values.
+        A window is a tensor of frames, or their number if the group reads kept values.
         """
         for x, self.last in clip:
-            if self.first:  # only now: the other network makes the window
+            if self.first:  # not earlier: the other network makes the window
                 self.executor.report(self.executor.groups.index(self.group))
-            self.values, self.frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
+            self.values, self.num_frames = ({}, x) if isinstance(x, int) else ({"x": x}, x.shape[2])
             del x
             for number, part in enumerate(self.group.parts):
                 self.values |= self.run_part(number, part)
@@ -164,9 +168,9 @@ class GroupRun:
         self.kept |= self.new
 
     def run_part(self, number: int, part: FusedSegment) -> Values:
-        """Run all tiles of a part; returns the values that later parts take, in whole frames."""
-        executor, written, made = self.executor, Counter(self.written), Values()
-        self.ends.clear()
+        """Run all tiles of a part. Returns the values that later parts take, in whole frames."""
+        executor, start, made = self.executor, Counter(self.written), Values()  # all tiles write the same frames
+        self.stops.clear()
         statistics = self.statistics(number, part)
         for index, tile in enumerate(executor.tiles(part, self.cut)):
             key, sides = (id(executor), number, index), tile.halo_sides(part.inputs.values())
@@ -182,37 +186,37 @@ class GroupRun:
                 if name in part.kept:
                     if name not in self.new:
                         self.new[name] = executor.keep(self.group, name, y.shape[0])
-                    self.new[name].write(written[name], tile.place(scale), y)
-                    self.written[name] = written[name] + y.shape[2]
+                    self.new[name].write(start[name], tile.region(scale), y)
+                    self.written[name] = start[name] + y.shape[2]
                 if name in part.passed_on:
                     self.join(made, name, y, tile, scale)
                 del y
-        self.read |= self.ends
+        self.starts |= self.stops  # only now: all tiles read the same frames
         return made
 
     def join(self, made: Values, name: str, y: Tensor, tile: Tile, scale: int) -> None:
-        """Write the tile of a value into its whole frames."""
+        """Write a tile of a value into its whole frames in `made`."""
         result = name == "y" and not self.group.kept
         if tile.whole:
             made[name] = y.to(self.executor.to_device if result else self.executor.device)
             return
         if name not in made:
-            made[name] = self.executor.window(y.shape, scale, result=result)
-        rows, columns = tile.place(scale)
+            made[name] = self.executor.empty_frames(y.shape, scale, result=result)
+        rows, columns = tile.region(scale)
         made[name][..., rows, columns] = y
 
     def run_tile(self, number: int, part: FusedSegment, tile: Tile, context: StreamContext) -> Values:
-        """Run a tile through all segments of a part; the results still have the rest of the halo."""
+        """Run a tile through all segments of a part. The results still have the rest of the halo."""
         made: Values = {}
         for i, (step, halos, dead) in enumerate(zip(part.steps, part.halos, part.dead, strict=True)):
             at_hand = made | self.values
-            frames = next((at_hand[name].shape[2] for name in step.inputs if name in at_hand), self.frames)
+            num_frames = next((at_hand[name].shape[2] for name in step.inputs if name in at_hand), self.num_frames)
             del at_hand
             inputs = []
             for (name, scale), halo in zip(step.inputs.items(), halos, strict=True):
                 if name not in made:
-                    place = None if part.whole_frames else tile.read(halo, scale, context.halo_sides)
-                    inputs.append(self.fetch((number, i, name), frames, place))
+                    region = None if part.whole_frames else tile.read(halo, scale, context.halo_sides)
+                    inputs.append(self.fetch((number, i, name), num_frames, region))
                 elif part.whole_frames:
                     inputs.append(made[name])
                 else:
@@ -225,19 +229,19 @@ class GroupRun:
                 made.pop(name, None)
         return made
 
-    def fetch(self, use: tuple[int, int, str], frames: int, place: Slices | None) -> Tensor:
-        """A value from outside a part, on the model's device; of a kept value, the next frames."""
+    def fetch(self, use: Use, num_frames: int, region: Slices | None) -> Tensor:
+        """Return a value from outside the part, on the model's device: of a kept value, the next frames."""
         name = use[-1]
         if name in self.values:
-            x = self.values[name] if place is None else self.values[name][..., place[0], place[1]]
+            x = self.values[name] if region is None else self.values[name][..., region[0], region[1]]
         else:
-            start = self.read[use]
-            self.ends[use] = start + frames
-            x = self.kept[name].read(slice(start, start + frames), place)
+            start = self.starts[use]
+            self.stops[use] = stop = start + num_frames
+            x = self.kept[name].read(slice(start, stop), region)
         return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
 
     def statistics(self, number: int, part: FusedSegment) -> Statistics | None:
-        """Statistics for the norm that a part begins with; None if it has no norm, or if the norm gets all it needs."""
+        """Return statistics for the norm that a part begins with; None without a norm or if its input is complete."""
         segment = part.steps[0].segment
         name = next(iter(part.steps[0].inputs))
         if segment.statistics is None or (name in self.values and part.whole_frames):
@@ -247,5 +251,5 @@ class GroupRun:
         statistics = self.kept[name].statistics
         if segment.statistics == "clip":
             return statistics
-        start = self.read[number, 0, name]
-        return statistics.frames(start, start + self.frames)
+        start = self.starts[number, 0, name]
+        return statistics.frames(start, start + self.num_frames)

@@ -42,7 +42,7 @@ class FusedSegment:
 
     steps: list[Step]
     whole_frames: bool
-    """Whether it takes whole frames: it sees all positions, or tiles would save nothing."""
+    """Whether it takes whole frames, because it sees all positions or because tiles would save nothing."""
     halos: list[list[int]]
     """Halos of the inputs of each segment."""
     dead: list[list[str]]
@@ -58,7 +58,7 @@ class FusedSegment:
 
     @property
     def reach(self) -> float:
-        """Latent positions that a tile needs around it."""
+        """Width of the halo that a tile needs, in latent positions."""
         return 0.0 if self.whole_frames else max(halo / scale for halo, scale in self.inputs.values())
 
 
@@ -76,43 +76,55 @@ class Group:
 
     @property
     def first(self) -> Segment:
+        """The segment that the group begins with."""
         return self.parts[0].steps[0].segment
 
 
 def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
     """Fuse the segments of an encoder or a decoder; `shapes` are those of their outputs for a clip of shape `x`."""
-    if "clip" in (segments[0].sees, segments[0].statistics):  # the input has to be kept
-        return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
-    if segments[-1].sees == "clip":  # the output is kept, and has to be passed on
-        return fuse([*segments, hand_on("y")], [*shapes, shapes[-1]], x)
-    steps = steps_of(segments, shapes, x)
     # If the clip has to wait anyway, it also waits before norms over frames: that saves whole frames of a window.
     waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
+
+    def between_groups(before: Step, step: Step) -> bool:
+        return before.segment.sees == "clip" or not waits.isdisjoint(sees(step))
+
+    if segments[-1].sees == "clip":  # its output is kept: another group has to pass it on as the result
+        segments, shapes = [*segments, hand_on("y")], [*shapes, shapes[-1]]
+    split_steps = split(steps_of(segments, shapes, x), between_groups)
+    first = split_steps[0]
+    if "clip" in sees(first[0]) or "x" in first[-1].live.difference(*(step.outputs for step in first)):
+        # A group reads the input "x" from storage: the first group has to write it there.
+        segments, shapes = [hand_on("x"), *segments], [(x,), *shapes]
+        split_steps = split(steps_of(segments, shapes, x), between_groups)
     groups: list[Group] = []
-    for group in split(steps, lambda before, step: before.segment.sees == "clip" or not waits.isdisjoint(sees(step))):
-        live, last = group[-1].live, group[-1] is steps[-1]
-        after, kept = (live, set()) if last else (set(), live)
-        parts: list[FusedSegment] = []
-        for part in reversed(split(group, between_parts)):
-            parts.insert(0, fused(part, after, kept))
-            kept = kept - parts[0].outputs.keys()
-            after = after - parts[0].outputs.keys() | parts[0].inputs.keys()
-        if group[0] is steps[0] and "x" in kept:  # a later group takes the input
-            return fuse([hand_on("x"), *segments], [(x,), *shapes], x)
+    for number, group in enumerate(split_steps):
+        live, later = group[-1].live, list(chain(*split_steps[number + 1 :]))
+        after, kept = (set(), live) if later else (live, set())
+        parts = fuse_group(group, after, kept)
         stored = {name for part in parts for name in part.kept}
         made = {name: shape for step in group for name, shape in step.shapes.items() if name in stored}
-        later = steps[steps.index(group[-1]) + 1 :]
         normalised = {next(iter(step.inputs)) for step in later if step.segment.statistics}
         groups.append(Group(parts, made, normalised & stored, live))
     return groups
 
 
+def fuse_group(steps: list[Step], after: set[str], kept: set[str]) -> list[FusedSegment]:
+    """Fuse the steps of a group into parts. `after`: outputs that are the result; `kept`: values for later groups."""
+    parts: list[FusedSegment] = []
+    for part in reversed(split(steps, between_parts)):
+        parts.insert(0, fused(part, after, kept))
+        made, taken = parts[0].outputs.keys(), parts[0].inputs.keys()
+        after, kept = after - made | taken, kept - made  # of the parts before this one
+    return parts
+
+
 def hand_on(name: str) -> Segment:
-    """Pass a value on as it is."""
+    """Make a segment that passes a value on unchanged."""
     return Segment(lambda value, context: value, name, name)
 
 
 def steps_of(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Step]:
+    """Find the scales, the live values and the bottleneck of a network; parameters as for `fuse`."""
     latent_rows = min(shape[3] for shape in chain((x,), *shapes))
     live, after = {"y"}, []
     for segment in reversed(segments):
@@ -134,10 +146,12 @@ def steps_of(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list
 
 
 def sees(step: Step) -> tuple[str, str | None]:
+    """Return what a step sees, and what the statistics of its norm are over."""
     return step.segment.sees, step.segment.statistics
 
 
 def between_parts(before: Step, step: Step) -> bool:
+    """Return whether a new part begins between two steps."""
     return before.segment.sees != "local" or sees(step) != ("local", None) or before.bottleneck != step.bottleneck
 
 
@@ -169,13 +183,12 @@ def fused(steps: list[Step], after: set[str], kept: set[str]) -> FusedSegment:
             needed[name] = (max(needed.get(name, (0, 0))[0], each), scale)
     whole_frames = steps[0].bottleneck or steps[0].segment.sees != "local"
     dead = dead_after([step.segment for step in steps], outputs)
-    return FusedSegment(
-        steps, whole_frames, halos, dead, needed, outputs, outputs.keys() & after, outputs.keys() & kept
-    )
+    passed_on, kept = outputs.keys() & after, outputs.keys() & kept
+    return FusedSegment(steps, whole_frames, halos, dead, needed, outputs, passed_on, kept)
 
 
 def unfused(segments: Sequence[Segment]) -> list[Group]:
-    """The whole network as one part on whole frames: a run without tiles."""
+    """Return the whole network as one part on whole frames, for a run without tiles."""
     steps = [
         Step(s, dict.fromkeys(s.inputs.split(), 1), dict.fromkeys(s.outputs.split(), 1), {}, {"y"}, bottleneck=True)
         for s in segments

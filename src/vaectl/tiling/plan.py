@@ -1,4 +1,4 @@
-"""How to cut a clip up so that a model stays within a memory limit: tiles, windows, and where waiting values are kept.
+"""Choose tiles, windows, and the place of waiting values, so that a model stays within a memory limit.
 
 A plan depends only on the limit, the model and the shapes: the same run gets the same plan.
 """
@@ -21,37 +21,37 @@ from vaectl.tiling.executor import Cut
 from vaectl.tiling.storage import Place
 from vaectl.tiling.trace import Side
 
-SLACK = 1.1
-"""Memory to reserve per byte of tensors: for scratch space of the kernels, and gaps between allocations."""
+MEMORY_RESERVE = 1.1
+"""Memory to reserve, as a ratio to the bytes of tensors: for scratch space of kernels and gaps between allocations."""
 WINDOW_PIXELS = 1 << 19
 """Pixels in a window of a run without tiles: 8 frames of 256x256. Longer windows are no faster and take more memory."""
 TILE_BYTES, SMALL_TILE_BYTES = 2**28, 2**26
-"""Largest tile of a model that does not stream: larger ones are no faster on the CPU. And with low memory."""
+"""Bytes of the largest tile of a model that does not stream, and with low memory. Larger ones are no faster on CPUs."""
 LOW_MEMORY_SLOWDOWN = 2.0
-"""How many times as long as the fastest plan one with low memory may take."""
+"""Maximum time of a plan with low memory, as a ratio to the fastest plan."""
 MEAN_HALO = 0.4
-"""How far the work of the layers extends beyond a tile, as a share of its halo: the mean, weighted by their cost."""
+"""Width of the halo that a layer computes, as a ratio to the halo of the tile: the mean, weighted by cost."""
 SLOWDOWN: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
-"""How many times as long a run takes whose caches wait there."""
+"""Time of a run whose caches wait there, as a ratio to one whose caches wait on the device."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The limit, and what a clip takes of it in addition to the network; in bytes."""
+    """The limit, and what a clip takes of it in addition to the network, in bytes."""
 
     limit: int
     fixed: int
     per_frame: int
     """For each frame of a window."""
     places: tuple[Place, ...]
-    """Where something may wait, the fastest first."""
+    """Where caches and values may wait, the fastest first."""
     host: int = 0
-    """Memory of the host, if that is one of the places."""
+    """Memory of the host, if it is one of the places."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a clip goes through both networks."""
+    """How to run a clip through both networks."""
 
     size: tuple[int, int, int]
     """Frames, height and width of the clip."""
@@ -63,63 +63,65 @@ class Plan:
     """For each group."""
     decoder: tuple[Cut, ...]
     peak: int = 0
-    """Expected bytes on the model's device, at most."""
+    """Estimated peak memory on the model's device, in bytes."""
 
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """What a plan takes."""
+    """The memory of a plan."""
 
     peak: int
-    """Bytes on the model's device, at most."""
+    """Peak memory on the model's device, in bytes."""
     waiting: int
     """Bytes of values and caches that wait, on the device or elsewhere."""
     largest: int
     """Values in the largest tensor."""
 
 
-def both_sides(model: AnyVAE, frames: int, height: int, width: int, window: int = 0) -> tuple[Side, Side]:
-    """The encoder and the decoder for a clip; `window`: frames of the windows that are given, if known."""
+def both_sides(model: AnyVAE, num_frames: int, height: int, width: int, window: int = 0) -> tuple[Side, Side]:
+    """Describe the encoder and the decoder for a clip. `window`: frames of the windows that are given, if known."""
     config, stride, scale = model.config, model.config.time_compression, model.config.space_compression
-    padded, rows, columns = frames + (1 - frames) % stride, -(-height // scale), -(-width // scale)
-    pictures, latents = given_windows(frames, window, stride) if window else ((), ())
+    padded, rows, columns = num_frames + (1 - num_frames) % stride, -(-height // scale), -(-width // scale)
+    pictures, latents = given_windows(num_frames, window, stride) if window else ((), ())
     video = torch.Size((1, model.in_channels, padded, scale * rows, scale * columns))
     latent = torch.Size((1, config.latent_channels, latent_frames(padded, stride), rows, columns))
     encoder = Side(type(model), config, model.dtype, "encoder", model.device.type == "cpu", video, pictures)
     return encoder, replace(encoder, name="decoder", x=latent, given=latents if model.streams else ())
 
 
-def given_windows(frames: int, window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Frames and latent frames of the windows that differ: the first four and the last.
+def given_windows(num_frames: int, window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the frames and the latent frames of the windows that may differ in cost: the first four and the last.
 
-    The first makes fewer frames than those after it, because up-sampling in time holds the newest back; with two such
-    layers, or three, the second still does so with windows of one latent frame, and the third leaves the full cache.
-    The last gives what was held, and is padded to what the model takes.
+    The first window makes fewer frames than the next, because each up-sampling in time holds back the newest. If a
+    window has one latent frame and the model two or three such layers, so does the second, and only the third leaves a
+    full cache. The last window also gives the frames held back, and is padded to what the model takes.
     """
-    full, padded = -(-frames // window) - 1, frames + (1 - frames) % stride
-    some, latents = min(full, 4), latent_frames(padded, stride)
-    return (
-        (*[window] * some, padded - full * window),
-        (*[window // stride] * some, latents - full * (window // stride)),
-    )
+    padded, latent_window = num_frames + (1 - num_frames) % stride, window // stride
+    before_last = -(-num_frames // window) - 1
+    first = min(before_last, 4)
+    last, last_latent = padded - before_last * window, latent_frames(padded, stride) - before_last * latent_window
+    return (*[window] * first, last), (*[latent_window] * first, last_latent)
 
 
 def uniform_plan(
-    model: AnyVAE, frames: int, height: int, width: int, tile: int, window: int, place: Place = "device"
+    model: AnyVAE, num_frames: int, height: int, width: int, tile: int, window: int, place: Place = "device"
 ) -> Plan:
-    """The same tiles and windows for all groups; `tile` in latent positions."""
-    encoder, decoder = ((Cut(tile, window),) * len(side.groups) for side in both_sides(model, frames, height, width))
-    return Plan((frames, height, width), window, place, encoder, decoder)
+    """Return a plan with the same tiles and windows for all groups. `tile`: latent positions."""
+    size = (num_frames, height, width)
+    encoder, decoder = ((Cut(tile, window),) * len(side.groups) for side in both_sides(model, *size))
+    return Plan(size, window, place, encoder, decoder)
 
 
-def make_plan(model: AnyVAE, frames: int, height: int, width: int, budget: Budget, *, low_memory: bool = False) -> Plan:
-    """The fastest plan, by estimate, to run a clip of that many frames and pixels within the budget.
+def make_plan(
+    model: AnyVAE, num_frames: int, height: int, width: int, budget: Budget, *, low_memory: bool = False
+) -> Plan:
+    """Return the plan with the lowest estimated time for a clip of that many frames and pixels within the budget.
 
-    `low_memory`: as little as can be had for `LOW_MEMORY_SLOWDOWN` times the time of the fastest plan; in a model that
-    does not stream, small tiles, and nothing waits on the device. Raises UsageError if nothing fits, with the least
-    limit that would do, and VaectlError if the disk has no room for what waits there.
+    `low_memory`: use as little memory as possible within `LOW_MEMORY_SLOWDOWN` times the fastest time; for a model that
+    does not stream, use small tiles, and keep nothing on the device between groups. Raises UsageError with the smallest
+    sufficient limit if no plan fits, and VaectlError if the disk is too small.
     """
-    candidates, size = (streaming_plans if model.streams else whole_clip_plans), (frames, height, width)
+    candidates, size = (streaming_plans if model.streams else whole_clip_plans), (num_frames, height, width)
     least = math.inf
     for plan in candidates(model, size, budget, low_memory):
         needs = needed(model, plan, budget)
@@ -136,7 +138,7 @@ def make_plan(model: AnyVAE, frames: int, height: int, width: int, budget: Budge
 
 
 def needed(model: AnyVAE, plan: Plan, budget: Budget) -> PlanEstimate:
-    """What a plan takes."""
+    """Estimate the memory of a plan."""
     sides = both_sides(model, *plan.size, plan.window)
     costs = [
         [side.estimate(number, cut) for number, cut in enumerate(cuts)]
@@ -151,28 +153,28 @@ def needed(model: AnyVAE, plan: Plan, budget: Budget) -> PlanEstimate:
         kept, state = waiting_bytes(sides), max(cost.state for cost in every)
         tensors = max(cost.peak + on_device * cost.state for cost in every)
     fixed = budget.fixed + plan.window * budget.per_frame + sides[0].weight_bytes
-    peak = fixed + on_device * kept + round(SLACK * tensors)
+    peak = fixed + on_device * kept + round(MEMORY_RESERVE * tensors)
     return PlanEstimate(peak, kept + state, max(cost.largest for cost in every))
 
 
 def waiting_bytes(sides: tuple[Side, Side]) -> int:
-    """Bytes of what waits between groups: values, and the 8-bit frames for their reconstructions."""
+    """Return the bytes that wait between groups: values, and the 8-bit originals until they are reconstructed."""
     return max(side.kept() for side in sides) + math.prod(sides[0].x)
 
 
 def streaming_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, low_memory: bool) -> list[Plan]:
-    """Plans for a model that streams, the fastest first: one group on each side, both with the same tiles."""
-    frames, sides = size[0], both_sides(model, *size)
+    """List plans for a model that streams, the fastest first: one group on each side, both with the same tiles."""
+    num_frames, sides = size[0], both_sides(model, *size)
     whole = max(sides[0].latent)
     reach = MEAN_HALO * sum(max(part.reach for part in side.groups[0].parts) for side in sides) / len(sides)
     lengths = [model.config.time_compression * 2**i for i in range(3)]  # longer ones are no faster
-    if frames <= lengths[-1] + 1:
-        lengths = [*(window for window in lengths if window < frames), frames]
+    if num_frames <= lengths[-1] + 1:
+        lengths = [*(window for window in lengths if window < num_frames), num_frames]
     slowdown: dict[Plan, float] = {}
     for tile in (*(tile for tile in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if tile < whole), whole):
         computed = computed_positions(sides[0].latent, tile, reach)
         for window in lengths:
-            for place in budget.places if window < frames else budget.places[:1]:
+            for place in budget.places if window < num_frames else budget.places[:1]:
                 plan = uniform_plan(model, *size, tile, window, place)
                 slowdown[plan] = computed * (1 + 1 / window) * SLOWDOWN[place]
     plans = sorted(slowdown, key=lambda plan: slowdown[plan])
@@ -184,14 +186,14 @@ def streaming_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, l
 
 
 def whole_clip_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, low_memory: bool) -> Iterator[Plan]:
-    """Plans for a model that looks at the whole clip, the fastest first: each group has its own tiles and windows."""
-    frames, height, width = size
-    window = min(frames, max(1, WINDOW_PIXELS // (height * width)))
+    """Yield plans for a model that needs the whole clip, the fastest first. Tiles and windows differ by group."""
+    num_frames, height, width = size
+    window = min(num_frames, max(1, WINDOW_PIXELS // (height * width)))
     sides = both_sides(model, *size, window)
     fixed = budget.fixed + window * budget.per_frame + sides[0].weight_bytes
 
     def plan(place: Place, most: int) -> Plan:
-        """With the fastest cuts of at most that many bytes, else the smallest."""
+        """Return the plan with the fastest cuts of at most `most` bytes, else the smallest."""
         encoder, decoder = (
             tuple(fastest_cut(side, number, window, most, place) for number in range(len(side.groups)))
             for side in sides
@@ -199,20 +201,20 @@ def whole_clip_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, 
         return Plan(size, window, place, encoder, decoder)
 
     for place in budget.places:
-        room = round((budget.limit - fixed - (place == "device") * waiting_bytes(sides)) / SLACK)
+        room = round((budget.limit - fixed - (place == "device") * waiting_bytes(sides)) / MEMORY_RESERVE)
         if place != "device" or (room >= SMALL_TILE_BYTES and not low_memory):
             yield plan(place, min(room, SMALL_TILE_BYTES if low_memory else TILE_BYTES))
 
 
 def fastest_cut(side: Side, number: int, window: int, most: int, place: Place) -> Cut:
-    """The fastest cut of a group that takes at most so many bytes, else the smallest; `window`: frames of the video."""
-    group, frames, whole = side.groups[number], side.input(number)[2], max(side.latent)
+    """Return the fastest cut of a group of at most `most` bytes, else the smallest. `window`: frames of the video."""
+    group, num_frames, whole = side.groups[number], side.input(number)[2], max(side.latent)
     if group.first.sees == "clip":
-        frame = math.prod(side.input(number)) // frames * side.dtype.itemsize
-        return Cut(whole, max(1, min(frames, most // (3 * frame))))
-    longest = frames
+        frame = math.prod(side.input(number)) // num_frames * side.dtype.itemsize
+        return Cut(whole, max(1, min(num_frames, most // (3 * frame))))
+    longest = num_frames
     if side.name == "decoder" and number == len(side.groups) - 1:  # as few frames come out as a window has
-        longest = max(1, window * frames // side.shapes[-1][0][2])
+        longest = max(1, window * num_frames // side.shapes[-1][0][2])
     lengths = [length for length in (longest, 8, 4, 2, 1) if length <= longest]
     if side.name == "encoder" and number == 0:
         lengths = [window]
@@ -223,8 +225,8 @@ def fastest_cut(side: Side, number: int, window: int, most: int, place: Place) -
     frame_bytes = side.bytes_per_frame(number)
 
     def overhead(cut: Cut) -> float:
-        """The work that is done twice, and the frames that windows keep for the next."""
-        return computed_positions(side.latent, cut.tile, reach) * (1 + (cut.window < frames) / cut.window)
+        """Return a cost from the positions computed twice and the frames that windows keep for the next."""
+        return computed_positions(side.latent, cut.tile, reach) * (1 + (cut.window < num_frames) / cut.window)
 
     def fits(cut: Cut) -> bool:
         share = math.prod(min(1.0, cut.tile / size) for size in side.latent)
@@ -238,10 +240,10 @@ def fastest_cut(side: Side, number: int, window: int, most: int, place: Place) -
 
 
 def computed_positions(latent: tuple[int, int], tile: int, reach: float) -> float:
-    """Positions computed in tiles that extend by `reach` on inner sides, as a multiple of those without."""
+    """Return the positions that are computed in tiles with a halo of `reach`, as a ratio to those without tiles."""
     return math.prod(1 + reach * 2 * (-(-size // tile) - 1) / size for size in latent)
 
 
 def window_frames(config: FamilyConfig, height: int, width: int) -> int:
-    """Frames of that size to pass to a model at a time: a multiple of its compression in time."""
+    """Return how many frames of a size to pass to a model at a time: a multiple of its compression in time."""
     return config.time_compression * max(1, WINDOW_PIXELS // (config.time_compression * height * width))

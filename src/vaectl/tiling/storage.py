@@ -1,4 +1,4 @@
-"""What waits while a clip runs, in memory or in a temporary file: values of the whole clip, and causal caches."""
+"""Keep values of the whole clip and causal caches while a clip runs, in memory or in a temporary file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ Index: TypeAlias = slice | tuple[slice, ...]
 
 
 class Room(Protocol):
-    """Room for a tensor, written and read in parts. A tensor in memory is one."""
+    """Storage for a tensor that is written and read in parts. A tensor in memory is one."""
 
-    def __setitem__(self, place: Index, values: Tensor, /) -> None: ...
-
-    def __getitem__(self, place: Index, /) -> Tensor: ...
-
+    def __setitem__(self, region: Index, values: Tensor, /) -> None: ...
+    def __getitem__(self, region: Index, /) -> Tensor: ...
     def view(self, shape: Sequence[int], /) -> Room: ...
 
 
@@ -33,51 +31,52 @@ MakeRoom = Callable[[Sequence[int], torch.dtype], Room]
 
 
 def memory_room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Allocate storage for a tensor in memory."""
     return torch.empty(shape, dtype=dtype, device=device)
 
 
 class DiskTensor:
-    """A tensor in a file: slices can be written and read. Raises VaectlError when the disk is full."""
+    """A tensor in a file, written and read in slices. Raises VaectlError when the disk is full."""
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, file: SpillFile | None = None) -> None:
-        """`file`: where several of them are; left out, it has one of its own."""
+        """Reserve space in `file`, which other tensors may share; by default in a file of its own."""
         self.shape, self.dtype, self._file = torch.Size(shape), dtype, file or SpillFile()
         self._start = self._file.allocate(math.prod(shape) * dtype.itemsize)
 
     @classmethod
     def of(cls, values: Tensor, file: SpillFile) -> DiskTensor:
-        """These values, written to the file."""
+        """Write values to the file."""
         made = cls(values.shape, values.dtype, file)
         made[:] = values
         return made
 
-    def __setitem__(self, place: Index, values: Tensor) -> None:
-        for start, run in runs(self.shape, bounds(self.shape, place), values.contiguous().cpu()):
+    def __setitem__(self, region: Index, values: Tensor) -> None:
+        for start, run in runs(self.shape, bounds(self.shape, region), values.contiguous().cpu()):
             self._file.write(self._start + start * self.dtype.itemsize, as_bytes(run))
 
-    def __getitem__(self, place: Index) -> Tensor:
-        ranges = bounds(self.shape, place)
+    def __getitem__(self, region: Index) -> Tensor:
+        ranges = bounds(self.shape, region)
         values = torch.empty([len(each) for each in ranges], dtype=self.dtype)
         for start, run in runs(self.shape, ranges, values):
             self._file.read(self._start + start * self.dtype.itemsize, as_bytes(run))
         return values
 
     def view(self, shape: Sequence[int]) -> DiskTensor:
-        """The same values in another shape."""
+        """Return the same values in another shape."""
         other = copy(self)
         other.shape = torch.Size(shape)
         return other
 
 
-def bounds(shape: Sequence[int], place: Index) -> list[range]:
-    """The positions that an index takes along each dimension."""
-    slices = place if isinstance(place, tuple) else (place,)
+def bounds(shape: Sequence[int], region: Index) -> list[range]:
+    """Return the positions that an index takes along each dimension."""
+    slices = region if isinstance(region, tuple) else (region,)
     slices += (slice(None),) * (len(shape) - len(slices))
     return [range(size)[each] for size, each in zip(shape, slices, strict=True)]
 
 
 def runs(shape: Sequence[int], ranges: Sequence[range], block: Tensor, start: int = 0) -> Iterator[tuple[int, Tensor]]:
-    """The parts of a block that are contiguous in the whole tensor, each with the position of its first value."""
+    """Yield the parts of a block that are contiguous in the whole tensor, each with the position of its first value."""
     size = math.prod(shape[1:])
     start += ranges[0].start * size
     if all(len(each) == count for each, count in zip(ranges[1:], shape[1:], strict=True)):
@@ -88,13 +87,13 @@ def runs(shape: Sequence[int], ranges: Sequence[range], block: Tensor, start: in
 
 
 def as_bytes(dense: Tensor) -> memoryview:
-    """The memory of a contiguous tensor."""
-    row = dense.as_strided((dense.numel(),), (1,))  # the strides of a single position may be any
+    """Return the memory of a contiguous tensor."""
+    row = dense.as_strided((dense.numel(),), (1,))  # a single position may have any strides
     return row.view(torch.uint8).numpy().data
 
 
 class OffloadedTensor:
-    """A value of the whole clip, (B, C, T, H, W), kept frame by frame, channels last, and written and read in parts."""
+    """A value of the whole clip, (B, C, T, H, W), stored frame by frame, channels last; written and read in parts."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class OffloadedTensor:
         make_room: MakeRoom,
         gather: Callable[[Tensor], Statistics] | None = None,
     ) -> None:
-        """`gather` gives the statistics of what is written, (B, T, H, W, C), for a norm."""
+        """Allocate it. `gather` computes the statistics of each part that is written, (B, T, H, W, C), for a norm."""
         b, c, t, h, w = self.shape = torch.Size(shape)
         self._room = make_room((b, t, h, w, c), dtype)
         self._gather = gather
@@ -111,13 +110,13 @@ class OffloadedTensor:
 
     @property
     def statistics(self) -> Statistics:
-        """Of all frames, once they have been written."""
+        """Statistics of all frames, once they have been written."""
         if len(self._statistics) > 1:
             self._statistics = {0: Statistics.of_frames([*self._statistics.values()])}
         return self._statistics[0]
 
-    def write(self, frame: int, place: Slices, x_BCTHW: Tensor) -> None:
-        """A tile of some frames, from `frame` on. Windows come in order, each with all of its tiles.
+    def write(self, frame: int, region: Slices, x_BCTHW: Tensor) -> None:
+        """Write a tile of frames, the first with index `frame`. Windows come in order, each with all of its tiles.
 
         Raises ValueError for frames after the end of the clip.
         """
@@ -125,36 +124,37 @@ class OffloadedTensor:
         if stop > self.shape[2]:
             raise ValueError(f"a clip of {self.shape[2]} frames was planned, and more have come")
         dense = x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
-        self._room[slice(None), slice(frame, stop), place[0], place[1]] = dense
+        self._room[slice(None), slice(frame, stop), region[0], region[1]] = dense
         if self._gather and dense.shape[1]:
             made, others = self._gather(dense), self._statistics.get(frame)
             self._statistics[frame] = made if others is None else others.with_positions(made)
 
-    def read(self, frames: slice, place: Slices | None = None) -> Tensor:
-        """A copy, (B, C, t, h, w), channels-last in memory; of whole frames if no place is given."""
-        rows, columns = place or (slice(None), slice(None))
+    def read(self, frames: slice, region: Slices | None = None) -> Tensor:
+        """Return a copy, (B, C, t, h, w), channels-last in memory; of whole frames without a `region`."""
+        rows, columns = region or (slice(None), slice(None))
         dense = self._room[slice(None), frames, rows, columns]
         return (dense.clone() if isinstance(self._room, Tensor) else dense).permute(0, 4, 1, 2, 3)
 
 
 class StateStore:
-    """Causal caches that wait for the next window, each under a key. A cache comes back once, on its own device."""
+    """Causal caches that wait for the next window, each under a key."""
 
     def __init__(self, device: torch.device | None = None) -> None:
-        """`device`: where they wait; left out, where they are."""
+        """Create an empty store. `device`: where caches wait, by default their own device."""
         self._device = device
         self._caches: dict[Hashable, dict[nn.Module, tuple[Tensor, torch.device]]] = {}
 
     def put(self, key: Hashable, cache: CausalCache) -> None:
+        """Keep a cache under `key`."""
         self._caches[key] = {layer: (x.to(self._device or x.device), x.device) for layer, x in cache.items()}
 
     def get(self, key: Hashable) -> CausalCache:
-        """The cache under `key`, empty if there is none."""
+        """Remove and return the cache under `key`, on its own device; an empty one if there is none."""
         return {layer: x.to(device) for layer, (x, device) in self._caches.pop(key, {}).items()}
 
 
 class DiskStateStore(StateStore):
-    """The same in a temporary file. Raises VaectlError when the disk is full."""
+    """Causal caches that wait in a temporary file. Raises VaectlError when the disk is full."""
 
     def __init__(self) -> None:
         self._file = SpillFile()

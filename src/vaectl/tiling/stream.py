@@ -1,7 +1,7 @@
 """Run a clip through both networks of a model, window by window, with the result of the whole clip.
 
-Memory does not grow with the length of the clip, unless a layer looks at all of it. No layer keeps state, so several
-clips may run through one model in turns.
+Memory does not grow with the length of the clip, unless a layer needs all of it. No layer keeps state, so several clips
+may run through one model in turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHOLE = Cut(1, 0)
 def executors(
     model: AnyVAE, plan: Plan | None = None, report: Callable[[int], None] = lambda _: None
 ) -> tuple[Executor, Executor]:
-    """The executors that encode and decode one clip. Without a plan they run whole frames.
+    """Create the executors that encode and decode one clip. Without a plan they run whole frames.
 
     With a plan, whole frames are in host memory, and each tile goes to the model's device and back. `report` is called
     with the number of each group when it begins, those of the encoder first.
@@ -67,9 +67,9 @@ def reconstruct_windows(
 ) -> Iterator[Tensor]:
     """Reconstruct a clip given as windows, (B, C, T, H, W) in [-1, 1] each; yields windows of the reconstruction.
 
-    Windows of both may have any lengths of at least one frame; together they have the same frames and sizes. Without a
-    `plan`, whole frames run. Raises ValueError for a clip whose size is not that of the plan, or whose length is not,
-    if the model looks at the whole clip.
+    Windows may have any length of at least one frame; the reconstruction may have other windows, but as many frames in
+    total. Without a `plan`, whole frames run. Raises ValueError for a clip whose size differs from the plan; if the
+    model needs the whole clip, also for another length.
     """
     encoder, decoder = executors(model, plan, report)
     streams, config = model.streams, model.config
@@ -77,7 +77,7 @@ def reconstruct_windows(
     last = False
 
     def padded() -> Iterator[Window]:
-        """The windows, the last one padded with copies of its last frame, so that the clip has 1 + s·n frames."""
+        """Yield the windows, the last one padded with copies of its last frame: the clip then has 1 + s·n frames."""
         nonlocal frames_in, height, width, last
         for window, last in mark_last(windows_BCTHW if plan or streams else whole(windows_BCTHW)):
             height, width = window.shape[3:]
@@ -105,7 +105,7 @@ def reconstruct_windows(
 
 
 def mark_last(items: Iterable[Tensor]) -> Iterator[Window]:
-    """Each item with whether it is the last."""
+    """Yield each item with whether it is the last."""
     iterator = iter(items)
     current = next(iterator, None)
     while current is not None:
@@ -115,7 +115,7 @@ def mark_last(items: Iterable[Tensor]) -> Iterator[Window]:
 
 
 def whole(windows: Iterable[Tensor]) -> Iterator[Tensor]:
-    """All windows as one."""
+    """Concatenate all windows; yields nothing if there is none."""
     collected = list(windows)
     if collected:
         yield torch.cat(collected, dim=2)

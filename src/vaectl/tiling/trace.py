@@ -35,7 +35,7 @@ class MemoryEstimate:
     """The memory of a group."""
 
     peak: int
-    """Bytes of all tensors on the device, at most at a time."""
+    """Peak bytes of all tensors on the device."""
     state: int
     """Bytes of the causal caches of all tiles between two windows."""
     largest: int
@@ -44,7 +44,7 @@ class MemoryEstimate:
 
 @lru_cache(maxsize=8)
 def meta_model(family: type[AnyVAE], config: FamilyConfig, dtype: torch.dtype) -> AnyVAE:
-    """The model without weights."""
+    """Create the model without weights."""
     with torch.device("meta"):
         model = family(config)
     return model.to(dtype).eval().requires_grad_(False)
@@ -52,7 +52,7 @@ def meta_model(family: type[AnyVAE], config: FamilyConfig, dtype: torch.dtype) -
 
 @dataclass(frozen=True)
 class Side:
-    """One network of a model, without its weights, and the clip that goes in, padded to what the network takes."""
+    """One network of a model, without its weights, and its input: a clip, padded to what the network takes."""
 
     family: type[AnyVAE]
     config: FamilyConfig
@@ -61,11 +61,13 @@ class Side:
     cpu: bool
     """Whether it runs on the CPU, whose kernels take memory of their own."""
     x: torch.Size
+    """Shape of the input."""
     given: tuple[int, ...] = ()
-    """Lengths of the windows that go into the first group, if they are known; of equal ones, the first few."""
+    """Lengths of the windows of the first group, if they are known; of equal ones, the first few."""
 
     @property
     def model(self) -> AnyVAE:
+        """The model without weights."""
         return meta_model(self.family, self.config, self.dtype)
 
     @property
@@ -75,6 +77,7 @@ class Side:
 
     @property
     def groups(self) -> list[Group]:
+        """The groups of the network."""
         return traced(replace(self, given=()))[1]
 
     @property
@@ -85,26 +88,26 @@ class Side:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of both networks, and once more of the largest tensor: kernels reorder the weights of a layer."""
+        """Bytes of both networks, plus the largest tensor: kernels copy the weights of a layer in another order."""
         sizes: list[int] = [tensor.nbytes for tensor in self.model.state_dict().values()]
         return sum(sizes) + max(sizes)
 
     def input(self, number: int) -> torch.Size:
-        """Shape of the input of a group."""
+        """Return the shape of the input of a group."""
         return self.x if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]]
 
     def kept_before(self, number: int) -> dict[str, torch.Size]:
-        """Shapes of the values that earlier groups have kept."""
+        """Return the shapes of the values that earlier groups have kept."""
         return {name: shape for group in self.groups[:number] for name, shape in group.kept.items()}
 
     def bytes_per_frame(self, number: int) -> float:
-        """Bytes of a group's input and of what it keeps, per frame of the input."""
+        """Return the bytes of the input of a group and of the values it keeps, per frame of the input."""
         given = self.input(number)
         values = [given, *self.groups[number].kept.values()]
         return sum(map(math.prod, values)) * self.dtype.itemsize / given[2]
 
     def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
-        """What a group takes, cut up like this."""
+        """Estimate the memory of a group with this cut."""
         lengths = self.given if number == 0 else ()
         if not lengths:
             lengths = tuple(windows(self.input(number)[2], cut.window))
@@ -113,7 +116,7 @@ class Side:
         return estimate(replace(self, given=()), number, cut, lengths)
 
     def kept(self) -> int:
-        """Bytes of the values that wait between groups, at most at a time."""
+        """Return the peak bytes of the values that wait between groups."""
         waiting: dict[str, torch.Size] = {}
         most = 0
         for group in self.groups:
@@ -126,6 +129,7 @@ class Side:
 
 @lru_cache(maxsize=64)  # clips of one folder often have one size
 def traced(side: Side) -> tuple[Shapes, list[Group]]:
+    """Run a network on a clip without data: the shapes of the outputs of each segment, and the groups."""
     segments = side.model.encoder_segments() if side.name == "encoder" else side.model.decoder_segments()
     values, shapes = {"x": torch.empty(side.x, dtype=side.dtype, device=META)}, []
     with torch.no_grad(), FusedKernels(cpu=False):
@@ -138,7 +142,7 @@ def traced(side: Side) -> tuple[Shapes, list[Group]]:
 
 @lru_cache(maxsize=4096)
 def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> MemoryEstimate:
-    """The memory of the group with that number, for windows of these lengths."""
+    """Estimate the memory of the group with that number, for windows of these lengths."""
     executor = TracingExecutor(side, number)
     kept: dict[str, OffloadedTensor] = {
         name: TracedTensor(shape, side.dtype, MetaRoom) for name, shape in side.kept_before(number).items()
@@ -146,7 +150,7 @@ def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> Mem
     clip: Sequence[Tensor | int] = lengths
     if number == 0:
         b, c, _, h, w = side.x
-        given = [torch.empty((b, c, frames, h, w), dtype=side.dtype, device=META) for frames in lengths]
+        given = [torch.empty((b, c, num_frames, h, w), dtype=side.dtype, device=META) for num_frames in lengths]
         executor.memory.ignore(*given)  # the caller's
         clip = given
     with torch.no_grad(), FusedKernels(cpu=side.cpu), executor.memory:
@@ -160,7 +164,7 @@ def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> Mem
 
 
 class TracingExecutor(Executor):
-    """Runs one group, only the costliest tile of each part, and stores nothing."""
+    """Runs one group, with only the largest tile of each part, and stores nothing."""
 
     def __init__(self, side: Side, number: int) -> None:
         self.group, self.memory, self.caches = side.groups[number], PeakMemoryMode(), CountingStore()
@@ -169,7 +173,7 @@ class TracingExecutor(Executor):
         )
         self.result_on_host = side.name == "decoder"
         self.shares: dict[int, float] = {}
-        """For each part, the area of all tiles as a multiple of the costliest one's."""
+        """For each part, the area of all tiles as a ratio to the largest."""
 
     @property
     def state(self) -> int:
@@ -188,45 +192,48 @@ class TracingExecutor(Executor):
         return [largest]
 
     def gather(self, x_BTHWC: Tensor) -> Statistics:
-        mean_and_variance(x_BTHWC[:, :1])  # takes one frame after the other
+        mean_and_variance(x_BTHWC[:, :1])  # it takes one frame after the other
         return unknown(x_BTHWC.permute(0, 4, 1, 2, 3).shape)
 
-    def window(self, frames: torch.Size, scale: int, *, result: bool) -> Tensor:
-        room = super().window(frames, scale, result=result)
+    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
+        room = super().empty_frames(shape, scale, result=result)
         if result and self.result_on_host:
             self.memory.ignore(room)
         return room
 
 
 class MetaRoom:
-    """Room for a tensor that stores nothing: what is read from it is a new tensor without data."""
+    """Storage that stores nothing: reading from it makes a new tensor without data."""
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
         self._shape, self._dtype = shape, dtype
 
-    def __setitem__(self, place: Index, values: Tensor) -> None:
+    def __setitem__(self, region: Index, values: Tensor) -> None:
         values.contiguous()
 
-    def __getitem__(self, place: Index) -> Tensor:
-        return torch.empty([len(each) for each in bounds(self._shape, place)], dtype=self._dtype, device=META)
+    def __getitem__(self, region: Index) -> Tensor:
+        return torch.empty([len(each) for each in bounds(self._shape, region)], dtype=self._dtype, device=META)
 
     def view(self, shape: Sequence[int]) -> MetaRoom:
         return MetaRoom(shape, self._dtype)
 
 
 class TracedTensor(OffloadedTensor):
+    """A value of the whole clip without data."""
+
     @property
     def statistics(self) -> Statistics:
         return unknown(self.shape)
 
 
 def unknown(shape: torch.Size) -> Statistics:
+    """Return statistics without data for frames of `shape`, (B, C, T, ...)."""
     nothing = torch.empty(shape[:3], dtype=torch.float64, device=META)
     return Statistics(1, nothing, nothing)
 
 
 class CountingStore(StateStore):
-    """Notes how many bytes the caches of each part take at most."""
+    """Records the bytes of the largest cache of each part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,7 +246,7 @@ class CountingStore(StateStore):
 
 
 class FusedKernels(TorchFunctionMode):
-    """Attention, norms and convolutions allocate as their kernels do; which also makes a trace fast."""
+    """Makes attention, norms and convolutions allocate as their kernels do. This also makes a trace faster."""
 
     def __init__(self, *, cpu: bool) -> None:
         super().__init__()
@@ -252,18 +259,14 @@ class FusedKernels(TorchFunctionMode):
         if self._cpu and function in (F.conv2d, F.conv3d) and args[0].dtype == torch.float32:
             x, weight, _, stride, padding = args
             if function is F.conv2d:
-                x, weight, stride, padding = (
-                    x[:, :, None],
-                    weight[:, :, None],
-                    (1, stride, stride),
-                    (0, padding, padding),
-                )
+                x, weight = x[:, :, None], weight[:, :, None]
+                stride, padding = (1, stride, stride), (0, padding, padding)
             x.new_empty(workspace(x, weight, stride, padding))
         return made
 
 
 class PeakMemoryMode(TorchDispatchMode):
-    """Adds up the memory of all living tensors, and notes the peak."""
+    """Adds up the memory of all tensors in use, and records the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -273,7 +276,7 @@ class PeakMemoryMode(TorchDispatchMode):
         self._living: dict[int, int] = {}
 
     def watch(self, made: Any) -> None:
-        """Count the tensors in `made` as long as they live, except weights."""
+        """Count the tensors in `made` until they are freed, except weights."""
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and not isinstance(tensor._base, nn.Parameter):
                 self.largest = max(self.largest, tensor.numel())
