@@ -31,7 +31,7 @@ def parse_size(text: str) -> int:
 def format_size(count: int, *, at_least: bool = False) -> str:
     """Format bytes as MiB or GiB, rounded to nearest; with `at_least` rounded up, for a required amount."""
     if count < 2**20:
-        return f"{count} bytes"
+        return f"{count} B"
     unit, name, digits = (2**30, "GiB", 2) if count >= 2**30 else (2**20, "MiB", 0)
     figure = math.ceil(count * 10**digits / unit) / 10**digits if at_least else count / unit
     return f"{figure:.{digits}f} {name}"

@@ -80,6 +80,26 @@ def test_the_file_grows_with_the_largest_caches_and_not_with_the_number_of_windo
     assert store._file._file.seek(0, 2) == 2 * sum(frames.nbytes for frames in cache(0).values())
 
 
+def test_the_next_group_reuses_the_file(folder):
+    """Its layers are others, and the caches of the group before are gone with its last window."""
+    store = DiskStateStore()
+    for _ in range(3):
+        for key in "ab":
+            store.put(key, {nn.Identity(): torch.ones(1, 2, 3, 4, 5)})
+        for key in "ab":
+            store.get(key)
+            store.put(key, {})
+    assert store._file._file.seek(0, 2) == 2 * 120 * 4
+
+
+def test_a_disk_tensor_takes_values_as_a_tensor_does(folder):
+    """Of another type, and fewer that are repeated."""
+    for values in (torch.full((2, 3), 1.5), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor(2.0)):
+        on_disk, in_memory = DiskTensor((2, 3), torch.bfloat16), torch.zeros(2, 3, dtype=torch.bfloat16)
+        on_disk[:], in_memory[:] = values, values
+        assert torch.equal(on_disk[:], in_memory)
+
+
 def test_large_files_do_not_go_where_they_would_lie_in_memory(monkeypatch):
     monkeypatch.delenv("TMPDIR", raising=False)
     assert spill_folder() == "/var/tmp"

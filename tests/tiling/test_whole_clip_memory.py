@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.models.reference import load_reference, synthetic_model
+from tests.tiling.models import video
 from tests.video.media import encode
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io import spill_file
@@ -21,6 +23,7 @@ from vaectl.models.vae import AnyVAE
 from vaectl.tiling import plan as planning
 from vaectl.tiling.plan import MEMORY_RESERVE, Budget, Plan, both_sides, make_plan
 from vaectl.tiling.storage import Place
+from vaectl.tiling.stream import reconstruct_windows
 
 ROOT = Path(__file__).parents[2]
 MiB = 2**20
@@ -88,6 +91,32 @@ def test_low_memory_takes_less(model):
     assert low.place == "disk"
     assert low.peak < generous.peak / 2
     assert costliest(model, low) <= planning.SMALL_TILE_BYTES
+
+
+@pytest.mark.parametrize("limit", [100 * MiB, 150 * MiB])
+def test_a_run_writes_no_more_to_disk_than_was_planned(model, monkeypatch, limit):
+    made, budget = plan(model, limit), Budget(limit, 0, 0, ("device", "disk"))
+    assert made.place == "disk"
+    files, most = weakref.WeakSet[spill_file.SpillFile](), 0
+    allocate = spill_file.SpillFile.allocate
+
+    def counted(file: spill_file.SpillFile, size: int) -> int:
+        nonlocal most
+        start = allocate(file, size)
+        files.add(file)
+        most = max(most, sum(each._end for each in files))
+        return start
+
+    monkeypatch.setattr(spill_file.SpillFile, "allocate", counted)
+    for _ in reconstruct_windows(model, video(*CLIP).split(made.window, dim=2), made):
+        pass
+    needed = planning.needed(model, made, budget).waiting
+    assert 0.5 * needed < most <= needed
+
+
+def test_with_the_device_alone_the_smallest_plan_is_named(model):
+    with pytest.raises(UsageError, match=r"too small .*; give at least"):
+        plan(model, MiB, ("device",))
 
 
 def test_a_disk_without_room_is_told_before_the_clip_is_read(model, monkeypatch):

@@ -52,6 +52,10 @@ class SpillFile:
         start, self._end = self._end, self._end + size
         return start
 
+    def clear(self) -> None:
+        """Let new data overwrite everything."""
+        self._end = 0
+
     def write(self, start: int, data: memoryview) -> None:
         self._file.seek(start)
         try:

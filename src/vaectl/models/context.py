@@ -80,8 +80,13 @@ class StreamContext:
         return self._before.pop(layer, None)
 
     def put(self, layer: nn.Module, frames: Tensor) -> None:
-        """Keep a copy of `frames` for the same layer in the next window. A view would keep the whole window."""
+        """Keep a copy of `frames` for the same layer in the next window. A view would keep the whole window.
+
+        Raises ValueError the second time for a layer: it would lose what it has put before.
+        """
         if not self.last:
+            if layer in self.after:
+                raise ValueError(f"a {type(layer).__name__} keeps frames twice: use a layer once, align with another")
             self.after[layer] = frames.clone()
 
     def causal_input(self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.geometry import latent_frames
 from vaectl.io.spill_file import check_spill_room
 from vaectl.memory import format_size
@@ -122,15 +122,20 @@ def make_plan(
     sufficient limit if no plan fits, and VaectlError if the disk is too small.
     """
     candidates, size = (streaming_plans if model.streams else whole_clip_plans), (num_frames, height, width)
-    least = math.inf
+    least, full_disk = math.inf, None
     for plan in candidates(model, size, budget, low_memory):
         needs = needed(model, plan, budget)
         least = min(least, needs.peak)
         fits = needs.peak <= budget.limit and (plan.place != "host" or needs.waiting <= budget.host)
         if fits and (model.device.type == "cpu" or needs.largest < 2**31):  # kernels count in 32 bits
-            if plan.place == "disk":
-                check_spill_room(needs.waiting)
-            return replace(plan, peak=needs.peak)
+            try:
+                if plan.place == "disk":
+                    check_spill_room(needs.waiting)
+                return replace(plan, peak=needs.peak)
+            except VaectlError as error:
+                full_disk = error
+    if full_disk is not None:
+        raise full_disk
     raise UsageError(
         f"`memory_limit={format_size(budget.limit)}` is too small for {width}x{height} pixels",
         f"give at least {format_size(math.ceil(least), at_least=True)}",
@@ -202,7 +207,7 @@ def whole_clip_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, 
 
     for place in budget.places:
         room = round((budget.limit - fixed - (place == "device") * waiting_bytes(sides)) / MEMORY_RESERVE)
-        if place != "device" or (room >= SMALL_TILE_BYTES and not low_memory):
+        if place != "device" or place == budget.places[-1] or (room >= SMALL_TILE_BYTES and not low_memory):
             yield plan(place, min(room, SMALL_TILE_BYTES if low_memory else TILE_BYTES))
 
 

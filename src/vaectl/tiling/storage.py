@@ -51,7 +51,9 @@ class DiskTensor:
         return made
 
     def __setitem__(self, region: Index, values: Tensor) -> None:
-        for start, run in runs(self.shape, bounds(self.shape, region), values.contiguous().cpu()):
+        ranges = bounds(self.shape, region)
+        values = values.to("cpu", self.dtype).expand([len(each) for each in ranges]).contiguous()
+        for start, run in runs(self.shape, ranges, values):
             self._file.write(self._start + start * self.dtype.itemsize, as_bytes(run))
 
     def __getitem__(self, region: Index) -> Tensor:
@@ -162,7 +164,11 @@ class DiskStateStore(StateStore):
         self._waiting: dict[Hashable, dict[nn.Module, tuple[DiskTensor, torch.device]]] = {}
 
     def put(self, key: Hashable, cache: CausalCache) -> None:
-        self._waiting[key] = {layer: (self._write(key, layer, x), x.device) for layer, x in cache.items()}
+        if cache:
+            self._waiting[key] = {layer: (self._write(key, layer, x), x.device) for layer, x in cache.items()}
+        elif not self._waiting:  # the last tile of a group: the next group has other caches
+            self._file.clear()
+            self._rooms.clear()
 
     def _write(self, key: Hashable, layer: nn.Module, x_BCTHW: Tensor) -> DiskTensor:
         dense = x_BCTHW.permute(0, 2, 3, 4, 1)

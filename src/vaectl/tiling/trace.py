@@ -121,9 +121,8 @@ class Side:
         most = 0
         for group in self.groups:
             planes = [waiting[name] for name in group.first.inputs.split()] if group.first.sees == "clip" else []
-            waiting |= group.kept
-            most = max(most, sum(map(math.prod, (*waiting.values(), *planes))))
-            waiting = {name: shape for name, shape in waiting.items() if name in group.live}
+            most = max(most, sum(map(math.prod, (*waiting.values(), *group.kept.values(), *planes))))
+            waiting = {name: shape for name, shape in (waiting | group.kept).items() if name in group.live}
         return most * self.dtype.itemsize
 
 
