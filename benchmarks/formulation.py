@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common import WF_VAE_S, in_another_process, input_of, run_of, take_turns
 from network import SHAPES
-from vaectl.engine import Limits, keep_freed
+from vaectl.allocator import keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
@@ -44,7 +44,7 @@ def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
         state = {key: channels_last(tensor) for key, tensor in model.state_dict().items()}
         model.load_state_dict(state, assign=True)
     assert isinstance(model, WFVAE)
-    keep_freed(model, Limits())  # as the commands do
+    keep_freed(model, tight=False)  # as the commands do
     return model
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import WF_VAE_S, take_turns
-from vaectl.engine import Limits, keep_freed
+from vaectl.allocator import keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.checkpoint import channels_last
@@ -61,7 +61,7 @@ def main() -> None:
         twin = build_model(WF_VAE_S)
     model = build_model(WF_VAE_S).to(device, dtype).eval()
     model.load_state_dict({name: channels_last(tensor) for name, tensor in model.state_dict().items()}, assign=True)
-    keep_freed(model, Limits())  # as the commands do
+    keep_freed(model, tight=False)  # as the commands do
 
     table = Table(title=f"WF-VAE-S on {device} in {str(dtype).removeprefix('torch.')}")
     for column in ("job", "frames", "size", "seconds", "frames/s", "GFLOP/s", "product GFLOP/s", "share"):
