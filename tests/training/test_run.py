@@ -82,6 +82,10 @@ def test_a_checkpoint_has_the_names_shapes_and_config_of_the_original_code(video
     (tmp_path / "config.json").write_text(json.dumps(reference.config))
     frames = 9 if "8x8x8" in case else 5
     given = {"model_config": str(tmp_path / "config.json"), "num_frames": frames, "batch_size": 1, "resolution": 32}
+    if case.startswith("causalvae"):
+        with pytest.raises(UsageError, match=r"`wavelet_loss`: a CausalVAEModel has no wavelets; leave it out"):
+            run(videos, tmp_path, max_steps=1, wavelet_loss=True, **given)
+        given["wavelet_loss"] = False
     result = run(videos, tmp_path, max_steps=1, **given)
     assert {name: list(tensor.shape) for name, tensor in weights(result.checkpoint).items()} == reference.shapes
     written = json.loads((result.checkpoint / "config.json").read_text())
