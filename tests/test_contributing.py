@@ -59,7 +59,8 @@ def test_the_family_of_the_recipe_runs_in_tiles_and_loads(tmp_path):
     code, table, test = code_of("Add a family")
     package = tmp_path / "src" / "vaectl"
     shutil.copytree(ROOT / "src" / "vaectl", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "models" / "families" / "tinyvae.py").write_text(code)
+    family = package / "models" / "families" / "tinyvae.py"
+    family.write_text(code)
     build = package / "models" / "build.py"
     last_import = "from vaectl.models.families.wfvae import WFVAE\n"
     before, after = build.read_text().split(last_import)
@@ -73,7 +74,7 @@ def test_the_family_of_the_recipe_runs_in_tiles_and_loads(tmp_path):
     )
     assert done.returncode == 0
     for check in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml"), str(tmp_path / "src")]
+        ruff = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml"), str(family), str(build)]
         assert subprocess.run(ruff, check=False).returncode == 0
 
 
