@@ -122,8 +122,8 @@ def test_two_results_of_one_original_are_refused(real, results):
 def test_clips_without_partner_are_named_on_both_sides(real, results):
     tree(real, "c.mp4")
     tree(results, "d.mkv")
-    told = missing(real, results)
-    assert told == {
+    reasons = missing(real, results)
+    assert reasons == {
         "c": f"{real}/c.mp4: has no partner in {results}",
         "d": f"{results}/d.mkv: has no original in {real}",
     }
@@ -149,11 +149,11 @@ def test_a_manifest_says_why_there_is_no_result(real, tmp_path):
         prepared("c.mp4", status="waiting"),
         prepared("d.mp4"),
     )
-    told = missing(real, results, manifest)
-    assert set(told) == {"deep/b", "c", "d", "stray"}
-    assert told["deep/b"].endswith("could not be prepared: b.webm: too short")
-    assert "run prepare-eval again" in told["c"]
-    assert "is in the manifest but not in the folder" in told["d"]
+    reasons = missing(real, results, manifest)
+    assert set(reasons) == {"deep/b", "c", "d", "stray"}
+    assert reasons["deep/b"].endswith("could not be prepared: b.webm: too short")
+    assert "run prepare-eval again" in reasons["c"]
+    assert "is in the manifest but not in the folder" in reasons["d"]
 
 
 def test_a_manifest_of_failures_alone_says_why(real, tmp_path):

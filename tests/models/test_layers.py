@@ -146,6 +146,14 @@ def test_norms_are_over_channels_and_over_frames():
     torch.testing.assert_close(FrameGroupNorm(64)(x, StreamContext())[:, :, 1], frame, **TOLERANCE)
 
 
+def test_a_layer_keeps_frames_for_the_next_window_once():
+    """A layer that is used twice, or that two branches wait under, would lose what it has put first."""
+    layer, context = CausalConv3d(2, 2, padding=1), StreamContext(last=False)
+    layer(torch.zeros(1, 2, 3, 4, 4), context)
+    with pytest.raises(ValueError, match="a CausalConv3d keeps frames twice"):
+        context.align(layer, torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 2, 2, 4, 4))
+
+
 def test_a_group_norm_of_single_values_gives_its_bias_and_odd_widths_are_refused():
     """One value per group: an image of one latent position. F.group_norm refuses that."""
     norm = ClipGroupNorm(32)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import make_model, video
+from vaectl.io import spill_file
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import VideoVAE
@@ -64,6 +67,16 @@ def test_on_a_gpu_state_waits_on_the_host_if_it_has_room():
         budget = plan.Budget(needed.peak, 0, 0, ("device", "host", "disk"), host)
         made = plan.make_plan(model, 33, 64, 512, budget)
         assert (made.encoder, made.decoder, made.window, made.place) == (way.encoder, way.decoder, way.window, place)
+
+
+def test_a_full_disk_leaves_the_plans_that_need_none(monkeypatch):
+    model, budget = (
+        synthetic_model(load_reference("wfvae_4x8x8").config),
+        plan.Budget(40 * 2**20, 0, 0, ("device", "disk")),
+    )
+    assert plan.make_plan(model, 17, 256, 256, budget).place == "disk"
+    monkeypatch.setattr(spill_file.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert plan.make_plan(model, 17, 256, 256, budget).place == "device"
 
 
 def test_on_a_gpu_no_tensor_has_more_values_than_kernels_count(monkeypatch):

@@ -82,7 +82,7 @@ class Path:
 def drawn_path(width: int, height: int, resolution: int, crop_size: int, seed: int) -> Path:
     """Return the path that belongs to `seed`, over an image of this size, for frames of `resolution` pixels.
 
-    The view is a crop of `crop_size` pixels of such a frame, and moves as the frame would. The image is not enlarged,
+    The view is a crop of `crop_size` pixels from a frame, and moves as the frame would. The image is not enlarged,
     unless it is smaller than the frame.
     """
     largest_turn = MOST_TURN * uniform("turn", seed) ** 2

@@ -77,7 +77,7 @@ FRAMES_AT_ONCE = 4
 
 
 def host_overhead(frames_BT3HW: torch.Tensor, stored: int) -> HostOverhead:
-    """Return the host memory that a tiled run needs besides the network; source frames have `stored` pixels.
+    """Return the host memory that a tiled run needs in addition to the network; source frames have `stored` pixels.
 
     One clip is being decoded, one is being written, eight are in memory.
     """

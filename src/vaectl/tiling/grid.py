@@ -43,7 +43,7 @@ class Span:
         return slice(excess if before else 0, length - excess if after else length)
 
     def core(self, length: int, scale: int, before: int, after: int) -> slice:
-        """Crop such a result to the tile itself. Without an inner side before it, the result starts at the border."""
+        """Crop the same result to the tile itself. Without an inner side before it, the result starts at the border."""
         start = self.crop(length, 0, scale, before, after).start if before else scale * self.start
         return slice(start, start + scale * (self.stop - self.start))
 
@@ -80,7 +80,7 @@ class Tile:
         return x[..., rows, self.columns.crop(x.shape[-1], halo, scale, *sides[2:])]
 
     def core(self, x: Tensor, scale: int, sides: HaloSides) -> Tensor:
-        """Crop such a result to the tile itself."""
+        """Crop the same result to the tile itself."""
         rows = self.rows.core(x.shape[-2], scale, *sides[:2])
         return x[..., rows, self.columns.core(x.shape[-1], scale, *sides[2:])]
 

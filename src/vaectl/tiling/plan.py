@@ -127,13 +127,15 @@ def make_plan(
         needs = needed(model, plan, budget)
         least = min(least, needs.peak)
         fits = needs.peak <= budget.limit and (plan.place != "host" or needs.waiting <= budget.host)
-        if fits and (model.device.type == "cpu" or needs.largest < 2**31):  # kernels count in 32 bits
+        if not fits or (model.device.type != "cpu" and needs.largest >= 2**31):  # kernels count in 32 bits
+            continue
+        if plan.place == "disk":
             try:
-                if plan.place == "disk":
-                    check_spill_room(needs.waiting)
-                return replace(plan, peak=needs.peak)
+                check_spill_room(needs.waiting)
             except VaectlError as error:
-                full_disk = error
+                full_disk = error  # the next plan may need less, or none
+                continue
+        return replace(plan, peak=needs.peak)
     if full_disk is not None:
         raise full_disk
     raise UsageError(
