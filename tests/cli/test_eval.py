@@ -81,7 +81,8 @@ def test_metrics_can_be_a_list_in_a_file(job, tmp_path):
 def test_the_defaults_are_left_to_what_was_prepared(job):
     options = options_of(job, PATHS)
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (None,) * 4
-    assert (options.metric, options.dtype, options.lpips_net) == (("psnr", "ssim", "lpips"), "float32", "alex")
+    assert (options.dtype, options.model_dtype) == (None, "float32")
+    assert (options.metric, options.lpips_net) == (("psnr", "ssim", "lpips"), "alex")
 
 
 @pytest.mark.parametrize(

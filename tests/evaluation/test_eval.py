@@ -141,6 +141,40 @@ def test_where_nothing_can_be_compared_there_is_no_result(clips):
         run(real, results, num_frames=7)
 
 
+def test_each_kind_of_failure_is_named(clips):
+    real, results = clips
+    for name in ("a", "deep/c", *"defghijklmno"):
+        store(real / f"{name}.mkv", pictures(6))
+        store(results / f"{name}.mkv", pictures(2 + len(name) % 2))
+    good = (results / "b.mkv").read_bytes()
+    store(results / "b.mkv", pictures(6, 60, 40))
+    listener = Listener()
+    with pytest.raises(
+        VaectlError, match=r"a\.mkv: too short: gives 3 of the 4 .*; also affected: d, deep/c, e and 10"
+    ):
+        run(real, results, listener)
+    (warning,) = listener.warnings
+    assert warning.startswith(f"{results}/b.mkv: its frames are 60x40")
+    (results / "n.mkv").write_bytes(good)
+    failures = run(real, results).failures
+    assert len(failures) == 14
+    assert ["too short" in failures[0], "60x40" in failures[1]] == [True, True]
+
+
+def test_a_clip_that_is_its_own_original_is_warned_about(clips, tmp_path):
+    real, results = clips
+    (results / "b.mkv").unlink()
+    (results / "b.mkv").symlink_to(real / "b.mkv")
+    listener = Listener()
+    run(real, results, listener)
+    (tmp_path / "link").symlink_to(real)
+    run(real, tmp_path / "link", listener)
+    assert [warning.partition(": ")[2].rpartition("holds for ")[::2] for warning in listener.warnings] == [
+        ("is the original itself, so their numbers say nothing; this ", "1 of 3 pairs"),
+        ("is the original itself, so their numbers say nothing; this ", "3 of 3 pairs"),
+    ]
+
+
 def test_missing_partners_are_refused_before_anything_is_read(clips):
     real, results = clips
     (results / "b.mkv").unlink()
@@ -199,15 +233,15 @@ def test_a_lack_of_memory_is_told_for_every_clip(clips, monkeypatch):
     assert len(calls) == len(result.clips) + 1
 
 
-def test_a_manifest_that_contradicts_the_options_is_a_warning(clips, tmp_path):
+def test_options_that_contradict_the_manifest_are_an_error_unless_clips_are_measured_as_prepared(clips, tmp_path):
     real, _ = clips
     prepare(PrepareEvalOptions(real_video_dir=real, generated_video_dir=tmp_path / "out", **MODEL), Listener())
-    listener = Listener()
-    evaluation = run(real, tmp_path / "out", listener, num_frames=4, resolution=32, crop_size=0)
-    assert [re.sub(r"^.*out: ", "", warning) for warning in listener.warnings] == [
-        "its clips were prepared with `num_frames=5`, not 4; they are compared as they were prepared",
-        "its clips were prepared with `crop_size=32`, not 0; they are compared as they were prepared",
-    ]
+    listener, asked = Listener(), {"num_frames": 4, "resolution": 32, "crop_size": 0}
+    made = "its clips were prepared with `num_frames=5`, not 4, and with `crop_size=32`, not 0"
+    with pytest.raises(UsageError, match=f"out: {made}; leave these options out, pass `as_prepared`"):
+        run(real, tmp_path / "out", listener, **asked)
+    evaluation = run(real, tmp_path / "out", listener, **asked, as_prepared=True)
+    assert listener.notes == [f"{tmp_path}/out: {made}: they are measured as prepared"]
     assert {(clip.num_frames, clip.width, clip.height) for clip in evaluation.clips} == {(5, 32, 32)}
     assert evaluation.protocol["clips"]["num_frames"] == 5
 
@@ -412,6 +446,29 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
     with pytest.raises(UsageError, match="`csv` and `report` name the same file"):
         run(*clips, csv=tmp_path / "out", report=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("report", "x.pdf", r"x\.pdf: would be a web page, not \.pdf; name it x\.html"),
+        ("csv", "x.html", r"x\.html: would be a CSV file, not \.html; name it x\.csv"),
+        ("report", "made", "made: is a folder; name a file"),
+        ("csv", "made", "made: is a folder; name a file"),
+        ("report", "file/x.html", "cannot write there"),
+        ("report", "same", "`csv` and `report` name the same file"),
+    ],
+)
+def test_an_output_that_is_no_place_for_it_is_refused_before_anything_is_read(
+    clips, tmp_path, monkeypatch, option, name, said
+):
+    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    both = {"csv": tmp_path / "same"} if name == "same" else {}
+    with pytest.raises(UsageError, match=said):
+        run(*clips, **{option: Path(name)}, **both)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "made", "real"]
 
 
 def test_a_file_that_cannot_be_written_costs_no_numbers(clips, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ and the caller how the numbers are shown.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -56,9 +57,10 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         reading = how_to_read(options, manifest, progress)
         stills = reading.protocol.num_frames == 1
         pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
-        check_partners(pairing, options)
+        check_partners(pairing, options, progress)
         if is_main():
             check_outputs(pairing, options)
+            warn_of_same_files(pairing, progress)
 
         device = choose_device(device_of_rank(options.device))
         settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
@@ -68,7 +70,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         model = None
         if options.model:
             path = None if options.model == BUILTIN else options.model
-            model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
+            model = open_model(path, str(device), options.model_dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
         mine, results = pairing.pairs[rank() :: world_size()], PartialResults()
@@ -89,7 +91,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         compared = len(results.clips) + len(results.left_out)
         left_out = pairing.missing | results.left_out
         if not results.clips and is_main():
-            raise VaectlError(first_reasons(left_out))
+            raise VaectlError(first_reason(left_out, progress))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         evaluation = Evaluation(
             metrics=facts,
@@ -101,7 +103,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             decode_seconds=results.decode_seconds,
             peak_memory=memory.peak(device),
             stopped_before=len(pairing.pairs) - compared if stopped else 0,
-            failures=(*(() if options.allow_missing else left_out.values()), *failures),
+            failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
         )
         if is_main():
             failures = write(evaluation, report, options)
@@ -114,10 +116,10 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 # Checks before anything is decoded
 
 
-def check_partners(pairing: Pairing, options: EvalOptions) -> None:
+def check_partners(pairing: Pairing, options: EvalOptions, progress: Progress) -> None:
     """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
     if pairing.missing and not options.allow_missing:
-        raise UsageError(first_reasons(pairing.missing), "pass `allow_missing` to leave them out")
+        raise UsageError(first_reason(pairing.missing, progress), "pass `allow_missing` to leave them out")
 
 
 def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
@@ -129,8 +131,29 @@ def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: Eva
         )
 
 
-def first_reasons(reasons: Mapping[str, str]) -> str:
-    """Return one line: the first reason, and the names of the next clips that cannot be compared."""
+def first_reason(reasons: Mapping[str, str], progress: Progress) -> str:
+    """Return the first kind of reason, in one line with the names of its clips; warn of the other kinds."""
+    first, *others = [_one_line(kind) for kind in by_kind(reasons)]
+    for line in others:
+        progress.warn(line)
+    return first
+
+
+def by_kind(reasons: Mapping[str, str]) -> list[dict[str, str]]:
+    """Group reasons that differ only in paths and numbers."""
+    kinds: dict[str, dict[str, str]] = {}
+    for name, reason in reasons.items():
+        kinds.setdefault(re.sub(r"\S*/\S*|\d+", "", reason), {})[name] = reason
+    return list(kinds.values())
+
+
+def kinds_first(reasons: Mapping[str, str]) -> list[str]:
+    """Return the reasons, one of each kind first, because the command line shows only some of them."""
+    kinds = [list(kind.values()) for kind in by_kind(reasons)]
+    return [kind[0] for kind in kinds] + [reason for kind in kinds for reason in kind[1:]]
+
+
+def _one_line(reasons: Mapping[str, str]) -> str:
     first, *others = reasons
     if not others:
         return reasons[first]
@@ -142,13 +165,34 @@ def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
     paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
     read = {identity(path) for path in paths if path.exists()}
-    for file in filter(None, (options.csv, options.report)):
+    for file, kind, suffixes in (
+        (options.csv, "CSV file", (".csv", ".txt")),
+        (options.report, "web page", (".html", ".htm")),
+    ):
+        if file is None:
+            continue
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is an input of this run", "name another file")
+        if file.suffix and file.suffix.lower() not in suffixes and not file.is_dir():
+            raise UsageError(f"{file}: would be a {kind}, not {file.suffix}", f"name it {file.stem}{suffixes[0]}")
         with suppress(_Leave), atomic_write(file, overwrite=options.overwrite):
             raise _Leave
-    if options.csv is not None and options.csv == options.report:
+    if options.csv and options.report and options.csv.resolve() == options.report.resolve():
         raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
+
+
+def warn_of_same_files(pairing: Pairing, progress: Progress) -> None:
+    """Warn if both clips of a pair are the same file, through links or not."""
+    same = [
+        pair
+        for pair in pairing.pairs
+        if pair.generated and pair.real.exists() and pair.generated.exists() and pair.real.samefile(pair.generated)
+    ]
+    if same:
+        progress.warn(
+            f"{same[0].generated}: is the original itself, so their numbers say nothing; this holds for {len(same)} of"
+            f" {len(pairing.pairs)} pairs"
+        )
 
 
 class _Leave(Exception):  # noqa: N818  # not an error

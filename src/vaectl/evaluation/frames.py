@@ -10,15 +10,16 @@ Clips written by `prepare-eval` are read whole and unchanged. For a clip from an
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vaectl.errors import VaectlError
-from vaectl.evaluation.manifest import ORIGIN, Manifest, read_manifest
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.manifest import MANIFEST, Manifest
 from vaectl.evaluation.pairs import Pair
+from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of_originals
 from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
 from vaectl.options import EvalOptions
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION
+from vaectl.options.clips import NUM_FRAMES, RESOLUTION, check_crop
 from vaectl.progress import Progress
 from vaectl.video import Clip, VideoReader, read_video
 from vaectl.video.clip import others_left_out
@@ -53,27 +54,42 @@ class DecodedPair:
 def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progress) -> Reading:
     """Return how to read the clips: by the manifest of the results or of the originals, else by `options`.
 
-    Warns about options that contradict the manifest.
+    Raises UsageError if the folders are swapped, or if options contradict the manifest without `as_prepared`.
     """
-    real = options.real_video_dir
-    of_real = read_manifest(real) or (read_manifest(real.parent) if real.name == ORIGIN else None)
+    real, generated = options.real_video_dir, options.generated_video_dir
+    of_real = manifest_of_originals(real)
+    if of_real and generated:
+        check_order(real, generated, of_real)
     known = manifest or of_real
     if known is None:
-        resolution = options.resolution or RESOLUTION
-        crop = resolution if options.crop_size is None else options.crop_size or None
-        protocol = ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
-        return Reading(protocol, False, False)
-    folder = options.generated_video_dir if manifest else real
-    for field in fields(ClipProtocol):
-        asked, prepared = getattr(options, field.name), getattr(known.protocol, field.name)
-        if asked is not None and asked != (prepared or 0):
-            progress.warn(
-                f"{folder}: its clips were prepared with `{field.name}={prepared or 0}`, not {asked}; they are"
-                " compared as they were prepared"
-            )
+        return Reading(protocol_without_manifest(options, progress), False, False)
+    check_options(options, generated if manifest and generated else real, known, progress)
+    if manifest and generated and of_real:
+        check_same_protocol(generated, manifest, real, of_real)
     if manifest and manifest.options.get("format") == "mp4":
-        progress.warn(f"{folder}: its clips are lossy (`format=mp4`), so every number includes the loss of the codec")
+        progress.warn(
+            f"{generated}: its clips are lossy (`format=mp4`), so every number includes the loss of the codec"
+        )
     return Reading(known.protocol, of_real is not None, manifest is not None)
+
+
+def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipProtocol:
+    """Return the protocol that `options` define. Raises UsageError for `as_prepared`, or a crop that does not fit."""
+    if options.as_prepared:
+        raise UsageError(
+            f"{options.generated_video_dir or options.real_video_dir}: has no {MANIFEST}, so it is unknown how its"
+            " clips were prepared",
+            "leave out `as_prepared`",
+        )
+    if options.generated_video_dir and (options.sample or options.dtype is not None):
+        progress.note("`dtype`, `sample` and `seed` have no effect: no model runs")
+    resolution = options.resolution or RESOLUTION
+    try:
+        check_crop(resolution, options.crop_size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    crop = resolution if options.crop_size is None else options.crop_size or None
+    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
 
 
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:

@@ -85,6 +85,11 @@ class Manifest:
     clips: tuple[ManifestClip, ...]
 
 
+def folder_of(root: Path) -> Path:
+    """Return the folder that names are relative to: `root`, or its parent if it is a file."""
+    return root.parent if root.is_file() else root
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a folder of results, also of an unfinished run; None if there is none.
 

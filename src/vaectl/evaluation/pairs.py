@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaectl.errors import UsageError
-from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest
+from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, folder_of
 from vaectl.video import find_videos
 from vaectl.video.container import IMAGE_EXTENSIONS
 
@@ -111,11 +111,6 @@ def _outside(folder: Path, files: Sequence[Path], root: Path) -> list[Path]:
     return outside
 
 
-def folder_of(root: Path) -> Path:
-    """Return the folder that names are relative to: `root`, or its parent if it is a file."""
-    return root.parent if root.is_file() else root
-
-
 def names_of(files: Iterable[Path], root: Path) -> dict[Path, str]:
     """Map each file to its path below `root`, without extension unless another file has the same path without it."""
     below = {file: file.relative_to(folder_of(root)) for file in files}
@@ -154,14 +149,18 @@ def match_by_manifest(
 
     An original is found by its path, or by its name if it was moved, is itself a result, or is an input of the network.
     """
-    full = {file.relative_to(real).as_posix(): file for file in originals}
-    stems = _grouped(file.relative_to(real) for file in originals)
+    root = folder_of(real)
+    full = {file.relative_to(root).as_posix(): file for file in originals}
+    stems = _grouped(file.relative_to(root) for file in originals)
+    prepared_from = Path(manifest.real_video_dir)
+    if real.is_file() and root.resolve().is_relative_to(prepared_from):
+        full[(root.resolve().relative_to(prepared_from) / real.name).as_posix()] = real
     there = set(results)
     partners: dict[Path, Path] = {}
     reasons: dict[Path, str] = {}
     for clip in manifest.clips:
         named = stems.get(clip.name, [])
-        original = full.get(clip.source) or (real / named[0] if len(named) == 1 else None)
+        original = full.get(clip.source) or (root / named[0] if len(named) == 1 else None)
         if original is None:
             continue
         result = generated / clip.generated

@@ -51,7 +51,7 @@ def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict
         return {
             "path": str(options.model),
             "device": device,
-            "dtype": options.dtype,
+            "dtype": options.model_dtype,
             "posterior": _posterior(options.sample, options.seed),
             "tiles": Limits.of(options).tiled,
         }

@@ -10,6 +10,7 @@ from vaectl.errors import UsageError
 from vaectl.metrics import DEFAULT, METRICS, known
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, SubsetSize, check_crop
 from vaectl.options.common import (
+    DTYPES,
     INPUT,
     MODEL,
     OUTPUT,
@@ -18,7 +19,7 @@ from vaectl.options.common import (
     Config,
     Debug,
     Device,
-    Dtype,
+    DtypeName,
     EnableTiling,
     Json,
     MemoryLimit,
@@ -26,6 +27,7 @@ from vaectl.options.common import (
     RendezvousTimeout,
     SaveMemory,
     model_path,
+    read_dtype,
     read_path,
 )
 from vaectl.options.option import Option
@@ -100,6 +102,10 @@ class EvalOptions:
         ),
     ] = None
     subset_size: SubsetSize = 0
+    as_prepared: Annotated[
+        bool,
+        Option(panel=INPUT, help="Measure clips as their manifest says, also where another option contradicts it."),
+    ] = False
     allow_missing: Annotated[
         bool,
         Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared, and report how many."),
@@ -161,7 +167,17 @@ class EvalOptions:
         ),
     ] = None
     device: Device = "auto"
-    dtype: Dtype = "float32"
+    dtype: Annotated[
+        DtypeName | None,
+        Option(
+            panel=MODEL,
+            metavar="TYPE",
+            choices=DTYPES,
+            read=read_dtype,
+            help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32. "
+            "(default: float32)",
+        ),
+    ] = None
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False
@@ -190,8 +206,14 @@ class EvalOptions:
     config: Config = None
     debug: Debug = False
 
+    @property
+    def model_dtype(self) -> DtypeName:
+        """The dtype of a model that runs in memory."""
+        return self.dtype or "float32"
+
     def __post_init__(self) -> None:
-        check_crop(self.resolution or RESOLUTION, self.crop_size)
+        if self.resolution is not None:
+            check_crop(self.resolution, self.crop_size)
         if self.generated_video_dir is None and self.model is None:
             raise ValueError(
                 "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
