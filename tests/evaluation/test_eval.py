@@ -451,8 +451,8 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
 @pytest.mark.parametrize(
     ("option", "name", "said"),
     [
-        ("report", "x.pdf", r"x\.pdf: would be a web page, not \.pdf; name it x\.html"),
-        ("csv", "x.html", r"x\.html: would be a CSV file, not \.html; name it x\.csv"),
+        ("report", "x.pdf", r"x\.pdf: `report` writes a web page, not \.pdf; name it x\.html"),
+        ("csv", "x.html", r"x\.html: `csv` writes a CSV file, not \.html; name it x\.csv"),
         ("report", "made", "made: is a folder; name a file"),
         ("csv", "made", "made: is a folder; name a file"),
         ("report", "file/x.html", "cannot write there"),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,12 +19,13 @@ from vaectl import engine
 from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
+from vaectl.evaluation.evaluate import evaluate
 from vaectl.evaluation.manifest import read_manifest
 from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
 from vaectl.models import load_model, save_model
-from vaectl.options import PrepareEvalOptions
+from vaectl.options import EvalOptions, PrepareEvalOptions
 from vaectl.progress import Silent
 from vaectl.rng import generator_for
 from vaectl.tiling.executor import Executor
@@ -158,6 +160,53 @@ def test_images_are_clips_of_one_frame(here):
     result = run(num_frames=1, overwrite=True)
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
+
+
+def evaluated(real: str, **given) -> list[tuple[str, float]]:
+    chosen = EvalOptions(
+        real_video_dir=Path(real), generated_video_dir=Path("out"), metric=("psnr",), device="cpu", **given
+    )
+    return [(clip.name, clip.mean("psnr")) for clip in evaluate(chosen, Listener()).clips]
+
+
+def test_a_file_is_prepared_resumed_and_measured(here):
+    result = run(real_video_dir=Path("in/a.mp4"), output_origin=True)
+    assert counts(result) == (1, 0, 0)
+    assert [name for name in files(Path("out")) if name.endswith(".mkv")] == ["a.mkv", "origin/a.mkv"]
+    (clip,) = result.manifest.clips
+    assert (clip.name, clip.source, result.manifest.real_video_dir) == ("a", "a.mp4", str(here / "in"))
+    assert counts(run(real_video_dir=Path("in/a.mp4"))) == (0, 1, 0)
+    measured = evaluated("in/a.mp4")
+    assert [name for name, _ in measured] == ["a"]
+    assert evaluated("out/origin/a.mkv") == evaluated("out/origin") == measured
+
+
+def test_files_of_a_folder_are_prepared_one_after_the_other(here):
+    shutil.copy("in/a.mp4", "in/c.mp4")
+    run(real_video_dir=Path("in/a.mp4"))
+    assert counts(run(real_video_dir=Path("in/c.mp4"))) == (1, 1, 0)
+    assert [name for name, _ in evaluated("in/c.mp4")] == ["c"]
+    with pytest.raises(UsageError, match=r"out/a\.mkv: is the result of in/a\.mp4; give another `generated_video_dir`"):
+        run(real_video_dir=Path("in/a.avi"))
+    Path("in/a.mp4").unlink()
+    result = run(real_video_dir=Path("in/a.avi"))
+    assert [(clip.source, clip.status) for clip in result.manifest.clips] == [("a.avi", "ok"), ("c.mp4", "ok")]
+
+
+def test_an_original_of_a_prepared_folder_is_measured_alone(here):
+    run(subset_size=3)
+    assert [name for name, _ in evaluated("in/deep/er/b c.mov")] == ["b c"]
+    assert [name for name, _ in evaluated("in/a.avi")] == ["a"]
+
+
+def test_an_image_is_prepared_and_measured(here):
+    encode(Path("in/z.png"), 1, codec="png", pix_fmt="rgb24")
+    result = run(real_video_dir=Path("in/z.png"), num_frames=1)
+    assert [(clip.generated, clip.frames) for clip in result.manifest.clips] == [("z.mkv", 1)]
+    assert [name for name, _ in evaluated("in/z.png")] == ["z"]
+    failed = run(real_video_dir=Path("in/z.png"), generated_video_dir=Path("other")).manifest.clips[0].reason
+    assert failed
+    assert failed.startswith("in/z.png: too short: gives 1 of the 5 frames")
 
 
 def test_batches_differ_by_rounding_at_most(here):
@@ -402,8 +451,42 @@ def test_the_results_are_no_originals(here):
 
 def test_results_can_be_originals_of_another_run_without_what_they_came_from(here):
     run(output_origin=True)
-    again = run(real_video_dir=Path("out"), generated_video_dir=Path("twice"))
+    listener = Listener()
+    again = run(listener, real_video_dir=Path("out"), generated_video_dir=Path("twice"))
+    assert listener.warnings == [
+        "out: has reconstructions (manifest.json); its clips pass through a model a second time"
+    ]
     assert [clip.source for clip in again.manifest.clips] == ["a.avi.mkv", "a.mp4.mkv", "deep/er/b c.mkv"]
+
+
+def test_swapped_folders_are_refused_with_the_right_order(here):
+    run(subset_size=1)
+    with pytest.raises(
+        UsageError, match=r"in: has originals, not reconstructions \(out/manifest\.json says so\)"
+    ) as error:
+        run(real_video_dir=Path("out"), generated_video_dir=Path("in"))
+    assert error.value.remedy == "give `real_video_dir=in` and `generated_video_dir=out`"
+
+
+def test_a_manifest_of_another_tool_among_the_originals_is_left_alone(here):
+    Path("in/manifest.json").write_text("[]")
+    listener = Listener()
+    assert counts(run(listener)) == (3, 0, 0)
+    assert listener.warnings == []
+
+
+@pytest.mark.parametrize("source", ["in", "in/a.mp4"])
+def test_links_to_the_originals_in_the_folder_of_results_are_never_written_through(here, source):
+    Path("out").mkdir()
+    Path("in/a.mkv").symlink_to("a.mp4")
+    for name in ("a.mp4", "a.avi", "a.mp4.mkv", "a.avi.mkv", "a.mkv"):
+        Path("out", name).symlink_to(f"../in/{name.removesuffix('.mkv')}")
+    kept = files(Path("in"))
+    with pytest.raises(UsageError, match=r"a(\.\w+)*\.mkv: (is an input of this run|exists already)"):
+        run(real_video_dir=Path(source))
+    with pytest.raises(UsageError, match=r"a\.avi\.mkv: is an input of this run") if source == "in" else nullcontext():
+        run(real_video_dir=Path(source), overwrite=True)
+    assert files(Path("in")) == kept
 
 
 def test_a_folder_named_origin_cannot_be_mirrored(here):
@@ -417,7 +500,15 @@ def test_a_folder_named_origin_cannot_be_mirrored(here):
     [
         ({"real_video_dir": Path("missing")}, "missing: no such file or folder"),
         ({"real_video_dir": Path("empty")}, "empty: no videos or images in this folder"),
-        ({"real_video_dir": Path("in/a.mp4")}, r"in/a\.mp4: is a file; name the folder that holds it"),
+        ({"generated_video_dir": Path("out.mp4")}, r"out\.mp4: is the name of a file; name a folder"),
+        (
+            {"real_video_dir": Path("in/a.mp4"), "generated_video_dir": Path("in/notes.txt")},
+            r"in/notes\.txt: is the name of a file; name a folder",
+        ),
+        (
+            {"real_video_dir": Path("in/a.mp4"), "generated_video_dir": Path("in")},
+            "in: holds all the videos of in; name another folder",
+        ),
         ({"real_video_dir": Path("pictures")}, "pictures: holds no videos of more than one frame; pass `num_frames=1`"),
         ({"generated_video_dir": Path("in/notes.txt")}, r"in/notes\.txt: is a file, but in is a folder"),
         ({"generated_video_dir": Path("in/notes.txt/out")}, r"in/notes\.txt/out: cannot write there"),

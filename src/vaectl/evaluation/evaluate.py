@@ -165,16 +165,16 @@ def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
     paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
     read = {identity(path) for path in paths if path.exists()}
-    for file, kind, suffixes in (
-        (options.csv, "CSV file", (".csv", ".txt")),
-        (options.report, "web page", (".html", ".htm")),
+    for file, what, suffixes in (
+        (options.csv, "`csv` writes a CSV file", (".csv", ".txt")),
+        (options.report, "`report` writes a web page", (".html", ".htm")),
     ):
         if file is None:
             continue
         if file.exists() and identity(file) in read:
             raise UsageError(f"{file}: is an input of this run", "name another file")
         if file.suffix and file.suffix.lower() not in suffixes and not file.is_dir():
-            raise UsageError(f"{file}: would be a {kind}, not {file.suffix}", f"name it {file.stem}{suffixes[0]}")
+            raise UsageError(f"{file}: {what}, not {file.suffix}", f"name it {file.stem}{suffixes[0]}")
         with suppress(_Leave), atomic_write(file, overwrite=options.overwrite):
             raise _Leave
     if options.csv and options.report and options.csv.resolve() == options.report.resolve():

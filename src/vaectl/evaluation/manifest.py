@@ -37,7 +37,7 @@ class ManifestClip:
     name: str
     """Path of the source below its folder, without extension unless two sources would share a name."""
     source: str
-    """Path below the folder of originals."""
+    """Path below the folder of originals; of one original, its folder."""
     source_stamp: tuple[int, int]
     """Size in bytes and modification time (ns) of the source when the run started."""
     generated: str
@@ -81,7 +81,7 @@ class Manifest:
     options: dict[str, Any]
     """All options of the run, as plain JSON values."""
     real_video_dir: str
-    """Absolute path of the folder of originals."""
+    """Absolute path of the folder of originals; of one original, its folder."""
     clips: tuple[ManifestClip, ...]
 
 

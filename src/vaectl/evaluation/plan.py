@@ -22,8 +22,10 @@ from vaectl.evaluation.manifest import (
     Manifest,
     ManifestClip,
     ManifestModel,
+    folder_of,
     read_manifest,
 )
+from vaectl.evaluation.prepared import has_originals
 from vaectl.evaluation.protocol import protocol_of
 from vaectl.io.checksum import sha256_of
 from vaectl.io.output_paths import identity, keep_outside, mirror
@@ -32,28 +34,28 @@ from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
 from vaectl.versions import versions
 from vaectl.video import find_videos
-from vaectl.video.container import IMAGE_EXTENSIONS
+from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
-    """List the clips below the folder of originals, each with its path in the folder of results."""
+    """List the clips below the folder of originals, or the only one, each with its path in the folder of results."""
     real, results = options.real_video_dir, options.generated_video_dir
-    if real.is_file():
-        raise UsageError(f"{real}: is a file", "name the folder that holds it")
+    root = folder_of(real)
+    check_folders(real, results, progress)
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("`format=mp4` is lossy: use it for viewing; numbers measured on it are not those of the model")
-    sources = keep_outside(find_videos(real), real, results)
+    sources = keep_outside(find_videos(real), root, results)
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
-    if options.num_frames > 1:
+    if options.num_frames > 1 and real.is_dir():
         videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
         if len(videos) < len(sources):
             progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
-    names = [file.relative_to(real) for file in sources]
+    names = [file.relative_to(root) for file in sources]
     output_paths = mirror(names, [f".{options.format}"] * len(names))
     planned = []
     for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
@@ -71,6 +73,24 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
             )
         )
     return tuple(planned)
+
+
+def check_folders(real: Path, results: Path, progress: Progress) -> None:
+    """Raise UsageError if `results` is a file or has the originals of `real`; warn if `real` has reconstructions."""
+    is_video = results.suffix.lower() in VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
+    if not results.is_dir() and (is_video or (results.exists() and real.is_file())):
+        raise UsageError(f"{results}: is the name of a file", "name a folder for the results")
+    try:
+        earlier = read_manifest(real)
+    except VaectlError:  # a file of another tool
+        return
+    if earlier and has_originals(results, earlier):
+        raise UsageError(
+            f"{results}: has originals, not reconstructions ({real / MANIFEST} says so)",
+            f"give `real_video_dir={results}` and `generated_video_dir={real}`",
+        )
+    if earlier:
+        progress.warn(f"{real}: has reconstructions ({MANIFEST}); its clips pass through a model a second time")
 
 
 def stamp(source: Path) -> tuple[int, int]:
@@ -99,7 +119,7 @@ def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], mo
         ),
         protocol=protocol_of(options),
         options=dump(options),
-        real_video_dir=str(options.real_video_dir.resolve()),
+        real_video_dir=str(folder_of(options.real_video_dir).resolve()),
         clips=tuple(plan),
     )
     before = None if options.overwrite else read_manifest(folder)
@@ -109,8 +129,8 @@ def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], mo
     check_outputs(options, plan, listed)
     finished = {(clip.name, clip.source): clip for clip in listed if is_there(folder, clip)}
     clips = [resumed(finished.get((clip.name, clip.source)), clip) for clip in plan]
-    planned = {clip.source for clip in plan}
-    others = [clip for clip in finished.values() if clip.source not in planned]
+    sources, places = {clip.source for clip in plan}, {clip.generated for clip in plan}
+    others = [clip for clip in finished.values() if clip.source not in sources and clip.generated not in places]
     return replace(manifest, clips=(*clips, *others))
 
 
@@ -153,8 +173,9 @@ def deciding(manifest: Manifest) -> dict[str, str]:
 
 def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
     """Raise UsageError if an output path is a source, or exists and is not in the manifest of an earlier run."""
-    folder, real = options.generated_video_dir, options.real_video_dir
-    ours = {place for clip in listed for place in (clip.generated, clip.origin)}
+    folder, real = options.generated_video_dir, folder_of(options.real_video_dir)
+    ours = {place: clip.source for clip in listed for place in (clip.generated, clip.origin)}
+    planned = {clip.source for clip in plan}
     read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
     for clip in plan:
         for place in filter(None, (clip.generated, clip.origin)):
@@ -163,6 +184,9 @@ def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
                 continue
             if target.exists() and identity(target) in read:
                 raise UsageError(f"{target}: is an input of this run", "give another `generated_video_dir`")
+            owner = ours.get(place, clip.source)
+            if owner != clip.source and owner not in planned and (real / owner).exists():
+                raise UsageError(f"{target}: is the result of {real / owner}", "give another `generated_video_dir`")
             if place not in ours and not options.overwrite:
                 raise UsageError(
                     f"{target}: exists already, and no manifest lists it",

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from vaectl import memory
 from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.evaluation.manifest import Manifest, ManifestClip, open_journal, write_manifest
+from vaectl.evaluation.manifest import Manifest, ManifestClip, folder_of, open_journal, write_manifest
 from vaectl.evaluation.plan import plan_clips, require_manifest, start_manifest
 from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
 from vaectl.io.checksum import sha256_of
@@ -53,7 +54,7 @@ class PrepareResult:
 
 
 def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
-    """Reconstruct the clips below a folder by the protocol, and write the results.
+    """Reconstruct the clips below a folder, or one file, by the protocol, and write the results.
 
     A clip that fails is reported, recorded in the manifest and left out; the others continue. Raises UsageError for
     invalid requests, and VaectlError if the run cannot continue. Finished clips are kept, and the next run skips them.
@@ -135,7 +136,7 @@ def reconstruct_clips(
 
 def read(options: PrepareEvalOptions, entry: ManifestClip) -> ClipJob:
     """Read the frames of a clip, or return the reason for the failure."""
-    source = options.real_video_dir / entry.source
+    source = source_of(options, entry)
     try:
         clip, info = read_clip_and_facts(source, protocol_of(options))
     except VaectlError as error:
@@ -144,6 +145,10 @@ def read(options: PrepareEvalOptions, entry: ManifestClip) -> ClipJob:
         return ClipJob(entry, reason=str(unforeseen(source, error)))
     note = f"{source}: {others_left_out(info)}" if info.other_videos else None
     return ClipJob(entry, clip, info.width * info.height, note=note)
+
+
+def source_of(options: PrepareEvalOptions, entry: ManifestClip) -> Path:
+    return folder_of(options.real_video_dir) / entry.source
 
 
 def shape_of(job: ClipJob) -> torch.Size | None:
@@ -164,7 +169,7 @@ def reconstruct_batch(
         results = reconstruct_frames(
             model,
             frames_BT3HW,
-            options.real_video_dir / first.entry.source,
+            source_of(options, first.entry),
             limits,
             host_overhead(frames_BT3HW, first.stored),
             progress,
@@ -174,11 +179,7 @@ def reconstruct_batch(
         raise
     except Exception as error:
         if len(batch) == 1:
-            known = (
-                error
-                if isinstance(error, VaectlError)
-                else unforeseen(options.real_video_dir / first.entry.source, error)
-            )
+            known = error if isinstance(error, VaectlError) else unforeseen(source_of(options, first.entry), error)
             yield replace(first, reason=str(known))
         else:
             for job in batch:
@@ -195,7 +196,7 @@ def try_write(job: ClipJob, options: PrepareEvalOptions, progress: Progress) -> 
     except (VaectlError, OSError):
         raise
     except Exception as error:
-        reason = str(unforeseen(options.real_video_dir / job.entry.source, error))
+        reason = str(unforeseen(source_of(options, job.entry), error))
         progress.warn(reason)
         return replace(job.entry, status="failed", reason=reason)
 

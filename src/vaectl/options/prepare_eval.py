@@ -50,7 +50,8 @@ class PrepareEvalOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     real_video_dir: Annotated[
-        Path, Option(panel=INPUT, metavar="PATH", read=read_path, help="A folder that holds videos at any depth.")
+        Path,
+        Option(panel=INPUT, metavar="PATH", read=read_path, help="The originals: a folder, at any depth, or a file."),
     ]
     num_frames: NumFrames = NUM_FRAMES
     sample_rate: SampleRate = 1
