@@ -111,6 +111,8 @@ def test_a_start_behind_the_end_is_an_error(clip, tmp_path):
         ({"height": 40, "width": 40}, (40, 40)),
         ({"height": 16, "width": 48}, (48, 16)),
         ({"short_size": 33}, (44, 33)),
+        ({"short_size": 35}, (46, 35)),
+        ({"height": 26}, (34, 26)),
         ({"short_size": 48}, (64, 48)),
     ],
 )

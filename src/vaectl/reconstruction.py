@@ -184,7 +184,12 @@ def reconstruct_clip(
             even = [times[0] + index / options.fps for index in range(len(times))]
             rate, whole, times = options.fps, whole and times == even, even
         width, height = target_size(
-            info.width, info.height, to_width=options.width, to_height=options.height, short_size=options.short_size
+            info.width,
+            info.height,
+            to_width=options.width,
+            to_height=options.height,
+            short_size=options.short_size,
+            even=True,
         )
         frame = width * height
         shown = 2 * frame if options.side_by_side else frame

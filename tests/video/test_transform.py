@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from vaectl.video import read_video, resize, target_size
+from vaectl.video.transform import scale_and_crop
 
 SIDES = st.integers(1, 4000)
 
@@ -24,6 +25,34 @@ def test_target_size() -> None:
     assert target_size(4000, 3, to_width=16) == (16, 1)
     with pytest.raises(ValueError, match="excludes"):
         target_size(1280, 720, to_width=256, short_size=256)
+
+
+def test_target_size_in_even_numbers() -> None:
+    assert target_size(640, 272, short_size=64) == (151, 64)
+    assert target_size(640, 272, short_size=64, even=True) == (150, 64)
+    assert target_size(272, 640, short_size=64, even=True) == (64, 150)
+    assert target_size(1280, 720, to_height=256, even=True) == (456, 256)
+    assert target_size(720, 1280, to_width=256, even=True) == (256, 456)
+    assert target_size(4000, 3, to_width=16, even=True) == (16, 2)
+    # A size that is given, or that fits, is used as it is.
+    assert target_size(1280, 720, to_width=333, to_height=257, even=True) == (333, 257)
+    assert target_size(1280, 720, short_size=33, even=True) == (58, 33)
+    assert target_size(455, 256, short_size=256, even=True) == (455, 256)
+    assert target_size(455, 257, even=True) == (455, 257)
+
+
+@given(SIDES, SIDES, SIDES)
+def test_an_even_side_is_the_nearest(width: int, height: int, side: int) -> None:
+    new_width, new_height = target_size(width, height, to_width=side, even=True)
+    assert new_width == side
+    if side != width:
+        assert new_height % 2 == 0
+        assert new_height == 2 or abs(new_height - height * side / width) <= 1
+
+
+def test_the_protocol_rounds_to_a_pixel() -> None:
+    frames = torch.zeros(1, 3, 272, 640, dtype=torch.uint8)
+    assert scale_and_crop(frames, 64, None).shape == (1, 3, 64, 151)
 
 
 @given(SIDES, SIDES, SIDES)

@@ -63,7 +63,9 @@ class ReconstructOptions:
             "Resize to this width; with --height, after a centre crop to their aspect ratio. (default: the source's)"
         ),
     ] = None
-    short_size: Annotated[int | None, _pixels("Resize the shorter side to this and keep the aspect ratio.")] = None
+    short_size: Annotated[
+        int | None, _pixels("Resize the shorter side to this, the other in proportion, to an even size.")
+    ] = None
 
     rec_path: Annotated[
         Path,

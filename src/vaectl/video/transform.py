@@ -13,22 +13,25 @@ def target_size(
     to_width: int | None = None,
     to_height: int | None = None,
     short_size: int | None = None,
+    even: bool = False,
 ) -> tuple[int, int]:
     """Return the new (width, height) of a frame of `width` x `height` pixels.
 
-    With one side given, the other keeps the aspect ratio, rounded to a pixel. `short_size` is the shorter side. Without
-    any, the size is unchanged. Raises ValueError if `short_size` is combined with another.
+    With one side given, the other keeps the aspect ratio, rounded to a pixel; with `even`, to an even number, as 4:2:0
+    chroma needs. `short_size` is the shorter side. A frame that fits is unchanged. Raises ValueError if `short_size` is
+    combined with another.
     """
     if short_size is not None:
         if to_width is not None or to_height is not None:
             raise ValueError("short_size excludes to_width and to_height")
         to_width, to_height = (short_size, None) if width <= height else (None, short_size)
-    if to_width is None and to_height is None:
+    if to_width in (None, width) and to_height in (None, height):
         return width, height
+    step = 2 if even else 1
     if to_height is None:
         assert to_width is not None
-        return to_width, _scaled(height, to_width, width)
-    return to_width if to_width is not None else _scaled(width, to_height, height), to_height
+        return to_width, step * _scaled(height, to_width, step * width)
+    return to_width if to_width is not None else step * _scaled(width, to_height, step * height), to_height
 
 
 def resize(frames: Tensor, width: int, height: int) -> Tensor:
