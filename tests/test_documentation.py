@@ -36,8 +36,8 @@ PUBLISHED = {
         --fps --device --enable_tiling --enable_tilintg --save_memory --image_path --short_size
         --model_name --ae --tile_overlap_factor""",
     "prepare-eval": """--real_video_dir --generated_video_dir --ckpt --from_pretrained --num_frames --resolution
-        --sample_rate --sample_fps --crop_size --batch_size --num_workers --subset_size --tile_overlap_factor
-        --enable_tiling --output_origin --model_name --device""",
+        --sample_rate --sample_fps --crop_size --crop_size_width --crop_size_height --batch_size --num_workers
+        --subset_size --tile_overlap_factor --enable_tiling --output_origin --model_name --device""",
     "eval": """--metric --real_video_dir --generated_video_dir --batch_size --num_frames --resolution --crop_size
         --sample_rate --sample_fps --subset_size --num_workers --device --fvd_method --mp""",
 }

@@ -48,6 +48,8 @@ def known(name: str) -> None:
     """Raise UsageError, with the nearest name, for an unknown metric."""
     if name in METRICS:
         return
+    if name == "flolpips":
+        raise UsageError("there is no metric 'flolpips'; the published script computes lpips by this name", "use lpips")
     from difflib import get_close_matches
 
     nearest = get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
 from vaectl.metrics import DEFAULT, METRICS, known
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, SubsetSize, check_crop
 from vaectl.options.common import (
@@ -53,7 +53,7 @@ def read_metrics(value: Any) -> tuple[str, ...]:
 
 def read_fvd_method(value: Any) -> Any:
     if value != "styleganv":
-        raise ValueError(f"must be styleganv, the method of the published tables, not {value!r}")
+        raise ValueError(f"must be styleganv, the method of the published tables, not {shown(repr(value))}")
     return value
 
 

@@ -43,6 +43,12 @@ from vaectl.options.common import (
 from vaectl.options.option import Option
 
 
+def _crop_side(side: str) -> Option:
+    return Option(
+        panel=INPUT, metavar="PIXELS", least=1, most=16384, hidden=True, help=f"The {side} of --crop-size, a square."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepareEvalOptions:
     """The options of `vaectl prepare-eval`. Raises `ValueError` for options that exclude each other."""
@@ -57,6 +63,8 @@ class PrepareEvalOptions:
     sample_rate: SampleRate = 1
     resolution: Resolution = RESOLUTION
     crop_size: CropSize = None
+    crop_size_width: Annotated[int | None, _crop_side("width")] = None
+    crop_size_height: Annotated[int | None, _crop_side("height")] = None
     subset_size: SubsetSize = 0
 
     generated_video_dir: Annotated[
@@ -108,4 +116,11 @@ class PrepareEvalOptions:
     debug: Debug = False
 
     def __post_init__(self) -> None:
+        sides = {self.crop_size_width, self.crop_size_height}
+        if sides != {None}:
+            if len(sides | ({self.crop_size} - {None})) > 1:
+                raise ValueError(
+                    "`crop_size_width` and `crop_size_height` have to be equal: crops are squares; give `crop_size`"
+                )
+            object.__setattr__(self, "crop_size", self.crop_size_width)
         check_crop(self.resolution, self.crop_size)
