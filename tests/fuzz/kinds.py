@@ -228,7 +228,7 @@ def attempt_manifest(whole: Path, here: Path, rng: Random) -> None:
     real, generated = copy / "real", copy / "generated"
     spoil_file(generated / rng.choice((MANIFEST, MANIFEST, ".manifest-0.jsonl")), rng)
     manifest = read_manifest(generated)
-    options = EvalOptions(real_video_dir=real, generated_video_dir=generated)
+    options = EvalOptions(real_video_dir=real, generated_video_dir=generated, subset_size=3)
     reading = how_to_read(options, manifest, Silent())
     find_pairs(real, generated, manifest, 0, reading.protocol.num_frames == 1)
     if manifest is not None:
@@ -237,6 +237,7 @@ def attempt_manifest(whole: Path, here: Path, rng: Random) -> None:
         json.dumps(asdict(manifest))
         write_manifest(generated, manifest)
         read_manifest(generated)
+    how_to_read(EvalOptions(real_video_dir=generated, generated_video_dir=real), None, Silent())
 
 
 # Run folders

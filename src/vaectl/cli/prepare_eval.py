@@ -20,7 +20,7 @@ Examples:
 
 
 def prepare_eval(options: PrepareEvalOptions) -> None:
-    """Reconstruct a folder of clips with a video auto-encoder, for eval.
+    """Reconstruct a folder of clips, or one clip, with a video auto-encoder, for eval.
 
     Follows the published protocol: take the first frames, resize the shorter side, crop the centre. Writes the
     reconstructions without loss and records in manifest.json how they were made. A stopped run continues when started

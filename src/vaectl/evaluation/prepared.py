@@ -40,10 +40,16 @@ def has_originals(path: Path, manifest: Manifest) -> bool:
     """Whether a folder or file is an original that `manifest` lists: by its path, or by its name and size."""
     if str(path.resolve()) == manifest.real_video_dir:
         return True
-    files = ((folder_of(path) / clip.source, clip.source_stamp[0]) for clip in manifest.clips)
-    return any(
-        (path.is_dir() or file == path) and file.is_file() and 0 < size == file.stat().st_size for file, size in files
-    )
+    root = folder_of(path)
+    files = {root / clip.source: clip.source_stamp[0] for clip in manifest.clips}
+    return any(0 < size == _size(file) for file, size in files.items() if path.is_dir() or file == path)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def check_options(options: EvalOptions, folder: Path, manifest: Manifest, progress: Progress) -> None:
@@ -66,9 +72,9 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
         if asked is not None and asked != prepared:
             yield f"with `{field.name}={prepared}`, not {asked}"
     # A folder can hold fewer clips than the subset, or more from an earlier run.
-    prepared = made.get("subset_size") or 0
-    if prepared and options.subset_size > max(prepared, len(manifest.clips)):
-        yield f"with `subset_size={prepared}`, not {options.subset_size}"
+    subset = made.get("subset_size")
+    if isinstance(subset, int) and options.subset_size > max(subset, len(manifest.clips)) and subset:
+        yield f"with `subset_size={subset}`, not {options.subset_size}"
     if options.generated_video_dir is None:
         return  # the options of the model are those of the model that runs now
     if options.dtype not in (None, "auto", manifest.model.dtype):
