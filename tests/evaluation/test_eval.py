@@ -169,10 +169,24 @@ def test_a_clip_that_is_its_own_original_is_warned_about(clips, tmp_path):
     run(real, results, listener)
     (tmp_path / "link").symlink_to(real)
     run(real, tmp_path / "link", listener)
-    assert [warning.partition(": ")[2].rpartition("holds for ")[::2] for warning in listener.warnings] == [
-        ("is the original itself, so their numbers say nothing; this ", "1 of 3 pairs"),
-        ("is the original itself, so their numbers say nothing; this ", "3 of 3 pairs"),
+    assert [warning.partition(": ")[2] for warning in listener.warnings] == [
+        f"is the same file as its original; this holds for {count} of 3 pairs, and their numbers say nothing"
+        for count in (1, 3)
     ]
+
+
+def test_reasons_are_of_one_kind_whatever_the_names_and_numbers():
+    reasons = {
+        "a b": "in/a b.mp4: too short: gives 3 of the 4 frames",
+        "c": "c.mp4: its frames are 60x40",
+        "d": "in/d.mp4: too short: gives 2 of the 4 frames",
+    }
+    assert [list(kind) for kind in job.by_kind(reasons)] == [["a b", "d"], ["c"]]
+    assert job.kinds_first(reasons) == [reasons["a b"], reasons["c"], reasons["d"]]
+    listener = Listener()
+    many = {str(number): f"{number}: {'x' * number} is broken" for number in range(1, 14)}
+    assert job.first_reason(many, listener) == "1: x is broken"
+    assert (len(listener.warnings), listener.warnings[-1]) == (11, "2 more reasons like these")
 
 
 def test_missing_partners_are_refused_before_anything_is_read(clips):

@@ -34,6 +34,9 @@ from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
 
+REASONS = 10
+"""Maximum number of further reasons shown where no clip can be compared."""
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with the results so far."""
@@ -134,16 +137,18 @@ def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: Eva
 def first_reason(reasons: Mapping[str, str], progress: Progress) -> str:
     """Return the first kind of reason, in one line with the names of its clips; warn of the other kinds."""
     first, *others = [_one_line(kind) for kind in by_kind(reasons)]
-    for line in others:
+    for line in others[:REASONS]:
         progress.warn(line)
+    if len(others) > REASONS:
+        progress.warn(f"{len(others) - REASONS} more reasons like these")
     return first
 
 
 def by_kind(reasons: Mapping[str, str]) -> list[dict[str, str]]:
-    """Group reasons that differ only in paths and numbers."""
+    """Group reasons, which begin with a path, by what they say without paths and numbers."""
     kinds: dict[str, dict[str, str]] = {}
     for name, reason in reasons.items():
-        kinds.setdefault(re.sub(r"\S*/\S*|\d+", "", reason), {})[name] = reason
+        kinds.setdefault(re.sub(r"\S*/\S*|\d+", "", reason.partition(": ")[2]), {})[name] = reason
     return list(kinds.values())
 
 
@@ -190,8 +195,8 @@ def warn_of_same_files(pairing: Pairing, progress: Progress) -> None:
     ]
     if same:
         progress.warn(
-            f"{same[0].generated}: is the original itself, so their numbers say nothing; this holds for {len(same)} of"
-            f" {len(pairing.pairs)} pairs"
+            f"{same[0].generated}: is the same file as its original; this holds for {len(same)} of {len(pairing.pairs)}"
+            " pairs, and their numbers say nothing"
         )
 
 

@@ -73,7 +73,7 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
             yield f"with `{field.name}={prepared}`, not {asked}"
     # A folder can hold fewer clips than the subset, or more from an earlier run.
     subset = made.get("subset_size")
-    if isinstance(subset, int) and options.subset_size > max(subset, len(manifest.clips)) and subset:
+    if isinstance(subset, int) and 0 < subset <= max(subset, len(manifest.clips)) < options.subset_size:
         yield f"with `subset_size={subset}`, not {options.subset_size}"
     if options.generated_video_dir is None:
         return  # the options of the model are those of the model that runs now
