@@ -162,9 +162,9 @@ def test_images_are_clips_of_one_frame(here):
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
 
 
-def evaluated(real: str, **given) -> list[tuple[str, float]]:
+def evaluated(real: str, generated: str = "out", **given) -> list[tuple[str, float]]:
     chosen = EvalOptions(
-        real_video_dir=Path(real), generated_video_dir=Path("out"), metric=("psnr",), device="cpu", **given
+        real_video_dir=Path(real), generated_video_dir=Path(generated), metric=("psnr",), device="cpu", **given
     )
     return [(clip.name, clip.mean("psnr")) for clip in evaluate(chosen, Listener()).clips]
 
@@ -178,6 +178,7 @@ def test_a_file_is_prepared_resumed_and_measured(here):
     assert counts(run(real_video_dir=Path("in/a.mp4"))) == (0, 1, 0)
     measured = evaluated("in/a.mp4")
     assert [name for name, _ in measured] == ["a"]
+    assert evaluated("in/a.mp4", "out/a.mkv") == evaluated("out/origin/a.mkv", "out/a.mkv") == measured
     assert evaluated("out/origin/a.mkv") == evaluated("out/origin") == measured
 
 
@@ -462,7 +463,7 @@ def test_results_can_be_originals_of_another_run_without_what_they_came_from(her
 def test_swapped_folders_are_refused_with_the_right_order(here):
     run(subset_size=1)
     with pytest.raises(
-        UsageError, match=r"in: has originals, not reconstructions \(out/manifest\.json says so\)"
+        UsageError, match=r"in: has originals, not reconstructions \(manifest\.json of out says so\)"
     ) as error:
         run(real_video_dir=Path("out"), generated_video_dir=Path("in"))
     assert error.value.remedy == "give `real_video_dir=in` and `generated_video_dir=out`"

@@ -10,6 +10,7 @@ from tests.jobs import Listener
 from vaectl.errors import UsageError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest, ManifestModel, read_manifest, write_manifest
+from vaectl.evaluation.prepared import manifest_of_results
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.options import EvalOptions
 
@@ -39,7 +40,7 @@ def changed(**facts) -> None:
 
 
 def read(real: Path = CLIPS, generated: Path | None = OUT, listener: Listener | None = None, **options):
-    manifest: Manifest | None = read_manifest(generated) if generated else None
+    manifest = manifest_of_results(generated) if generated else None
     chosen = EvalOptions(real_video_dir=real, generated_video_dir=generated, **options)
     return how_to_read(chosen, manifest, listener or Listener())
 
@@ -146,6 +147,12 @@ SWAPPED = "give `real_video_dir={}` and `generated_video_dir={}`"
         (OUT, CLIPS / "a.mp4", "clips/a.mp4: has originals, not reconstructions", (CLIPS / "a.mp4", OUT)),
         (OUT, Path("link"), "link: has originals, not reconstructions", (Path("link"), OUT)),
         (OUT, ORIGIN, "out/origin: has originals, not reconstructions", (ORIGIN, OUT)),
+        (
+            OUT / "a.mkv",
+            CLIPS / "a.mp4",
+            "clips/a.mp4: has originals, not reconstructions",
+            (CLIPS / "a.mp4", OUT / "a.mkv"),
+        ),
         (ORIGIN, CLIPS, "clips: has originals, not reconstructions", (CLIPS, OUT)),
     ],
 )
@@ -155,8 +162,19 @@ def test_swapped_folders_are_refused_with_the_right_order(real, generated, said,
     Path("link").symlink_to(CLIPS)
     with pytest.raises(UsageError) as error:
         read(real, generated)
-    assert str(error.value) == f"{said} (out/manifest.json says so); {SWAPPED.format(*right)}"
+    of = OUT / "a.mkv" if real.is_file() else OUT
+    assert str(error.value) == f"{said} (manifest.json of {of} says so); {SWAPPED.format(*right)}"
     assert read(*right).generated_is_prepared
+
+
+def test_files_of_a_prepared_folder_are_read_as_prepared():
+    reading = read(ORIGIN / "deep" / "b.mkv", OUT / "deep" / "b.mkv")
+    assert (reading.real_is_prepared, reading.generated_is_prepared) == (True, True)
+    assert not read(CLIPS / "a.mp4", OUT / "a.mkv").real_is_prepared
+    with pytest.raises(UsageError, match=r"out/a\.mkv: its clips were prepared with `sample_rate=1`, not 2"):
+        read(CLIPS / "a.mp4", OUT / "a.mkv", sample_rate=2)
+    (OUT / "manifest.json").write_text("[]")
+    assert not read(CLIPS / "a.mp4", OUT / "a.mkv").generated_is_prepared
 
 
 @pytest.mark.parametrize("generated", [OUT, Path("link")])

@@ -55,7 +55,7 @@ def find_pairs(
 
     results = find_results(generated, real)
     reasons: dict[Path, str] = {}
-    if manifest is None:
+    if manifest is None or generated.is_file():
         partners = match_by_name(originals, real, results, generated)
     else:
         partners, reasons = match_by_manifest(originals, real, results, generated, manifest)

@@ -86,7 +86,7 @@ def check_folders(real: Path, results: Path, progress: Progress) -> None:
         return
     if earlier and has_originals(results, earlier):
         raise UsageError(
-            f"{results}: has originals, not reconstructions ({real / MANIFEST} says so)",
+            f"{results}: has originals, not reconstructions ({MANIFEST} of {real} says so)",
             f"give `real_video_dir={results}` and `generated_video_dir={real}`",
         )
     if earlier:

@@ -6,24 +6,46 @@ Knows the options and the manifests. Opens no clip.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from vaectl.errors import UsageError
-from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, folder_of, read_manifest
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, folder_of, read_manifest
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress
 
 
+def manifest_of_results(generated: Path) -> Manifest | None:
+    """Read the manifest of a folder of results, or the one that lists a file as a result; None if there is none."""
+    return manifest_that_lists(generated) if generated.is_file() else read_manifest(generated)
+
+
 def manifest_of_originals(real: Path) -> Manifest | None:
     """Read the manifest of originals that are results, or inputs of the network, of an earlier run; None if not."""
+    if real.is_file():
+        return manifest_that_lists(real)
     return read_manifest(real) or (read_manifest(real.parent) if real.absolute().name == ORIGIN else None)
+
+
+def manifest_that_lists(file: Path) -> Manifest | None:
+    """Read the manifest in a folder above `file` that lists it as a result or as an input of the network."""
+    for folder in file.absolute().parents:
+        with suppress(VaectlError):  # a file of another tool
+            manifest = read_manifest(folder)
+            if manifest and any(file.absolute() in _files(folder, clip) for clip in manifest.clips):
+                return manifest
+    return None
+
+
+def _files(folder: Path, clip: ManifestClip) -> set[Path]:
+    return {folder / place for place in (clip.generated, clip.origin) if place and clip.status == "ok"}
 
 
 def check_order(real: Path, generated: Path, of_real: Manifest) -> None:
     """Raise UsageError if `generated` has the originals of `real`, whose manifest is given, or its network inputs."""
-    results = real if (real / MANIFEST).exists() else real.parent
+    results = real if real.is_file() or (real / MANIFEST).exists() else real.parent
     if generated.resolve() == (results / ORIGIN).resolve() or has_originals(generated, of_real):
         problem, originals = f"{generated}: has originals, not reconstructions", generated
     elif generated.resolve() == real.resolve():
@@ -31,7 +53,7 @@ def check_order(real: Path, generated: Path, of_real: Manifest) -> None:
     else:
         return
     raise UsageError(
-        f"{problem} ({results / MANIFEST} says so)",
+        f"{problem} ({MANIFEST} of {results} says so)",
         f"give `real_video_dir={originals}` and `generated_video_dir={results}`",
     )
 
