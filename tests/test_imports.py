@@ -34,7 +34,7 @@ WITHOUT_TORCH = (
     "vaectl.training.resume",
 )
 
-BASE = {"errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
+BASE = {"arrays", "errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
 JOBS = {"evaluation", "inventory", "reconstruction", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,

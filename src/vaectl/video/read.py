@@ -61,6 +61,12 @@ class VideoReader:
         self._path, self._threads = Path(path), threads
         self.info, self._layout = probe_with_layout(self._path)
 
+    def __repr__(self) -> str:
+        info = self.info
+        count = "" if info.num_frames_from_header is None else f", {info.num_frames_from_header} frames"
+        size = f"{info.width}x{info.height}"
+        return f"VideoReader({str(self._path)!r}, {size}, {float(info.frame_rate):.5g} fps{count}, {info.codec})"
+
     def __enter__(self) -> VideoReader:
         return self
 
