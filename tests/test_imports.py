@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import vaectl
 from tests.conftest import ROOT
 
 WITHOUT_PYAV = (
@@ -34,7 +35,7 @@ WITHOUT_TORCH = (
     "vaectl.training.resume",
 )
 
-BASE = {"errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
+BASE = {"arrays", "errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
 JOBS = {"evaluation", "inventory", "reconstruction", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,
@@ -61,6 +62,14 @@ def test_networks_tiling_and_training_steps_need_no_pyav():
 def test_options_and_the_command_line_need_no_torch():
     code = f"import sys; sys.modules['torch'] = None\nfor name in {WITHOUT_TORCH}: __import__(name)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_of_the_package_is_there_and_imports_no_torch_before_its_first_use():
+    code = "import sys, vaectl; assert not {'torch', 'av', 'numpy'} & sys.modules.keys(); print(*dir(vaectl))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert {"evaluate", "load_model", "read_video", "save_model", "write_video"} < set(done.stdout.split())
+    for name in done.stdout.split():
+        assert getattr(vaectl, name)
 
 
 def test_a_name_that_the_video_package_lacks():

@@ -1,4 +1,4 @@
-"""Causal video VAEs in Python: `load_model`, `read_video`, `write_video`.
+"""Causal video VAEs in Python: `load_model`, `read_video`, `write_video`, `evaluate`.
 
 Each is imported on first use, so `import vaectl` is fast: it imports no torch and no PyAV.
 """
@@ -7,13 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaectl.evaluation.api import evaluate as evaluate
     from vaectl.models import load_model as load_model
+    from vaectl.models import save_model as save_model
+    from vaectl.video import Clip as Clip
+    from vaectl.video import VideoReader as VideoReader
+    from vaectl.video import VideoWriter as VideoWriter
     from vaectl.video import read_video as read_video
     from vaectl.video import write_video as write_video
 
-__all__ = ["__version__", "load_model", "read_video", "write_video"]
+_HOMES = {
+    "Clip": "vaectl.video",
+    "VideoReader": "vaectl.video",
+    "VideoWriter": "vaectl.video",
+    "evaluate": "vaectl.evaluation.api",
+    "load_model": "vaectl.models",
+    "read_video": "vaectl.video",
+    "save_model": "vaectl.models",
+    "write_video": "vaectl.video",
+}
 
-_HOMES = {"load_model": "vaectl.models", "read_video": "vaectl.video", "write_video": "vaectl.video"}
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -405,7 +405,7 @@ def test_another_model_is_refused(here):
     with pytest.raises(UsageError, match=r"built-in in float32 with SHA-256 (\w{8})… \(now copy in .* \1…\)"):
         run(model=Path("copy"))
     next(model.parameters())[0] += 1
-    save_model(model, "copy")
+    save_model(model, "copy", overwrite=True)
     assert fingerprint(load_model("copy", device="cpu")) != read_manifest(Path("out")).model.fingerprint
 
 

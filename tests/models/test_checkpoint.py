@@ -2,6 +2,9 @@
 
 import json
 import re
+import resource
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,71 @@ def test_saved_model_loads_bit_identical_under_the_published_names(tmp_path, nam
     assert_same(loaded, model)
     # Only rounding: the order of summation may depend on the memory layout of the weights.
     torch.testing.assert_close(loaded.reconstruct(case.video), model.reconstruct(case.video), rtol=0, atol=5e-5)
+
+
+def test_a_model_replaces_another_only_with_overwrite(tmp_path, model):
+    save_model(model, tmp_path)  # an empty directory
+    other = build_model(WFVAEConfig(**TINY | {"latent_dim": 3}))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="holds a model; pass `overwrite` to replace it, or choose another"):
+        save_model(other, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    (tmp_path / "notes.txt").write_text("kept")
+    save_model(other, tmp_path, overwrite=True)
+    assert_same(load_model(tmp_path), other)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", f"{LAYERS}.safetensors", "notes.txt"]
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UsageError, match="holds a model; pass `overwrite`"):
+        save_model(other, tmp_path)
+
+
+@contextmanager
+def limited_files(size: int):
+    """Files may not grow beyond `size` bytes, as on a disk that fills."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_model_is_saved_completely_or_not_at_all(tmp_path, model, monkeypatch):
+    save_model(model, tmp_path / "old")
+    other = build_model(WFVAEConfig(**TINY | {"latent_dim": 3}))
+    with limited_files(20000):
+        with pytest.raises(VaectlError, match=r"safetensors: writing failed \(.*File too large"):
+            save_model(model, tmp_path / "new")
+        with pytest.raises(VaectlError, match=r"safetensors: writing failed \(.*File too large"):
+            save_model(other, tmp_path / "old", overwrite=True)
+    assert not any((tmp_path / "new").iterdir())
+    assert sorted(file.name for file in (tmp_path / "old").iterdir()) == ["config.json", f"{LAYERS}.safetensors"]
+    assert_same(load_model(tmp_path / "old"), model)
+
+    # A run that is killed between the two files leaves no model, never one with the config of another.
+    replace = Path.replace
+
+    def stops(self, target):
+        if Path(target).name == "config.json":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stops)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(other, tmp_path / "old", overwrite=True)
+    with pytest.raises(UsageError, match=r"holds no config\.json"):
+        load_model(tmp_path / "old")
+
+
+def test_a_model_is_not_saved_where_another_file_would_be_loaded(tmp_path, model):
+    (tmp_path / "a.ckpt").touch()
+    with pytest.raises(UsageError, match=r"holds a\.ckpt, which would be loaded instead; choose another directory"):
+        save_model(model, tmp_path, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file: is a file; name a directory"):
+        save_model(model, tmp_path / "file")
 
 
 def test_safetensors_sharded_and_bin_load(directory, model):
@@ -144,6 +212,19 @@ def test_the_precision_that_auto_means(monkeypatch, device, capability, usual, l
     assert choose_dtype("auto", torch.device(device)) == usual
     assert choose_dtype("auto", torch.device(device), low_memory=True) == low_memory
     assert choose_dtype("float32", torch.device(device), low_memory=True) == torch.float32
+
+
+def test_the_names_of_a_precision():
+    names = {torch.float32: "fp32 float32 float", torch.bfloat16: "bf16 bfloat16", torch.float16: "fp16 half"}
+    for dtype, known in names.items():
+        for name in (*known.split(), str(dtype), dtype):
+            assert choose_dtype(name, torch.device("cpu")) == dtype
+    for wrong in ("int8", torch.int8, "fp8", None, 16):
+        with pytest.raises(UsageError, match=r"dtype \w+: unknown; must be auto, float32, bfloat16, float16"):
+            load_model(dtype=wrong)
+    for wrong in ("gpu", None, 1.5):
+        with pytest.raises(UsageError, match=r"device .+: unknown; must be auto, cpu"):
+            load_model(device=wrong)
 
 
 def test_half_precision_weights_are_read_into_the_asked_type(directory, model):

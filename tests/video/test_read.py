@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from tests.video.media import cut, encode, number_of, numbered_picture, set_display_matrix
@@ -203,6 +204,14 @@ def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
         for wrong in ({"start": -1}, {"num_frames": 0}, {"sample_rate": 0}, {"batch_size": 0}):
             with pytest.raises(ValueError, match="too small"):
                 reader.clips(**wrong)
+
+
+def test_wrong_numbers_are_refused_before_the_file_is_opened(tmp_path: Path) -> None:
+    for name, wrong in (("start", -1), ("start", None), ("num_frames", 0), ("num_frames", 2.5), ("sample_rate", "2")):
+        with pytest.raises(UsageError, match=rf"`{name}` must be a whole number of at least [01], not {wrong!r}"):
+            read_video(tmp_path / "missing.mp4", **{name: wrong})
+    clip = read_video(encode(tmp_path / "clip.mp4", 5), np.int64(1), np.int64(2), np.int64(2))
+    assert [number_of(frame) for frame in clip.frames] == [1, 3]
 
 
 def test_pixels_of_lossless_rgb_come_back_bit_for_bit(tmp_path: Path) -> None:

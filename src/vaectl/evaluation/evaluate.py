@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
+
 from vaectl import memory
 from vaectl.distributed import device_of_rank, gather, is_main, process_group, rank, wait_for_others, world_size
 from vaectl.engine import Limits, open_model
@@ -66,9 +68,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             warn_of_same_files(pairing, progress)
 
         device = choose_device(device_of_rank(options.device))
-        settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
-        metrics = build(options.metric, settings, device)
-        facts = tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+        metrics, facts = build_metrics(options, device, progress)
         check_set_sizes(pairing, facts, options)
         model = None
         if options.model:
@@ -114,6 +114,15 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     if stopped:
         raise Interrupted(evaluation)
     return evaluation
+
+
+def build_metrics(
+    options: EvalOptions, device: torch.device, progress: Progress
+) -> tuple[Metrics, tuple[MetricFacts, ...]]:
+    """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
+    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
+    metrics = build(options.metric, settings, device)
+    return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 
 
 # Checks before anything is decoded

@@ -34,6 +34,13 @@ def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None
             "subset_size": options.subset_size,
         },
         "model": _model(options, manifest, device),
+        **measurement(options, device),
+    }
+
+
+def measurement(options: EvalOptions, device: str) -> dict[str, Any]:
+    """Return how the clips were compared, and by which versions."""
+    return {
         "metrics": {"of": "8-bit RGB", "dtype": "float32", "device": device, **_settings(options)},
         "versions": {"python": platform.python_version()} | versions(*PACKAGES),
     }

@@ -38,6 +38,14 @@ class ClipScores:
     values: dict[str, tuple[float, ...]]
     """Metric of frames -> one number for each frame (flicker: for each pair of neighbours)."""
 
+    def __repr__(self) -> str:
+        return f"ClipScores({self.name!r}, {self.num_frames} frames, {self.width}x{self.height}: {_shown(self.means)})"
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean over the frames of each metric of frames."""
+        return {metric: self.mean(metric) for metric in self.values}
+
     def mean(self, metric: str) -> float:
         """Return the mean over the frames; inf for psnr if a frame is exact."""
         values = self.values[metric]
@@ -46,7 +54,7 @@ class ClipScores:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
-        json: dict[str, Any] = plain(values | {"mean": {metric: self.mean(metric) for metric in self.values}})
+        json: dict[str, Any] = plain(values | {"mean": self.means})
         return json
 
 
@@ -85,6 +93,15 @@ class Evaluation:
     failures: tuple[str, ...] = ()
     """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
 
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.clips)} clip{'s' * (len(self.clips) != 1)}: {_shown(self.means)})"
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean over the clips of each metric; the number of a metric of sets."""
+        known = (metric.name for metric in self.metrics if metric.name in self.set_values or not metric.of_set)
+        return {name: self.summary(name).mean for name in known}
+
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """Return the clips, the one with the worst mean of `metric` first."""
         facts = next(m for m in self.metrics if m.name == metric)
@@ -113,6 +130,10 @@ class Evaluation:
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
         }
+
+
+def _shown(means: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:.{2 if abs(value) >= 10 else 4}f}" for metric, value in means.items())
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -16,10 +16,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
+from vaectl.io.atomic_write import atomic_write, flush_to_disk
 from vaectl.io.parsing import size_of
 from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
@@ -94,21 +96,38 @@ def save_model(
     *,
     weights: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str | int] = MappingProxyType({}),
+    overwrite: bool = False,
 ) -> None:
     """Write the diffusers layout: `config.json` and one safetensors file, in the model's own precision.
 
     The original code and `load_model` load it without loss. `weights` replace those of the model. `metadata` is stored
     in the config, under names that begin with `_`. (In the header of the weights file its order would be random, so
     equal weights would give files with different hashes.)
+
+    A directory that can be loaded is complete. Raises UsageError for a directory that holds a model, unless `overwrite`
+    is set, or a checkpoint that would be loaded instead; VaectlError if writing fails.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
+    if directory.is_file():
+        raise UsageError(f"{directory}: is a file", "name a directory")
+    if others := first_few(file.name for file in sorted(directory.glob("*.ckpt"))):
+        raise UsageError(f"{directory}: holds {others}, which would be loaded instead", "choose another directory")
     config, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
+    if not overwrite and (config.exists() or file.exists()):
+        raise UsageError(f"{directory}: holds a model", "pass `overwrite` to replace it, or choose another directory")
+    state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
     values = {**model.config.to_json(), **{f"_{name}": value for name, value in metadata.items()}}
-    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_file(state, file, metadata={"format": "pt"})
-    file.chmod(config.stat().st_mode)  # safetensors writes files that only their owner can read
+    with atomic_write(config, overwrite=overwrite) as new_config, atomic_write(file, overwrite=overwrite) as new_file:
+        new_config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        mode = new_file.stat().st_mode
+        try:
+            save_file(state, new_file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise VaectlError(f"{file}: writing failed ({error})", "free space or choose another directory") from error
+        new_file.chmod(mode)  # safetensors writes files that only their owner can read
+        flush_to_disk(new_file)
+        if overwrite:
+            config.unlink(missing_ok=True)  # a killed run must not leave the config of other weights
 
 
 def channels_last(weight: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from vaectl.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHORT = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+"""Other names, of published commands and of PyTorch."""
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -20,7 +22,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UsageError(f"device {device}: unknown", "must be auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {chosen}: PyTorch sees no CUDA GPU here", "use `device=cpu` or install a CUDA build")
@@ -34,15 +36,16 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
     """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
 
-    Raises UsageError for an unknown name.
+    Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or if the dtype is not
+    of floating-point numbers.
     """
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype == "auto":
         native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         if native:
             return torch.bfloat16
         return torch.float16 if low_memory and device.type != "cpu" else torch.float32
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype}: unknown", f"must be auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    name = str(dtype).removeprefix("torch.")
+    chosen = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(SHORT.get(name, name))
+    if chosen is None or not chosen.is_floating_point:
+        raise UsageError(f"dtype {name}: unknown", f"must be auto, {', '.join(DTYPES)}")
+    return chosen

@@ -16,6 +16,10 @@ class Posterior:
     logvar: Tensor
     """Clamped to [-30, 20]."""
 
+    def __repr__(self) -> str:
+        kind = str(self.mean.dtype).removeprefix("torch.")
+        return f"Posterior(mean and logvar {tuple(self.mean.shape)}, {kind} on {self.mean.device})"
+
     @classmethod
     def from_moments(cls, moments_BCTHW: Tensor) -> Posterior:
         """Build from the output of an encoder: mean and log-variance, stacked on the channel axis."""

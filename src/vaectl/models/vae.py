@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,14 @@ from torch.nn import functional as F
 from vaectl.errors import UsageError
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
+from vaectl.models.inputs import VideoClip, check_latent, check_video
 from vaectl.models.posterior import Posterior
 from vaectl.models.segments import Segment, by_block, run_segments
 
 Outputs = tuple[Tensor, tuple[Tensor, ...]]
 Config = TypeVar("Config", bound=FamilyConfig)
+Video = TypeVar("Video", bound=Tensor | VideoClip)
+"""A tensor, or a clip."""
 
 
 class VideoVAE(nn.Module, ABC, Generic[Config]):
@@ -78,32 +81,52 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         """The frames that can be given once these latent frames are known, and the values to `keep`."""
         return _run(self.decoder_segments(), z_BCTHW, context, keep)
 
-    def encode(self, video_BCTHW: Tensor) -> Posterior:
-        """The posterior of a clip, (B, 3, T, H, W) in [-1, 1].
+    def encode(self, video: Tensor | VideoClip) -> Posterior:
+        """Return the posterior of a video, float (B, 3, T, H, W) in [-1, 1], or of a clip.
 
         Any T, H and W of at least 1: the last frame and the right and bottom edges are repeated up to the sizes that
         the network takes (1 + s·n frames, s = `config.time_compression`; multiples of `config.space_compression`).
+        Any device and float type. Raises UsageError, with the line that converts it, for anything else.
         """
+        video_BCTHW = check_video(video, self.in_channels)
         missing = (1 - video_BCTHW.shape[2]) % self.config.time_compression
         x = self.prepare(pad_to_fit(video_BCTHW, self.config, missing))
         return Posterior.from_moments(self.run_encoder(x, StreamContext())[0])
 
     def decode(self, latent_BCTHW: Tensor) -> Tensor:
-        """The clip (B, 3, 1 + s·(t - 1), 8H, 8W) of a latent (B, C, t, H, W); values about [-1, 1], not clamped."""
+        """Return the video (B, 3, 1 + s·(t - 1), 8H, 8W) of a latent, float (B, C, t, H, W).
+
+        Values are about [-1, 1], not clamped. Raises UsageError for anything but a latent.
+        """
+        latent_BCTHW = check_latent(latent_BCTHW, self.config.latent_channels)
         return self.run_decoder(self.prepare(latent_BCTHW), StreamContext())[0]
 
-    @torch.no_grad()
-    def reconstruct(
-        self, video_BCTHW: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """A clip through the model and back: the same shape, whatever it is.
+    def forward(self, video: Video, *, sample: bool = False, generator: torch.Generator | None = None) -> Video:
+        """Encode and decode a video or a clip. Returns the same shape and type. Gradients flow through.
 
-        Uses the posterior's mean, or with `sample` a latent drawn from it.
+        Uses the posterior's mean, or with `sample` a latent drawn from it. Raises as `encode` does.
         """
-        posterior = self.encode(video_BCTHW)
-        video = self.decode(posterior.sample(generator) if sample else posterior.mode())
-        _, _, frames, height, width = video_BCTHW.shape
-        return video[:, :, :frames, :height, :width]
+        x_BCTHW = check_video(video, self.in_channels)
+        posterior = self.encode(x_BCTHW)
+        y_BCTHW = self.decode(posterior.sample(generator) if sample else posterior.mode())
+        _, _, frames, height, width = x_BCTHW.shape
+        y_BCTHW = y_BCTHW[:, :, :frames, :height, :width]
+        return cast(Video, video.with_video(y_BCTHW) if isinstance(video, VideoClip) else y_BCTHW)
+
+    @torch.no_grad()
+    def reconstruct(self, video: Video, *, sample: bool = False, generator: torch.Generator | None = None) -> Video:
+        """Encode and decode a video or a clip, without gradients. See `forward`."""
+        return self.forward(video, sample=sample, generator=generator)
+
+    def __repr__(self) -> str:
+        """Describe the model in one line. `print(model.encoder)` shows layers, as PyTorch does."""
+        config = self.config
+        count = sum(parameter.numel() for parameter in self.parameters())
+        sizes = f"{config.time_compression}x{config.space_compression}x{config.space_compression}"
+        return (
+            f"{config.class_name}({count / 1e6:.1f}M parameters, compression {sizes}, "
+            f"{config.latent_channels} latent channels, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
 
     def check_pca_init(self) -> None:
         """Raise UsageError if `pca_init` does not support this model. A family that has it overrides both methods."""

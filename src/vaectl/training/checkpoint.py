@@ -49,7 +49,7 @@ def write_checkpoint(
             flush_to_disk(file)
         temporary.rename(target)
         flush_to_disk(run)
-    except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError, VaectlError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_memory_shortage(error):
             raise OutOfMemoryError(f"{target}: not written, out of memory", "free some") from error

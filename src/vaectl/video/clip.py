@@ -7,6 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaectl.arrays import describe
+from vaectl.errors import UsageError, shown
+from vaectl.numbers import read_fraction
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -79,16 +83,46 @@ class Clip:
     frame_rate: Fraction
     """Average frames per second of this clip: the rate of the source divided by the sample rate."""
 
+    @classmethod
+    def from_frames(cls, frames_T3HW: Tensor, fps: float | Fraction | str) -> Clip:
+        """Make a clip of frames (T, 3, H, W) uint8, the first at 0 s, at `fps` frames per second. Raises UsageError."""
+        rate = frame_rate_of(fps)
+        shape = tuple(getattr(frames_T3HW, "shape", ()))
+        if str(getattr(frames_T3HW, "dtype", "")) != "torch.uint8" or len(shape) != 4 or shape[1] != 3:
+            raise UsageError(f"a clip takes a tensor of uint8 (T, 3, H, W), not {describe(frames_T3HW)}")
+        return cls(frames_T3HW, tuple(number / rate for number in range(len(frames_T3HW))), rate)
+
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    def __repr__(self) -> str:
+        height, width = self.frames.shape[-2:]
+        rate = float(self.frame_rate)
+        return f"Clip({len(self)} frames, {width}x{height}, {rate:.5g} fps, {len(self) / rate:.2f} s)"
 
     def video(self) -> Tensor:
         """Return the frames as model input: (1, 3, T, H, W) float32 in [-1, 1]."""
         return to_video(self.frames)
 
     def with_video(self, video_BCTHW: Tensor) -> Clip:
-        """Replace the frames by `video_BCTHW`, in the format of `video`, rounded to the nearest of 256 levels."""
-        return replace(self, frames=to_frames(video_BCTHW))
+        """Replace the frames by `video_BCTHW`, in the format of `video`, rounded to the nearest of 256 levels.
+
+        The frames stay on their device. Raises UsageError for a batch, and for another number of frames.
+        """
+        if video_BCTHW.ndim != 5 or video_BCTHW.shape[:3] != (1, 3, len(self)):
+            raise UsageError(f"needs a video (1, 3, {len(self)}, H, W), not {describe(video_BCTHW)}")
+        return replace(self, frames=to_frames(video_BCTHW).to(self.frames.device))
+
+
+def frame_rate_of(fps: float | Fraction | str) -> Fraction:
+    """Return a number of frames per second as a fraction: 25, 29.97 or "30000/1001". Raises UsageError for others."""
+    try:
+        rate = read_fraction(str(fps))
+    except ValueError:
+        rate = Fraction(0)
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise UsageError(f"`fps={shown(str(fps))}` is no frame rate", "give 1/1000 to 1000 frames per second")
+    return rate
 
 
 def to_video(frames_T3HW: Tensor) -> Tensor:

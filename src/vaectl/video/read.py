@@ -12,6 +12,7 @@ from contextlib import closing
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ import torch
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConverter
 from vaectl.video.container import explain_memory_errors
@@ -42,8 +43,13 @@ def frames_at_once(info: VideoInfo, most: int) -> int:
 def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
     """Read the frames start, start + sample_rate, ... of the video at `path`, `num_frames` of them or all, as one clip.
 
-    Raises like `VideoReader` and `VideoReader.clips`.
+    A shorter video gives all it has. Raises as `VideoReader` and `VideoReader.clips` do, and UsageError for numbers
+    that are too small or not whole.
     """
+    most = [] if num_frames is None else [("num_frames", num_frames, 1)]
+    for name, value, least in (("start", start, 0), *most, ("sample_rate", sample_rate, 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise UsageError(f"`{name}` must be a whole number of at least {least}, not {shown(repr(value))}")
     with VideoReader(path) as reader:
         return reader.read(start, num_frames, sample_rate)
 
@@ -60,6 +66,12 @@ class VideoReader:
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
         self._path, self._threads = Path(path), threads
         self.info, self._layout = probe_with_layout(self._path)
+
+    def __repr__(self) -> str:
+        info = self.info
+        count = "" if info.num_frames_from_header is None else f", {info.num_frames_from_header} frames"
+        size = f"{info.width}x{info.height}"
+        return f"VideoReader({str(self._path)!r}, {size}, {float(info.frame_rate):.5g} fps{count}, {info.codec})"
 
     def __enter__(self) -> VideoReader:
         return self

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.atomic_write import atomic_write
 from vaectl.shortage import cannot_write
+from vaectl.video.arrays import Frames, clip_of
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
 from vaectl.video.codec_psnr import CodecPSNR
@@ -35,13 +36,25 @@ _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 def write_video(
     path: Path | str,
-    clip: Clip,
+    video: Frames,
+    fps: float | Fraction | str | None = None,
     *,
     lossless: bool = False,
     overwrite: bool = False,
-    audio_from: Path | None = None,
+    audio_from: Path | str | None = None,
 ) -> None:
-    """Write the frames of a clip to `path`, encoded by its extension. See `VideoWriter`."""
+    """Write a clip, or frames at `fps` frames per second, to `path`, encoded by its extension.
+
+    Args:
+        path: the target. Its extension chooses the encoding.
+        video: a clip; frames as uint8 (T, H, W, 3) or (T, 3, H, W), a tensor, a NumPy array or a list; or a video as
+            float (3, T, H, W) or (1, 3, T, H, W) in [-1, 1].
+        fps: required for more than one frame, except for a clip. For a clip, it replaces the times of its frames.
+        lossless, overwrite, audio_from: see `VideoWriter`.
+
+    Raises UsageError for other arrays, and as `VideoWriter` does.
+    """
+    clip = clip_of(video, fps)
     height, width = clip.frames.shape[-2:]
     with VideoWriter(
         path,
@@ -51,7 +64,7 @@ def write_video(
         timestamps=clip.timestamps,
         lossless=lossless,
         overwrite=overwrite,
-        audio_from=audio_from,
+        audio_from=Path(audio_from) if audio_from else None,
     ) as writer:
         writer.write(clip)
 
