@@ -27,6 +27,7 @@ WITHOUT_TORCH = (
     "vaectl.io.json_values",
     "vaectl.io.lock",
     "vaectl.io.output_paths",
+    "vaectl.model_names",
     "vaectl.options.train",
     "vaectl.prefetch",
     "vaectl.progress",
@@ -34,7 +35,7 @@ WITHOUT_TORCH = (
     "vaectl.training.resume",
 )
 
-BASE = {"errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
+BASE = {"errors", "geometry", "memory", "model_names", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
 JOBS = {"evaluation", "inventory", "reconstruction", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,

@@ -24,6 +24,7 @@ from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.io.json_values import plain, write_json
 from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
+from vaectl.model_names import is_builtin
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
@@ -114,7 +115,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         str(model.device),
         str(model.dtype).removeprefix("torch."),
         time.monotonic() - begun,
-        "built-in model" if options.model is None else str(options.model),
+        "built-in model" if is_builtin(options.model) else str(options.model),
     )
     if any(clip.error is None for clip in result.clips):
         write_record(options, result, progress)

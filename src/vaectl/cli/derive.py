@@ -7,12 +7,8 @@ configuration file go through `vaectl.options.parse` together. Does not know wha
 from __future__ import annotations
 
 import inspect
-import json
-import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -20,20 +16,13 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from vaectl.cli.config_file import as_toml, read_config
 from vaectl.cli.help import Guide
-from vaectl.errors import UsageError, shown
 from vaectl.memory import reuse_freed
-from vaectl.options import cli_name, names_of, options_of, parse
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from vaectl.options import cli_name, options_of, parse
 
 T = TypeVar("T")
 Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
-
-CONFIG_BYTES = 2**20
 
 
 class Command(Guide, TyperCommand):
@@ -62,10 +51,14 @@ def add_command(
         reuse_freed()  # before threads start, because each has its own heap
         # A repeatable option that is not given is an empty tuple.
         given = {name: value for name, value in typed.items() if value not in (None, ())}
-        function(resolve(model, given, underlying))
+        options = resolve(model, given, underlying)
+        if options.print_config:
+            print(as_toml(name, options), end="")
+        else:
+            function(options)
 
-    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
     name = function.__name__.replace("_", "-")
+    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
     app.command(name, cls=Command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
 
 
@@ -119,43 +112,3 @@ def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | N
 
     given = {**configured, **typed}
     return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
-
-
-def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
-    """Read the fields of `model` in a TOML or JSON file, by field name. Relative paths stay relative to the cwd."""
-    try:
-        values = _load(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        reason = shown(str(error).partition("; use sys.")[0], 200)
-        raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {reason}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold one table of options", "for example num_frames = 17")
-
-    options = {field: option for field, option in options_of(model).items() if option.in_file}
-    known = names_of(options)
-    fields_set: dict[str, Any] = {}
-    for key, value in values.items():
-        field = known.get(key.replace("-", "_"))
-        if field is None:
-            near = get_close_matches(key.replace("-", "_"), known, n=1)
-            shown_names = [field for field, option in options.items() if not option.hidden]
-            remedy = f"did you mean {near[0]}?" if near else f"it may set {', '.join(shown_names)}"
-            raise UsageError(f"{path}: unknown option {shown(key)}", remedy)
-        if field in fields_set:
-            raise UsageError(f"{path}: sets {field} twice", "keep one")
-        fields_set[field] = value
-    return fields_set
-
-
-def _load(path: Path) -> Any:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > CONFIG_BYTES:
-        raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
-    text = path.read_bytes().decode()
-    if path.suffix == ".json":
-        return json.loads(text)
-    if path.suffix == ".toml":
-        return tomllib.loads(text)
-    raise UsageError(f"{path}: a configuration is a .toml or .json file")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from vaectl.errors import shown
 from vaectl.memory import parse_size
+from vaectl.model_names import BUILTIN_NAME, is_builtin
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
 
@@ -51,12 +52,18 @@ def read_memory_size(value: Any) -> int:
     return parse_size(str(value))
 
 
+def read_model(value: Any) -> Any:
+    """Parse the path of a model. `builtin` is the built-in model, `./builtin` a folder."""
+    path = read_path(value)
+    return path.absolute() if str(path) == BUILTIN_NAME and not is_builtin(value) else path
+
+
 def model_path(help: str, *published: str) -> Option:
     """Declare `--model`, which every command has, with the names of the published script."""
-    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_path, help=help)
+    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_model, help=help)
 
 
-MODEL_PATH = "A model directory, or one weights file in it. (default: the built-in model)"
+MODEL_PATH = "A model directory, one weights file in it, or builtin. (default: the built-in model)"
 Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace existing files.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 
@@ -107,7 +114,8 @@ MemoryLimit = Annotated[
         panel=MEMORY,
         metavar="SIZE",
         read=read_memory_size,
-        help="Memory limit, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+        help="Memory limit of the GPU, or of the process on the CPU. Implies tiling. Units: GiB, MiB (powers of 1024), "
+        "GB, MB (powers of 1000). "
         "(default: 90 % of the free memory)",
     ),
 ]
@@ -143,3 +151,7 @@ Config = Annotated[
     ),
 ]
 Debug = Annotated[bool, Option(panel=RUN, in_file=False, help="Show the traceback of an error.")]
+PrintConfig = Annotated[
+    bool,
+    Option(panel=RUN, in_file=False, help="Print all options as TOML for --config, and run nothing."),
+]

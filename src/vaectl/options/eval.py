@@ -23,6 +23,7 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     Overwrite,
+    PrintConfig,
     RendezvousTimeout,
     SaveMemory,
     model_path,
@@ -32,9 +33,6 @@ from vaectl.options.option import Option
 
 METRIC = "Metrics"
 """A panel of the help page."""
-
-BUILTIN = Path("builtin")
-"""The value of `--model` for the built-in model."""
 
 
 def read_metrics(value: Any) -> tuple[str, ...]:
@@ -154,8 +152,8 @@ class EvalOptions:
     model: Annotated[
         Path | None,
         model_path(
-            "Instead of --generated-video-dir: reconstruct the originals in memory with this model directory or weights"
-            " file; builtin is the built-in model.",
+            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, or one"
+            " weights file in it, or builtin.",
             "ckpt",
             "from_pretrained",
         ),
@@ -188,6 +186,7 @@ class EvalOptions:
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

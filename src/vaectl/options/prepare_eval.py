@@ -33,6 +33,7 @@ from vaectl.options.common import (
     MemoryLimit,
     ModelName,
     Overwrite,
+    PrintConfig,
     RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
@@ -104,6 +105,7 @@ class PrepareEvalOptions:
     num_workers: NumWorkers = 8
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

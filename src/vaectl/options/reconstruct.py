@@ -22,6 +22,7 @@ from vaectl.options.common import (
     MemoryLimit,
     ModelName,
     Overwrite,
+    PrintConfig,
     SaveMemory,
     TileOverlapFactor,
     model_path,
@@ -105,6 +106,7 @@ class ReconstructOptions:
     tile_overlap_factor: TileOverlapFactor = None
 
     config: Config = None
+    print_config: PrintConfig = False
     strict: Annotated[bool, Option(panel=RUN, help="Fail a clip that is shorter than --num-frames, not just warn.")] = (
         False
     )

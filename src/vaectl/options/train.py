@@ -19,6 +19,7 @@ from vaectl.options.common import (
     DtypeName,
     Json,
     ModelName,
+    PrintConfig,
     RendezvousTimeout,
     model_path,
     read_dtype,
@@ -118,7 +119,7 @@ class TrainOptions:
 
     model: Annotated[
         Path | None,
-        model_path("Start from the weights of this model directory.", "pretrained_model_name_or_path"),
+        model_path("Start from the weights of this model directory, or of builtin.", "pretrained_model_name_or_path"),
     ] = None
     model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
     init: Annotated[
@@ -260,6 +261,7 @@ class TrainOptions:
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vaectl.errors import UsageError
+from vaectl.model_names import is_builtin
 from vaectl.options.common import RUN
 from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
@@ -90,7 +91,7 @@ def recordable(options: TrainOptions) -> dict[str, Any]:
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, Path):
+        if isinstance(value, Path) and not (field.name == "model" and is_builtin(value)):
             values[field.name] = str(value.absolute())
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             values[field.name] = [str(path.absolute()) for path in value]
