@@ -33,9 +33,23 @@ WITHOUT_TORCH = (
     "vaectl.progress",
     "vaectl.rng",
     "vaectl.training.resume",
+    "vaectl.urls",
+    "vaectl.versions",
 )
 
-BASE = {"errors", "geometry", "memory", "model_names", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
+BASE = {
+    "errors",
+    "geometry",
+    "memory",
+    "model_names",
+    "numbers",
+    "prefetch",
+    "progress",
+    "rng",
+    "shortage",
+    "urls",
+    "versions",
+}
 JOBS = {"evaluation", "inventory", "reconstruction", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,

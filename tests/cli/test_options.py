@@ -144,7 +144,7 @@ def configured(path: Path, **typed: Any) -> ReconstructOptions:
 def test_a_configuration_sets_options_in_either_spelling(tmp_path, name, text):
     options = resolve(ReconstructOptions, {"rec_path": "out", "config": str(written(tmp_path, name, text))})
     assert (options.num_frames, options.side_by_side, options.fps) == (9, True, Fraction(2997, 100))
-    assert options.video_path == Path("clips")
+    assert options.video_path == (Path("clips"),)
 
 
 def test_the_command_line_wins_over_the_configuration(tmp_path):

@@ -20,7 +20,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CONFIG_BYTES = 2**20
+CONFIG_BYTES = 2**26
+"""The record of a run may list many clips."""
 
 
 def read_config(path: Path, model: type[Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
+from vaectl.urls import how_to_fetch, scheme_of
 
 WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"
@@ -125,6 +126,8 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     None and "builtin" are the built-in model. A training checkpoint comes before the other files, as in the original
     code. Raises UsageError if something is missing or ambiguous.
     """
+    if isinstance(path, str) and scheme_of(path):
+        raise UsageError(f"{path}: is a URL, and vaectl reads local files", how_to_fetch(path))
     path = BUILTIN if path is None or is_builtin(path) else Path(path)
     try:
         if not path.exists():

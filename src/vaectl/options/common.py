@@ -12,6 +12,7 @@ from vaectl.memory import parse_size
 from vaectl.model_names import BUILTIN_NAME, is_builtin
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
+from vaectl.urls import how_to_fetch, scheme_of
 
 PATH_LENGTH = 4096
 INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
@@ -23,7 +24,21 @@ def read_path(value: Any) -> Any:
         raise ValueError("the path is empty; give a file or a folder")
     if isinstance(value, str) and ("\0" in value or len(value) > PATH_LENGTH):
         raise ValueError(f"a path must not contain NUL or have more than {PATH_LENGTH} characters: {shown(value)}")
+    if isinstance(value, str) and scheme_of(value):
+        raise ValueError(f"{shown(value)} is a URL, and vaectl reads local files; {how_to_fetch(value)}")
     return Path(value).expanduser() if isinstance(value, str) else value
+
+
+def read_paths(value: Any) -> Any:
+    """Parse one path or a list of paths."""
+    return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
+
+
+def read_output_path(value: Any) -> Any:
+    """Parse the path of a file or folder that the command writes."""
+    if isinstance(value, str) and scheme_of(value):
+        raise ValueError(f"{shown(value)} is a URL, and vaectl writes local files; give a path, and upload it later")
+    return read_path(value)
 
 
 def read_frame_rate(value: Any) -> Fraction:

@@ -27,6 +27,7 @@ from vaectl.options.common import (
     RendezvousTimeout,
     SaveMemory,
     model_path,
+    read_output_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -65,13 +66,20 @@ class EvalOptions:
 
     real_video_dir: Annotated[
         Path,
-        Option(panel=INPUT, metavar="PATH", read=read_path, help="The originals: a folder, at any depth, or a file."),
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            main=True,
+            read=read_path,
+            help="The originals: a folder, at any depth, or a file.",
+        ),
     ]
     generated_video_dir: Annotated[
         Path | None,
         Option(
             panel=INPUT,
             metavar="PATH",
+            main=True,
             read=read_path,
             help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
         ),
@@ -140,12 +148,20 @@ class EvalOptions:
     csv: Annotated[
         Path | None,
         Option(
-            panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number, one row for each clip and frame."
+            panel=OUTPUT,
+            metavar="FILE",
+            read=read_output_path,
+            help="Write every number, one row for each clip and frame.",
         ),
     ] = None
     report: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a report: one self-contained .html file."),
+        Option(
+            panel=OUTPUT,
+            metavar="FILE",
+            read=read_output_path,
+            help="Write a report: one self-contained .html file.",
+        ),
     ] = None
     overwrite: Overwrite = False
 

@@ -39,6 +39,7 @@ from vaectl.options.common import (
     TileOverlapFactor,
     model_path,
     read_frame_rate,
+    read_output_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -51,7 +52,14 @@ class PrepareEvalOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     real_video_dir: Annotated[
-        Path, Option(panel=INPUT, metavar="PATH", read=read_path, help="A folder that holds videos at any depth.")
+        Path,
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            main=True,
+            read=read_path,
+            help="A folder that holds videos at any depth.",
+        ),
     ]
     num_frames: NumFrames = NUM_FRAMES
     sample_rate: SampleRate = 1
@@ -61,7 +69,13 @@ class PrepareEvalOptions:
 
     generated_video_dir: Annotated[
         Path,
-        Option(panel=OUTPUT, metavar="PATH", read=read_path, help="Output folder; mirrors the input folder."),
+        Option(
+            panel=OUTPUT,
+            metavar="PATH",
+            main=True,
+            read=read_output_path,
+            help="Output folder; mirrors the input folder.",
+        ),
     ]
     output_origin: Annotated[
         bool, Option(panel=OUTPUT, help="Also write the input clips of the network, under origin/.")

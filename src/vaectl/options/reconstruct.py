@@ -27,7 +27,8 @@ from vaectl.options.common import (
     TileOverlapFactor,
     model_path,
     read_frame_rate,
-    read_path,
+    read_output_path,
+    read_paths,
 )
 from vaectl.options.option import Option
 
@@ -43,13 +44,15 @@ class ReconstructOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     video_path: Annotated[
-        Path,
+        tuple[Path, ...],
         Option(
             panel=INPUT,
             metavar="PATH",
             aliases=("image_path",),
-            read=read_path,
-            help="A video, an image, or a folder that holds them at any depth.",
+            many=True,
+            main=True,
+            read=read_paths,
+            help="The same as IN: a video, an image, or a folder that holds them at any depth; may be repeated.",
         ),
     ]
     num_frames: Annotated[
@@ -71,8 +74,9 @@ class ReconstructOptions:
         Option(
             panel=OUTPUT,
             metavar="PATH",
-            read=read_path,
-            help="Output: a file, or a folder that mirrors the source folder.",
+            main=True,
+            read=read_output_path,
+            help="The same as OUT: a file, or a folder that mirrors the source folder.",
         ),
     ]
     fps: Annotated[

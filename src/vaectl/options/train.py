@@ -23,7 +23,9 @@ from vaectl.options.common import (
     RendezvousTimeout,
     model_path,
     read_dtype,
+    read_output_path,
     read_path,
+    read_paths,
 )
 from vaectl.options.option import Option
 
@@ -36,11 +38,6 @@ DATA, OBJECTIVE, OPTIMIZER, VALIDATION, CHECKPOINTS = (
 )
 
 RECIPES = ("tiny", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2", "stage3")
-
-
-def read_paths(value: Any) -> Any:
-    """Parse one path or a list of paths."""
-    return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
 
 
 def read_weights(value: Any) -> Any:
@@ -79,6 +76,7 @@ class TrainOptions:
             panel=DATA,
             metavar="PATH",
             many=True,
+            main=True,
             read=read_paths,
             help="A folder of videos, at any depth; may be repeated. Not needed to resume.",
         ),
@@ -219,7 +217,9 @@ class TrainOptions:
         ),
     ] = False
 
-    ckpt_dir: Annotated[Path, place(CHECKPOINTS, "Folder for all runs.")] = Path("results")
+    ckpt_dir: Annotated[
+        Path, Option(panel=CHECKPOINTS, metavar="PATH", read=read_output_path, help="Folder for all runs.")
+    ] = Path("results")
     exp_name: Annotated[
         str, Option(panel=CHECKPOINTS, metavar="NAME", help="Name of this run and of its folder in --ckpt-dir.")
     ] = "vae"
