@@ -7,6 +7,7 @@ from vaectl.cli.app import COMMANDS, main
 from vaectl.errors import UsageError
 from vaectl.options import options_of
 from vaectl.options.common import read_model, read_output_path, read_path, read_paths
+from vaectl.options.reconstruct import read_target
 from vaectl.urls import how_to_fetch, scheme_of
 
 HUB = 'download it first: hf download a/b --include "vae/*" --local-dir b'
@@ -51,10 +52,10 @@ def test_a_path_is_no_url(path):
 
 @pytest.mark.parametrize(("command", "field", "option"), PATHS)
 def test_every_option_that_takes_a_path_names_a_url(capsys, command, field, option):
-    assert option.read in (read_path, read_paths, read_output_path, read_model)
+    assert option.read in (read_path, read_paths, read_output_path, read_target, read_model)
     name = [] if option.positional else [f"--{field}"]
     assert main([command, *name, "https://x.org/y"]) == 2
-    kind = "writes" if option.read == read_output_path else "reads"
+    kind = "writes" if option.read in (read_output_path, read_target) else "reads"
     err = capsys.readouterr().err
     assert f"https://x.org/y is a URL, and vaectl {kind} local files; " in err
     assert err.count("\n") == 1

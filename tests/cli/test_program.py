@@ -192,6 +192,7 @@ def test_published_names_mean_the_same(run_options):
     [
         (["reconstruct"], "--video-path is missing; --rec-path is missing"),
         (["reconstruct", "a"], "a: is the input, and the output is missing; give it as a second argument, or as --rec"),
+        (["reconstruct", "a", "b.mp4/"], "--rec-path: b.mp4/: no such folder; create it, or leave out the / for a"),
         (["reconstruct", "--video-path", "a", "b"], "Got unexpected extra argument(s) (b); did you mean --rec-path b?"),
         (
             [*PATHS, "--num-frames", "3", "--num_frames=4"],

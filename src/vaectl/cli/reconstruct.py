@@ -41,7 +41,7 @@ def paths_of(arguments: Sequence[str], typed: Mapping[str, Any], configured: Map
 
 ARGUMENTS = Arguments(
     "IN... OUT",
-    "Videos, images or folders, and the output, as in cp: a folder if there are several inputs.",
+    "Videos, images or folders, and the output: a file, or a folder if there are several inputs.",
     paths_of,
 )
 
@@ -50,7 +50,8 @@ def reconstruct(options: ReconstructOptions) -> None:
     """Reconstruct videos with a video auto-encoder.
 
     Writes the reconstructions and prints their PSNR, measured on the 8-bit frames before and after the network. The
-    loss of the output codec is reported separately.
+    loss of the output codec is reported separately. The last of several arguments is the output, as in cp; with
+    --rec-path, all are inputs.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.cli.spelling import as_json

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from vaectl.errors import shown
 from vaectl.options.common import (
     INPUT,
     MODEL,
@@ -31,6 +32,14 @@ from vaectl.options.common import (
     read_paths,
 )
 from vaectl.options.option import Option
+
+
+def read_target(value: Any) -> Any:
+    """Parse the output path. One that ends with / is a folder; if its name looks like that of a file, it must exist."""
+    target = read_output_path(value)
+    if isinstance(value, str) and value.endswith("/") and target.suffix[1:2].isalpha() and not target.is_dir():
+        raise ValueError(f"{shown(value)}: no such folder; create it, or leave out the / for a file")
+    return target
 
 
 def _pixels(about: str) -> Option:
@@ -75,7 +84,7 @@ class ReconstructOptions:
             panel=OUTPUT,
             metavar="PATH",
             main=True,
-            read=read_output_path,
+            read=read_target,
             help="The same as OUT: a file, or a folder that mirrors the source folder.",
         ),
     ]
