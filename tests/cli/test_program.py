@@ -162,7 +162,7 @@ def test_completion_is_installed_for_the_shell_that_is_named(tmp_path, monkeypat
 def test_an_unknown_shell_is_named_with_the_choices(capsys, option):
     assert main([option, "nushell"]) == 2
     assert capsys.readouterr().err == (
-        f"error: {option}: unknown shell nushell; give bash, zsh, fish, powershell or pwsh\n"
+        f"error: {option}: unknown shell nushell; give one of bash, zsh, fish, powershell, pwsh\n"
     )
 
 

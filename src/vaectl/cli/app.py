@@ -40,24 +40,21 @@ class Commands(Guide, TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line. The options for completion may have a value, the name of a shell."""
         name, _, shell = args[0].partition("=") if args else ("", "", "")
-        if name in ("--show-completion", "--install-completion"):
-            from typer.completion import install_callback, show_callback
-
-            shell = shell or next(iter(args[1:]), "")
-            if shell and shell not in SHELLS:
-                raise UsageError(
-                    f"{name}: unknown shell {shown(shell)}", f"give {', '.join(SHELLS[:-1])} or {SHELLS[-1]}"
-                )
-            (show_callback if name == "--show-completion" else install_callback)(ctx, ctx, shell or True)
+        for parameter in self.get_params(ctx):
+            if parameter.metavar == "[SHELL]" and name in parameter.opts and not ctx.resilient_parsing:
+                shell = shell or next(iter(args[1:]), "")
+                if shell and shell not in SHELLS:
+                    raise UsageError(f"{name}: unknown shell {shown(shell)}", f"give one of {', '.join(SHELLS)}")
+                parameter.callback(ctx, parameter, shell or True)  # ends the program
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters; those for completion with the name of a shell."""
+        """Return the parameters; those for completion with a place for the name of a shell."""
         parameters = super().get_params(ctx)
         for parameter in parameters:
             if parameter.name in ("show_completion", "install_completion"):
+                verb = parameter.name.partition("_")[0].capitalize()
                 parameter.metavar = "[SHELL]"
-                verb = "Print" if parameter.name == "show_completion" else "Install"
                 parameter.help = f"{verb} completion for the current shell, or for SHELL: {', '.join(SHELLS)}."
         return parameters
 

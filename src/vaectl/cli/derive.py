@@ -27,6 +27,9 @@ from vaectl.options.common import INPUT, read_path
 T = TypeVar("T")
 Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+UNNAMED = "arguments"
+"""The name of the arguments without the name of an option, next to the fields."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -119,7 +122,7 @@ def add_command(
 def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspect.Parameter]:
     if arguments is not None:
         words = typer.Argument(metavar=arguments.metavar, help=arguments.help, rich_help_panel=INPUT)
-        yield _parameter(ARGUMENTS, Annotated[list[str] | None, words])
+        yield _parameter(UNNAMED, Annotated[list[str] | None, words])
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
         default = defaults[field]
@@ -144,9 +147,6 @@ def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspe
         yield _parameter(field, Annotated[kind, declared], required)
 
 
-ARGUMENTS = "arguments"
-
-
 def _parameter(name: str, annotation: Any, required: bool = False) -> inspect.Parameter:
     default = inspect.Parameter.empty if required else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -165,11 +165,11 @@ def resolve(
     """Build the options from the values typed, which override those of the file `config`.
 
     `underlying` returns defaults from these values, which override it. `arguments` reads those without a name, which
-    are under the name "arguments". Raises `UsageError` with one line that names each invalid option, and the file if it
+    are under `UNNAMED`. Raises `UsageError` with one line that names each invalid option, and the file if it
     comes from there.
     """
     typed = dict(typed)
-    words = typed.pop(ARGUMENTS, ())
+    words = typed.pop(UNNAMED, ())
     file = typed.get("config")
     try:
         configured = read_config(read_path(file), model) if file else {}
