@@ -12,6 +12,8 @@ from pathlib import Path
 BUILTIN_NAME = "builtin"
 """The built-in model, wherever the path of a model is expected. A folder of that name is `./builtin`."""
 
+WEIGHTS_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".json")
+
 
 @dataclass(frozen=True)
 class Published:
@@ -77,13 +79,13 @@ def how_to_get(model: Path) -> str | None:
     """Return how to download a model that is not here, if `model` looks like a name of the hub or of a known model."""
     name = model.as_posix()
     for known in PUBLISHED:
-        names = (known.name, known.hub, known.hub.partition("/")[2], f"{known.hub}/{known.folder}")
-        if name.lower() in map(str.lower, names):
+        repository = f"/{known.hub.partition('/')[2]}/".lower()
+        places = (repository, f"{repository}{known.folder}/")
+        if name.lower() == known.name.lower() or f"/{name}/".lower().endswith(places):
             where = f"pass `model={known.path}`" if known.path else "pass its folder with config.json as `model`"
             return f"download it: {' '.join(known.download)}; then {where}"
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and not model.parent.exists():
-        return (
-            f"if it is a repository of Hugging Face, download it: {' '.join(download(name))}; then pass"
-            f" `model={model.name}`"
-        )
+    is_hub_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and model.suffix not in WEIGHTS_SUFFIXES
+    if is_hub_name and not model.parent.exists():
+        line = " ".join(download(name))
+        return f"check the path; or download it from Hugging Face: {line}; then pass `model={model.name}`"
     return None

@@ -124,9 +124,7 @@ OPEN_SORA = (
     'hf download LanguageBind/Open-Sora-Plan-v1.3.0 --include "vae/*" --local-dir Open-Sora-Plan-v1.3.0; then pass'
     " --model Open-Sora-Plan-v1.3.0/vae"
 )
-OTHER = (
-    "if it is a repository of Hugging Face, download it: hf download some/vae --local-dir vae; then pass --model vae"
-)
+OTHER = "check the path; or download it from Hugging Face: hf download some/vae --local-dir vae; then pass --model vae"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +133,9 @@ OTHER = (
         ("LanguageBind/Open-Sora-Plan-v1.3.0", f"download it: {OPEN_SORA}"),
         ("LanguageBind/Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
         ("Open-Sora Plan v1.3", f"download it: {OPEN_SORA}"),
+        ("Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
+        ("/models/Open-Sora-Plan-v1.3.0/", f"download it: {OPEN_SORA}"),
+        ("some/model.safetensors", "give a directory with config.json and weights"),
         ("open-sora-plan-v1.3.0", f"download it: {OPEN_SORA}"),
         (
             "WF-VAE-L-16Chn",
