@@ -107,8 +107,8 @@ def add_command(
         reuse_freed()  # before threads start, because each has its own heap
         # A repeatable option that is not given is an empty tuple.
         given = {name: value for name, value in typed.items() if value not in (None, ())}
-        options: Any = resolve(model, given, underlying, arguments)
-        if options.print_config:
+        options = resolve(model, given, underlying, arguments)
+        if given.get("print_config"):
             print(as_toml(name, options), end="")
         else:
             function(options)
