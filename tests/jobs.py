@@ -40,9 +40,10 @@ class Listener:
         self.warnings.append(message)
 
 
-def run(source: Path, target: Path, listener: Listener | None = None, **options: Any) -> RunResult:
+def run(source: Path | tuple[Path, ...], target: Path, listener: Listener | None = None, **options: Any) -> RunResult:
     """Reconstruct on the CPU, with the built-in model unless `options` name another."""
-    chosen = ReconstructOptions(video_path=source, rec_path=target, **{"device": "cpu", **options})
+    sources = source if isinstance(source, tuple) else (source,)
+    chosen = ReconstructOptions(video_path=sources, rec_path=target, **{"device": "cpu", **options})
     return reconstruct(chosen, listener or Listener())
 
 

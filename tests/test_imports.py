@@ -28,14 +28,30 @@ WITHOUT_TORCH = (
     "vaectl.io.json_values",
     "vaectl.io.lock",
     "vaectl.io.output_paths",
+    "vaectl.model_names",
     "vaectl.options.train",
     "vaectl.prefetch",
     "vaectl.progress",
     "vaectl.rng",
     "vaectl.training.resume",
+    "vaectl.urls",
+    "vaectl.versions",
 )
 
-BASE = {"arrays", "errors", "geometry", "memory", "numbers", "prefetch", "progress", "rng", "shortage", "versions"}
+BASE = {
+    "arrays",
+    "errors",
+    "geometry",
+    "memory",
+    "model_names",
+    "numbers",
+    "prefetch",
+    "progress",
+    "rng",
+    "shortage",
+    "urls",
+    "versions",
+}
 JOBS = {"evaluation", "inventory", "reconstruction", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,

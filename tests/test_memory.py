@@ -18,21 +18,37 @@ from vaectl import memory
     [
         ("6GiB", 6 * 2**30),
         ("6G", 6 * 2**30),
-        ("6 gb", 6 * 2**30),
+        ("6 gib", 6 * 2**30),
+        ("6GB", 6 * 10**9),
+        ("6 gb", 6 * 10**9),
         ("1.5g", 3 * 2**29),
         ("500MiB", 500 * 2**20),
-        ("64k", 2**16),
+        ("500MB", 500 * 10**6),
+        ("2048k", 2**21),
         ("6000000000", 6000000000),
+        ("6000000000 B", 6000000000),
     ],
 )
 def test_sizes_as_people_write_them(text, count):
     assert memory.parse_size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "0.0GiB", "0.5", "6 GiB GiB", "6X", "inf", "1e9"])
+@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "0.0GiB", "6 GiB GiB", "6X", "6i", "6iB", "inf", "1e9"])
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="give an amount of memory as 6GiB"):
         memory.parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["6", "0.5", "16384", " 1000000 ", "6B"])
+def test_a_number_that_is_too_small_for_bytes_is_asked_for_its_unit(text):
+    number = text.strip(" B")
+    with pytest.raises(ValueError, match=rf"^{text.strip()} what\? give a unit, as in {number}GiB or {number}MiB$"):
+        memory.parse_size(text)
+
+
+def test_less_than_any_model_needs_is_refused():
+    with pytest.raises(ValueError, match="must be at least 1 MiB, not 64k"):
+        memory.parse_size("64k")
 
 
 @given(st.integers(2**20, 2**45))

@@ -9,6 +9,7 @@ import torch
 from tests.jobs import Listener, files, run
 from tests.video.media import encode, number_of
 from vaectl.errors import UsageError, VaectlError
+from vaectl.io.output_paths import mirror
 from vaectl.options import ReconstructOptions
 from vaectl.reconstruction import RECORD, plan_output_paths
 from vaectl.video import read_video
@@ -29,8 +30,9 @@ def touch(*names: str) -> None:
         path.write_bytes(name.encode())
 
 
-def planned(source: str, target: str, **options) -> dict[str, str]:
-    pairs = plan_output_paths(ReconstructOptions(video_path=Path(source), rec_path=Path(target), **options))
+def planned(sources: str | tuple[str, ...], target: str, **options) -> dict[str, str]:
+    given = tuple(map(Path, [sources] if isinstance(sources, str) else sources))
+    pairs = plan_output_paths(ReconstructOptions(video_path=given, rec_path=Path(target), **options))
     return {str(source): str(target) for source, target in pairs}
 
 
@@ -228,3 +230,67 @@ def test_each_clip_of_a_tree_is_sampled_as_if_it_were_alone(here):
     encode(Path("in/b.mp4"), 2, size=(32, 32))
     run(Path("in"), Path("out"), lossless=True, sample=True)
     assert torch.equal(read_video("out/a.mkv").frames, read_video("out/b.mkv").frames)
+
+
+def test_files_and_folders_go_into_one_folder(here):
+    touch("a.mov", "in/b.mp4", "in/deep/c.png", "in/out/old.mp4", "more/d.avi", "more/a.mp4")
+    assert planned(("a.mov", "in", "more/d.avi"), "in/out") == {
+        "a.mov": "in/out/a.mp4",
+        "in/b.mp4": "in/out/b.mp4",
+        "in/deep/c.png": "in/out/deep/c.png",
+        "more/d.avi": "in/out/d.mp4",
+    }
+    both = planned(("a.mov", "more"), "out")
+    assert (both["a.mov"], both["more/a.mp4"]) == ("out/a.mov.mp4", "out/a.mp4.mp4")
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (("in/a.mp4", "more/a.mp4"), "in/a.mp4 and more/a.mp4: their results share a name; "),
+        (("in", "more"), "in/a.mp4 and more/a.mp4: their results share a name; "),
+        (("in", "in/a.mp4"), "in/a.mp4: is given twice; "),
+        (("in/a.mp4", "none.mp4"), "none.mp4: no such file or folder; "),
+    ],
+)
+def test_two_results_of_one_name_are_refused(here, sources, said):
+    touch("in/a.mp4", "more/a.mp4")
+    with pytest.raises(UsageError) as caught:
+        planned(sources, "out")
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "said"),
+    [
+        ("in", "x.mp4", "x.mp4: is the name of a file, but in is a folder; name a folder, as in `rec_path=x`"),
+        (("in/a.mp4", "b.mp4"), "x.PNG", "x.PNG: is the name of a file, but there are 2 inputs; name a folder"),
+        (("in/a.mp4", "b.mp4"), "file", "file: is a file, but there are 2 inputs; name a folder"),
+    ],
+)
+def test_several_results_do_not_go_into_one_file(here, sources, target, said):
+    touch("in/a.mp4", "b.mp4", "file")
+    with pytest.raises(UsageError) as caught:
+        planned(sources, target)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_number_after_a_dot_is_no_extension(here):
+    touch("in/a.mp4")
+    assert planned("in/a.mp4", "out-v1.0") == {"in/a.mp4": "out-v1.0/a.mp4"}
+    assert planned("in", "out-v1.0") == {"in/a.mp4": "out-v1.0/a.mp4"}
+    Path("x.mp4").mkdir()
+    assert planned("in", "x.mp4") == {"in/a.mp4": "x.mp4/a.mp4"}
+
+
+def test_equal_sources_have_no_mirror():
+    with pytest.raises(ValueError, match="two sources have the same name"):
+        mirror([Path("a.mp4"), Path("a.mp4")], [".mp4", ".mp4"])
+
+
+def test_several_clips_share_a_record_and_go_on_after_a_broken_one(here):
+    encode(Path("a.mp4"), 3, size=(32, 32))
+    touch("b.mp4")
+    result = run((Path("a.mp4"), Path("b.mp4")), Path("out"))
+    assert [clip.error is None for clip in result.clips] == [True, False]
+    assert {"out/a.mp4", "out/vaectl.json"} <= {f"out/{name}" for name in files(Path("out"))}

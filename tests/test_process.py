@@ -195,7 +195,7 @@ from vaectl.options import ReconstructOptions
 from vaectl.progress import Silent
 engine.window_frames = lambda *_: 4
 source = Path(sys.argv[1])
-options = ReconstructOptions(video_path=source, rec_path=source.with_suffix(".mkv"), lossless=True, device="cpu")
+options = ReconstructOptions(video_path=(source,), rec_path=source.with_suffix(".mkv"), lossless=True, device="cpu")
 frames = reconstruction.reconstruct(options, Silent()).clips[0].num_frames
 """
 READ = """
@@ -238,7 +238,7 @@ from vaectl.progress import Silent
 from vaectl.reconstruction import reconstruct
 def run(limit):
     source, target = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(f".{sys.argv[2]}.mkv")
-    options = ReconstructOptions(video_path=source, rec_path=target, device="cpu", memory_limit=limit)
+    options = ReconstructOptions(video_path=(source,), rec_path=target, device="cpu", memory_limit=limit)
     return reconstruct(options, Silent()).peak_memory
 try:
     run(2**20)

@@ -360,7 +360,7 @@ def test_the_run_is_recorded_beside_its_result_and_can_be_repeated(clip, tmp_pat
     assert record["clips"] == result.as_json()["clips"]
     assert record["model"] == "built-in model"
     again = parse(ReconstructOptions, record["options"])
-    assert again == ReconstructOptions(video_path=clip, rec_path=tmp_path / "out.mkv", device="cpu", **options)
+    assert again == ReconstructOptions(video_path=(clip,), rec_path=tmp_path / "out.mkv", device="cpu", **options)
     before = read_video(tmp_path / "out.mkv")
     reconstruction.reconstruct(replace(again, overwrite=True), Listener())
     after = read_video(tmp_path / "out.mkv")

@@ -1,5 +1,7 @@
 """Versions in `vaectl --versions` and in records."""
 
+import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -32,6 +34,8 @@ def test_everything_that_runs_is_printed(capsys):
     assert lines["FFmpeg"].startswith(av.ffmpeg_version_info)
     assert f"libavcodec {codec}" in lines["FFmpeg"]
     assert "logical cores" in lines["CPU"]
+    assert platform.release() in lines["OS"]
+    assert re.fullmatch(r"[\d.]+ GiB, [\d.]+ (GiB|MiB) available", lines["Memory"])
     assert "GPU" in lines or "GPU 0" in lines or torch.cuda.is_available()
 
 
@@ -77,3 +81,9 @@ def test_versions_are_taken_from_one_place():
     root = Path(versions.__file__).parent
     users = {str(file.relative_to(root)) for file in root.rglob("*.py") if "importlib.metadata" in file.read_text()}
     assert users == {"__init__.py", "versions.py"}
+
+
+def test_the_build_of_pytorch_is_known_without_its_import(monkeypatch):
+    assert f"PyTorch {torch.__version__}," in versions.summary()
+    monkeypatch.setattr(versions, "find_spec", lambda _: None)
+    assert f"PyTorch {version('torch')}," in versions.summary()

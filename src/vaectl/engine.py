@@ -21,6 +21,7 @@ from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
 from vaectl.memory import format_size, obtainable, resident, return_freed
+from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
@@ -107,9 +108,12 @@ def open_model(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> AnyVAE:
-    """Load the model at `path`, or the built-in one. Raises UsageError if `name` is the name of another family."""
+    """Load the model at `path`; None and "builtin" are the built-in one.
+
+    Raises UsageError if `name` is the name of another family.
+    """
     where = choose_device(device)
-    called = path or "the built-in model"
+    called = "the built-in model" if is_builtin(path) else path
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
     with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)

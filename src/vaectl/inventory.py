@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from vaectl.io.parsing import read_json
+from vaectl.model_names import PUBLISHED as PUBLISHED
+from vaectl.model_names import Published as Published
 from vaectl.models.build import CONFIG_BYTES, build_model, read_config
-from vaectl.models.checkpoint import BUILTIN, check_fit, check_types, locate, parts, select
+from vaectl.models.checkpoint import check_fit, check_types, locate, parts, select
 from vaectl.models.containers import read_outline
 
 
@@ -44,44 +46,12 @@ class ModelFacts:
     """Normalization of latents for training on them: (z - shift)·scale."""
 
 
-@dataclass(frozen=True)
-class Published:
-    """A checkpoint that its authors published."""
-
-    name: str
-    family: str
-    parameters: int
-    compression: str
-    latent_channels: int
-    hub: str
-    """owner/name of the repository on the Hugging Face hub."""
-    folder: str
-    """Its folder in the repository; empty if it is the whole repository, or if the authors do not say."""
-    streams: bool
-
-
-PUBLISHED = (
-    Published("WF-VAE-L-16Chn", "WFVAE", 317_081_244, "4x8x8", 16, "chestnutlzj/WF-VAE-L-16Chn", "", True),
-    Published("Open-Sora Plan v1.5", "WFVAE", 227_035_624, "8x8x8", 32, "LanguageBind/Open-Sora-Plan-v1.5.0", "", True),
-    Published(
-        "Open-Sora Plan v1.3", "WFVAE", 147_347_660, "4x8x8", 8, "LanguageBind/Open-Sora-Plan-v1.3.0", "vae", True
-    ),
-    Published(
-        "Open-Sora Plan v1.2", "CausalVAE", 239_189_991, "4x8x8", 4, "LanguageBind/Open-Sora-Plan-v1.2.0", "vae", False
-    ),
-    Published(
-        "Open-Sora Plan v1.1", "CausalVAE", 246_859_499, "4x8x8", 4, "LanguageBind/Open-Sora-Plan-v1.1.0", "vae", False
-    ),
-)
-"""The numbers of parameters follow from the published configurations."""
-
-
-def describe(path: Path | None = None) -> ModelFacts:
-    """Describe the model at `path`: a directory, or one weights file in it; None is the built-in model.
+def describe(path: str | Path | None = None) -> ModelFacts:
+    """Describe the model at `path`: a directory, or one weights file in it; None and "builtin": the built-in model.
 
     Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
-    directory, file = locate(BUILTIN if path is None else path)
+    directory, file = locate(path)
     config = read_config(directory / "config.json")
     notes = read_json(directory / "config.json", CONFIG_BYTES)
     with torch.device("meta"):

@@ -16,15 +16,24 @@ if TYPE_CHECKING:
 
     import torch
 
-UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+LEAST_LIMIT = 2**20
+"""Bytes. No model runs within less, so a smaller limit is a mistake."""
 
 
 def parse_size(text: str) -> int:
-    """Parse `6GiB`, `500M`, `1.5 g` (powers of 1024) or `6000000000` as bytes. Raises ValueError for anything else."""
-    found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
-    count = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
-    if count == 0:
+    """Parse an amount of memory in bytes: `6GiB` and `6G` (powers of 1024), `6GB` (powers of 1000), or `6000000000`.
+
+    Raises ValueError for anything else, and for less than `LEAST_LIMIT`.
+    """
+    found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)(b?)\s*", text, re.IGNORECASE)
+    if found is None or (found[3] and not found[2]) or float(found[1]) == 0:
         raise ValueError(f"give an amount of memory as 6GiB, 500MiB or in bytes, not {shown(repr(text))}")
+    base = 1000 if found[4] and not found[3] else 1024
+    count = int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
+    if count < LEAST_LIMIT and not found[2]:
+        raise ValueError(f"{text.strip()} what? give a unit, as in {found[1]}GiB or {found[1]}MiB")
+    if count < LEAST_LIMIT:
+        raise ValueError(f"must be at least {format_size(LEAST_LIMIT)}, not {text.strip()}")
     return count
 
 

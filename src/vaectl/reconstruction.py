@@ -24,13 +24,14 @@ from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.io.json_values import plain, write_json
 from vaectl.io.output_paths import fitting_name, identity, keep_outside, mirror
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
+from vaectl.model_names import is_builtin
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
 from vaectl.video import VideoReader, find_videos, resize, target_size
 from vaectl.video.clip import Clip, others_left_out
-from vaectl.video.container import IMAGE_EXTENSIONS
+from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from vaectl.video.read import frames_at_once
 from vaectl.video.write import VideoWriter
 
@@ -82,13 +83,14 @@ class RunResult:
 
 
 def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
-    """Reconstruct one video or image, or every one in a folder.
+    """Reconstruct videos and images, given as files or as folders that hold them.
 
-    In a folder, a clip that fails is reported in its result and the others continue; a single source raises. Raises
+    A clip that fails is reported in its result and the others continue; if the only source is a file, it raises. Raises
     UsageError for invalid requests, VaectlError if the run cannot continue.
     """
     begun = time.monotonic()
     pairs = plan_output_paths(options)
+    alone = is_one_file(options.video_path)
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
@@ -98,12 +100,12 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             attempt = partial(reconstruct_clip, model, source, target, options=options, progress=progress)
             results.append(retry_on_oom(attempt, model, limits, progress))
         except VaectlError as error:
-            if not options.video_path.is_dir():
+            if alone:
                 raise
             named = str(source) in error.problem
             results.append(ClipResult(source, target, error=str(error) if named else f"{source}: {error}"))
         except Exception as error:  # an unexpected error in one clip must not stop the others
-            if not options.video_path.is_dir():
+            if alone:
                 raise
             results.append(ClipResult(source, target, error=str(unforeseen(source, error))))
         finally:
@@ -114,7 +116,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         str(model.device),
         str(model.dtype).removeprefix("torch."),
         time.monotonic() - begun,
-        "built-in model" if options.model is None else str(options.model),
+        "built-in model" if is_builtin(options.model) else str(options.model),
     )
     if any(clip.error is None for clip in result.clips):
         write_record(options, result, progress)
@@ -140,31 +142,51 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
-    """Pair a file with its output path, or the files of a folder with paths in another folder that mirrors it.
+def pair(sources: tuple[Path, ...], target: Path, lossless: bool) -> list[tuple[Path, Path]]:
+    """Pair a file with its output path, or several files and the files of folders with paths in a folder.
 
-    A target without extension is a folder for the result. Results inside the source folder are not sources. Raises
-    UsageError if there are no sources.
+    The paths below a source folder are kept. A target without extension is a folder for the results. Results inside a
+    source folder are not sources. Raises UsageError if there are no sources, for two results of one name, and for
+    several results in one file.
     """
-    if source.is_dir():
-        sources = keep_outside(find_videos(source), source, target)
-        names = [file.relative_to(source) for file in sources]
-    else:
-        sources = find_videos(source)
-        if target.suffix and not target.is_dir():
-            return [(source, target)]
-        names = [Path(source.name)]
-    endings = [
-        ".png" if file.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for file in sources
-    ]
-    return [(file, target / name) for file, name in zip(sources, mirror(names, endings), strict=True)]
+    if is_one_file(sources):
+        if is_file_name(target) and not target.is_dir():
+            return [(file, target) for file in find_videos(sources[0])]
+    elif not target.is_dir() and (target.exists() or target.suffix.lower() in VIDEO_EXTENSIONS + IMAGE_EXTENSIONS):
+        kind = "a file" if target.exists() else "the name of a file"
+        several = f"{sources[0]} is a folder" if len(sources) == 1 else f"there are {len(sources)} inputs"
+        raise UsageError(
+            f"{target}: is {kind}, but {several}", f"name a folder, as in `rec_path={target.with_suffix('')}`"
+        )
+    names: dict[Path, Path] = {}
+    for source in sources:
+        folder = source.is_dir()
+        found = find_videos(source)
+        for file in keep_outside(found, source, target) if folder else found:
+            name = file.relative_to(source) if folder else Path(file.name)
+            if (other := names.get(name)) is not None:
+                said = f"{file}: is given twice" if other == file else f"{other} and {file}: their results share a name"
+                raise UsageError(said, "leave one out, or use two runs")
+            names[name] = file
+    endings = [".png" if name.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for name in names]
+    return [(file, target / name) for file, name in zip(names.values(), mirror([*names], endings), strict=True)]
+
+
+def is_one_file(sources: tuple[Path, ...]) -> bool:
+    """Return whether the only source is a file, so that the target may be one, and an error ends the run."""
+    return len(sources) == 1 and not sources[0].is_dir()
+
+
+def is_file_name(target: Path) -> bool:
+    """Return whether a name has an extension. That of `v1.0` is a number, not an extension."""
+    return target.suffix[1:2].isalpha()
 
 
 def record_path(options: ReconstructOptions, first: Path) -> Path:
     """Return the path of the record of the run: in the folder of results, or next to the only result, `first`."""
-    if options.video_path.is_dir():
-        return options.rec_path / RECORD
-    return first.with_name(fitting_name(first.name, f".{RECORD}"))
+    if is_one_file(options.video_path):
+        return first.with_name(fitting_name(first.name, f".{RECORD}"))
+    return options.rec_path / RECORD
 
 
 def reconstruct_clip(

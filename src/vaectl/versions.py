@@ -1,6 +1,6 @@
 """Versions of vaectl and its dependencies, and the hardware. For records and bug reports.
 
-Imports no other module of vaectl, and large libraries only when they are needed.
+Imports large libraries only when they are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
+
+from vaectl.memory import format_size, obtainable
 
 NAMES = {
     "torch": "PyTorch",
@@ -34,13 +37,23 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: _torch() if package == "torch" else version(package) for package in packages}
 
 
+def summary() -> str:
+    """Return the versions that matter most for a bug report, in two lines. Imports no large library."""
+    system = f"{platform.system()} {platform.machine()}"
+    return (
+        f"vaectl {_installed('vaectl')}\n"
+        f"Python {platform.python_version()}, PyTorch {_torch_build()}, PyAV {_installed('av')}, {system}"
+    )
+
+
 def environment() -> Iterator[tuple[str, str]]:
-    """Yield name and version of vaectl, Python, the dependencies, FFmpeg's libraries, the CPU and the GPUs.
+    """Yield name and version of vaectl, Python, the OS, the dependencies and FFmpeg, then CPU, memory and GPUs.
 
     Raises nothing: the value of a package that cannot be imported is its error.
     """
     yield "vaectl", _installed("vaectl")
-    yield "Python", f"{platform.python_version()}, {platform.platform()}"
+    yield "Python", f"{platform.python_version()}, {platform.python_implementation()}"
+    yield "OS", _system()
     yield "PyTorch", _tried(_pytorch, "torch")
     yield "torchvision", _installed("torchvision")
     yield "NumPy", _installed("numpy")
@@ -49,6 +62,7 @@ def environment() -> Iterator[tuple[str, str]]:
     for package in sorted(_needed() - {"torch", "numpy", "av"}):
         yield NAMES.get(package, package), _installed(package)
     yield "CPU", _cpu()
+    yield "Memory", _tried(_memory, "torch")
     try:
         yield from _gpus()
     except Exception as error:
@@ -81,6 +95,14 @@ def _torch() -> str:
     return torch.__version__
 
 
+def _torch_build() -> str:
+    """Return the version of PyTorch with its build, from its files, without the second that an import takes."""
+    spec = find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    found = re.search(r"^__version__ = '(.+)'", file.read_text(), re.MULTILINE) if file and file.is_file() else None
+    return found[1] if found else _installed("torch")
+
+
 def _pytorch() -> str:
     import torch
 
@@ -99,11 +121,28 @@ def _ffmpeg() -> str:
     return f"{av.ffmpeg_version_info}, {vmaf} libvmaf ({', '.join(libraries)})"
 
 
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:  # no Linux
+        name = ""
+    return f"{name}, {platform.platform()}" if name else platform.platform()
+
+
+def _memory() -> str:
+    import torch
+
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{format_size(total)}, {format_size(obtainable(torch.device('cpu')))} available"
+
+
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     name = model[1] if model else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} logical cores"
+    cores = os.cpu_count()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return f"{name}, {cores} logical cores" + (f", {usable} usable" if usable != cores else "")
 
 
 def _gpus() -> Iterator[tuple[str, str]]:

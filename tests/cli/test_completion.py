@@ -67,6 +67,8 @@ def complete(*words: str) -> list[str]:
         (["reconstruct", "--rec_path", "x", "--dtype", "f"], ["float32", "float16"]),
         (["reconstruct", "--device", "="], ["auto", "cpu", "cuda", "mps"]),
         (["reconstruct", "--video-path", ""], []),
+        (["reconstruct", ""], []),
+        (["reconstruct", "a", ""], []),
         (["reconstruct", "--video_path", "a"], []),
     ],
 )
@@ -75,9 +77,9 @@ def test_bash_is_offered(words, offered):
 
 
 def test_all_options_are_offered_once_each_to_someone_who_has_typed_nothing():
-    offered = complete("reconstruct", "")
+    offered = complete("prepare-eval", "")
     assert len(offered) == len(set(offered))
-    assert {"--video-path", "--rec-path", "--num-frames", "--help"} <= set(offered)
+    assert {"--real-video-dir", "--generated-video-dir", "--num-frames", "--help"} <= set(offered)
     assert not any("_" in word or word.startswith("--no-") for word in offered)
 
 
@@ -86,6 +88,8 @@ def test_all_options_are_offered_once_each_to_someone_who_has_typed_nothing():
     [
         ("vaectl rec\t", "vaectl reconstruct"),
         ("vaectl reconstruct --video-p\t", "vaectl reconstruct --video-path"),
+        ("vaectl reconstruct some\t", "vaectl reconstruct some\\ clip.mp4"),
+        ("vaectl reconstruct a.mp4 some\t", "vaectl reconstruct a.mp4 some\\ clip.mp4"),
         ("vaectl reconstruct --video-path some\t", "vaectl reconstruct --video-path some\\ clip.mp4"),
         ("vaectl reconstruct --video_path some\t", "vaectl reconstruct --video_path some\\ clip.mp4"),
         ("vaectl reconstruct --video-path=some\t", "vaectl reconstruct --video-path=some\\ clip.mp4"),

@@ -9,7 +9,11 @@ from tests.models.reference import load_reference, synthetic_model
 from vaectl.cli.app import COMMANDS, main
 from vaectl.cli.derive import resolve
 from vaectl.errors import VaectlError
-from vaectl.models import save_model
+from vaectl.inventory import describe
+from vaectl.models import load_model, save_model
+from vaectl.models.checkpoint import BUILTIN, locate
+from vaectl.options.train import TrainOptions
+from vaectl.training.resume import recordable
 
 NAMES = {
     "train": ["--model", "--pretrained-model-name-or-path", "--pretrained_model_name_or_path"],
@@ -82,3 +86,83 @@ def test_models_takes_a_path_or_the_option(capsys, tmp_path):
     assert printed[0] == printed[1]
     assert main(["models", "a", "--model", "b"]) == 2
     assert capsys.readouterr().err == "error: --model excludes PATH; give one or the other\n"
+
+
+@pytest.mark.parametrize("command", REQUIRED)
+def test_builtin_is_a_name_and_a_folder_of_that_name_is_a_path(typed, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needed = [word for field, value in REQUIRED[command].items() for word in (f"--{field}", value)]
+    assert typed(command, *needed, "--model", "builtin").model == Path("builtin")
+    for folder in ("./builtin", "builtin/", str(tmp_path / "builtin")):
+        assert typed(command, *needed, "--model", folder).model == tmp_path / "builtin"
+
+
+def test_a_model_is_found_by_the_name_builtin_or_by_its_path(tmp_path, monkeypatch, capsys):
+    save_model(synthetic_model(load_reference("wfvae_4x8x8").config), tmp_path / "builtin")
+    monkeypatch.chdir(tmp_path)
+    for name in (None, "builtin", Path("builtin")):
+        assert locate(name)[0] == BUILTIN
+        assert describe(name).path.startswith(str(BUILTIN))
+    assert locate("./builtin")[0] == Path("builtin")
+    assert load_model("builtin").config == load_model().config
+    assert main(["models", "builtin"]) == 0
+    assert main(["models", "--model", "builtin"]) == 0
+    assert main(["models", "./builtin"]) == 0
+    first, second, third = (line for line in capsys.readouterr().out.splitlines() if line.startswith("weights"))
+    assert first == second != third
+    assert str(tmp_path / "builtin") in third
+
+
+def test_a_run_with_the_builtin_model_records_its_name(tmp_path):
+    options = resolve(TrainOptions, {"video_path": ["v"], "model": "builtin"})
+    assert recordable(options)["model"] == "builtin"
+    folder = resolve(TrainOptions, {"video_path": ["v"], "model": "./builtin"})
+    assert recordable(folder)["model"] == str(Path.cwd() / "builtin")
+
+
+OPEN_SORA = (
+    'hf download LanguageBind/Open-Sora-Plan-v1.3.0 --include "vae/*" --local-dir Open-Sora-Plan-v1.3.0; then pass'
+    " --model Open-Sora-Plan-v1.3.0/vae"
+)
+OTHER = "check the path; or download it from Hugging Face: hf download some/vae --local-dir vae; then pass --model vae"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("LanguageBind/Open-Sora-Plan-v1.3.0", f"download it: {OPEN_SORA}"),
+        ("LanguageBind/Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
+        ("Open-Sora Plan v1.3", f"download it: {OPEN_SORA}"),
+        ("Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
+        ("/models/Open-Sora-Plan-v1.3.0/", f"download it: {OPEN_SORA}"),
+        ("some/model.safetensors", "give a directory with config.json and weights"),
+        ("open-sora-plan-v1.3.0", f"download it: {OPEN_SORA}"),
+        (
+            "WF-VAE-L-16Chn",
+            "download it: hf download chestnutlzj/WF-VAE-L-16Chn --local-dir WF-VAE-L-16Chn; then pass"
+            " --model WF-VAE-L-16Chn",
+        ),
+        ("some/vae", OTHER),
+        ("here/vae", "give a directory with config.json and weights"),
+        ("./some/vae/x", "give a directory with config.json and weights"),
+        ("model", "give a directory with config.json and weights"),
+    ],
+)
+def test_a_name_of_the_hub_is_answered_with_the_line_that_downloads_it(tmp_path, monkeypatch, capsys, name, remedy):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert main(["models", name]) == 2
+    assert capsys.readouterr().err == f"error: {Path(name)}: no such file or directory; {remedy}\n"
+
+
+def test_a_published_model_in_an_unknown_folder_is_found_by_its_config(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "LanguageBind/Open-Sora-Plan-v1.5.0"]) == 2
+    assert capsys.readouterr().err.endswith("then pass its folder with config.json as --model\n")
+
+
+def test_a_folder_wins_over_the_name_of_a_published_model(tmp_path, monkeypatch, capsys):
+    save_model(synthetic_model(load_reference("wfvae_4x8x8").config), tmp_path / "WF-VAE-L-16Chn")
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "WF-VAE-L-16Chn"]) == 0
+    assert "WF-VAE-L-16Chn/diffusion_pytorch_model" in capsys.readouterr().out

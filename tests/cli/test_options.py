@@ -144,7 +144,7 @@ def configured(path: Path, **typed: Any) -> ReconstructOptions:
 def test_a_configuration_sets_options_in_either_spelling(tmp_path, name, text):
     options = resolve(ReconstructOptions, {"rec_path": "out", "config": str(written(tmp_path, name, text))})
     assert (options.num_frames, options.side_by_side, options.fps) == (9, True, Fraction(2997, 100))
-    assert options.video_path == Path("clips")
+    assert options.video_path == (Path("clips"),)
 
 
 def test_the_command_line_wins_over_the_configuration(tmp_path):
@@ -158,7 +158,9 @@ def test_the_command_line_wins_over_the_configuration(tmp_path):
     [
         ("a.toml", "num_frame = 3", "unknown option num_frame; did you mean num_frames?"),
         ("a.toml", "zzz = 3", "unknown option zzz; it may set video_path, "),
-        ("a.toml", "debug = true", "unknown option debug"),
+        ("a.toml", "debug = true", "`debug` cannot be set in a file; give it on the command line"),
+        ("a.toml", 'config = "b.toml"', "`config` cannot be set in a file; give it on the command line"),
+        ("a.toml", "confi = 3", "unknown option confi; it may set video_path, "),
         ("a.toml", "num_frames = 1\nnum-frames = 2", "sets num_frames twice"),
         ("a.toml", "num_frames = ", "not a valid TOML file"),
         ("a.json", "{", "not a valid JSON file"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from importlib.metadata import version
 
 import pytest
+import torch
 
 from tests.cli.conftest import VAECTL, environment
 from vaectl.cli.app import main
@@ -67,7 +69,7 @@ def test_the_check_for_heavy_libraries_sees_them():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"], ["prepare-eval", "--help"]])
-@pytest.mark.parametrize("columns", [80, 132])
+@pytest.mark.parametrize("columns", [60, 80, 132])
 def test_help_fits_the_terminal(vaectl, arguments, columns):
     lines = vaectl(*arguments, COLUMNS=str(columns)).stdout.splitlines()
     assert max(map(len, lines)) == min(columns, 100)
@@ -81,7 +83,8 @@ def test_help_shows_panels_every_option_once_and_examples(vaectl):
     assert page.count("│ --num-frames N ") == 1
     assert "--num_frames" not in page
     assert "--no-" not in page
-    assert "Usage: vaectl reconstruct --video-path PATH --rec-path PATH [OPTIONS]" in page
+    assert "Usage: vaectl reconstruct [IN... OUT] [OPTIONS]" in page
+    assert "│ IN... OUT  " in page
     assert "  vaectl reconstruct --video-path clip.mp4 --rec-path rec.mp4\n" in page
 
 
@@ -105,9 +108,62 @@ def test_no_command_means_help(vaectl):
     assert (done.returncode, done.stdout) == (0, vaectl("--help").stdout)
 
 
-def test_version(vaectl):
-    done = vaectl("--version")
-    assert (done.returncode, done.stdout) == (0, f"vaectl {version('vaectl')}\n")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_names_what_a_bug_report_needs(capsys, option):
+    assert main([option]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"vaectl {version('vaectl')}"
+    python, pytorch, pyav, system = second.split(", ")
+    assert python == f"Python {platform.python_version()}"
+    assert pytorch == f"PyTorch {torch.__version__}"
+    assert pyav == f"PyAV {version('av')}"
+    assert system.startswith(platform.system())
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["reconstruct"], ["prepare-eval"], ["eval"], ["models"]])
+def test_every_page_of_help_has_a_short_option(capsys, command):
+    assert main([*command, "-h"]) == 0
+    short = capsys.readouterr().out
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr().out == short
+    assert "│ -h, --help " in short
+
+
+def test_on_a_narrow_terminal_long_names_are_above_their_texts(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if "--num-frames N" in line)
+    assert lines[at].strip("│ ") == "--num-frames N"
+    assert lines[at + 1].startswith("│     Frames per clip: 1 + 4n for models")
+    assert main(["reconstruct", "--help"]) == 0
+    assert "│ --num-frames N       Number of frames. (default: all)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [["--show-completion", "SHELL"], ["--show-completion=SHELL"]])
+@pytest.mark.parametrize(("shell", "sign"), [("zsh", "#compdef vaectl"), ("bash", "COMPREPLY"), ("fish", "--no-files")])
+def test_the_completion_of_the_shell_that_is_named_is_shown(capsys, monkeypatch, form, shell, sign):
+    monkeypatch.setattr("typer.completion._get_shell_name", lambda: "powershell")
+    with pytest.raises(SystemExit) as stop:
+        main([word.replace("SHELL", shell) for word in form])
+    assert stop.value.code == 0
+    assert sign in capsys.readouterr().out
+
+
+def test_completion_is_installed_for_the_shell_that_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["--install-completion", "zsh"])
+    assert "zsh completion installed" in capsys.readouterr().out
+    assert "#compdef vaectl" in (tmp_path / ".zfunc" / "_vaectl").read_text()
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_an_unknown_shell_is_named_with_the_choices(capsys, option):
+    assert main([option, "nushell"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {option}: unknown shell nushell; give one of bash, zsh, fish, powershell, pwsh\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +176,7 @@ def test_version(vaectl):
 )
 def test_options_are_taken_with_dashes_and_underscores(run_options, spelling):
     options = run_options("reconstruct", *spelling)
-    assert (str(options.video_path), str(options.rec_path)) == ("a_b", "c_d")
+    assert (str(*options.video_path), str(options.rec_path)) == ("a_b", "c_d")
     assert (options.num_frames, options.side_by_side) == (3, True)
 
 
@@ -128,13 +184,38 @@ def test_published_names_mean_the_same(run_options):
     options = run_options(
         "reconstruct", "--image_path", "a", "--rec_path", "b", "--from_pretrained", "c", "--short_size", "64"
     )
-    assert (str(options.video_path), str(options.model), options.short_size) == ("a", "c", 64)
+    assert (str(*options.video_path), str(options.model), options.short_size) == ("a", "c", 64)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["reconstruct"], "--video-path is missing; --rec-path is missing"),
+        (["reconstruct", "a"], "a: is the input, and the output is missing; give it as a second argument, or as --rec"),
+        (["reconstruct", "a", "b.mp4/"], "--rec-path: b.mp4/: no such folder; create it, or leave out the / for a"),
+        (["reconstruct", "--video-path", "a", "b"], "Got unexpected extra argument(s) (b); did you mean --rec-path b?"),
+        (
+            [*PATHS, "--num-frames", "3", "--num_frames=4"],
+            "--num-frames is given 2 times (--num-frames, --num_frames);",
+        ),
+        ([*PATHS, "--model", "A", "--ae_path", "B"], "--model is given 2 times (--model, --ae_path); give it once"),
+        (["models", "a", "b"], "Got unexpected extra argument(s) (b); see --help"),
+        (["train", "v"], "Got unexpected extra argument(s) (v); did you mean --video-path v?"),
+        (
+            ["train", "--video-path", "v", "w", "x y"],
+            "Got unexpected extra argument(s) (w x y); did you mean --video-path w --video-path 'x y'?",
+        ),
+        (
+            ["eval", "a", "b"],
+            "Got unexpected extra argument(s) (a b); did you mean --real-video-dir a --generated-video-dir b?",
+        ),
+        (
+            ["eval", "--real_video_dir", "a", "b"],
+            "Got unexpected extra argument(s) (b); did you mean --generated-video",
+        ),
+        (["prepare-eval", "a", "b"], "Got unexpected extra argument(s) (a b); did you mean --real-video-dir a --gen"),
+        (["prepare-eval", "a", "b", "c"], "Got unexpected extra argument(s) (a b c); see --help"),
+        ([*PATHS, "--memory-limit", "6"], "--memory-limit: 6 what? give a unit, as in 6GiB or 6MiB"),
         ([*PATHS, "--height", "5"], "--height: must be at least 16, not 5"),
         ([*PATHS, "--num_frames", "0"], "--num-frames: must be at least 1, not 0"),
         (
@@ -143,7 +224,7 @@ def test_published_names_mean_the_same(run_options):
         ),
         ([*PATHS, "--memory_limit", "0"], "--memory-limit: give an amount of memory as 6GiB"),
         ([*PATHS, "--num-frame", "3"], "No such option: --num-frame "),
-        ([*PATHS, "extra"], "Got unexpected extra argument(s) (extra) (see vaectl reconstruct --help)"),
+        ([*PATHS, "extra"], "Got unexpected extra argument(s) (extra); did you mean --video-path extra?"),
         ([*PATHS, "--", "--num_frames"], "Got unexpected extra argument(s) (--num_frames)"),
         ([*PATHS, "--height"], "Option '--height' requires an argument"),
         ([*PATHS, "--strict=1"], "Option '--strict' does not take a value"),

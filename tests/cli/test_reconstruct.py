@@ -91,3 +91,32 @@ def test_the_program_reconstructs_a_real_clip(vaectl, samples, tmp_path):
     again = vaectl("reconstruct", "--video_path", clip, "--rec_path", str(target))
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "inputs", "target"),
+    [
+        (["a", "b"], ["a"], "b"),
+        (["a", "b", "c"], ["a", "b"], "c"),
+        (["a", "--rec-path", "b"], ["a"], "b"),
+        (["--rec-path", "c", "a", "b"], ["a", "b"], "c"),
+        (["--video-path", "a", "--video_path", "b", "--rec-path", "c"], ["a", "b"], "c"),
+        (["--num-frames", "3", "a", "--json", "b"], ["a"], "b"),
+        (["--", "-a", "--b"], ["-a"], "--b"),
+        (["~/a", "b/"], [str(Path.home() / "a")], "b"),
+    ],
+)
+def test_the_last_of_several_arguments_is_the_target(run_options, words, inputs, target):
+    options = run_options("reconstruct", *words)
+    assert (options.video_path, options.rec_path) == (tuple(map(Path, inputs)), Path(target))
+
+
+def test_arguments_go_before_the_configuration(run_options, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('video_path = "a"\nrec_path = "b"\n')
+    options = run_options("reconstruct", "--config", str(file))
+    assert (options.video_path, options.rec_path) == ((Path("a"),), Path("b"))
+    options = run_options("reconstruct", "--config", str(file), "c")
+    assert (options.video_path, options.rec_path) == ((Path("c"),), Path("b"))
+    options = run_options("reconstruct", "--config", str(file), "c", "d")
+    assert (options.video_path, options.rec_path) == ((Path("c"),), Path("d"))

@@ -23,7 +23,7 @@ from vaectl.cli import eval, interruption, models, prepare_eval, reconstruct, tr
 from vaectl.cli.derive import add_command
 from vaectl.cli.help import Guide
 from vaectl.distributed import RENDEZVOUS
-from vaectl.errors import VaectlError
+from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
@@ -31,9 +31,32 @@ from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 from vaectl.shortage import is_memory_shortage
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+
 
 class Commands(Guide, TyperGroup):
     """The commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line. The options for completion may have a value, the name of a shell."""
+        name, _, shell = args[0].partition("=") if args else ("", "", "")
+        for parameter in self.get_params(ctx):
+            if parameter.metavar == "[SHELL]" and name in parameter.opts and not ctx.resilient_parsing:
+                shell = shell or next(iter(args[1:]), "")
+                if shell and shell not in SHELLS:
+                    raise UsageError(f"{name}: unknown shell {shown(shell)}", f"give one of {', '.join(SHELLS)}")
+                parameter.callback(ctx, parameter, shell or True)  # ends the program
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters; those for completion with a place for the name of a shell."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if parameter.name in ("show_completion", "install_completion"):
+                verb = parameter.name.partition("_")[0].capitalize()
+                parameter.metavar = "[SHELL]"
+                parameter.help = f"{verb} completion for the current shell, or for SHELL: {', '.join(SHELLS)}."
+        return parameters
 
 
 COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
@@ -47,22 +70,30 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
 
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
-    add_command(app, *_command, train.underlying if _command[0] is train.train else None)
+    _underlying = train.underlying if _command[0] is train.train else None
+    add_command(app, *_command, _underlying, reconstruct.ARGUMENTS if _command[0] is reconstruct.reconstruct else None)
 
 
-@app.callback(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
+@app.callback(
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["--help", "-h"],
+    }
+)
 def vaectl(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version, and those of Python, PyTorch and PyAV.")
+    ] = False,
     versions: Annotated[
-        bool, typer.Option("--versions", help="Print the versions of all components, for a bug report.")
+        bool, typer.Option("--versions", help="Print all versions and the hardware, for a bug report.")
     ] = False,
 ) -> None:
     """Train, run and measure causal video auto-encoders (WF-VAE, CausalVAE)."""
     if version:
-        from vaectl import __version__
+        from vaectl.versions import summary
 
-        typer.echo(f"vaectl {__version__}")
+        typer.echo(summary())
     elif versions:
         from vaectl.versions import environment
 

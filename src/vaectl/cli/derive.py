@@ -7,43 +7,87 @@ configuration file go through `vaectl.options.parse` together. Does not know wha
 from __future__ import annotations
 
 import inspect
-import json
-import stat
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields
-from difflib import get_close_matches
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
+from vaectl.cli.config_file import as_toml, read_config
 from vaectl.cli.help import Guide
-from vaectl.errors import UsageError, shown
+from vaectl.errors import UsageError
 from vaectl.memory import reuse_freed
-from vaectl.options import cli_name, names_of, options_of, parse
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from vaectl.options import cli_name, options_of, parse
+from vaectl.options.common import INPUT, read_path
 
 T = TypeVar("T")
 Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-CONFIG_BYTES = 2**20
+UNNAMED = "arguments"
+"""The name of the arguments without the name of an option, next to the fields."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a command takes without the names of options."""
+
+    metavar: str
+    help: str
+    read: Callable[[Sequence[str], Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    """Return the options that they mean, from them, the options typed, and those of the configuration file."""
 
 
 class Command(Guide, TyperCommand):
     """A command that keeps values as typed, because pydantic validates all of them together."""
+
+    allow_extra_args = True  # `unexpected` answers them
+    model: ClassVar[type[Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for parameter in self.params:
             # Typer would build a pydantic adapter for each parameter, even for completion.
             vars(parameter)["process_value"] = lambda _context, value: value
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line. Raises UsageError for an option that is repeated, and for arguments too many."""
+        typed = list(args)
+        extra = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            refuse_repeated(typed, self.make_parser(ctx).parse_args(list(typed))[2])
+            if extra:
+                given = {name for name, value in ctx.params.items() if value not in (None, ())}
+                raise unexpected(self.model, extra, given)
+        return extra
+
+
+def refuse_repeated(typed: Sequence[str], order: Sequence[Any]) -> None:
+    """Raise UsageError for an option with a value that is given more than once, under whatever names.
+
+    `order` has the parameter of each option that was typed. A flag may be repeated; the last one counts.
+    """
+    for parameter, times in Counter(order).items():
+        if times > 1 and parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag):
+            names = {name.replace("_", "-") for name in parameter.opts}
+            used = [word.partition("=")[0] for word in typed]
+            used = [word for word in used if word.replace("_", "-") in names]
+            raise UsageError(f"`{parameter.name}` is given {times} times ({', '.join(used)})", "give it once")
+
+
+def unexpected(model: type[Any], arguments: Sequence[str], given: Collection[str]) -> UsageError:
+    """Return the answer to arguments without the name of an option: the options that they probably mean."""
+    main = {field: option for field, option in options_of(model).items() if option.main}
+    free = [field for field in main if field not in given]
+    free += [field for field, option in main.items() if option.many] * len(arguments)
+    problem = f"Got unexpected extra argument(s) ({' '.join(arguments)})"
+    if len(arguments) > len(free):
+        return UsageError(problem, "see --help")
+    meant = (f"{cli_name(field)} {shlex.quote(value)}" for field, value in zip(free, arguments, strict=False))
+    return UsageError(problem, f"did you mean {' '.join(meant)}?")
 
 
 def add_command(
@@ -52,6 +96,7 @@ def add_command(
     model: type[T],
     examples: str,
     underlying: Underlying | None = None,
+    arguments: Arguments | None = None,
 ) -> None:
     """Add `function`, which takes a valid `model`, to `app` as the command of its name.
 
@@ -62,14 +107,22 @@ def add_command(
         reuse_freed()  # before threads start, because each has its own heap
         # A repeatable option that is not given is an empty tuple.
         given = {name: value for name, value in typed.items() if value not in (None, ())}
-        function(resolve(model, given, underlying))
+        options = resolve(model, given, underlying, arguments)
+        if given.get("print_config"):
+            print(as_toml(name, options), end="")
+        else:
+            function(options)
 
-    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model)))
     name = function.__name__.replace("_", "-")
-    app.command(name, cls=Command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
+    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model, arguments)))
+    command = type("Command", (Command,), {"model": model})
+    app.command(name, cls=command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
 
 
-def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
+def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspect.Parameter]:
+    if arguments is not None:
+        words = typer.Argument(metavar=arguments.metavar, help=arguments.help, rich_help_panel=INPUT)
+        yield _parameter(UNNAMED, Annotated[list[str] | None, words])
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
         default = defaults[field]
@@ -79,7 +132,6 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
         names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))
         if flag:
             names = [f"{name}/--no-{name[2:]}" for name in names]
-        required = default is MISSING
         known = default not in (MISSING, None, ()) and not flag
         shown = ",".join(default) if isinstance(default, tuple) else default
         declare = typer.Argument if option.positional else partial(typer.Option, *names)
@@ -91,26 +143,40 @@ def _parameters(model: type[Any]) -> Iterator[inspect.Parameter]:
             autocompletion=_offer(option.choices) if option.choices else None,
         )
         kind: Any = bool | None if flag else list[str] | None if option.many else str | None
-        yield inspect.Parameter(
-            field,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if required else None,
-            annotation=Annotated[kind, declared],
-        )
+        required = default is MISSING and not (arguments and option.main)
+        yield _parameter(field, Annotated[kind, declared], required)
+
+
+def _parameter(name: str, annotation: Any, required: bool = False) -> inspect.Parameter:
+    default = inspect.Parameter.empty if required else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _offer(choices: tuple[str, ...]) -> Callable[[], list[str]]:
     return lambda: list(choices)
 
 
-def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | None = None) -> T:
+def resolve(
+    model: type[T],
+    typed: Mapping[str, Any],
+    underlying: Underlying | None = None,
+    arguments: Arguments | None = None,
+) -> T:
     """Build the options from the values typed, which override those of the file `config`.
 
-    `underlying` returns defaults from these values, which override it. Raises `UsageError` with one line that names
-    each invalid option, and the file if it comes from there.
+    `underlying` returns defaults from these values, which override it. `arguments` reads those without a name, which
+    are under `UNNAMED`. Raises `UsageError` with one line that names each invalid option, and the file if it
+    comes from there.
     """
+    typed = dict(typed)
+    words = typed.pop(UNNAMED, ())
     file = typed.get("config")
-    configured = read_config(Path(file).expanduser(), model) if file else {}
+    try:
+        configured = read_config(read_path(file), model) if file else {}
+    except ValueError as error:
+        raise UsageError(f"`config`: {error}") from None
+    if arguments and words:
+        typed |= arguments.read(words, typed, configured)
 
     def name(field: str) -> str:
         option = options_of(model).get(field)
@@ -119,43 +185,3 @@ def resolve(model: type[T], typed: Mapping[str, Any], underlying: Underlying | N
 
     given = {**configured, **typed}
     return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
-
-
-def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
-    """Read the fields of `model` in a TOML or JSON file, by field name. Relative paths stay relative to the cwd."""
-    try:
-        values = _load(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        reason = shown(str(error).partition("; use sys.")[0], 200)
-        raise UsageError(f"{path}: not a valid {path.suffix[1:].upper()} file: {reason}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold one table of options", "for example num_frames = 17")
-
-    options = {field: option for field, option in options_of(model).items() if option.in_file}
-    known = names_of(options)
-    fields_set: dict[str, Any] = {}
-    for key, value in values.items():
-        field = known.get(key.replace("-", "_"))
-        if field is None:
-            near = get_close_matches(key.replace("-", "_"), known, n=1)
-            shown_names = [field for field, option in options.items() if not option.hidden]
-            remedy = f"did you mean {near[0]}?" if near else f"it may set {', '.join(shown_names)}"
-            raise UsageError(f"{path}: unknown option {shown(key)}", remedy)
-        if field in fields_set:
-            raise UsageError(f"{path}: sets {field} twice", "keep one")
-        fields_set[field] = value
-    return fields_set
-
-
-def _load(path: Path) -> Any:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > CONFIG_BYTES:
-        raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
-    text = path.read_bytes().decode()
-    if path.suffix == ".json":
-        return json.loads(text)
-    if path.suffix == ".toml":
-        return tomllib.loads(text)
-    raise UsageError(f"{path}: a configuration is a .toml or .json file")

@@ -10,12 +10,15 @@ import inspect
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 WIDEST = 100
 """Maximum width of the page in columns."""
+LEAST_TEXT = 38
+"""Columns next to the longest name, borders included, below which the text goes under the name."""
 
 
 class Guide:
@@ -45,8 +48,13 @@ class Guide:
         items: list[Any] = complete(ctx, incomplete) or ([] if incomplete else complete(ctx, "--"))
         for item in items:
             item.help = None
-        first = {parameter.opts[0] for parameter in self.get_params(ctx)}
+        first = {first_name(parameter) for parameter in self.get_params(ctx)}
         return [item for item in items if item.value in first] or items
+
+
+def first_name(parameter: Any) -> str:
+    """Return the name of an option that help and completion show: the first long one. (Those of --help are a set.)"""
+    return str(next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0]))
 
 
 def _page(command: Any, context: Any) -> str:
@@ -62,7 +70,8 @@ def _page(command: Any, context: Any) -> str:
         if panel == "Commands":
             panel = "Options"
         positional = parameter.param_type_name == "argument"
-        option = "" if positional else parameter.opts[0]
+        short = [option for option in parameter.opts if len(option) == 2]
+        option = "" if positional else ", ".join([*short, first_name(parameter)])
         name = Text.assemble((option, "bold cyan"), (f" {parameter.metavar or ''}"[positional:].rstrip(), "yellow"))
         panels.setdefault(panel, []).append((name, parameter.help or ""))
         if parameter.required:
@@ -80,17 +89,32 @@ def _page(command: Any, context: Any) -> str:
             console.print(Text("\n" + " ".join(paragraph.split())))
         console.print()
         for title, rows in panels.items():
-            console.print(_panel(title, rows, names))
-        console.print(Text(command.epilog or ""), soft_wrap=True)
+            console.print(_panel(title, rows, names, stacked=console.width - names < LEAST_TEXT))
+        for line in (command.epilog or "").splitlines():
+            console.print(Text(_continued(line, console.width)), soft_wrap=True)
     return page.get()
 
 
-def _panel(title: str, rows: list[tuple[Text, str]], names: int) -> Panel:
+def _continued(line: str, width: int) -> str:
+    """Return an example in lines of at most `width` columns, joined as a shell joins them."""
+    cut = line.rfind(" --", 0, width - 1)
+    if len(line) <= width or not line[:cut].strip():
+        return line
+    return f"{line[:cut]} \\\n{_continued('    ' + line[cut + 1 :], width)}"
+
+
+def _panel(title: str, rows: list[tuple[Text, str]], names: int, stacked: bool) -> Panel:
+    """Return the rows of a panel: name and text side by side, or the text below the name."""
     table = Table.grid(padding=(0, 2), expand=True)
-    table.add_column(no_wrap=True, width=names)
+    if not stacked:
+        table.add_column(no_wrap=True, width=names)
     table.add_column(ratio=1)
     for name, text in rows:
         about = Text(text)
         about.highlight_regex(r"\(default: .*\)", "dim")
-        table.add_row(name, about)
+        if stacked:
+            table.add_row(name)
+            table.add_row(Padding(about, (0, 0, 0, 4)))
+        else:
+            table.add_row(name, about)
     return Panel(table, title=title, title_align="left", border_style="dim")

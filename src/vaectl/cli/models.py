@@ -14,7 +14,7 @@ EXAMPLES = """
 Examples:
   vaectl models
   vaectl models results/vae/best
-  vaectl models ./WF-VAE-L-16Chn --json
+  vaectl models WF-VAE-L-16Chn/ --json
 """
 
 
@@ -35,7 +35,8 @@ def models(options: ModelsOptions) -> None:
     elif not options.json:
         show_all(facts, PUBLISHED)
     else:
-        print(json.dumps({"builtin": asdict(facts), "published": [asdict(each) for each in PUBLISHED]}))
+        listed = [asdict(each) | {"path": each.path, "download": " ".join(each.download)} for each in PUBLISHED]
+        print(json.dumps({"builtin": asdict(facts), "published": listed}))
 
 
 def show(facts: ModelFacts) -> None:
@@ -72,28 +73,31 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("model", "family"):
-        table.add_column(title, no_wrap=True)
-    for title in ("parameters", "float32", "compression", "latent"):
-        table.add_column(title, justify="right", no_wrap=True)
-    rows: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
-    for name, model in rows + [(each.name, each) for each in published]:
-        table.add_row(
-            name,
-            model.family,
-            count(model.parameters),
-            size(4 * model.parameters),
-            model.compression,
-            str(model.latent_channels),
-        )
+    models: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
+    models += [(each.name, each) for each in published]
+    columns = {
+        "model": [name for name, _ in models],
+        "family": [model.family for _, model in models],
+        "parameters": [count(model.parameters) for _, model in models],
+        "float32": [size(4 * model.parameters) for _, model in models],
+        "compression": [model.compression for _, model in models],
+        "latent": [str(model.latent_channels) for _, model in models],
+    }
     console = Console(highlight=False)
+    if console.width < 78:
+        del columns["family"], columns["float32"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in columns:
+        table.add_column(title, justify="left" if title in ("model", "family") else "right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     console.print(table)
-    print("The built-in model is the default. The others are on Hugging Face:\n")
-    width = max(len(each.name) for each in published)
+    print("The built-in model is the default. To use another one, download it with hf")
+    print("(pip install huggingface_hub) and pass --model as shown:")
     for each in published:
-        print(f"  {each.name:{width}}  {each.hub}" + f", folder {each.folder}/" * bool(each.folder))
-    print("\nDownload one and pass its folder to any command: --model FOLDER.")
+        first, *others = each.download
+        print(f"\n{each.name}: --model {each.path or 'FOLDER, the one with config.json in it'}")
+        print(f"  {first} \\\n    {' '.join(others)}")
 
 
 def count(parameters: int) -> str:

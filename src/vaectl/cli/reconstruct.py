@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaectl.cli.derive import Arguments, unexpected
+from vaectl.errors import UsageError
+from vaectl.options import ReconstructOptions
+
 if TYPE_CHECKING:
-    from vaectl.options import ReconstructOptions
     from vaectl.reconstruction import RunResult
 
 EXAMPLES = """
 Examples:
+  vaectl reconstruct clip.mp4 rec.mp4
+  vaectl reconstruct clips/ more.mp4 out/ --short-size 256
   vaectl reconstruct --video-path clip.mp4 --rec-path rec.mp4
-  vaectl reconstruct --video-path clips/ --rec-path out/ --short-size 256
   vaectl reconstruct --config rec.toml --overwrite
 """
+
+
+def paths_of(arguments: Sequence[str], typed: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that arguments mean: the last one of several is the target, as in cp.
+
+    A single one is an input, and with a typed `rec_path` all are. Raises UsageError without a target.
+    """
+    if "video_path" in typed:
+        raise unexpected(ReconstructOptions, arguments, typed)
+    if len(arguments) == 1 and "rec_path" not in {**typed, **configured}:
+        raise UsageError(
+            f"{arguments[0]}: is the input, and the output is missing", "give it as a second argument, or as `rec_path`"
+        )
+    if len(arguments) == 1 or "rec_path" in typed:
+        return {"video_path": arguments}
+    return {"video_path": arguments[:-1], "rec_path": arguments[-1]}
+
+
+ARGUMENTS = Arguments(
+    "IN... OUT",
+    "Videos, images or folders, and the output: a file, or a folder if there are several inputs.",
+    paths_of,
+)
 
 
 def reconstruct(options: ReconstructOptions) -> None:
     """Reconstruct videos with a video auto-encoder.
 
     Writes the reconstructions and prints their PSNR, measured on the 8-bit frames before and after the network. The
-    loss of the output codec is reported separately.
+    loss of the output codec is reported separately. The last of several arguments is the output, as in cp; with
+    --rec-path, all are inputs.
     """
     from vaectl.cli.console import reporter, say
     from vaectl.cli.spelling import as_json

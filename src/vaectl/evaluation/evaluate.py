@@ -33,7 +33,6 @@ from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
-from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
 
 REASONS = 10
@@ -72,8 +71,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         check_set_sizes(pairing, facts, options)
         model = None
         if options.model:
-            path = None if options.model == BUILTIN else options.model
-            model = open_model(path, str(device), options.model_dtype, Limits.of(options), progress=progress)
+            model = open_model(options.model, str(device), options.model_dtype, Limits.of(options), progress=progress)
         wait_for_others()
 
         mine, results = pairing.pairs[rank() :: world_size()], PartialResults()

@@ -29,6 +29,7 @@ from vaectl.evaluation.prepared import has_originals
 from vaectl.evaluation.protocol import protocol_of
 from vaectl.io.checksum import sha256_of
 from vaectl.io.output_paths import identity, keep_outside, mirror
+from vaectl.model_names import is_builtin
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
@@ -111,7 +112,7 @@ def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], mo
     manifest = Manifest(
         versions=versions("vaectl", "torch", "av"),
         model=ManifestModel(
-            path=None if options.model is None else str(options.model),
+            path=None if is_builtin(options.model) else str(options.model),
             family=model.config.class_name,
             fingerprint=fingerprint(model),
             device=model.device.type,

@@ -40,8 +40,10 @@ def mirror(sources: Sequence[Path], endings: Sequence[str]) -> list[Path]:
     """Return a path for the result of each source, with the given endings.
 
     `a.mov` gives `a.mp4`. If two sources would give the same name, they keep their extension: `a.mov.mp4`. Names that
-    are too long are shortened.
+    are too long are shortened. Raises ValueError if two sources are equal.
     """
+    if len(set(sources)) < len(sources):
+        raise ValueError("two sources have the same name")
     names = [source.with_suffix(ending) for source, ending in zip(sources, endings, strict=True)]
     while clashes := {name for name, count in Counter(names).items() if count > 1}:
         names = [

@@ -23,10 +23,12 @@ from torch import Tensor
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
 from vaectl.io.atomic_write import atomic_write, flush_to_disk
 from vaectl.io.parsing import size_of
+from vaectl.model_names import how_to_get, is_builtin
 from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
+from vaectl.urls import how_to_fetch, scheme_of
 
 WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"
@@ -53,7 +55,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     note: Note = silent,
 ) -> AnyVAE:
-    """Load a model from its directory, or from one weights file in it. None loads the built-in model.
+    """Load a model from its directory, or from one weights file in it. None and "builtin" load the built-in model.
 
     The model is in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda, cuda:N
     or mps. `dtype` is auto (bfloat16 on GPUs that support it, else float32), float32, bfloat16 or float16. `note` is
@@ -65,7 +67,7 @@ def load_model(
     """
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    directory, weights = locate(BUILTIN if path is None else Path(path))
+    directory, weights = locate(path)
     config = read_config(directory / "config.json")
     with torch.device("meta"):
         model = build_model(config)
@@ -137,15 +139,19 @@ def channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last_3d) if weight.ndim == 5 else weight
 
 
-def locate(path: Path) -> tuple[Path, Path]:
+def locate(path: str | Path | None) -> tuple[Path, Path]:
     """Return the model directory and its weights: one file, or the index of a sharded checkpoint.
 
-    A training checkpoint comes before the other files, as in the original code. Raises UsageError if something is
-    missing or ambiguous.
+    None and "builtin" are the built-in model. A training checkpoint comes before the other files, as in the original
+    code. Raises UsageError if something is missing or ambiguous.
     """
+    if isinstance(path, str) and scheme_of(path):
+        raise UsageError(f"{path}: is a URL, and vaectl reads local files", how_to_fetch(path))
+    path = BUILTIN if path is None or is_builtin(path) else Path(path)
     try:
         if not path.exists():
-            raise UsageError(f"{path}: no such file or directory", "give a directory with config.json and weights")
+            remedy = how_to_get(path) or "give a directory with config.json and weights"
+            raise UsageError(f"{path}: no such file or directory", remedy)
         if not path.is_dir():
             return path.parent, path
         readable = (path / "config.json").exists()

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from vaectl.errors import shown
 from vaectl.memory import parse_size
+from vaectl.model_names import BUILTIN_NAME, is_builtin
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
+from vaectl.urls import how_to_fetch, scheme_of
 
 PATH_LENGTH = 4096
 INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
@@ -22,7 +24,21 @@ def read_path(value: Any) -> Any:
         raise ValueError("the path is empty; give a file or a folder")
     if isinstance(value, str) and ("\0" in value or len(value) > PATH_LENGTH):
         raise ValueError(f"a path must not contain NUL or have more than {PATH_LENGTH} characters: {shown(value)}")
+    if isinstance(value, str) and scheme_of(value):
+        raise ValueError(f"{shown(value)} is a URL, and vaectl reads local files; {how_to_fetch(value)}")
     return Path(value).expanduser() if isinstance(value, str) else value
+
+
+def read_paths(value: Any) -> Any:
+    """Parse one path or a list of paths."""
+    return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
+
+
+def read_output_path(value: Any) -> Any:
+    """Parse the path of a file or folder that the command writes."""
+    if isinstance(value, str) and scheme_of(value):
+        raise ValueError(f"{shown(value)} is a URL, and vaectl writes local files; give a path, and upload it later")
+    return read_path(value)
 
 
 def read_frame_rate(value: Any) -> Fraction:
@@ -51,12 +67,18 @@ def read_memory_size(value: Any) -> int:
     return parse_size(str(value))
 
 
+def read_model(value: Any) -> Any:
+    """Parse the path of a model. `builtin` is the built-in model, `./builtin` a folder."""
+    path = read_path(value)
+    return path.absolute() if str(path) == BUILTIN_NAME and not is_builtin(value) else path
+
+
 def model_path(help: str, *published: str) -> Option:
     """Declare `--model`, which every command has, with the names of the published script."""
-    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_path, help=help)
+    return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_model, help=help)
 
 
-MODEL_PATH = "A model directory, or one weights file in it. (default: the built-in model)"
+MODEL_PATH = "A model directory, one weights file in it, or builtin. (default: the built-in model)"
 Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace existing files.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 
@@ -107,7 +129,8 @@ MemoryLimit = Annotated[
         panel=MEMORY,
         metavar="SIZE",
         read=read_memory_size,
-        help="Memory limit, such as 6GiB: of the GPU, or of the process on the CPU. Implies tiling. "
+        help="Memory limit of the GPU, or of the process on the CPU. Implies tiling. Units: GiB, MiB (powers of 1024), "
+        "GB, MB (powers of 1000). "
         "(default: 90 % of the free memory)",
     ),
 ]
@@ -143,3 +166,7 @@ Config = Annotated[
     ),
 ]
 Debug = Annotated[bool, Option(panel=RUN, in_file=False, help="Show the traceback of an error.")]
+PrintConfig = Annotated[
+    bool,
+    Option(panel=RUN, in_file=False, help="Print all options as TOML for --config, and run nothing."),
+]

@@ -24,19 +24,18 @@ from vaectl.options.common import (
     Json,
     MemoryLimit,
     Overwrite,
+    PrintConfig,
     RendezvousTimeout,
     SaveMemory,
     model_path,
     read_dtype,
+    read_output_path,
     read_path,
 )
 from vaectl.options.option import Option
 
 METRIC = "Metrics"
 """A panel of the help page."""
-
-BUILTIN = Path("builtin")
-"""The value of `--model` for the built-in model."""
 
 
 def read_metrics(value: Any) -> tuple[str, ...]:
@@ -69,13 +68,20 @@ class EvalOptions:
 
     real_video_dir: Annotated[
         Path,
-        Option(panel=INPUT, metavar="PATH", read=read_path, help="The originals: a folder, at any depth, or a file."),
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            main=True,
+            read=read_path,
+            help="The originals: a folder, at any depth, or a file.",
+        ),
     ]
     generated_video_dir: Annotated[
         Path | None,
         Option(
             panel=INPUT,
             metavar="PATH",
+            main=True,
             read=read_path,
             help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
         ),
@@ -148,20 +154,28 @@ class EvalOptions:
     csv: Annotated[
         Path | None,
         Option(
-            panel=OUTPUT, metavar="FILE", read=read_path, help="Write every number, one row for each clip and frame."
+            panel=OUTPUT,
+            metavar="FILE",
+            read=read_output_path,
+            help="Write every number, one row for each clip and frame.",
         ),
     ] = None
     report: Annotated[
         Path | None,
-        Option(panel=OUTPUT, metavar="FILE", read=read_path, help="Write a report: one self-contained .html file."),
+        Option(
+            panel=OUTPUT,
+            metavar="FILE",
+            read=read_output_path,
+            help="Write a report: one self-contained .html file.",
+        ),
     ] = None
     overwrite: Overwrite = False
 
     model: Annotated[
         Path | None,
         model_path(
-            "Instead of --generated-video-dir: reconstruct the originals in memory with this model directory or weights"
-            " file; builtin is the built-in model.",
+            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, or one"
+            " weights file in it, or builtin.",
             "ckpt",
             "from_pretrained",
         ),
@@ -204,6 +218,7 @@ class EvalOptions:
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from vaectl.options.common import MODEL, Debug, Json, model_path, read_path
+from vaectl.options.common import MODEL, Config, Debug, Json, PrintConfig, model_path, read_model
 from vaectl.options.option import Option
 
 
@@ -22,12 +22,14 @@ class ModelsOptions:
             panel=MODEL,
             metavar="PATH",
             positional=True,
-            read=read_path,
-            help="A model directory, or one weights file in it. (default: list the known models)",
+            read=read_model,
+            help="A model directory, one weights file in it, or builtin. (default: list the known models)",
         ),
     ] = None
     model: Annotated[Path | None, model_path("The same as PATH, under the name that other commands use.")] = None
     json: Json = False
+    config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

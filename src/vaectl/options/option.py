@@ -43,6 +43,8 @@ class Option:
 
     positional: bool = False
     """Whether the value is given without the name of the option."""
+    main: bool = False
+    """Whether it is a path that the command is about, so that an argument without the name of an option may mean it."""
     many: bool = False
     """Whether the option may be repeated; `read` gets the list of values, or the value in a file."""
     least: float | None = None

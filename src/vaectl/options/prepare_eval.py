@@ -33,11 +33,13 @@ from vaectl.options.common import (
     MemoryLimit,
     ModelName,
     Overwrite,
+    PrintConfig,
     RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
     model_path,
     read_frame_rate,
+    read_output_path,
     read_path,
 )
 from vaectl.options.option import Option
@@ -57,7 +59,13 @@ class PrepareEvalOptions:
 
     real_video_dir: Annotated[
         Path,
-        Option(panel=INPUT, metavar="PATH", read=read_path, help="The originals: a folder, at any depth, or a file."),
+        Option(
+            panel=INPUT,
+            metavar="PATH",
+            main=True,
+            read=read_path,
+            help="The originals: a folder, at any depth, or a file.",
+        ),
     ]
     num_frames: NumFrames = NUM_FRAMES
     sample_rate: SampleRate = 1
@@ -69,7 +77,13 @@ class PrepareEvalOptions:
 
     generated_video_dir: Annotated[
         Path,
-        Option(panel=OUTPUT, metavar="PATH", read=read_path, help="Output folder; mirrors the input folder."),
+        Option(
+            panel=OUTPUT,
+            metavar="PATH",
+            main=True,
+            read=read_output_path,
+            help="Output folder; mirrors the input folder.",
+        ),
     ]
     output_origin: Annotated[
         bool, Option(panel=OUTPUT, help="Also write the input clips of the network, under origin/.")
@@ -113,6 +127,7 @@ class PrepareEvalOptions:
     num_workers: NumWorkers = 8
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

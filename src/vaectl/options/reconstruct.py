@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from vaectl.errors import shown
 from vaectl.options.common import (
     INPUT,
     MODEL,
@@ -22,13 +23,23 @@ from vaectl.options.common import (
     MemoryLimit,
     ModelName,
     Overwrite,
+    PrintConfig,
     SaveMemory,
     TileOverlapFactor,
     model_path,
     read_frame_rate,
-    read_path,
+    read_output_path,
+    read_paths,
 )
 from vaectl.options.option import Option
+
+
+def read_target(value: Any) -> Any:
+    """Parse the output path. One that ends with / is a folder; if its name looks like that of a file, it must exist."""
+    target = read_output_path(value)
+    if isinstance(value, str) and value.endswith("/") and target.suffix[1:2].isalpha() and not target.is_dir():
+        raise ValueError(f"{shown(value)}: no such folder; create it, or leave out the / for a file")
+    return target
 
 
 def _pixels(about: str) -> Option:
@@ -42,13 +53,15 @@ class ReconstructOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     video_path: Annotated[
-        Path,
+        tuple[Path, ...],
         Option(
             panel=INPUT,
             metavar="PATH",
             aliases=("image_path",),
-            read=read_path,
-            help="A video, an image, or a folder that holds them at any depth.",
+            many=True,
+            main=True,
+            read=read_paths,
+            help="The same as IN: a video, an image, or a folder that holds them at any depth; may be repeated.",
         ),
     ]
     num_frames: Annotated[
@@ -72,8 +85,9 @@ class ReconstructOptions:
         Option(
             panel=OUTPUT,
             metavar="PATH",
-            read=read_path,
-            help="Output: a file, or a folder that mirrors the source folder.",
+            main=True,
+            read=read_target,
+            help="The same as OUT: a file, or a folder that mirrors the source folder.",
         ),
     ]
     fps: Annotated[
@@ -107,6 +121,7 @@ class ReconstructOptions:
     tile_overlap_factor: TileOverlapFactor = None
 
     config: Config = None
+    print_config: PrintConfig = False
     strict: Annotated[bool, Option(panel=RUN, help="Fail a clip that is shorter than --num-frames, not just warn.")] = (
         False
     )

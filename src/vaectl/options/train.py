@@ -19,10 +19,13 @@ from vaectl.options.common import (
     DtypeName,
     Json,
     ModelName,
+    PrintConfig,
     RendezvousTimeout,
     model_path,
     read_dtype,
+    read_output_path,
     read_path,
+    read_paths,
 )
 from vaectl.options.option import Option
 
@@ -35,11 +38,6 @@ DATA, OBJECTIVE, OPTIMIZER, VALIDATION, CHECKPOINTS = (
 )
 
 RECIPES = ("tiny", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2", "stage3")
-
-
-def read_paths(value: Any) -> Any:
-    """Parse one path or a list of paths."""
-    return tuple(read_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
 
 
 def read_weights(value: Any) -> Any:
@@ -78,6 +76,7 @@ class TrainOptions:
             panel=DATA,
             metavar="PATH",
             many=True,
+            main=True,
             read=read_paths,
             help="A folder of videos, at any depth; may be repeated. Not needed to resume.",
         ),
@@ -118,7 +117,7 @@ class TrainOptions:
 
     model: Annotated[
         Path | None,
-        model_path("Start from the weights of this model directory.", "pretrained_model_name_or_path"),
+        model_path("Start from the weights of this model directory, or of builtin.", "pretrained_model_name_or_path"),
     ] = None
     model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
     init: Annotated[
@@ -218,7 +217,9 @@ class TrainOptions:
         ),
     ] = False
 
-    ckpt_dir: Annotated[Path, place(CHECKPOINTS, "Folder for all runs.")] = Path("results")
+    ckpt_dir: Annotated[
+        Path, Option(panel=CHECKPOINTS, metavar="PATH", read=read_output_path, help="Folder for all runs.")
+    ] = Path("results")
     exp_name: Annotated[
         str, Option(panel=CHECKPOINTS, metavar="NAME", help="Name of this run and of its folder in --ckpt-dir.")
     ] = "vae"
@@ -260,6 +261,7 @@ class TrainOptions:
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
+    print_config: PrintConfig = False
     debug: Debug = False
 
     def __post_init__(self) -> None:

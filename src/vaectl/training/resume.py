@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vaectl.errors import UsageError
+from vaectl.model_names import is_builtin
 from vaectl.options.common import RUN
 from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
 from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
+from vaectl.urls import how_to_fetch, scheme_of
 
 
 def is_free(name: str, option: Option) -> bool:
@@ -42,6 +44,8 @@ def checkpoint_to_resume(
         return None
     if wish == LATEST:
         return last_whole(ckpt_dir / exp_name, warn)
+    if scheme_of(wish):
+        raise UsageError(f"{wish}: is a URL, and vaectl reads local files", how_to_fetch(wish))
     path = Path(wish).expanduser()
     if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
         return last_whole(path.parent, warn)
@@ -90,7 +94,7 @@ def recordable(options: TrainOptions) -> dict[str, Any]:
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, Path):
+        if isinstance(value, Path) and not (field.name == "model" and is_builtin(value)):
             values[field.name] = str(value.absolute())
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             values[field.name] = [str(path.absolute()) for path in value]

@@ -1,0 +1,41 @@
+"""URLs where a path is expected: how to get the file, because vaectl reads local files only."""
+
+from __future__ import annotations
+
+import re
+from shlex import quote
+
+from vaectl.model_names import download
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(?=.)", re.IGNORECASE)
+_HUB = re.compile(
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/(?!datasets/|spaces/|buckets/)(\w[\w.-]*/[\w.-]+)"
+    r"(?:/(?:(?:tree|blob|resolve)/[^/]+/?)?([^?#]*))?"
+)
+_COPY = {
+    "http": "curl -LO {}",
+    "https": "curl -LO {}",
+    "ftp": "curl -O {}",
+    "s3": "aws s3 cp {} .",
+    "gs": "gcloud storage cp {} .",
+}
+
+
+def scheme_of(text: str) -> str | None:
+    """Return the scheme of a URL in lower case: `https`, `s3`, `hf`; None if `text` is not a URL."""
+    found = _URL.match(text)
+    return found[1].lower() if found else None
+
+
+def how_to_fetch(url: str) -> str:
+    """Return what to do with a URL to read, with the command that downloads it if there is a usual one."""
+    if hub := _HUB.match(url):
+        folder = (hub[2] or "").strip("/")
+        is_file = "." in folder.rpartition("/")[2]
+        parts = [f"hf download {hub[1]} {quote(folder)}", download(hub[1])[-1]] if is_file else download(hub[1], folder)
+        return f"download it first: {' '.join(parts)}"
+    scheme = scheme_of(url)
+    if scheme == "file":
+        return "give the path of the file"
+    copy = None if "://huggingface.co/" in url else _COPY.get(scheme or "")
+    return "download it first" + (f": {copy.format(quote(url))}" if copy else "")
