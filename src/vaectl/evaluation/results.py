@@ -43,6 +43,12 @@ class ClipScores:
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
 
+    @property
+    def figures(self) -> str:
+        """Return the means of the first metrics as text; the frames if no metric is of frames."""
+        means = [f"{metric} {format_number(self.mean(metric))}" for metric in list(self.values)[:4]]
+        return ", ".join(means) or f"{self.num_frames} frames"
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
@@ -84,6 +90,10 @@ class Evaluation:
     """Number of pairs left when Ctrl-C stopped the run; 0 for a complete run."""
     failures: tuple[str, ...] = ()
     """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
+    csv: Path | None = None
+    """The CSV file, if it was written."""
+    report: Path | None = None
+    """The report, if it was written."""
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """Return the clips, the one with the worst mean of `metric` first."""
@@ -112,7 +122,14 @@ class Evaluation:
             "seconds": self.seconds,
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
+            "csv": plain(self.csv),
+            "report": plain(self.report),
         }
+
+
+def format_number(value: float) -> str:
+    """Format a value of a metric."""
+    return f"{value:.{2 if abs(value) >= 10 else 4}f}"
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
