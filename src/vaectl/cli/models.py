@@ -40,9 +40,7 @@ def models(options: ModelsOptions) -> None:
 
 def show(facts: ModelFacts) -> None:
     """Print the facts of one model on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vaectl.cli.tables import print_facts, stdout
 
     rows = {
         "weights": f"{facts.path} ({size(facts.bytes)}, {facts.dtype})",
@@ -57,29 +55,18 @@ def show(facts: ModelFacts) -> None:
         rows["averaged"] = {"ema": "yes (EMA)"}.get(facts.weights, "no")
     if facts.step is not None:
         rows["step"] = str(facts.step)
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(value))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # as for `reconstruct`
-    console.print(table)
+    print_facts(stdout(), rows)
 
 
 def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
     """Print the known models on stdout."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from vaectl.cli.tables import print_facts, print_line, print_table, stdout
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("model", "family"):
-        table.add_column(title, no_wrap=True)
-    for title in ("parameters", "float32", "compression", "latent"):
-        table.add_column(title, justify="right", no_wrap=True)
-    rows: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
-    for name, model in rows + [(each.name, each) for each in published]:
-        table.add_row(
+    console = stdout()
+    known: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
+    known += [(each.name, each) for each in published]
+    rows = [
+        (
             name,
             model.family,
             count(model.parameters),
@@ -87,13 +74,16 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
             model.compression,
             str(model.latent_channels),
         )
-    console = Console(highlight=False)
-    console.print(table)
-    print("The built-in model is the default. The others are on Hugging Face:\n")
-    width = max(len(each.name) for each in published)
-    for each in published:
-        print(f"  {each.name:{width}}  {each.hub}" + f", folder {each.folder}/" * bool(each.folder))
-    print("\nDownload one and pass its folder to any command: --model FOLDER.")
+        for name, model in known
+    ]
+    print_table(console, ("model", "family", "parameters", "float32", "compression", "latent"), rows, names=(0, 1))
+    print_line(console, "The built-in model is the default. The others are on Hugging Face:")
+    console.print()
+    print_facts(
+        console, {f"  {each.name}": each.hub + f", folder {each.folder}/" * bool(each.folder) for each in published}
+    )
+    console.print()
+    print_line(console, "Download one and pass its folder to any command: --model FOLDER.")
 
 
 def count(parameters: int) -> str:
