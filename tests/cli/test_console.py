@@ -186,7 +186,7 @@ def test_a_run_of_one_clip_shows_no_line_for_it(clock):
     assert written() == []
 
 
-def test_a_long_step_of_an_evaluation_is_told(clock):
+def test_a_long_step_of_an_evaluation_is_shown(clock):
     lines, written = in_a_log()
     lines.start_clips(2)
     clock.now += 6
