@@ -16,8 +16,18 @@ class Listener:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.clips: list[tuple[str, int | None, int]] = []
-        """Of each finished clip: its name, the frames announced, the frames done."""
+        """Of each finished task: its name, the frames announced, the frames done."""
         self._clip: tuple[str, int | None, int] | None = None
+        self.run: tuple[int, int, str] | None = None
+        """The clips of the run, those of an earlier run, and the process."""
+        self.ended: list[tuple[str, str, bool]] = []
+        """Of each clip of the run: its name, its figures or the reason, whether it failed."""
+
+    def start_clips(self, total: int, done: int = 0, share: str = "") -> None:
+        self.run = (total, done, share)
+
+    def end_clip(self, name: str, result: str, *, failed: bool = False) -> None:
+        self.ended.append((name, result, failed))
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
         self._clip = (name, total, done)

@@ -195,6 +195,11 @@ def test_a_mixed_tree_goes_through_and_one_bad_file_does_not_stop_it(here):
     shown = read_video("out/sub/c.mp4").frames[..., :32]
     assert [number_of(frame) for frame in shown] == list(range(6))
     assert [done for _, _, done in listener.clips] == [5, 4, 3, 6, 1]
+    assert listener.run == (8, 0, "")
+    assert [name for name, _, _ in listener.ended] == [str(clip.source) for clip in result.clips]
+    assert {reason for _, reason, failed in listener.ended if failed} == {clip.error for clip in result.clips} - {None}
+    last = result.clips[-1]
+    assert listener.ended[-1][1] == f"1 frame, PSNR {last.psnr:.2f} dB, {last.seconds:.1f} s"
 
 
 def test_an_overwritten_file_is_whole_and_a_failed_run_keeps_it(here):

@@ -61,7 +61,8 @@ def test_prepare_eval(clips: Path, tmp_path: Path, trouble: str) -> None:
     options = PrepareEvalOptions(real_video_dir=clips, generated_video_dir=tmp_path / "out", **small)
     result = prepare.prepare(options, listener)
     assert (result.made, result.failed) == (2, 1)
-    assert listener.warnings[0].startswith(f"{clips / 'b.mp4'}: {trouble}")
+    (reason,) = (reason for _, reason, failed in listener.ended if failed)
+    assert reason.startswith(f"{clips / 'b.mp4'}: {trouble}")
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
     assert [clip.status for clip in manifest.clips] == ["ok", "failed", "ok"]

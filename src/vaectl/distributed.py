@@ -57,6 +57,11 @@ def _from_environment(name: str, default: int, least: int = 0) -> int:
     return int(text)
 
 
+def share() -> str:
+    """Return how messages name the part of the work that this process does; "" for all of it."""
+    return f"rank {rank()} of {world_size()}" if world_size() > 1 else ""
+
+
 def is_main() -> bool:
     """Return whether this process is rank 0, which shows messages and writes files."""
     return rank() == 0

@@ -235,15 +235,22 @@ def reconstruct_frames(
     With a `generator`, latents are sampled from the posterior; without one, its mean is used. The results of a batch
     and of single clips may differ by rounding. Raises VaectlError for NaN or infinity, OutOfMemoryError; with `source`.
     """
-    _, num_frames, _, height, width = frames_BTCHW.shape
+    batch, num_frames, _, height, width = frames_BTCHW.shape
     noise = generator.get_state() if generator else None
 
     def attempt(limits: Limits) -> Tensor:
         if generator and noise is not None:
             generator.set_state(noise)  # a retry samples the same latents
         run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
-        windows = torch.split(frames_BTCHW, run.window, dim=1)
-        return torch.cat([*_run_windows(run, windows, generator, source)], dim=1)
+        windows, made = torch.split(frames_BTCHW, run.window, dim=1), []
+        progress.start(f"{source}" if batch == 1 else f"{source} and {batch - 1} more", batch * num_frames)
+        try:
+            for frames in _run_windows(run, windows, generator, source):
+                made.append(frames)
+                progress.advance(batch * frames.shape[1])
+        finally:
+            progress.finish()
+        return torch.cat(made, dim=1)
 
     return retry_on_oom(attempt, model, limits, progress)
 

@@ -9,7 +9,19 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of a run. Any thread may call `status`, `note` and `warn`; one thread calls the others."""
+    """Receives the progress of a run: tasks, one after the other, and the clips of a run over several clips.
+
+    Any thread may call any method. A clip may end in one thread while another thread works on the task of the next.
+    """
+
+    def start_clips(self, total: int, done: int = 0, share: str = "") -> None:
+        """Start a run over `total` clips, `done` of which an earlier run finished.
+
+        `share` names the process if these are only its part of all clips.
+        """
+
+    def end_clip(self, name: str, result: str, *, failed: bool = False) -> None:
+        """Show the result of a clip of the run: its figures; or the error message, which names the clip. One line."""
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None:
         """Start a task called `name`, usually a clip, of `total` units; None if that is unknown.
@@ -35,6 +47,10 @@ class Progress(Protocol):
 
 class Silent:
     """A `Progress` that shows nothing."""
+
+    def start_clips(self, total: int, done: int = 0, share: str = "") -> None: ...
+
+    def end_clip(self, name: str, result: str, *, failed: bool = False) -> None: ...
 
     def start(self, name: str, total: int | None, unit: str = "frames", done: int = 0) -> None: ...
 

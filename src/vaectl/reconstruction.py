@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -55,6 +55,12 @@ class ClipResult:
     error: str | None = None
 
     @property
+    def figures(self) -> str:
+        """Return the main figures as text."""
+        frames = "1 frame" if self.num_frames == 1 else f"{self.num_frames} frames"
+        return f"{frames}, PSNR {self.psnr:.2f} dB, {self.seconds:.1f} s"
+
+    @property
     def frames_per_second(self) -> float | None:
         """Speed; None if no time has passed."""
         return self.num_frames / self.seconds if self.seconds > 0 else None
@@ -75,6 +81,8 @@ class RunResult:
     dtype: str
     seconds: float
     model: str
+    record: Path | None = None
+    """The file with the options and results of the run, if it was written."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for values not measured, "inf" for no loss."""
@@ -94,7 +102,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
-    results = []
+    results: list[ClipResult] = []
+    progress.start_clips(len(pairs))
     for source, target in pairs:
         try:
             attempt = partial(reconstruct_clip, model, source, target, options=options, progress=progress)
@@ -110,6 +119,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             results.append(ClipResult(source, target, error=str(unforeseen(source, error))))
         finally:
             progress.finish()
+        ended = results[-1]
+        progress.end_clip(str(source), ended.error or ended.figures, failed=ended.error is not None)
     result = RunResult(
         tuple(results),
         memory.peak(model.device),
@@ -119,7 +130,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         "built-in model" if is_builtin(options.model) else str(options.model),
     )
     if any(clip.error is None for clip in result.clips):
-        write_record(options, result, progress)
+        result = write_record(options, result, progress)
     return result
 
 
@@ -276,11 +287,14 @@ def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, 
     return times
 
 
-def write_record(options: ReconstructOptions, result: RunResult, progress: Progress) -> None:
-    """Write the resolved options and the results next to the output."""
+def write_record(options: ReconstructOptions, result: RunResult, progress: Progress) -> RunResult:
+    """Write the resolved options and the results next to the output; return the result with the path."""
     target = record_path(options, result.clips[0].target)
     record = {"vaectl": vaectl.__version__, "torch": torch.__version__, "options": dump(options), **result.as_json()}
+    del record["record"]  # it is this file
     try:
         write_json(target, record)
+        return replace(result, record=target)
     except (OSError, VaectlError) as error:
         progress.warn(f"{target}: the record of this run is missing: {error}")
+        return result

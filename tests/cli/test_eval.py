@@ -138,6 +138,18 @@ def test_a_row_for_each_metric_and_for_each_clip_and_how_it_was_measured(job, ca
     assert err == ""
 
 
+def test_files_that_were_written_are_named(job, capsys):
+    job(lambda *_: found(GOOD, csv=Path("n.csv"), report=Path("deep/r.html")))
+    assert main(PATHS) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "numbers of all frames: n.csv",
+        "report: deep/r.html (open it in a browser)",
+    ]
+    assert main([*PATHS, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["csv"], result["report"]) == ("n.csv", "deep/r.html")
+
+
 def test_exact_frames_are_reported(job, capsys):
     job(lambda *_: found(GOOD, EXACT))
     assert main(PATHS) == 0

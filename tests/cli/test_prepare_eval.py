@@ -96,7 +96,7 @@ def result_of(*clips: ManifestClip) -> PrepareResult:
         clips,
     )
     failed = sum(clip.status == "failed" for clip in clips)
-    return PrepareResult(manifest, len(clips) - failed, 4, failed, 12.5, 3 * 2**29)
+    return PrepareResult(manifest, len(clips) - failed, 4, failed, 12.5, 3 * 2**29, Path("out/manifest.json"))
 
 
 GOOD = ManifestClip("a", "a.mp4", (1, 2), "a.mkv", status="ok", frames=33, width=256, height=256)
@@ -112,6 +112,7 @@ def test_what_was_made_is_shown(job, capsys):
         ["frames", "33 of each clip, one in 2, 256x256"],
         ["model", "model on cpu in float32"],
         ["written", "out"],
+        ["manifest", "out/manifest.json"],
         ["time", "12.5 s, peak memory 1.50 GiB"],
     ]
     assert err == ""
@@ -122,10 +123,11 @@ def test_clips_that_failed_are_told_and_the_exit_code_says_so(job, capsys, form)
     job(lambda *_: result_of(GOOD, BAD))
     assert main([*PATHS, *form]) == 1
     out, err = capsys.readouterr()
-    assert err == "error: clips left out: 1; out/manifest.json says why\n"
+    assert err == "error: in/b.mp4: broken\nerror: clips left out: 1; out/manifest.json says why\n"
     if form:
         result = json.loads(out, parse_constant=pytest.fail)
         assert (result["made"], result["kept"], result["failed"]) == (1, 4, 1)
+        assert result["manifest"] == "out/manifest.json"
         assert result["clips"][1]["reason"] == "in/b.mp4: broken"
 
 

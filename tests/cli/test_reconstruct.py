@@ -1,6 +1,7 @@
 """How `vaectl reconstruct` shows what the job found, and the command on a real clip."""
 
 import json
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_the_table_has_a_row_for_each_clip_and_a_line_for_the_run(job, capsys):
     assert ["out/b.mkv", "1", "17x19", "inf", "inf", "0.0"] in rows
     assert out.endswith("built-in model on cpu in float32: 12.5 s, peak memory 1.50 GiB\n")
     assert err == ""
+
+
+def test_the_record_of_the_run_is_named(job, capsys):
+    job(lambda *_: replace(run(GOOD)(*_), record=Path("out/vaectl.json")))
+    assert main(PATHS) == 0
+    assert capsys.readouterr().out.endswith("\noptions and results of this run: out/vaectl.json\n")
+    assert main([*PATHS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["record"] == "out/vaectl.json"
 
 
 def test_a_failed_clip_is_told_and_the_exit_code_says_so(job, capsys):

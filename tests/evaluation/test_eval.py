@@ -342,10 +342,21 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
     assert most[0] <= 5
 
 
-def test_progress_counts_the_frames_of_the_originals(clips):
+def test_each_clip_is_shown_when_it_is_measured_or_fails(clips):
+    (clips[1] / "b.mkv").write_text("no video")
     listener = Listener()
-    run(*clips, listener)
-    assert listener.clips == [("3 clips", 12, 12)]
+    evaluation = run(*clips, listener, metric=("psnr", "ssim"))
+    psnr, ssim = (evaluation.clips[0].mean(metric) for metric in ("psnr", "ssim"))
+    assert listener.run == (3, 0, "")
+    assert sorted(name for name, _, _ in listener.ended) == ["a", "b", "deep/c"]
+    assert ("a", f"psnr {psnr:.2f}, ssim {ssim:.4f}", False) in listener.ended
+    assert [ended for ended in listener.ended if ended[2]] == [("b", evaluation.left_out["b"], True)]
+
+
+def test_the_model_shows_the_frames_of_each_clip(clips):
+    listener = Listener()
+    run(clips[0], None, listener, model=Path("builtin"))
+    assert [done for _, total, done in listener.clips if total == done] == [4, 4, 4]
 
 
 # What is told
@@ -495,13 +506,14 @@ def test_a_file_that_cannot_be_written_costs_no_numbers(clips, tmp_path, monkeyp
     (failure,) = evaluation.failures
     assert "numbers.csv" in failure
     assert "No space left" in failure
+    assert (evaluation.csv, evaluation.as_json()["csv"]) == (None, None)
 
 
 def test_ctrl_c_keeps_what_was_measured(clips, tmp_path, monkeypatch):
     class Impatient(Listener):
-        def advance(self, frames: int) -> None:
-            super().advance(frames)
-            if self._clip and self._clip[2] == 8:
+        def end_clip(self, name: str, result: str, *, failed: bool = False) -> None:
+            super().end_clip(name, result, failed=failed)
+            if len(self.ended) == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as caught:
@@ -512,6 +524,7 @@ def test_ctrl_c_keeps_what_was_measured(clips, tmp_path, monkeypatch):
     assert evaluation.as_json()["stopped_before"] == 1
     assert len((tmp_path / "numbers.csv").read_text().splitlines()) == 1 + 2 * 4
     assert (tmp_path / "report.html").is_file()
+    assert (evaluation.csv, evaluation.report) == (tmp_path / "numbers.csv", tmp_path / "report.html")
 
 
 def test_ctrl_c_before_the_first_clip_is_ctrl_c(clips, tmp_path, monkeypatch):

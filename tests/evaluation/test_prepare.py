@@ -87,7 +87,8 @@ def test_the_tree_is_mirrored_without_collisions(here):
     assert sorted(got) == sorted([*expected, *(f"origin/{name}" for name in expected)])
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c"]
     assert [clip.generated for clip in result.manifest.clips] == expected
-    assert listener.clips == [("clips", 15, 15)]
+    assert listener.clips == [(f"in/{clip}", 5, 5) for clip in ("a.avi", "a.mp4", "deep/er/b c.mov")]
+    assert [name for name, _, _ in listener.ended] == ["a.avi", "a.mp4", "deep/er/b c"]
     assert listener.warnings == listener.notes == []
 
 
@@ -256,9 +257,11 @@ def test_a_clip_that_fails_is_told_listed_and_left_out(here):
     failed = {clip.name: clip.reason for clip in result.manifest.clips if clip.status == "failed"}
     assert sorted(failed) == ["cut0.5_a", "link", "short", "text"]
     assert failed["short"].startswith("in/short.mp4: too short: gives 4 of the 5 frames of the protocol")
-    assert sorted(listener.warnings) == sorted(failed.values())
+    assert {name: reason for name, reason, failed in listener.ended if failed} == failed
+    assert ("a.mp4", "made, 5 frames, 24x24", False) in listener.ended
+    assert (listener.run, len(listener.ended), listener.warnings) == ((7, 0, ""), 7, [])
     assert not [name for name in files(Path("out")) if "short" in name or "text" in name]
-    assert listener.clips == [("clips", 35, 35)]
+    assert len(listener.clips) == 3
     encode(Path("in/short.mp4"), 5)
     assert counts(run(output_origin=True)) == (1, 3, 3)
 
@@ -306,6 +309,8 @@ def test_finished_clips_are_not_made_again(here):
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.mkv")}
     listener = Listener()
     assert counts(run(listener, output_origin=True)) == (0, 3, 0)
+    assert (listener.run, listener.ended) == ((3, 3, ""), [])
+    assert listener.notes == ["3 of 3 clips are kept from an earlier run"]
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.mkv")} == before
 
 

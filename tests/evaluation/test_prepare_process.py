@@ -84,6 +84,9 @@ def test_processes_under_torchrun_share_the_clips_and_give_the_frames_of_one(her
     result = json.loads(shared.stdout)  # one process speaks for both
     assert (result["made"], result["failed"]) == (4, 1)
     assert shared.stderr.count("error: clips left out: 1; out/manifest.json says why") == 1
+    assert "rank 0 of 2: 1/3 a: made, 5 frames, 24x24; 0:" in shared.stderr
+    assert "rank 0 of 2: 3/3 failed: in/e.mp4 " in shared.stderr
+    assert "rank 1 of 2" not in shared.stderr
     for file in Path("alone").rglob("*.mkv"):
         shared_file = Path("out") / file.relative_to("alone")
         assert torch.equal(read_video(file).frames, read_video(shared_file).frames)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vaectl.evaluation.results import Evaluation
     from vaectl.options import EvalOptions
 
@@ -69,54 +67,50 @@ def eval(options: EvalOptions) -> None:
 
 def show(evaluation: Evaluation) -> None:
     """Print the table of clips if they are few, the table of metrics, and the settings, on stdout."""
-    from rich.console import Console
-    from rich.text import Text
+    from vaectl.cli.tables import print_line, print_table, stdout
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # do not wrap names in a pipe or a file
+    console = stdout()
     if 1 < len(evaluation.clips) <= CLIPS:
-        console.print(clips_table(evaluation))
-    console.print(metrics_table(evaluation))
-    for line in remarks(evaluation):
-        console.print(Text(line), soft_wrap=True)
+        metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
+        print_table(console, ("clip", "frames", "size", *metrics), clip_rows(evaluation, metrics))
+    print_table(console, ("metric", "mean", "95 % interval", "worst", "of clip"), metric_rows(evaluation), names=(0, 4))
+    for line in (*remarks(evaluation), *written(evaluation)):
+        print_line(console, line)
 
 
-def metrics_table(evaluation: Evaluation) -> Table:
-    """Build a row for each metric: mean over the clips, confidence interval, worst clip."""
-    from rich.text import Text
+def metric_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each metric: mean over the clips, confidence interval, worst clip."""
+    from vaectl.evaluation.results import format_number
 
-    table = _table("metric")
-    for title in ("mean", "95 % interval", "worst"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("of clip", overflow="fold", min_width=12)
     for metric in evaluation.metrics:
         label = f"{metric.name}{f' ({metric.unit})' if metric.unit else ''} {'↑' if metric.better == 'higher' else '↓'}"
         if metric.of_set and metric.name not in evaluation.set_values:
-            table.add_row(label, "none")
+            yield label, "none"
             continue
         summary = evaluation.summary(metric.name)
         interval, worst = "", ""
         if summary.low is not None and summary.high is not None:
-            interval = f"{_number(summary.low)} to {_number(summary.high)}"
+            interval = f"{format_number(summary.low)} to {format_number(summary.high)}"
         if summary.worst is not None:
-            worst = _number(evaluation.worst_first(metric.name)[0].mean(metric.name))
-        table.add_row(label, _number(summary.mean), interval, worst, Text(summary.worst or ""))
-    return table
+            worst = format_number(evaluation.worst_first(metric.name)[0].mean(metric.name))
+        yield label, format_number(summary.mean), interval, worst, summary.worst or ""
 
 
-def clips_table(evaluation: Evaluation) -> Table:
-    """Build a row for each clip: the mean over its frames of each metric of frames."""
-    from rich.text import Text
+def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each clip: the mean over its frames of each of `metrics`."""
+    from vaectl.evaluation.results import format_number
 
-    table = _table("clip", overflow="fold", min_width=12)
-    metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
-    for title in ("frames", "size", *metrics):
-        table.add_column(title, justify="right", no_wrap=True)
     for clip in evaluation.clips:
-        means = [_number(clip.mean(metric)) for metric in metrics]
-        table.add_row(Text(clip.name), str(clip.num_frames), f"{clip.width}x{clip.height}", *means)
-    return table
+        means = [format_number(clip.mean(metric)) for metric in metrics]
+        yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
+
+
+def written(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line for each file that was written."""
+    if evaluation.csv:
+        yield f"numbers of all frames: {evaluation.csv}"
+    if evaluation.report:
+        yield f"report: {evaluation.report} (open it in a browser)"
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
@@ -144,16 +138,3 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"
         f" {evaluation.decode_seconds:.1f} s in parallel, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"
     )
-
-
-def _table(first: str, **settings: Any) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, **settings)
-    return table
-
-
-def _number(value: float) -> str:
-    return f"{value:.{2 if abs(value) >= 10 else 4}f}"

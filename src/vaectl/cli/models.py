@@ -41,9 +41,7 @@ def models(options: ModelsOptions) -> None:
 
 def show(facts: ModelFacts) -> None:
     """Print the facts of one model on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vaectl.cli.tables import print_facts, stdout
 
     rows = {
         "weights": f"{facts.path} ({size(facts.bytes)}, {facts.dtype})",
@@ -58,40 +56,28 @@ def show(facts: ModelFacts) -> None:
         rows["averaged"] = {"ema": "yes (EMA)"}.get(facts.weights, "no")
     if facts.step is not None:
         rows["step"] = str(facts.step)
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(value))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # as for `reconstruct`
-    console.print(table)
+    print_facts(stdout(), rows)
 
 
 def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
     """Print the known models on stdout."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from vaectl.cli.tables import print_table, stdout
 
-    models: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
-    models += [(each.name, each) for each in published]
-    columns = {
-        "model": [name for name, _ in models],
-        "family": [model.family for _, model in models],
-        "parameters": [count(model.parameters) for _, model in models],
-        "float32": [size(4 * model.parameters) for _, model in models],
-        "compression": [model.compression for _, model in models],
-        "latent": [str(model.latent_channels) for _, model in models],
-    }
-    console = Console(highlight=False)
-    if console.width < 78:
-        del columns["family"], columns["float32"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in columns:
-        table.add_column(title, justify="left" if title in ("model", "family") else "right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    console.print(table)
+    console = stdout()
+    known: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
+    known += [(each.name, each) for each in published]
+    rows = [
+        (
+            name,
+            model.family,
+            count(model.parameters),
+            size(4 * model.parameters),
+            model.compression,
+            str(model.latent_channels),
+        )
+        for name, model in known
+    ]
+    print_table(console, ("model", "family", "parameters", "float32", "compression", "latent"), rows, names=(0, 1))
     print("The built-in model is the default. To use another one, download it with hf")
     print("(pip install huggingface_hub) and pass --model as shown:")
     for each in published:

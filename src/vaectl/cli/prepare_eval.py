@@ -18,6 +18,9 @@ Examples:
   torchrun --nproc-per-node 8 -m vaectl prepare-eval --config prepare.toml
 """
 
+REASONS = 10
+"""Maximum number of reasons shown; the manifest has all."""
+
 
 def prepare_eval(options: PrepareEvalOptions) -> None:
     """Reconstruct a folder of clips, or one clip, with a video auto-encoder, for eval.
@@ -38,6 +41,9 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
             print(as_json(result.as_json()))
         else:
             show(result, options)
+        reasons = [clip.reason or "" for clip in result.manifest.clips if clip.status == "failed"]
+        for reason in reasons[:REASONS]:
+            say("error", reason)
         if result.failed:
             say("error", f"clips left out: {result.failed}; {options.generated_video_dir}/manifest.json says why")
     if result.failed:
@@ -46,9 +52,7 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
 
 def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     """Print the counts and settings of the run on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vaectl.cli.tables import print_facts, stdout
 
     model, protocol = result.manifest.model, result.manifest.protocol
     sizes = sorted({(clip.width, clip.height) for clip in result.manifest.clips if clip.status == "ok"})
@@ -63,12 +67,7 @@ def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
         "frames": f"{protocol.num_frames} of each clip{interval}, {size}",
         "model": f"{model.path or 'built-in model'} on {model.device} in {model.dtype}",
         "written": str(options.generated_video_dir),
+        "manifest": str(result.manifest_path),
         "time": f"{result.seconds:.1f} s, peak memory {result.peak_memory / 2**30:.2f} GiB",
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(value))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # as for `reconstruct`
-    console.print(table)
+    print_facts(stdout(), rows)

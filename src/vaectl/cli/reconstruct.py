@@ -12,7 +12,7 @@ from vaectl.errors import UsageError
 from vaectl.options import ReconstructOptions
 
 if TYPE_CHECKING:
-    from vaectl.reconstruction import RunResult
+    from vaectl.reconstruction import ClipResult, RunResult
 
 EXAMPLES = """
 Examples:
@@ -72,35 +72,31 @@ def reconstruct(options: ReconstructOptions) -> None:
 
 def show(result: RunResult) -> None:
     """Print the table of clips and a line about the run on stdout."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vaectl.cli.tables import print_line, print_table, stdout
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("clip", overflow="fold", min_width=12)
-    for title in ("frames", "size", "PSNR\ndB", "codec\ndB", "seconds", "frames/s"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for clip in result.clips:
-        if clip.error:
-            table.add_row(Text(str(clip.source)), "failed", style="red")
-            continue
-        table.add_row(
-            Text(str(clip.target)),
-            str(clip.num_frames),
-            f"{clip.width}x{clip.height}",
-            f"{clip.psnr:.2f}",
-            "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
-            f"{clip.seconds:.1f}",
-            "" if (speed := clip.frames_per_second) is None else f"{speed:.{1 if speed >= 1 else 3}f}",
-        )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # do not wrap paths in a pipe or a file
+    console = stdout()
     if any(not clip.error for clip in result.clips):
-        console.print(table)
+        titles = ("clip", "frames", "size", "PSNR\ndB", "codec\ndB", "seconds", "frames/s")
+        failed = {number: "red" for number, clip in enumerate(result.clips) if clip.error}
+        print_table(console, titles, map(row, result.clips), styles=failed)
     memory = f"{result.peak_memory / 2**30:.2f} GiB"
-    console.print(
-        Text(f"{result.model} on {result.device} in {result.dtype}: {result.seconds:.1f} s, peak memory {memory}"),
-        soft_wrap=True,
+    print_line(
+        console, f"{result.model} on {result.device} in {result.dtype}: {result.seconds:.1f} s, peak memory {memory}"
+    )
+    if result.record:
+        print_line(console, f"options and results of this run: {result.record}")
+
+
+def row(clip: ClipResult) -> tuple[str, ...]:
+    """Return the row of a clip in the table."""
+    if clip.error:
+        return str(clip.source), "failed"
+    return (
+        str(clip.target),
+        str(clip.num_frames),
+        f"{clip.width}x{clip.height}",
+        f"{clip.psnr:.2f}",
+        "" if clip.codec_psnr is None else f"{clip.codec_psnr:.2f}",
+        f"{clip.seconds:.1f}",
+        "" if (speed := clip.frames_per_second) is None else f"{speed:.{1 if speed >= 1 else 3}f}",
     )

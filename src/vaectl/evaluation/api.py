@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from torch import Tensor
 
@@ -108,6 +108,10 @@ def compare_clips(
     real: Sequence[Tensor], generated: Sequence[Tensor], options: EvalOptions, progress: Progress
 ) -> Evaluation:
     """Compute the metrics of clips (T, 3, H, W) uint8, the first with the first and so on. Raises as `evaluate`."""
+
+    def refuse(_pair: Pair, reason: str) -> NoReturn:
+        raise VaectlError(reason)
+
     begun = time.monotonic()
     if len(real) != len(generated) or not real:
         raise UsageError(f"there are {len(real)} originals and {len(generated)} reconstructions", "give pairs")
@@ -122,10 +126,10 @@ def compare_clips(
     metrics, facts = job.build_metrics(options, device, progress)
     results = PartialResults()
     for batch in batch_by_shape(iter(pairs), lambda clip: clip.real.frames.shape, options.batch_size):
-        compare(batch, metrics, None, results)
+        compare(batch, metrics, None, results, refuse, progress)
     set_values, failures = job.values_of_sets(metrics)
-    for reason in (*results.left_out.values(), *failures):
-        raise VaectlError(reason)
+    if failures:
+        raise VaectlError(failures[0])
     return Evaluation(
         metrics=facts,
         clips=tuple(results.clips),

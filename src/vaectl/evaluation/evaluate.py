@@ -12,11 +12,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from vaectl import memory
-from vaectl.distributed import device_of_rank, gather, is_main, process_group, rank, wait_for_others, world_size
+from vaectl.distributed import (
+    device_of_rank,
+    gather,
+    is_main,
+    process_group,
+    rank,
+    share,
+    wait_for_others,
+    world_size,
+)
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
@@ -76,7 +86,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 
         mine, results = pairing.pairs[rank() :: world_size()], PartialResults()
         report = ReportBuilder(facts) if options.report else None
-        progress.start("1 clip" if len(mine) == 1 else f"{len(mine)} clips", len(mine) * reading.protocol.num_frames)
+        progress.start_clips(len(mine), share=share())
         try:
             compare_all(mine, reading, model, metrics, report, options, results, progress)
             results = merge_ranks(results, pairing, metrics)
@@ -86,8 +96,6 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             if not results.clips or not is_main():
                 raise
             stopped = True
-        finally:
-            progress.finish()
 
         compared = len(results.clips) + len(results.left_out)
         left_out = pairing.missing | results.left_out
@@ -107,8 +115,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
         )
         if is_main():
-            failures = write(evaluation, report, options)
-            evaluation = replace(evaluation, failures=(*evaluation.failures, *failures))
+            evaluation = write(evaluation, report, options)
     if stopped:
         raise Interrupted(evaluation)
     return evaluation
@@ -246,15 +253,17 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
     return values, failures
 
 
-def write(evaluation: Evaluation, report: ReportBuilder | None, options: EvalOptions) -> list[str]:
-    """Write the CSV file and the report if asked for; return one line for each that could not be written."""
-    failures = []
-    for file, fill in (options.csv, write_csv), (options.report, report and report.write):
+def write(evaluation: Evaluation, report: ReportBuilder | None, options: EvalOptions) -> Evaluation:
+    """Write the CSV file and the report if asked for; return the evaluation with their paths, or why one is missing."""
+    written: dict[str, Path] = {}
+    failures = list(evaluation.failures)
+    for name, file, fill in ("csv", options.csv, write_csv), ("report", options.report, report and report.write):
         try:
             if file and fill:
                 fill(file, evaluation)
+                written[name] = file
         except VaectlError as error:
             failures.append(str(error))
         except OSError as error:
             failures.append(f"{file}: writing failed ({error.strerror}); free space or choose another place")
-    return failures
+    return replace(evaluation, failures=tuple(failures), csv=written.get("csv"), report=written.get("report"))

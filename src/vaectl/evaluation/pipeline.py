@@ -7,7 +7,7 @@ the reason is recorded and the others continue. Knows neither which clips there 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -60,16 +60,20 @@ def compare_all(
     progress: Progress,
 ) -> None:
     """Compute all metrics of all pairs. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
+
+    def leave_out(pair: Pair, reason: str) -> None:
+        results.left_out[pair.name] = reason
+        progress.end_clip(pair.name, reason, failed=True)
+
     with closing(decode(pairs, reading, options)) as attempts:
-        clips = succeeded(attempts, results)
+        clips = succeeded(attempts, leave_out)
         if model:
-            clips = succeeded(through_model(clips, model, options, progress), results)
+            clips = succeeded(through_model(clips, model, options, progress), leave_out)
         for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
                     progress.warn(clip.note)
-            compare(batch, metrics, report, results)
-            progress.advance(sum(len(clip.real) for clip in batch))
+            compare(batch, metrics, report, results, leave_out, progress)
 
 
 def decode(
@@ -90,11 +94,13 @@ def decode(
     return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
 
 
-def succeeded(attempts: Iterable[DecodedPair | Failed], results: PartialResults) -> Iterator[DecodedPair]:
-    """Yield the pairs that did not fail; record the reason of the others in `results`."""
+def succeeded(
+    attempts: Iterable[DecodedPair | Failed], leave_out: Callable[[Pair, str], None]
+) -> Iterator[DecodedPair]:
+    """Yield the pairs that did not fail; pass the others to `leave_out`, with the reason."""
     for attempt in attempts:
         if isinstance(attempt, Failed):
-            results.left_out[attempt.pair.name] = attempt.reason
+            leave_out(attempt.pair, attempt.reason)
         else:
             yield attempt
 
@@ -121,22 +127,26 @@ def through_model(
 
 
 def compare(
-    batch: Sequence[DecodedPair], metrics: Metrics, report: ReportBuilder | None, results: PartialResults
+    batch: Sequence[DecodedPair],
+    metrics: Metrics,
+    report: ReportBuilder | None,
+    results: PartialResults,
+    leave_out: Callable[[Pair, str], None],
+    progress: Progress,
 ) -> None:
     """Measure clips of one shape and add their numbers to `results`."""
     real_BTCHW = torch.stack([clip.real.frames for clip in batch])
     generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
     try:
-        numbers = {
-            name: metric.measure(real_BTCHW, generated_BTCHW).tolist()
-            for name, metric in metrics.items()
-            if isinstance(metric, FrameMetric)
-        }
-    except VaectlError as error:
-        results.left_out |= {clip.pair.name: f"{clip.pair.real}: {error}" for clip in batch}
-        return
+        numbers = {}
+        for name, metric in metrics.items():
+            if isinstance(metric, FrameMetric):
+                progress.status(f"{batch[0].pair.name}: {name}")
+                numbers[name] = metric.measure(real_BTCHW, generated_BTCHW).tolist()
     except Exception as error:
-        results.left_out |= {clip.pair.name: str(unforeseen(clip.pair.real, error)) for clip in batch}
+        for pair in (clip.pair for clip in batch):
+            known = f"{pair.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(pair.real, error))
+            leave_out(pair, known)
         return
     for metric in metrics.values():
         if isinstance(metric, SetMetric):
@@ -150,3 +160,4 @@ def compare(
             report.add(scores, real, generated, clip.real.frame_rate)
         results.clips.append(scores)
         results.decode_seconds += clip.seconds
+        progress.end_clip(pair.name, scores.figures)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from vaectl import memory
-from vaectl.distributed import device_of_rank, is_main, process_group, rank, wait_for_others, world_size
+from vaectl.distributed import device_of_rank, is_main, process_group, rank, share, wait_for_others, world_size
 from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.evaluation.manifest import Manifest, ManifestClip, folder_of, open_journal, write_manifest
+from vaectl.evaluation.manifest import MANIFEST, Manifest, ManifestClip, folder_of, open_journal, write_manifest
 from vaectl.evaluation.plan import plan_clips, require_manifest, start_manifest
 from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
 from vaectl.io.checksum import sha256_of
@@ -46,11 +46,13 @@ class PrepareResult:
     seconds: float
     peak_memory: int
     """Bytes of this process: resident memory on the CPU, reserved by PyTorch on a GPU."""
+    manifest_path: Path
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the manifest, and the counts of this run."""
         counts = {"made": self.made, "kept": self.kept, "failed": self.failed}
-        return {**counts, "seconds": self.seconds, "peak_memory": self.peak_memory, **asdict(self.manifest)}
+        run = {"seconds": self.seconds, "peak_memory": self.peak_memory, "manifest": str(self.manifest_path)}
+        return {**counts, **run, **asdict(self.manifest)}
 
 
 def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
@@ -70,8 +72,14 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
             held.enter_context(locked(folder, "give another `generated_video_dir`"))
             write_manifest(folder, start_manifest(options, plan, model))
         wait_for_others()
-        waiting = [clip for clip in require_manifest(folder).clips if clip.status == "waiting"]
-        process_clips(waiting[rank() :: world_size()], model, limits, options, progress)
+        listed = require_manifest(folder).clips
+        waiting = [clip for clip in listed if clip.status == "waiting"]
+        mine, kept = waiting[rank() :: world_size()], len(listed) - len(waiting)
+        if kept:
+            progress.note(f"{kept} of {len(listed)} clips are kept from an earlier run")
+        before = 0 if share() else kept
+        progress.start_clips(before + len(mine), before, share())
+        process_clips(mine, model, limits, options, progress)
         wait_for_others()
         if is_main():
             write_manifest(folder, require_manifest(folder))
@@ -79,9 +87,9 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
         manifest = require_manifest(folder)
     status = {clip.name: clip.status for clip in manifest.clips}
     ended = [status[clip.name] for clip in waiting]
-    kept = len(manifest.clips) - len(ended)
     seconds, peak = time.monotonic() - begun, memory.peak(model.device)
-    return PrepareResult(manifest, ended.count("ok"), kept, ended.count("failed"), seconds, peak)
+    counts = ended.count("ok"), kept, ended.count("failed")
+    return PrepareResult(manifest, *counts, seconds, peak, folder / MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -103,24 +111,17 @@ def process_clips(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> None:
     """Read, reconstruct, write and record clips in order. Reading and the network run ahead of writing, in threads."""
-    folder, num_frames = options.generated_video_dir, options.num_frames
-    progress.start("clips", num_frames * len(entries))
-    try:
-        with (
-            open_journal(folder, rank()) as journal,
-            prefetch(reconstruct_clips(entries, model, limits, options, progress), depth=1) as clips,
-        ):
-            for job in clips:
-                if job.reason:
-                    progress.warn(job.reason)
-                    journal.add(replace(job.entry, status="failed", reason=job.reason))
-                else:
-                    if job.note:
-                        progress.warn(job.note)
-                    journal.add(try_write(job, options, progress))
-                progress.advance(num_frames)
-    finally:
-        progress.finish()
+    with (
+        open_journal(options.generated_video_dir, rank()) as journal,
+        prefetch(reconstruct_clips(entries, model, limits, options, progress), depth=1) as clips,
+    ):
+        for job in clips:
+            if job.note:
+                progress.warn(job.note)
+            entry = replace(job.entry, status="failed", reason=job.reason) if job.reason else try_write(job, options)
+            journal.add(entry)
+            figures = f"made, {entry.frames} frames, {entry.width}x{entry.height}"
+            progress.end_clip(entry.name, entry.reason or figures, failed=entry.status == "failed")
 
 
 def reconstruct_clips(
@@ -189,7 +190,7 @@ def reconstruct_batch(
         yield replace(job, frames=frames)
 
 
-def try_write(job: ClipJob, options: PrepareEvalOptions, progress: Progress) -> ManifestClip:
+def try_write(job: ClipJob, options: PrepareEvalOptions) -> ManifestClip:
     """Write a clip and return its manifest entry. Raises errors of the disk, which would stop the next clip too."""
     try:
         return write(job, options)
@@ -197,7 +198,6 @@ def try_write(job: ClipJob, options: PrepareEvalOptions, progress: Progress) -> 
         raise
     except Exception as error:
         reason = str(unforeseen(source_of(options, job.entry), error))
-        progress.warn(reason)
         return replace(job.entry, status="failed", reason=reason)
 
 

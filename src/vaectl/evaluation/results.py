@@ -51,6 +51,12 @@ class ClipScores:
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
 
+    @property
+    def figures(self) -> str:
+        """Return the means of the first metrics as text; the frames if no metric is of frames."""
+        means = [f"{metric} {format_number(self.mean(metric))}" for metric in list(self.values)[:4]]
+        return ", ".join(means) or f"{self.num_frames} frames"
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
@@ -92,6 +98,10 @@ class Evaluation:
     """Number of pairs left when Ctrl-C stopped the run; 0 for a complete run."""
     failures: tuple[str, ...] = ()
     """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
+    csv: Path | None = None
+    """The CSV file, if it was written."""
+    report: Path | None = None
+    """The report, if it was written."""
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.clips)} clip{'s' * (len(self.clips) != 1)}: {_shown(self.means)})"
@@ -129,11 +139,18 @@ class Evaluation:
             "seconds": self.seconds,
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
+            "csv": plain(self.csv),
+            "report": plain(self.report),
         }
 
 
 def _shown(means: dict[str, float]) -> str:
-    return ", ".join(f"{metric} {value:.{2 if abs(value) >= 10 else 4}f}" for metric, value in means.items())
+    return ", ".join(f"{metric} {format_number(value)}" for metric, value in means.items())
+
+
+def format_number(value: float) -> str:
+    """Format a value of a metric."""
+    return f"{value:.{2 if abs(value) >= 10 else 4}f}"
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:

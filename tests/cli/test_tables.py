@@ -1,0 +1,129 @@
+"""Tables on narrow terminals: names give way, figures do not."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from vaectl.cli import eval, models, prepare_eval, reconstruct, tables
+from vaectl.cli.tables import shorten
+from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
+from vaectl.evaluation.prepare import PrepareResult
+from vaectl.evaluation.protocol import ClipProtocol
+from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.inventory import PUBLISHED, describe
+from vaectl.options import PrepareEvalOptions
+from vaectl.reconstruction import ClipResult, RunResult
+
+NAMES = ("a.mp4", "deep/er/a_rather_long_name_of_a_clip_of_bikes_in_the_street.mp4", "b [x].mp4")
+METRICS = tuple(
+    MetricFacts(name, unit, "lower", False)
+    for name, unit in (("psnr", "dB"), ("ssim", ""), ("lpips", ""), ("flicker", "levels"))
+)
+RUN = RunResult(
+    (
+        *(ClipResult(Path(name), Path(name), 1234, 1920, 1080, 31.234, 44.567, 1234.5) for name in NAMES),
+        ClipResult(Path("in/broken.mp4"), Path("out/broken.mp4"), error="in/broken.mp4: broken"),
+    ),
+    3 * 2**29,
+    "cpu",
+    "float32",
+    12.5,
+    "built-in model",
+)
+EVALUATION = Evaluation(
+    METRICS,
+    tuple(
+        ClipScores(
+            name, Path(name), None, 33, 256, 256,
+            {"psnr": (31.25 + place,), "ssim": (0.8125,), "lpips": (0.1875,), "flicker": (2.5625,)},
+        )
+        for place, name in enumerate(NAMES)
+    ),
+    {},
+    {"clips": {"num_frames": 33, "sample_rate": 1, "resize": "shorter side to 256", "crop": "256x256"},
+     "model": None, "metrics": {"device": "cpu"}},
+    {},
+    12.5,
+    3.5,
+    3 * 2**29,
+)  # fmt: skip
+PREPARED = PrepareResult(
+    Manifest(
+        {},
+        ManifestModel(None, "WFVAE", "ab", "cpu", "float32"),
+        ClipProtocol(33, 2, 256, 256),
+        {},
+        "/in",
+        (ManifestClip("a", "a.mp4", (1, 2), "a.mkv", status="ok", frames=33, width=256, height=256),),
+    ),
+    1234,
+    567,
+    89,
+    1234.5,
+    3 * 2**29,
+    Path("out/manifest.json"),
+)
+PREPARE = PrepareEvalOptions(real_video_dir=Path("in"), generated_video_dir=Path("out"))
+TABLES = [
+    (lambda: reconstruct.show(RUN), ["1234", "1920x1080", "31.23", "44.57", "1234.5", "1.000", "failed", "1.50"]),
+    (
+        lambda: eval.show(EVALUATION),
+        ["33", "256x256", "31.25", "32.25", "33.25", "0.8125", "0.1875", "2.5625", "29.77", "34.73", "1.50"],
+    ),
+    (lambda: prepare_eval.show(PREPARED, PREPARE), ["1234", "567", "89", "33", "256x256", "1234.5", "1.50"]),
+    (lambda: models.show_all(describe(None), PUBLISHED), ["5.5M", "317M", "1.27", "908", "4x8x8", "8x8x8", "32"]),
+    (lambda: models.show(describe(None)), ["5.5M", "10.9", "4x8x8", "16", "-0.06138", "-0.0007171", "2.268", "8000"]),
+]
+
+
+def printed(show, width, monkeypatch) -> str:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, highlight=False)
+    monkeypatch.setattr(tables, "stdout", lambda: console)
+    show()
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+@pytest.mark.parametrize(("show", "figures"), TABLES, ids=["reconstruct", "eval", "prepare-eval", "known", "model"])
+def test_no_figure_is_cut(show, figures, width, monkeypatch):
+    shown = printed(show, width, monkeypatch)
+    assert max(map(cell_len, shown.splitlines())) <= width
+    assert set(figures) <= set(re.split(r"[\s,;()]+", shown))
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize(("width", "rows"), [(100, 4), (60, 4), (40, 0)])
+def test_rows_become_blocks_only_where_a_table_does_not_fit(width, rows, monkeypatch):
+    shown = printed(lambda: reconstruct.show(RUN), width, monkeypatch)
+    assert len(re.findall(r"1920x1080 +31.23 +44.57 +1234.5 +1.000|^in/broken.mp4 +failed", shown, re.M)) == rows
+    assert shown.count("PSNR 31.23 dB, codec 44.57 dB") == (3 if not rows else 0)
+
+
+def test_a_pipe_gets_whole_names_on_one_line(capsys):
+    reconstruct.show(RUN)
+    out = capsys.readouterr().out
+    assert all(name in out for name in NAMES)
+    assert max(map(len, out.splitlines())) < 150
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "short"),
+    [
+        ("clips/bikes.mp4", 15, "clips/bikes.mp4"),
+        ("clips/deep/bikes.mp4", 12, "cli…ikes.mp4"),
+        ("日本語のとても長い名前.mp4", 12, "日…名前.mp4"),
+        ("bikes.mp4", 1, "…"),
+    ],
+)
+def test_a_name_is_shortened_in_the_middle(name, width, short):
+    assert shorten(name, width) == short
+    assert cell_len(shorten(name, width)) <= width
+
+
+def test_what_a_terminal_would_obey_is_escaped(monkeypatch):
+    run = RunResult((ClipResult(Path("a"), Path("a\x1b[31m\n.mp4"), 1, 2, 3),), 1, "cpu", "float32", 1.0, "m")
+    assert r"a\x1b[31m\n.mp4" in printed(lambda: reconstruct.show(run), 80, monkeypatch)
