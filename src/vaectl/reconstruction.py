@@ -29,9 +29,10 @@ from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
 from vaectl.video import VideoReader, find_videos, resize, target_size
+from vaectl.video.animation import is_still
 from vaectl.video.clip import Clip, others_left_out
-from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.read import frames_at_once
+from vaectl.video.sequence import file_named, files_of, pattern_of
 from vaectl.video.write import VideoWriter
 
 RECORD = "vaectl.json"
@@ -89,6 +90,11 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     """
     begun = time.monotonic()
     pairs = plan_output_paths(options)
+    if options.video_path.is_dir() and (pattern := pattern_of([source for source, _ in pairs])) is not None:
+        progress.note(
+            f"{options.video_path}: its {len(pairs)} numbered images are stills; for one video of them, give"
+            f" `video_path={pattern}`"
+        )
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
@@ -126,7 +132,7 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     try:
         pairs = pair(options.video_path, options.rec_path, options.lossless)
         output_paths, record = [target for _, target in pairs], record_path(options, pairs[0][1])
-        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        given = [*chain.from_iterable(files_of(source) for source, _ in pairs), *filter(None, [options.config])]
         read = {identity(file) for file in given if file.exists()}
         for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
@@ -153,10 +159,8 @@ def pair(source: Path, target: Path, lossless: bool) -> list[tuple[Path, Path]]:
         sources = find_videos(source)
         if target.suffix and not target.is_dir():
             return [(source, target)]
-        names = [Path(source.name)]
-    endings = [
-        ".png" if file.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for file in sources
-    ]
+        names = [Path(file_named(source).name)]
+    endings = [".png" if is_still(file) else ".mkv" if lossless else ".mp4" for file in sources]
     return [(file, target / name) for file, name in zip(sources, mirror(names, endings), strict=True)]
 
 

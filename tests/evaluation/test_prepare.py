@@ -13,12 +13,13 @@ import torch
 
 from tests.jobs import Listener, files
 from tests.models.reference import load_reference, synthetic_model
-from tests.video.media import cut, encode
+from tests.video.media import animation, cut, encode
 from vaectl import engine
 from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.manifest import read_manifest
+from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
@@ -158,6 +159,18 @@ def test_images_are_clips_of_one_frame(here):
     result = run(num_frames=1, overwrite=True)
     assert [clip.name for clip in result.manifest.clips] == ["a.avi", "a.mp4", "deep/er/b c", "z"]
     assert frames_of("out/z.mkv").shape == (1, 3, 24, 24)
+
+
+def test_animations_are_videos_whatever_their_extension(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    animation(Path("in/a.webp"), 9)
+    animation(Path("in/b.png"), 9)
+    animation(Path("in/c.png"), 1)
+    listener = Listener()
+    assert counts(run(listener)) == (2, 0, 0)
+    assert listener.notes == ["images skipped: 1; `num_frames=1` takes them"]
+    assert [pair.name for pair in find_pairs(Path("in"), None, None).pairs] == ["a", "b"]
 
 
 def test_batches_differ_by_rounding_at_most(here):

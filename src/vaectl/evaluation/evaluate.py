@@ -32,6 +32,7 @@ from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
 from vaectl.options.eval import BUILTIN
 from vaectl.progress import Progress, Silent
+from vaectl.video.sequence import files_of
 
 
 class Interrupted(KeyboardInterrupt):
@@ -140,7 +141,7 @@ def first_reasons(reasons: Mapping[str, str]) -> str:
 
 def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
-    paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
+    paths = [file for pair in pairing.pairs for path in (pair.real, pair.generated) if path for file in files_of(path)]
     read = {identity(path) for path in paths if path.exists()}
     for file in filter(None, (options.csv, options.report)):
         if file.exists() and identity(file) in read:

@@ -32,13 +32,14 @@ from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
 from vaectl.versions import versions
 from vaectl.video import find_videos
-from vaectl.video.container import IMAGE_EXTENSIONS
+from vaectl.video.animation import is_still
+from vaectl.video.sequence import file_named, sequence_of, stamp_of
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
     """List the clips below the folder of originals, each with its path in the folder of results."""
     real, results = options.real_video_dir, options.generated_video_dir
-    if real.is_file():
+    if real.is_file() or sequence_of(real):
         raise UsageError(f"{real}: is a file", "name the folder that holds it")
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
@@ -47,14 +48,14 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1:
-        videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
+        videos = [file for file in sources if not is_still(file)]
         if len(videos) < len(sources):
             progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
     names = [file.relative_to(real) for file in sources]
-    output_paths = mirror(names, [f".{options.format}"] * len(names))
+    output_paths = mirror([file_named(file).relative_to(real) for file in sources], [f".{options.format}"] * len(names))
     planned = []
     for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
         : options.subset_size or None
@@ -76,10 +77,9 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
 def stamp(source: Path) -> tuple[int, int]:
     """Return size in bytes and modification time (ns); (0, 0) for a broken link, which fails when it is read."""
     try:
-        status = source.stat()
+        return stamp_of(source)
     except FileNotFoundError:
         return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
