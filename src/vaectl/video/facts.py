@@ -21,6 +21,7 @@ from vaectl.video.orientation import Orientation, orientation_of
 from vaectl.video.stored import is_sited
 from vaectl.video.tiff import read_tiff
 from vaectl.video.truncation import is_cut_short
+from vaectl.video.unsupported import is_missing_feature
 
 
 class Layout(NamedTuple):
@@ -51,9 +52,15 @@ def with_first_frame(path: Path) -> tuple[VideoInfo, Layout, VideoFrame]:
         container, stream, _ = opened
         if is_image(container) and is_cut_short(path):
             raise VaectlError(f"{path}: the image is cut short", "get the file again")
+        if container.format.name.startswith("mov,") and isobmff.is_encrypted(path):
+            raise VaectlError(f"{path}: its video is encrypted", "remove the protection first")
         frame, problem = first_frame(path, opened)
         if problem and is_image(container):
             raise VaectlError(f"{path}: {problem}", "convert it to PNG, or get the file again")
+        if frame is None and is_missing_feature(problem or ""):
+            raise VaectlError(
+                f"{path}: FFmpeg does not support it ({problem})", "convert it to H.264 with another program"
+            )
         if frame is None:
             raise VaectlError(f"{path}: not one frame can be decoded", "play it to check, and get the file again")
         context = stream.codec_context

@@ -26,6 +26,7 @@ from vaectl.video.index import FrameIndex, build_index
 from vaectl.video.probe import open_source
 from vaectl.video.shown import upright_rgb
 from vaectl.video.tiff import read_tiff
+from vaectl.video.unsupported import is_missing_feature
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
@@ -160,6 +161,11 @@ class VideoReader:
                     readable += 1
             except DamageError as damage:
                 detail = f" ({damage})"
+        if is_missing_feature(detail):
+            raise VaectlError(
+                f"{self._path}: FFmpeg does not support its frame {readable}{detail}",
+                "convert it with another program, or read only the frames before",
+            )
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
