@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
-from tests.video.media import cut, number_of, numbered_picture
+from tests.video.media import cut, encode, number_of, numbered_picture
 
 from vaectl.errors import VaectlError
 from vaectl.video import VideoReader, read_video
@@ -195,10 +195,10 @@ def test_what_decides_is_the_content(tmp_path: Path) -> None:
     several = [
         animate(tmp_path / "a.png", frames),
         animate(tmp_path / "a.apng", frames, format="PNG"),
-        animate(tmp_path / "gif.png", frames, format="GIF", duration=40),
+        animate(tmp_path / "gif.png", frames, format="GIF"),
         animate(tmp_path / "a.webp", frames),
         animate(tmp_path / "webp.jpg", frames, format="WEBP"),
-        animate(tmp_path / "a.gif", frames, duration=40),
+        animate(tmp_path / "a.gif", frames),  # Pillow writes no control extensions
     ]
     one = [tmp_path / f"one.{extension}" for extension in ("png", "apng", "webp", "jpg", "bmp", "tiff")]
     for path in one:
@@ -217,6 +217,23 @@ def test_what_decides_is_the_content(tmp_path: Path) -> None:
         assert (probe(path).is_image, probe(path).num_frames_from_header, len(read_video(path))) == (True, 1, 1)
     assert not is_still(tmp_path / "a.mp4")
     assert is_still(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("without", [(1,), (2, 3), range(5)])
+def test_each_image_of_a_gif_is_a_frame_with_or_without_a_control_extension(
+    tmp_path: Path, without: Sequence[int]
+) -> None:
+    path = encode(tmp_path / "a.gif", 5, codec="gif", pix_fmt="rgb8", options={"gifflags": "0"})
+    whole, control = read_video(path), b"!\xf9\x04"
+    head, *images = path.read_bytes().split(control)
+    path.write_bytes(head + b"".join(image[5:] if i in without else control + image for i, image in enumerate(images)))
+    clip = read_video(path)
+    assert np.array_equal(clip.frames, whole.frames)
+    steps = [Fraction(1, 10) if i in without else Fraction(1, 25) for i in range(4)]
+    assert clip.timestamps == tuple(accumulate(steps, initial=Fraction(0)))
+    for fraction in (0.5, 0.9):
+        with pytest.raises(VaectlError, match="cut short"):
+            read_video(cut(path, fraction))
 
 
 @pytest.mark.parametrize("extension", ["png", "webp"])
@@ -267,6 +284,16 @@ def test_pictures_that_cannot_be_unpacked_are_an_error(tmp_path: Path) -> None:
     path.write_bytes(data[: at - 4] + chunk(b"fdAT", half) + data[at + 8 + length :])
     with pytest.raises(VaectlError, match=r"frame 2 is damaged, and only the first 2"):
         read_video(path)
+
+
+def test_a_frame_of_a_webp_is_not_lost_with_its_name(tmp_path: Path) -> None:
+    """Decoders skip chunks that they do not know."""
+    data = animate(tmp_path / "a.webp", pictures(4)).read_bytes()
+    third = data.index(b"ANMF", data.index(b"ANMF", data.index(b"ANMF") + 4) + 4)
+    (tmp_path / "b.webp").write_bytes(data[:third] + b"ANMG" + data[third + 4 :])
+    with pytest.raises(VaectlError, match=rf"it is damaged at byte {third}, and only the first 2 of its frames"):
+        read_video(tmp_path / "b.webp")
+    assert [number_of(frame) for frame in read_video(tmp_path / "b.webp", 0, 2).frames] == [0, 1]
 
 
 @pytest.mark.parametrize("extension", ["png", "webp"])

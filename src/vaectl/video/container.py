@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.shortage import is_memory_shortage
+from vaectl.video.gif import with_controls
 from vaectl.video.messages import listening, of_this_thread
 from vaectl.video.unsupported import heif_kind, unsupported_kind
 
@@ -149,6 +150,8 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     if path.suffix.lower() in IMAGE_EXTENSIONS:
         content = path.read_bytes()
         source, kind = io.BytesIO(content), "jpeg_pipe" if content.startswith(_JPEG) else None
+    if (gif := with_controls(path)) is not None:
+        source = io.BytesIO(gif)
     try:
         with of_this_thread() as messages:
             container = av.open(

@@ -25,6 +25,9 @@ from vaectl.video.orientation import orientation_of_exif
 from vaectl.video.source import Pictures, Source
 from vaectl.video.truncation import CUT_SHORT
 
+_CHUNKS = frozenset({b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"EXIF", b"XMP "})
+"""Chunks of an animation. Others may come after the frames; among them, the name of a frame is damaged."""
+
 
 class _Structure(NamedTuple):
     width: int
@@ -78,14 +81,19 @@ def _read_structure(path: Path) -> _Structure:
         width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
         end = at = 12
         declared = 8 + int.from_bytes(head[4:8], "little")
+        unknown = None
         while at + 8 <= declared:
             file.seek(at)
             head = file.read(24)
-            length = int.from_bytes(head[4:8], "little")
+            start, length = at, int.from_bytes(head[4:8], "little")
             at += 8 + length + length % 2
             if len(head) < 8 or at > size:
                 return _Structure(width, height, tuple(delays), end, CUT_SHORT)
+            if head[:4] not in _CHUNKS:
+                unknown = start if unknown is None else unknown
             if head[:4] == b"ANMF":
+                if unknown is not None:  # libwebp skips it
+                    return _Structure(width, height, tuple(delays), end, f"it is damaged at byte {unknown}")
                 delays.append(Fraction(int.from_bytes(head[20:23], "little"), 1000) or DEFAULT_DELAY)
                 end = at
     return _Structure(width, height, tuple(delays), end, None)
