@@ -1,13 +1,14 @@
 """Output paths of `vaectl reconstruct`: trees are mirrored, no two results share a path, no existing file is lost."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.jobs import Listener, files, run
-from tests.video.media import encode, number_of
+from tests.jobs import Listener, files, run, run_one
+from tests.video.media import animation, encode, number_of, numbered_images
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.output_paths import mirror
 from vaectl.options import ReconstructOptions
@@ -47,6 +48,41 @@ def test_a_tree_is_mirrored(here):
     }
     lossless = planned("in", "out", lossless=True)
     assert (lossless["in/a.mp4"], lossless["in/b/d/e.jpeg"]) == ("out/a.mkv", "out/b/d/e.png")
+
+
+def test_an_animation_becomes_a_video_whatever_its_extension(here):
+    Path("in").mkdir()
+    for name in ("a.png", "b.apng", "c.webp"):
+        animation(Path("in", name), 3, **({"format": "PNG"} if name == "b.apng" else {}))
+    animation(Path("in/d.png"), 1)
+    assert planned("in", "out") == {
+        "in/a.png": "out/a.mp4",
+        "in/b.apng": "out/b.mp4",
+        "in/c.webp": "out/c.mp4",
+        "in/d.png": "out/d.png",
+    }
+    assert planned("in/c.webp", "out", lossless=True) == {"in/c.webp": "out/c.mkv"}
+    result = run(Path("in"), Path("out"))
+    assert [(clip.target.name, clip.num_frames, clip.error) for clip in result.clips] == [
+        *((name, 3, None) for name in ("a.mp4", "b.mp4", "c.mp4")),
+        ("d.png", 1, None),
+    ]
+    assert read_video("out/c.mp4").timestamps == (0, Fraction(1, 25), Fraction(2, 25))
+
+
+def test_numbered_images_become_one_video(here):
+    numbered_images(Path("frames/%03d.png"), range(1, 13))
+    assert planned("frames/%03d.png", "out") == {"frames/%03d.png": "out/frames.mp4"}
+    assert planned("frames/%03d.png", "rec.mkv") == {"frames/%03d.png": "rec.mkv"}
+    with pytest.raises(UsageError, match=r"004\.png: is an input of this run"):
+        planned("frames/%03d.png", "frames/004.png", overwrite=True)
+    assert run_one(Path("frames/%03d.png"), Path("out"), fps=Fraction(50), lossless=True).num_frames == 12
+    clip = read_video("out/frames.mkv")
+    assert (clip.timestamps[11], clip.frame_rate) == (Fraction(11, 50), 50)
+    listener = Listener()
+    run(Path("frames"), Path("stills"), listener)
+    (note,) = listener.notes
+    assert note == "frames: its 12 numbered images are stills; for one video of them, give `video_path=frames/%03d.png`"
 
 
 def test_no_two_sources_meet_in_one_target(here):

@@ -30,9 +30,11 @@ from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
 from vaectl.progress import Progress
 from vaectl.video import VideoReader, find_videos, resize, target_size
+from vaectl.video.animation import is_still
 from vaectl.video.clip import Clip, others_left_out
 from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from vaectl.video.read import frames_at_once
+from vaectl.video.sequence import file_named, files_of, pattern_of
 from vaectl.video.write import VideoWriter
 
 RECORD = "vaectl.json"
@@ -99,6 +101,11 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     begun = time.monotonic()
     pairs = plan_output_paths(options)
     alone = is_one_file(options.video_path)
+    if not alone and (pattern := pattern_of([source for source, _ in pairs])) is not None:
+        progress.note(
+            f"{options.video_path[0]}: its {len(pairs)} numbered images are stills; for one video of them, give"
+            f" `video_path={pattern}`"
+        )
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
@@ -139,7 +146,7 @@ def plan_output_paths(options: ReconstructOptions) -> list[tuple[Path, Path]]:
     try:
         pairs = pair(options.video_path, options.rec_path, options.lossless)
         output_paths, record = [target for _, target in pairs], record_path(options, pairs[0][1])
-        given = [*(source for source, _ in pairs), *filter(None, [options.config])]
+        given = [*chain.from_iterable(files_of(source) for source, _ in pairs), *filter(None, [options.config])]
         read = {identity(file) for file in given if file.exists()}
         for file in (*output_paths, record):
             if file.exists() and identity(file) in read:
@@ -174,12 +181,12 @@ def pair(sources: tuple[Path, ...], target: Path, lossless: bool) -> list[tuple[
         folder = source.is_dir()
         found = find_videos(source)
         for file in keep_outside(found, source, target) if folder else found:
-            name = file.relative_to(source) if folder else Path(file.name)
+            name = file.relative_to(source) if folder else Path(file_named(file).name)
             if (other := names.get(name)) is not None:
                 said = f"{file}: is given twice" if other == file else f"{other} and {file}: their results share a name"
                 raise UsageError(said, "leave one out, or use two runs")
             names[name] = file
-    endings = [".png" if name.suffix.lower() in IMAGE_EXTENSIONS else ".mkv" if lossless else ".mp4" for name in names]
+    endings = [".png" if is_still(file) else ".mkv" if lossless else ".mp4" for file in names.values()]
     return [(file, target / name) for file, name in zip(names.values(), mirror([*names], endings), strict=True)]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vaectl.errors import UsageError
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
-from vaectl.evaluation.pairs import find_pairs, match_by_name
+from vaectl.evaluation.pairs import Pair, find_pairs, match_by_name
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.output_paths import mirror
 
@@ -173,6 +173,12 @@ def test_a_subset_is_of_the_first_originals(real, results):
     assert paired(real, results, subset_size=1) == {"a": "a.mkv"}
     assert missing(real, results, subset_size=1) == {}
     assert [pair.name for pair in find_pairs(real, None, None, subset_size=1).pairs] == ["a"]
+
+
+def test_numbered_images_are_one_clip(tmp_path):
+    tree(tmp_path, "frames/01.png", "frames/02.png", "out.mp4")
+    (pair,) = find_pairs(tmp_path / "frames" / "%02d.png", tmp_path / "out.mp4", None).pairs
+    assert pair == Pair("frames", tmp_path / "frames" / "%02d.png", tmp_path / "out.mp4")
 
 
 def test_still_images_count_only_where_one_frame_is_compared(real):

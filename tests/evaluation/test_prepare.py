@@ -14,13 +14,14 @@ import torch
 
 from tests.jobs import Listener, files
 from tests.models.reference import load_reference, synthetic_model
-from tests.video.media import cut, encode
+from tests.video.media import animation, cut, encode
 from vaectl import engine
 from vaectl.engine import HostOverhead, Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.evaluate import evaluate
 from vaectl.evaluation.manifest import read_manifest
+from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
@@ -209,6 +210,18 @@ def test_an_image_is_prepared_and_measured(here):
     failed = run(real_video_dir=Path("in/z.png"), generated_video_dir=Path("other")).manifest.clips[0].reason
     assert failed
     assert failed.startswith("in/z.png: too short: gives 1 of the 5 frames")
+
+
+def test_animations_are_videos_whatever_their_extension(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    animation(Path("in/a.webp"), 9)
+    animation(Path("in/b.png"), 9)
+    animation(Path("in/c.png"), 1)
+    listener = Listener()
+    assert counts(run(listener)) == (2, 0, 0)
+    assert listener.notes == ["images skipped: 1; `num_frames=1` takes them"]
+    assert [pair.name for pair in find_pairs(Path("in"), None, None).pairs] == ["a", "b"]
 
 
 def test_batches_differ_by_rounding_at_most(here):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from tests.jobs import Listener
-from tests.video.media import encode, number_of
+from tests.video.media import animation, encode, number_of, numbered_images
 
-from vaectl.data import ClipDataset, Sampling, Source, open_dataset
+from vaectl.data import ClipDataset, Sampling, Source, metadata_cache, open_dataset
 from vaectl.data import dataset as module
 from vaectl.data.dataset import Failures
 from vaectl.data.sampling import place
@@ -123,6 +123,37 @@ def test_images_are_used_for_samples_of_one_frame(videos: Path) -> None:
     assert len(opened(videos, num_frames=5, listener=listener)) == 5
     (warning,) = listener.warnings
     assert warning.startswith(f"{videos}: 1 of 6 videos are shorter than the 5 frames")
+
+
+def is_a_part_of(frames: torch.Tensor, path: Path) -> bool:
+    """Whether these are five successive frames of the video, cropped."""
+    whole = scale_and_crop(read_video(path).frames, 48, 48, exact=False)
+    return any(torch.equal(frames, part) for part in whole.unfold(0, 5, 1).movedim(-1, 1))
+
+
+@pytest.mark.parametrize("extension", ["png", "webp"])
+def test_an_animation_is_a_video_and_a_still_is_not(tmp_path: Path, extension: str) -> None:
+    animation(tmp_path / f"a.{extension}", 9)
+    animation(tmp_path / f"still.{extension}", 1)
+    listener = Listener()
+    dataset = opened(tmp_path, listener=listener)
+    assert names(dataset, range(3)) == [f"a.{extension}"] * 3
+    assert listener.warnings[0].startswith(f"{tmp_path}: 1 of 2 videos are shorter than the 5 frames")
+    assert is_a_part_of(dataset.clip(0).frames, tmp_path / f"a.{extension}")
+    assert len(opened(tmp_path, animate_images=True)) == 2
+
+
+def test_numbered_images_are_one_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = numbered_images(tmp_path / "frames" / "%03d.png", range(1, 10))
+    dataset = opened(path)
+    assert (len(dataset), dataset.path(0, Failures())) == (1, path)
+    assert is_a_part_of(dataset.clip(3).frames, path)
+    before = dataset.fingerprint
+    with monkeypatch.context() as patched:
+        patched.setattr(metadata_cache, "_facts", lambda path: f"{path}: is opened again")
+        assert opened(path).fingerprint == before
+    os.utime(tmp_path / "frames" / "004.png", (2e9, 2e9))
+    assert opened(path).fingerprint != before
 
 
 def two_trees(videos: Path) -> tuple[Path, Path]:

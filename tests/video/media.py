@@ -3,6 +3,7 @@ output of any decoder, also of a lossy codec."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 BITS = 8
 
@@ -75,6 +77,23 @@ def encode(
         for packet in stream.encode():
             _mux(container, edit_packet(packet))
     return path
+
+
+def animation(path: Path, num_frames: int, **how: Any) -> Path:
+    """Write numbered pictures as an animated GIF, PNG or WebP, each for 40 ms."""
+    first, *rest = [Image.fromarray(numbered_picture(i)) for i in range(num_frames)]
+    first.save(path, save_all=True, append_images=rest, **{"duration": 40, **how})
+    return path
+
+
+def numbered_images(pattern: Path, numbers: Iterable[int]) -> Path:
+    """Write numbered pictures to files that are named like `%03d.png`, and return the pattern."""
+    pattern.parent.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        name = re.sub(r"%(\d*)d", lambda place, n=number: f"{n:{place[1]}d}", pattern.name)
+        how = {"lossless": True} if name.endswith("webp") else {}
+        Image.fromarray(numbered_picture(number)).save(pattern.with_name(name), **how)
+    return pattern
 
 
 def _mux(container: Any, packet: Any) -> None:

@@ -14,13 +14,14 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 from tests.video.media import cut, encode, number_of, numbered_picture, set_display_matrix
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import VideoReader, read_video
 from vaectl.video.container import fraction as exact
 from vaectl.video.probe import probe
+from vaectl.video.unsupported import is_missing_feature
 
 
 def test_facts_of_a_real_clip(samples: Path) -> None:
@@ -152,6 +153,45 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         assert message in str(caught.value)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_supported_is_not_called_broken(tmp_path: Path) -> None:
+    picture = Image.fromarray(numbered_picture(5))
+    translucent = picture.copy()
+    translucent.putalpha(100)
+    picture.save(tmp_path / "a.jp2")
+    picture.save(tmp_path / "JP2.png", format="JPEG2000")
+    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a" + bytes(100))
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x20meta" + bytes(24))
+    clip = encode(tmp_path / "clip.mp4", 2)
+    (tmp_path / "other.mp4").write_bytes(clip.read_bytes().replace(b"avc1", b"xyz1"))
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "12" * 16, "encryption_kid": "34" * 16}
+    encode(tmp_path / "locked.mp4", 2, container_options=key)
+    messages = {
+        "a.jp2": "JPEG 2000 files are not supported; the file may be fine: convert it to PNG",
+        "JP2.png": "JPEG 2000 files are not supported",
+        "a.jxl": "JPEG XL files are not supported",
+        "a.heic": "HEIC files are not supported",
+        "other.mp4": "its codec is not supported: FFmpeg has no decoder",
+        "locked.mp4": "its video is encrypted",
+    }
+    if features.check("avif"):
+        translucent.save(tmp_path / "alpha.avif")
+        picture.save(tmp_path / "animated.avif", save_all=True, append_images=[translucent.convert("L").convert("RGB")])
+        picture.save(tmp_path / "a.avif")
+        messages |= dict.fromkeys(["alpha.avif", "animated.avif"], "AVIF files of several pictures are not supported")
+        assert len(read_video(tmp_path / "a.avif")) == 1
+    for name, message in messages.items():
+        with pytest.raises(VaectlError) as caught:
+            read_video(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: {message}")
+
+
+def test_a_missing_feature_of_ffmpeg_is_not_damage() -> None:
+    said = "decoding fails: Not yet implemented in FFmpeg, patches welcome"
+    assert is_missing_feature(said)
+    assert is_missing_feature("Blending with pixel format rgba64be is not implemented. Update your FFmpeg version")
+    assert not is_missing_feature("decoding fails: Invalid data found when processing input")
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

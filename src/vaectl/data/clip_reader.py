@@ -12,6 +12,7 @@ from vaectl.data.ken_burns import ken_burns
 from vaectl.data.sampling import Draw, Sampling, place, span
 from vaectl.errors import VaectlError
 from vaectl.video.read import VideoReader, frames_at_once
+from vaectl.video.sequence import stamp_of
 from vaectl.video.transform import scale_and_crop
 
 _FRAMES_AT_ONCE = 4
@@ -60,8 +61,7 @@ class ClipReader:
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:
         """Return a reader and its number of frames. Raises for a file that is damaged anywhere."""
-        status = path.stat()
-        key = (path, status.st_size, status.st_mtime_ns)
+        key = (path, *stamp_of(path))
         if key not in self._readers:
             reader = VideoReader(path, threads=1)  # other workers use the other cores
             num_frames = len(reader.timestamps())

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from vaectl.progress import Progress
 from vaectl.video.discover import find_names, find_videos
 from vaectl.video.index import build_index
 from vaectl.video.probe import probe
+from vaectl.video.sequence import stamp_of
 from vaectl.video.truncation import is_cut_short
 
 _VERSION = 2
@@ -107,7 +109,7 @@ def _facts(path: Path) -> Facts | str:
     try:
         size, modified = _identity(path)
         info = probe(path)
-        if is_cut_short(path):
+        if path.is_file() and is_cut_short(path):
             return f"{path}: it is cut short; get the file again"
         num_frames = info.num_frames_from_header or len(build_index(info).times)
         return Facts(size, modified, info.width, info.height, num_frames, str(info.frame_rate))
@@ -121,6 +123,10 @@ def _identity(path: Path | str) -> tuple[int, int]:
     """Return size and modification time; (-1, -1), which no file has, if there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116  # for a million files, and a Path would double the time
+    except FileNotFoundError:
+        with suppress(OSError):
+            return stamp_of(Path(path))
+        return -1, -1
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -44,6 +44,7 @@ from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress, Silent
+from vaectl.video.sequence import files_of
 
 REASONS = 10
 """Maximum number of further reasons shown where no clip can be compared."""
@@ -182,7 +183,7 @@ def _one_line(reasons: Mapping[str, str]) -> str:
 
 def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
-    paths = [path for pair in pairing.pairs for path in (pair.real, pair.generated) if path]
+    paths = [file for pair in pairing.pairs for path in (pair.real, pair.generated) if path for file in files_of(path)]
     read = {identity(path) for path in paths if path.exists()}
     for file, what, suffixes in (
         (options.csv, "`csv` writes a CSV file", (".csv", ".txt")),

@@ -22,6 +22,7 @@ from vaectl.io.json_values import write_json
 from vaectl.io.output_paths import MAX_NAME_BYTES
 from vaectl.io.parsing import read_json, size_of
 from vaectl.shortage import cannot_write
+from vaectl.video.sequence import is_single
 
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2**28
@@ -86,8 +87,8 @@ class Manifest:
 
 
 def folder_of(root: Path) -> Path:
-    """Return the folder that names are relative to: `root`, or its parent if it is a file."""
-    return root.parent if root.is_file() else root
+    """Return the folder that names are relative to: `root`, or its parent if it is a single video."""
+    return root.parent if is_single(root) else root
 
 
 def read_manifest(folder: Path) -> Manifest | None:

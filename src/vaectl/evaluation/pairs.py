@@ -1,4 +1,4 @@
-"""Find the original of each generated clip, by the manifest of the results or else by names. Opens no clip.
+"""Find the original of each generated clip, by the manifest of the results or else by names. Decodes no clip.
 
 A result has the same path below its folder as its original, with another extension. If originals differ only in their
 extensions, as `a.mp4` and `a.avi` do, their results keep them: `a.mp4.mkv`, `a.avi.mkv`.
@@ -13,7 +13,8 @@ from pathlib import Path
 from vaectl.errors import UsageError
 from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, folder_of
 from vaectl.video import find_videos
-from vaectl.video.container import IMAGE_EXTENSIONS
+from vaectl.video.animation import is_still
+from vaectl.video.sequence import file_named, is_single
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def find_pairs(
     names = names_of(originals, real)
     if generated is None:
         return Pairing(tuple(Pair(names[file], file, None) for file in chosen), {})
-    if real.is_file() and generated.is_file():
+    if not real.is_dir() and not generated.is_dir():
         return Pairing((Pair(names[real], real, generated),), {})
 
     results = find_results(generated, real)
@@ -88,7 +89,7 @@ def find_originals(real: Path, generated: Path | None, stills: bool) -> list[Pat
     if generated is not None:
         files = _outside(generated, files, real)
     if not stills and real.is_dir():
-        files = [file for file in files if file.suffix.lower() not in IMAGE_EXTENSIONS]
+        files = [file for file in files if not is_still(file)]
     if not files:
         raise UsageError(f"{real}: holds no videos", "pass `num_frames=1` to compare images")
     return files
@@ -113,7 +114,7 @@ def _outside(folder: Path, files: Sequence[Path], root: Path) -> list[Path]:
 
 def names_of(files: Iterable[Path], root: Path) -> dict[Path, str]:
     """Map each file to its path below `root`, without extension unless another file has the same path without it."""
-    below = {file: file.relative_to(folder_of(root)) for file in files}
+    below = {file: file_named(file).relative_to(folder_of(root)) for file in files}
     stems = _grouped(below.values())
     return {file: _stem(path) if len(stems[_stem(path)]) == 1 else path.as_posix() for file, path in below.items()}
 
@@ -153,7 +154,7 @@ def match_by_manifest(
     full = {file.relative_to(root).as_posix(): file for file in originals}
     stems = _grouped(file.relative_to(root) for file in originals)
     prepared_from = Path(manifest.real_video_dir)
-    if real.is_file() and root.resolve().is_relative_to(prepared_from):
+    if is_single(real) and root.resolve().is_relative_to(prepared_from):
         full[(root.resolve().relative_to(prepared_from) / real.name).as_posix()] = real
     there = set(results)
     partners: dict[Path, Path] = {}

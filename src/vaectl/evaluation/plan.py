@@ -35,7 +35,9 @@ from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
 from vaectl.versions import versions
 from vaectl.video import find_videos
+from vaectl.video.animation import is_still
 from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from vaectl.video.sequence import file_named, is_single, stamp_of
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
@@ -50,14 +52,14 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1 and real.is_dir():
-        videos = [file for file in sources if file.suffix.lower() not in IMAGE_EXTENSIONS]
+        videos = [file for file in sources if not is_still(file)]
         if len(videos) < len(sources):
             progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
     if not sources:
         raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
     names = [file.relative_to(root) for file in sources]
-    output_paths = mirror(names, [f".{options.format}"] * len(names))
+    output_paths = mirror([file_named(file).relative_to(root) for file in sources], [f".{options.format}"] * len(names))
     planned = []
     for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
         : options.subset_size or None
@@ -79,7 +81,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
 def check_folders(real: Path, results: Path, progress: Progress) -> None:
     """Raise UsageError if `results` is a file or has the originals of `real`; warn if `real` has reconstructions."""
     is_video = results.suffix.lower() in VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
-    if not results.is_dir() and (is_video or (results.exists() and real.is_file())):
+    if not results.is_dir() and (is_video or (results.exists() and is_single(real))):
         raise UsageError(f"{results}: is the name of a file", "name a folder for the results")
     try:
         earlier = read_manifest(real)
@@ -97,10 +99,9 @@ def check_folders(real: Path, results: Path, progress: Progress) -> None:
 def stamp(source: Path) -> tuple[int, int]:
     """Return size in bytes and modification time (ns); (0, 0) for a broken link, which fails when it is read."""
     try:
-        status = source.stat()
+        return stamp_of(source)
     except FileNotFoundError:
         return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:

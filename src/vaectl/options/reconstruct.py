@@ -61,7 +61,8 @@ class ReconstructOptions:
             many=True,
             main=True,
             read=read_paths,
-            help="The same as IN: a video, an image, or a folder that holds them at any depth; may be repeated.",
+            help="The same as IN: a video, an image, a folder with any of them at any depth, or numbered images:"
+            " frames/%05d.png. May be repeated.",
         ),
     ]
     num_frames: Annotated[
@@ -96,7 +97,7 @@ class ReconstructOptions:
             panel=OUTPUT,
             metavar="RATE",
             read=read_frame_rate,
-            help="Frames per second: 30, 29.97, 30000/1001. (default: the source's)",
+            help="Frames per second: 30, 29.97, 30000/1001. (default: the source's; numbered images: 25)",
         ),
     ] = None
     side_by_side: Annotated[bool, Option(panel=OUTPUT, help="Show the original to the left of the reconstruction.")] = (

@@ -26,6 +26,7 @@ _LIMITED, _FULL = 1, 2
 _PIXELS_AT_ONCE = 2**20
 """Pixels that are computed at once in more than 8 bits, to limit memory."""
 _BT709, _BT601, _BT2020 = 1, 5, 9
+_Plane = NDArray[np.integer]
 _MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 # Codecs whose specification defines a missing range flag as limited, also for gray.
 _LIMITED_GRAY_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video"})
@@ -67,6 +68,19 @@ class RgbConverter:
 
         The planes do not share memory with the frame. Raises VaectlError for an unsupported matrix or pixel format.
         """
+        *planes, opacity = self.channels(frame, width, height)
+        white = int(np.iinfo(planes[0].dtype).max)
+        if opacity is not None and np.min(opacity) < white:
+            planes = [_scaled(plane, opacity, white) for plane in planes]
+        if white > 255:
+            planes = [_scaled(plane, 255, white) for plane in planes]
+        return [plane.astype(np.uint8, copy=False) for plane in planes]
+
+    def channels(self, frame: VideoFrame, width: int, height: int) -> tuple[_Plane, _Plane, _Plane, _Plane | None]:
+        """Return red, green, blue and opacity, each (height, width), uint8 or uint16; no opacity if all is opaque.
+
+        The colours are not multiplied by the opacity. Raises like a call.
+        """
         full = is_full_range(frame, still=self._still, codec=self._codec)
         matrix = _BT709
         if not _is_rgb(frame) and not _is_gray(frame):
@@ -95,16 +109,11 @@ class RgbConverter:
             raise VaectlError(f"its pixel format {name} is not supported", "convert it to 8 or 16 bits first") from None
         dtype = np.uint16 if deep else np.uint8
         green, blue, red, *opacity = (_plane(picture, i, dtype) for i in range(len(picture.planes)))
-        planes = [red, green, blue]
-        white = int(np.iinfo(dtype).max)
         if not full and _is_gray(frame):  # swscale treats all gray as full range
+            white = int(np.iinfo(dtype).max)
             levels = ((np.arange(white + 1) / white * 255 - 16) * (white / 219)).clip(0, white).round().astype(dtype)
-            planes = [levels[plane] for plane in planes]
-        if opacity and np.min(opacity[0]) < white:
-            planes = [_scaled(plane, opacity[0], white) for plane in planes]
-        if deep:
-            planes = [_scaled(plane, 255, white) for plane in planes]
-        return [plane.astype(np.uint8, copy=False) for plane in planes]
+            red, green, blue = levels[red], levels[green], levels[blue]
+        return red, green, blue, opacity[0] if opacity else None
 
 
 def _is_rgb(frame: VideoFrame) -> bool:
@@ -128,13 +137,13 @@ def _needs_16_bits(frame: VideoFrame, full: bool) -> bool:
     return bool(np.max(chroma) > 236 << (bits - 8))
 
 
-def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8 | np.uint16]) -> NDArray[np.integer]:
+def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8 | np.uint16]) -> _Plane:
     plane = frame.planes[index]
-    samples: NDArray[np.integer] = np.frombuffer(memoryview(plane), dtype)
+    samples: _Plane = np.frombuffer(memoryview(plane), dtype)
     return samples.reshape(plane.height, -1)[:, : plane.width]
 
 
-def _scaled(plane: NDArray[np.integer], factor: NDArray[np.integer] | int, white: int) -> NDArray[np.integer]:
+def _scaled(plane: _Plane, factor: _Plane | int, white: int) -> _Plane:
     """Return plane * factor / white, rounded. Computed in strips, because a large picture would take gigabytes."""
     factors = np.broadcast_to(np.asarray(factor), plane.shape)
     scaled = np.empty(plane.shape, plane.dtype)

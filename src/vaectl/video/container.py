@@ -22,7 +22,9 @@ from av.video.stream import VideoStream
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.shortage import is_memory_shortage
+from vaectl.video.gif import with_controls
 from vaectl.video.messages import listening, of_this_thread
+from vaectl.video.unsupported import heif_kind, unsupported_kind
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"),
@@ -44,6 +46,7 @@ _JPEG = b"\xff\xd8\xff"
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
 LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For `av.open`: read files whose tags are not UTF-8, such as old ones. PyAV 19 does this by default."""
+_CONVERT = "the file may be fine: convert it to PNG, or to H.264 in MP4"
 _ACCOMPANYING = Disposition.attached_pic | Disposition.timed_thumbnails
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -84,6 +87,11 @@ def _check(path: Path) -> None:
         raise VaectlError(f"{path} is empty (0 bytes)", "get the file again")
 
 
+def _heif_kind(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return heif_kind(file.read(12))
+
+
 class Opened(NamedTuple):
     """A file with its picture stream."""
 
@@ -110,9 +118,11 @@ def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
             if not streams:
                 held = "only sound" if container.streams.audio else "no picture"
                 raise VaectlError(f"{path} holds {held}", "a file with a video stream is needed")
+            if len(streams) > 1 and (kind := _heif_kind(path)) is not None:
+                raise VaectlError(f"{path}: {kind} files of several pictures are not supported", _CONVERT)
             stream = max(streams, key=_prominence)
             if stream.codec_context is None:
-                raise VaectlError(f"{path}: no decoder for its video stream", "convert it to H.264 first")
+                raise VaectlError(f"{path}: its codec is not supported: FFmpeg has no decoder", _CONVERT)
             context = stream.codec_context
             stream.thread_type, context.thread_count = "AUTO", 1 if is_image(container) else threads
             with explain_memory_errors(path, context.width, context.height):
@@ -140,6 +150,8 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     if path.suffix.lower() in IMAGE_EXTENSIONS:
         content = path.read_bytes()
         source, kind = io.BytesIO(content), "jpeg_pipe" if content.startswith(_JPEG) else None
+    if (gif := with_controls(path)) is not None:
+        source = io.BytesIO(gif)
     try:
         with of_this_thread() as messages:
             container = av.open(
@@ -151,6 +163,8 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     except MemoryError:
         raise VaectlError(f"{path}: out of memory while opening it", "free some") from None
     except av.error.FFmpegError as error:
+        if (kind := unsupported_kind(path)) is not None:
+            raise VaectlError(f"{path}: {kind} files are not supported", _CONVERT) from None
         raise VaectlError(
             f"{path} is not a video that can be read, or its end is missing ({error.strerror})",
             "play it to check, and get the file again",

@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain, islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -186,13 +186,13 @@ def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | No
     problem = None
     try:
         for packet, *_ in demux(path, opened):
-            frames, trouble = _decode_packet(decoder, packet)
+            frames, trouble = decode_packet(decoder, packet)
             problem = problem or trouble
             if frames:
                 return frames[0], problem
     except DamageError as damage:
         problem = problem or str(damage)
-    frames, trouble = _decode_packet(decoder, None)
+    frames, trouble = decode_packet(decoder, None)
     return next(iter(frames), None), problem or trouble
 
 
@@ -242,7 +242,7 @@ def _frames(
             start, begun = packet, number
         packet.opaque = number
         shifts.append(shift)
-        frames, problem = _decode_packet(decoder, packet)
+        frames, problem = decode_packet(decoder, packet)
         if problem and start is not None and not _is_shown_before(packet, start):
             raise DamageError(problem, number, packet.pts, frames)
         if others and others.logged_an_error():
@@ -252,16 +252,17 @@ def _frames(
                 yield frame
             elif begun is not None and begun <= _number(frame, shifts):
                 raise DamageError("a frame is damaged", _number(frame, shifts), frame.pts)
-    frames, problem = _decode_packet(decoder, None)
+    frames, problem = decode_packet(decoder, None)
     if problem or (others and others.logged_an_error()):
         raise DamageError(problem or "", len(shifts) - 1, None, frames)
     yield from frames
 
 
-def _decode_packet(
-    decoder: VideoCodecContext, packet: Packet[VideoStream] | None
-) -> tuple[list[VideoFrame], str | None]:
-    """Decode a packet (None: flush). Return the frames, and the error of the decoder if there is one."""
+def decode_packet(decoder: VideoCodecContext, packet: Packet[Any] | None) -> tuple[list[VideoFrame], str | None]:
+    """Decode a packet (None: flush). Return the frames, and the error of the decoder if there is one.
+
+    Needs `vaectl.video.messages.listening`.
+    """
     frames: list[VideoFrame] = []
     failure = None
     with of_this_thread() as messages:
@@ -281,7 +282,7 @@ def _decode_packet(
 
 def _flush(decoder: VideoCodecContext) -> Iterator[VideoFrame]:
     """Yield the frames that are still in the decoder."""
-    yield from _decode_packet(decoder, None)[0]
+    yield from decode_packet(decoder, None)[0]
 
 
 def _number(frame: VideoFrame, shifts: Sequence[int]) -> int:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from vaectl.errors import UsageError
 from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from vaectl.video.sequence import sequence_of
 
 
 def find_videos(root: Path) -> list[Path]:
     """Return all videos and images below `root`, by extension, sorted. Hidden files and folders are skipped.
 
-    Symbolic links are followed, each real folder once. If `root` is a file, only that file is returned.
-    Raises UsageError if `root` does not exist, cannot be listed, or contains no video or image.
+    Symbolic links are followed, each real folder once. If `root` is a file or names numbered images, only `root` is
+    returned. Raises UsageError if `root` does not exist, cannot be listed, or contains no video or image.
     """
-    if not root.exists():
+    if not root.exists() and sequence_of(root) is None:
         raise UsageError(f"{root}: no such file or folder", "check the path")
     return [root / name for name in find_names(root)] if root.is_dir() else [root]
 

@@ -1,4 +1,4 @@
-"""Boxes of MP4 and MOV files (ISO/IEC 14496-12): the declared end of the file, and the crop of the picture."""
+"""Boxes of MP4 and MOV files (ISO/IEC 14496-12): the declared end, the crop of the picture, and encryption."""
 
 from __future__ import annotations
 
@@ -31,31 +31,38 @@ def end(file: BinaryIO, size: int) -> int:
 
 def crops(path: Path) -> list[Crop]:
     """Return the crop of each picture track, from its clean aperture box (`clap`, 12.1.4)."""
-    moov = _find(path, b"moov")
-    found = []
-    for track in _inside(moov, b"trak"):
+    return [_crop(entries[0][1]) if entries else Crop() for entries in _picture_tracks(path)]
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a picture track is encrypted (ISO/IEC 14496-12, 8.12)."""
+    return any(kind == b"encv" for entries in _picture_tracks(path) for kind, _ in entries)
+
+
+def _picture_tracks(path: Path) -> list[list[tuple[bytes, bytes]]]:
+    """Return the sample descriptions of each picture track: type and content."""
+    found: list[list[tuple[bytes, bytes]]] = []
+    for track in _inside(_find(path, b"moov"), b"trak"):
         for media in _inside(track, b"mdia"):
             if not any(handler[8:12] == b"vide" for handler in _inside(media, b"hdlr")):
                 continue
-            found.append(Crop())
+            found.append([])
             for information in _inside(media, b"minf"):
                 for table in _inside(information, b"stbl"):
                     for descriptions in _inside(table, b"stsd"):
-                        found[-1] = _crop(descriptions) or found[-1]
+                        found[-1] += _boxes(descriptions[8:])
     return found
 
 
-def _crop(descriptions: bytes) -> Crop | None:
-    """Crop of the first sample description."""
-    for _, entry in _boxes(descriptions[8:]):
-        width, height = (int.from_bytes(entry[at : at + 2], "big") for at in (24, 26))
-        for aperture in _inside(entry[78:], b"clap"):
-            left, right = _cut(aperture[0:8], aperture[16:24], width)
-            top, bottom = _cut(aperture[8:16], aperture[24:32], height)
-            if min(left, right, top, bottom) >= 0 and left + right < width and top + bottom < height:
-                return Crop(top, bottom, left, right)
-        return None
-    return None
+def _crop(entry: bytes) -> Crop:
+    """Return the crop of a sample description."""
+    width, height = (int.from_bytes(entry[at : at + 2], "big") for at in (24, 26))
+    for aperture in _inside(entry[78:], b"clap"):
+        left, right = _cut(aperture[0:8], aperture[16:24], width)
+        top, bottom = _cut(aperture[8:16], aperture[24:32], height)
+        if min(left, right, top, bottom) >= 0 and left + right < width and top + bottom < height:
+            return Crop(top, bottom, left, right)
+    return Crop()
 
 
 def _cut(extent: bytes, offset: bytes, size: int) -> tuple[int, int]:

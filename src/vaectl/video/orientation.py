@@ -86,3 +86,9 @@ def orientation(a: float, b: float, c: float, d: float) -> Orientation:
     if sine:
         return Orientation(True, -sine < 0, sign * sine < 0, rotation)
     return Orientation(False, sign * cosine < 0, cosine < 0, rotation)
+
+
+def orientation_of_exif(value: int) -> Orientation:
+    """Return the orientation of the tag of EXIF and TIFF, 1 to 8 (TIFF 6.0, section 8); none for another value."""
+    rotation = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}.get(value, 0)
+    return Orientation(value in (5, 6, 7, 8), value in (2, 3, 6, 7), value in (3, 4, 7, 8), rotation)

@@ -16,20 +16,18 @@ from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.video.clip import Clip, VideoInfo
-from vaectl.video.color import RgbConverter
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
-from vaectl.video.probe import probe_with_layout
-from vaectl.video.stored import StoredFrames
+from vaectl.video.probe import open_source
+from vaectl.video.shown import upright_rgb
 from vaectl.video.tiff import read_tiff
+from vaectl.video.unsupported import is_missing_feature
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
@@ -65,7 +63,7 @@ class VideoReader:
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
         self._path, self._threads = Path(path), threads
-        self.info, self._layout = probe_with_layout(self._path)
+        self.info, self._layout, self._pictures = open_source(self._path)
 
     def __repr__(self) -> str:
         info = self.info
@@ -135,34 +133,32 @@ class VideoReader:
 
     @cached_property
     def _index(self) -> FrameIndex:
+        if self._pictures is not None:
+            return FrameIndex(self._pictures.times, (), (), self._pictures.damage)
         return build_index(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
-        info, orientation, times = self.info, self._layout.orientation, self._index.times
-        stored = (info.height, info.width) if orientation.transpose else (info.width, info.height)
-        prepare = StoredFrames(self._layout.crop, is_sited=self._layout.is_sited)
-        convert = RgbConverter(still=info.is_image, codec=info.codec)
-
-        def show(frame: VideoFrame, picture: NDArray[np.uint8]) -> None:
-            try:
-                planes = convert(prepare(frame), *stored)
-            except VaectlError as error:
-                raise VaectlError(f"{self._path}: {error.problem}", error.remedy) from None
-            for channel, plane in zip(picture, planes, strict=True):
-                channel[...] = orientation.apply(plane)
-
+        info, times = self.info, self._index.times
+        show = upright_rgb(info, self._layout)
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
                 for picture in batch.numpy():
-                    show(next(frames), picture)
+                    for channel, plane in zip(picture, show(next(frames)), strict=True):
+                        channel[...] = plane
                 yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """Yield the wanted frames as stored. Each is compared with the index."""
         if self.info.is_image and (picture := read_tiff(self._path)) is not None:
             yield picture
+            return
+        if self._pictures is not None:
+            try:
+                yield from self._pictures.frames(wanted)
+            except DamageError as damage:
+                raise self._damaged(damage.packet, f"frame {damage.packet} is damaged", f" ({damage})") from None
             return
         pts, readable, detail = self._index.pts, 0, ""
         with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
@@ -177,6 +173,11 @@ class VideoReader:
                     readable += 1
             except DamageError as damage:
                 detail = f" ({damage})"
+        if is_missing_feature(detail):
+            raise VaectlError(
+                f"{self._path}: FFmpeg does not support its frame {readable}{detail}",
+                "convert it with another program, or read only the frames before",
+            )
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
