@@ -6,7 +6,7 @@ On a terminal, a bar for the current clip; elsewhere, a line every few seconds. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Timer
@@ -30,12 +30,16 @@ LINE_INTERVAL_SECONDS = 5.0
 def say(label: str, message: str, console: Console | None = None) -> None:
     """Write `label: message` as one line on stderr, however wide the terminal is."""
     style = {"error": "bold red", "warning": "yellow"}.get(label, "bold")
-    text = "".join(
+    line = Text.assemble((f"{label}: ", style), printable(message))
+    (console or Console(stderr=True)).print(line, soft_wrap=True)
+
+
+def printable(message: str) -> str:
+    """Return a message as one line of printable text, with its parameters as options."""
+    return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in " ".join(spell_options(message).split())
     )
-    line = Text.assemble((f"{label}: ", style), text)
-    (console or Console(stderr=True)).print(line, soft_wrap=True)
 
 
 def pace(per_second: float, unit: str = "frames") -> str:
@@ -61,6 +65,11 @@ class _Remarks:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._said: set[tuple[str, str]] = set()
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        width = max(len(name) for name, _ in rows) + 2
+        for name, value in rows:
+            self._console.print(Text.assemble((f"{name:<{width}}", "bold"), printable(value)), soft_wrap=True)
 
     def note(self, message: str) -> None:
         self._say_once("note", message)

@@ -57,6 +57,12 @@ def write_checkpoint(
     return target
 
 
+def amend_facts(checkpoint: Path, changes: Mapping[str, Any]) -> None:
+    """Replace some values in the training.json of a complete checkpoint. Raises as `atomic_write` does, or OSError."""
+    file = checkpoint / FACTS
+    write_json(file, {**json.loads(file.read_bytes()), **changes})
+
+
 def write_options(run: Path, options: Mapping[str, Any]) -> None:
     """Write options.json. Raises as `atomic_write` does."""
     write_json(run / "options.json", options)
