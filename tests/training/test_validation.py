@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_a_clip_that_breaks_later_is_skipped_and_the_option_is_named(videos, tmp
     assert "step 1: the validation failed and is skipped: no clip of `eval_video_path` could be measured" in failed
 
 
-SCORES = {2: 20.0, 4: 30.0, 6: 25.0, 8: 40.0, 9: 10.0}
+SCORES = {2: 20.0, 4: 30.0, 6: 25.0, 8: math.inf, 9: 10.0}
 """The PSNR of each validation, by step. 3, 6 and 9 are saved in any case; 2, 4 and 8 because they are the best."""
 GIVEN = {"max_steps": 9, "eval_steps": 2, "save_ckpt_step": 3, "keep": 9, "ema": True}
 
@@ -166,7 +167,8 @@ def test_each_checkpoint_has_the_best_validation_up_to_its_step(videos, tmp_path
     best = {2: 2, 3: 2, 4: 4, 6: 4, 8: 8, 9: 8}
     assert facts(result.run) == {step: (value, False) for step, value in best.items()}
     assert (result.run / "best").resolve().name == "checkpoint-00000008"
-    assert result.best == {"step": 8, "psnr": 40.0, "ema_psnr": 40.0}
+    assert result.best == {"step": 8, "psnr": math.inf, "ema_psnr": math.inf}
+    assert result.as_json()["best"] == {"step": 8, "psnr": "inf", "ema_psnr": "inf"}
 
 
 KILLS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -35,8 +36,8 @@ from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, ValidationError, improves, reason_of
 from vaectl.training.whole import damaged_after
 
-SHOWN = ("loss", "rec", "perceptual", "kl", "wavelet", "generator", "disc_loss")
-"""The losses in the line of the current state."""
+SHOWN = ("loss", "disc_loss", "rec", "perceptual", "kl", "wavelet", "generator")
+"""The losses in the line of the current state; a narrow terminal shows the first ones."""
 PACE_STEPS = 5
 """Steps after which the time of a step is shown."""
 
@@ -209,7 +210,8 @@ class Run:
         if validates and not stop:
             self.validate()
         if stop:
-            self.progress.note(f"stopped at step {step}; to continue: `resume_from_checkpoint={self.run / 'latest'}`")
+            latest = shlex.quote(str(self.run / run_dir.LATEST))
+            self.progress.note(f"stopped at step {step}; to continue: `resume_from_checkpoint={latest}`")
         return not stop
 
     def validate(self) -> None:

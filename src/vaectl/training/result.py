@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vaectl.io.json_values import plain
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -34,6 +36,5 @@ class TrainResult:
     """Videos to try the model on: those of the validation, else one of the training."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        values = {**asdict(self), "run": str(self.run), "checkpoint": str(self.checkpoint)}
-        return {name: value for name, value in values.items() if name != "clips"}
+        """Return plain JSON values, without `clips`."""
+        return {name: plain(value) for name, value in asdict(self).items() if name != "clips"}

@@ -54,7 +54,7 @@ class Validation:
         """
         failure = None
         try:
-            totals, strips = self._measure_share(model, warn)
+            totals, picture = self._measure_share(model, warn)
         except Exception as error:  # the ranks wait for each other below
             failure = reason_of(error)
         finally:
@@ -65,10 +65,10 @@ class Validation:
         if not count:
             raise ValidationError("no clip of `eval_video_path` could be measured; see the warnings above")
         means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
-        return means, torch.cat(strips, dim=1) if strips else None
+        return means, picture
 
-    def _measure_share(self, model: AnyVAE, warn: Callable[[str], None]) -> tuple[Tensor, list[Tensor]]:
-        """Return the sum of each metric over the clips of this rank, their number, and their strips."""
+    def _measure_share(self, model: AnyVAE, warn: Callable[[str], None]) -> tuple[Tensor, Tensor | None]:
+        """Return the sums of the metrics over the clips of this rank and, last, their number; and the picture."""
         totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         strips: list[Tensor] = []
         model.eval()
@@ -87,7 +87,7 @@ class Validation:
             for pair in zip(original.cpu(), result.cpu(), strict=True):
                 if len(strips) < self._shown:
                     strips.append(strip(*pair))
-        return totals, strips
+        return totals, torch.cat(strips, dim=1) if strips else None
 
     def _readable(self, paths: Sequence[Path], warn: Callable[[str], None]) -> Iterator[Tensor]:
         for path in paths:
@@ -99,11 +99,11 @@ class Validation:
 
 def reason_of(error: Exception) -> str:
     """Return in one line why a validation failed, with the options that help."""
-    if isinstance(error, VaectlError):
-        return str(error)
     said = " ".join(str(error).split()) or type(error).__name__
     if is_memory_shortage(error):
         return f"out of memory ({said}); lower `eval_batch_size`, `eval_resolution` or `eval_num_frames`"
+    if isinstance(error, VaectlError):
+        return said
     return error.strerror or said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
 
 
