@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ class Listener:
         self.notes: list[str] = []
         self.clips: list[tuple[str, int | None, int]] = []
         """Of each finished task: its name, the frames announced, the frames done."""
+        self.rows: dict[str, str] = {}
+        """The facts that the job begins with."""
+        self.states: list[str] = []
         self._clip: tuple[str, int | None, int] | None = None
         self.run: tuple[int, int, str] | None = None
         """The clips of the run, those of an earlier run, and the process."""
@@ -36,12 +40,16 @@ class Listener:
         assert self._clip
         self._clip = (*self._clip[:2], self._clip[2] + count)
 
-    def status(self, message: str) -> None: ...
+    def status(self, message: str) -> None:
+        self.states.append(message)
 
     def finish(self) -> None:
         if self._clip:
             self.clips.append(self._clip)
         self._clip = None
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        self.rows = dict(rows)
 
     def note(self, message: str) -> None:
         self.notes.append(message)

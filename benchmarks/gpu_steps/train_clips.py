@@ -73,7 +73,7 @@ def train(trainer: Trainer, run: Path) -> None:
         if not distributed.is_main():
             continue
         with (run / LOSSES).open("a") as file:
-            file.write(json.dumps([trainer.step, values["loss"]]) + "\n")
+            file.write(json.dumps([trainer.step, values.get("loss", values.get("disc_loss"))]) + "\n")
         if trainer.step % SAVE_EVERY == 0:
             write_checkpoint(run, trainer.step, partial(save_model, trainer.model), trainer.state(), {})
 

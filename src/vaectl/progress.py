@@ -5,6 +5,7 @@ Jobs take a `Progress`. The CLI passes one that draws bars; notebooks and tests 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -38,6 +39,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """End the task, complete or not."""
 
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Show what a run is about to do: names and values, one pair a line."""
+
     def note(self, message: str) -> None:
         """Show how something is done. One line."""
 
@@ -59,6 +63,8 @@ class Silent:
     def status(self, message: str) -> None: ...
 
     def finish(self) -> None: ...
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None: ...
 
     def note(self, message: str) -> None: ...
 

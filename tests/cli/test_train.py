@@ -8,7 +8,7 @@ import pytest
 
 from vaectl.cli.derive import resolve
 from vaectl.cli.spelling import spell_options
-from vaectl.cli.train import show, underlying
+from vaectl.cli.train import next_commands, show, underlying
 from vaectl.errors import UsageError
 from vaectl.options.train import TrainOptions
 from vaectl.training.job import TrainResult
@@ -49,10 +49,10 @@ def test_a_wrong_value_is_one_line_that_names_the_option(typed, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
-    result = TrainResult(
-        run=Path("results/vae"),
-        checkpoint=Path("results/vae/checkpoint-00000008"),
+def result_in(run: Path, clips: tuple[Path, ...] = ()) -> TrainResult:
+    return TrainResult(
+        run=run,
+        checkpoint=run / "checkpoint-00000008",
         step=8,
         loss=1234.5678,
         best={"step": 4, "psnr": 31.25, "ssim": 0.9},
@@ -62,8 +62,12 @@ def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
         waiting=0.0312,
         decoding=123.4,
         peak_memory=3 << 29,
+        clips=clips,
     )
-    show(result)
+
+
+def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
+    show(result_in(Path("results/vae")))
     assert capsys.readouterr().out.splitlines() == [
         "checkpoint  results/vae/checkpoint-00000008",
         "step        8, loss 1234.57",
@@ -71,3 +75,23 @@ def test_the_end_of_a_run_says_where_it_is_and_how_it_went(capsys):
         "skipped     2 steps that were not finite",
         "time        1:02:05, 4.32 clips/s, 3.1% of it waiting for data, peak memory 1.50 GiB",
     ]
+
+
+def test_the_next_commands_have_the_paths_of_the_run_and_are_quoted(tmp_path):
+    run = tmp_path / "my run"
+    (run / "tensorboard").mkdir(parents=True)
+    given = {"video_path": ["v"], "eval_video_path": "held out", "eval_subset_size": "2", "eval_sample_rate": "3"}
+    options = resolve(TrainOptions, given)
+    clips = (Path("held out/a.png"), Path("held out/b.mp4"))
+    assert next_commands(options, result_in(run, clips)) == [
+        f"vaectl reconstruct --video-path 'held out/a.png' --rec-path '{run}/reconstructed-a.png'"
+        f" --model '{run}/checkpoint-00000008'",
+        "vaectl eval --real-video-dir 'held out' --num-frames 17 --sample-rate 3 --subset-size 2"
+        f" --model '{run}/checkpoint-00000008'",
+        f"tensorboard --logdir '{run}/tensorboard'",
+    ]
+    (run / "best").mkdir()
+    (command, _) = next_commands(resolve(TrainOptions, {"video_path": ["v"]}), result_in(run, (Path("v/c.mkv"),)))
+    assert command == (
+        f"vaectl reconstruct --video-path v/c.mkv --rec-path '{run}/reconstructed-c.mp4' --model '{run}/best'"
+    )

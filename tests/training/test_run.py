@@ -42,7 +42,8 @@ def test_a_run_leaves_checkpoints_journals_and_pictures(videos, tmp_path):
     assert json.loads((result.run / "options.json").read_text())["max_steps"] == 8
     assert result.step == 8
     assert listener.clips[-1] == ("vae", 8, 8)
-    assert listener.warnings == []
+    (warning,) = listener.warnings
+    assert "3 of 3 validation clips (`eval_video_path`) are also trained on" in warning
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -301,6 +302,7 @@ def test_a_request_that_cannot_work_is_one_line(videos, tmp_path, monkeypatch, g
     with pytest.raises(VaectlError, match=message) as error:
         run(given.pop("video_path", videos), tmp_path, **given)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_read(videos, tmp_path):

@@ -155,11 +155,20 @@ def spoilt(self, *arguments, **options):
     calls.append(1)
     return (total * math.nan if os.environ["RANK"] == "1" and len(calls) == 2 else total), parts
 Objective.generator_loss = spoilt
+
+from vaectl.training.validation import Validation
+measure, validations = Validation._measure_share, []
+def lost(self, *arguments):
+    validations.append(1)
+    if os.environ["RANK"] == "1" and len(validations) == 1:
+        raise ZeroDivisionError("only here")
+    return measure(self, *arguments)
+Validation._measure_share = lost
 """
     script = tmp_path / "spoilt.py"
     script.write_text(f"{spoil}\n{MAIN}")
     given = arguments(
-        videos, tmp_path, max_steps=4, batch_size=1, disc_weight=0.5, disc_start=2, resolution=32, eval_steps=4,
+        videos, tmp_path, max_steps=4, batch_size=1, disc_weight=0.5, disc_start=2, resolution=32, eval_steps=2,
         eval_video_path=videos,
     )  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script, "train", *given]
@@ -168,7 +177,11 @@ Objective.generator_loss = spoilt
     written = lines(tmp_path / "results" / "vae")
     assert [line["skipped"] for line in written] == [False, True, False, False]
     assert [line["kind"] for line in written][2:] == ["generator", "discriminator"]
-    assert len(lines(tmp_path / "results" / "vae", "validation.jsonl")) == 1
+    assert [line["step"] for line in lines(tmp_path / "results" / "vae", "validation.jsonl")] == [4]
+    failed = "warning: step 2: the validation failed and is skipped: ZeroDivisionError: only here"
+    assert told.stderr.count(failed) == 1
+    assert told.stderr.count("run          ") == told.stdout.count("next:") == 1, "only the main rank prints"
+    assert "batch        2 clips (1 x 2 ranks x 1 accumulated)" in told.stderr
 
 
 def test_when_a_rank_dies_the_others_end_with_a_message(videos, tmp_path):

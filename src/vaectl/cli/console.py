@@ -7,7 +7,7 @@ models.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.cells import cell_len
@@ -59,6 +59,11 @@ class _Output:
         self._clips = self._ended = self._made = 0
         self._share = ""
         self._run_begun = self._last_end = 0.0
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        width = max(len(name) for name, _ in rows) + 2
+        for name, value in rows:
+            self._console.print(Text.assemble((f"{name:<{width}}", "bold"), one_line(value)), soft_wrap=True)
 
     def note(self, message: str) -> None:
         self._say_once("note", message)

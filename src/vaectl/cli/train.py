@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaectl.options.train import TrainOptions
-    from vaectl.training.job import TrainResult
+    from vaectl.training.result import TrainResult
 
 EXAMPLES = """
 Examples:
@@ -37,6 +37,9 @@ def train(options: TrainOptions) -> None:
         print(as_json(result.as_json()))
     else:
         show(result)
+        print("\nnext:")
+        for command in next_commands(options, result):
+            print(f"  {command}")
 
 
 def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,17 +49,49 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     return underlying(given)
 
 
+def next_commands(options: TrainOptions, result: TrainResult) -> list[str]:
+    """Return the commands to continue with: reconstruct a clip, measure the validation set, show the curves."""
+    import shlex
+
+    from vaectl.options.clips import NUM_FRAMES, RESOLUTION
+    from vaectl.training.run_dir import BEST, TENSORBOARD
+    from vaectl.video.container import IMAGE_EXTENSIONS
+
+    model = result.run / BEST if (result.run / BEST).exists() else result.checkpoint
+    commands: list[list[object]] = []
+    for clip in result.clips[:1]:
+        suffix = ".png" if clip.suffix.lower() in IMAGE_EXTENSIONS else ".mp4"
+        target = result.run / f"reconstructed-{clip.stem}{suffix}"
+        commands.append(["vaectl", "reconstruct", "--video-path", clip, "--rec-path", target, "--model", model])
+    if options.eval_video_path:
+        subset = options.eval_subset_size if len(result.clips) == options.eval_subset_size else 0
+        given = {
+            "--num-frames": (options.eval_num_frames, NUM_FRAMES),
+            "--sample-rate": (options.eval_sample_rate, 1),
+            "--resolution": (options.eval_resolution, RESOLUTION),
+            "--subset-size": (subset, 0),
+        }
+        unusual = [part for name, (value, usual) in given.items() if value != usual for part in (name, value)]
+        commands.append(["vaectl", "eval", "--real-video-dir", options.eval_video_path, *unusual, "--model", model])
+    if (board := result.run / TENSORBOARD).exists():
+        commands.append(["tensorboard", "--logdir", board])
+    return [shlex.join(map(str, command)) for command in commands]
+
+
 def show(result: TrainResult) -> None:
     """Print the result of the run on stdout."""
     from datetime import timedelta
 
     print(f"checkpoint  {result.checkpoint}")
-    print(f"step        {result.step}, loss {result.loss:.6g}")
+    loss = "" if result.loss is None else f", loss {result.loss:.6g}"
+    print(f"step        {result.step}{loss if result.clips_per_second else ', no steps left'}")
     if result.best:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if name != "step")
         print(f"best        step {result.best['step']}: {values}")
     if result.skipped:
         print(f"skipped     {result.skipped} steps that were not finite")
+    if not result.clips_per_second:
+        return  # all steps were done before
     took = timedelta(seconds=round(result.seconds))
     print(
         f"time        {took}, {result.clips_per_second:.2f} clips/s, {result.waiting:.1%} of it waiting for data,"

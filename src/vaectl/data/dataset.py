@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from vaectl.data.clip_reader import ClipReader
 from vaectl.data.metadata_cache import VideoTree, scan_videos
+from vaectl.data.overlap import also_in
 from vaectl.data.sampling import Draw, Sampling, draw
 from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
@@ -55,6 +58,8 @@ class Tree:
     folder: Path
     names: tuple[str, ...]
     samples_per_epoch: int
+    seconds: float = 0.0
+    """The length of all videos. Images have none."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,16 @@ class ClipDataset:
         """Return the number of samples of an epoch."""
         return sum(tree.samples_per_epoch for tree in self._trees)
 
+    @property
+    def videos(self) -> int:
+        """The number of videos and images."""
+        return sum(len(tree.names) for tree in self._trees)
+
+    @property
+    def seconds(self) -> float:
+        """The length of all videos."""
+        return sum(tree.seconds for tree in self._trees)
+
     def clip(self, number: int) -> Sample:
         """Return sample `number`, from 0. Raises VaectlError if no video can be read; if strict, if its own cannot."""
         failures = Failures()
@@ -97,16 +112,15 @@ class ClipDataset:
             else:
                 return Sample(frames, number, str(path), replaced(failures, path))
 
-    def path(self, number: int, failures: Failures) -> Path:
+    def path(self, number: int, failures: Failures = Failures()) -> Path:
         """Return the video of sample `number`, or its next replacement after `failures`. Raises as `clip` does."""
         if failures.count == 0:
             return self._drawn(number)
         if self._strict:
             raise VaectlError(failures.first)
-        videos = sum(len(tree.names) for tree in self._trees)
-        if failures.count > min(videos, _MAX_ATTEMPTS):
+        if failures.count > min(self.videos, _MAX_ATTEMPTS):
             raise VaectlError(f"{failures.count} videos in a row cannot be read; the first: {failures.first}")
-        index = permuted(failures.count - 1, videos, "instead", self.sampling.seed, number)
+        index = permuted(failures.count - 1, self.videos, "instead", self.sampling.seed, number)
         i, index = _locate(index, [len(tree.names) for tree in self._trees])
         return self._trees[i].folder / self._trees[i].names[index]
 
@@ -141,11 +155,19 @@ def replaced(failures: Failures, path: Path) -> str | None:
     return f"{failures.first}; {path} replaces it{others}"
 
 
-def open_dataset(sources: Sequence[Source], sampling: Sampling, *, strict: bool, progress: Progress) -> ClipDataset:
+def open_dataset(
+    sources: Sequence[Source],
+    sampling: Sampling,
+    *,
+    strict: bool,
+    progress: Progress,
+    validation: Sequence[Path] = (),
+) -> ClipDataset:
     """Return a data set of all videos of the sources that are readable and long enough.
 
-    Warns about the others. Raises UsageError for a source without videos, without videos that are long enough or with a
-    wrong weight; VaectlError for a source without readable videos, and with `strict` for any unreadable video.
+    Warns about the others, and about `validation` clips that are among the videos. Raises UsageError for a source
+    without videos, without videos that are long enough or with a wrong weight; VaectlError for a source without
+    readable videos, and with `strict` for any unreadable video.
     """
     weights = _weights(sources)
     scanned = []
@@ -155,7 +177,15 @@ def open_dataset(sources: Sequence[Source], sampling: Sampling, *, strict: bool,
         scanned.append(_long_enough(source.path, found, sampling, progress))
     counts = [len(found.videos) for found in scanned]
     sizes = counts if weights is None else [max(1, round(sum(counts) * weight / sum(weights))) for weight in weights]
-    trees = [Tree(found.folder, tuple(found.videos), size) for found, size in zip(scanned, sizes, strict=True)]
+    trees = [
+        Tree(found.folder, tuple(found.videos), size, _seconds(found))
+        for found, size in zip(scanned, sizes, strict=True)
+    ]
+    if shared := also_in(scanned, validation):
+        progress.warn(
+            f"{len(shared)} of {len(validation)} validation clips (`eval_video_path`) are also trained on, which makes"
+            f" their results too good; the first: {shared[0]}"
+        )
     return ClipDataset(trees, sampling, _fingerprint(scanned), strict=strict)
 
 
@@ -198,6 +228,11 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
 def _for_images(found: VideoTree) -> str:
     """Return a hint if there are images among the videos that are too short."""
     return "; `animate_images` makes clips of images" * any(facts.num_frames == 1 for facts in found.videos.values())
+
+
+def _seconds(found: VideoTree) -> float:
+    rate = lru_cache(lambda text: float(Fraction(text)))  # a million videos have few different rates
+    return sum(facts.num_frames / rate(facts.frame_rate) for facts in found.videos.values() if facts.num_frames > 1)
 
 
 def _fingerprint(scanned: Sequence[VideoTree]) -> str:

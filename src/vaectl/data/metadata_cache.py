@@ -57,16 +57,17 @@ class VideoTree(NamedTuple):
     """The reason, in one line that names the file."""
 
 
-def scan_videos(root: Path, progress: Progress) -> VideoTree:
-    """Return the metadata of every video and image below `root`, or of the file `root`.
+def scan_videos(root: Path, progress: Progress, most: int | None = None) -> VideoTree:
+    """Return the metadata of every video and image below `root`, or of the file `root`; of the first `most` only.
 
     Raises UsageError as `find_videos` does. Warns if the cache is damaged or cannot be written.
     """
     folder, names = (root, find_names(root)) if root.is_dir() else (root.parent, [p.name for p in find_videos(root)])
     cache = _cache_file(root)
     known = _load(cache, progress)
+    others = {} if most is None else known
     videos, unreadable, fresh = {}, {}, []
-    for name in names:
+    for name in names[:most]:
         facts = known.get(name)
         if facts is not None and facts[:2] == _identity(f"{folder}/{name}"):
             videos[name] = facts
@@ -83,12 +84,12 @@ def scan_videos(root: Path, progress: Progress) -> VideoTree:
                 videos[name] = found
             progress.advance(1)
             if time.monotonic() - saved > _SAVE_INTERVAL_SECONDS:
-                problem = _save(cache, root, videos)
+                problem = _save(cache, root, others | videos)
                 saved = time.monotonic()
     finally:
         progress.finish()
-        if videos != known:
-            problem = _save(cache, root, videos)
+        if others | videos != known:
+            problem = _save(cache, root, others | videos)
     if problem:
         progress.warn(f"{problem} with XDG_CACHE_HOME, or each start scans all videos again")
     return VideoTree(folder, {name: videos[name] for name in names if name in videos}, unreadable)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vaectl.errors import DamagedError, OutOfMemoryError, UsageError, VaectlError
-from vaectl.io.atomic_write import flush_to_disk
+from vaectl.io.atomic_write import atomic_write, flush_to_disk
 from vaectl.io.json_values import write_json
 from vaectl.models.containers import load_pickle
 from vaectl.shortage import is_memory_shortage, system_reason
@@ -55,6 +55,14 @@ def write_checkpoint(
             raise OutOfMemoryError(f"{target}: not written, out of memory", "free some") from error
         raise VaectlError(f"{target}: not written ({system_reason(error)})", "free space, or check the disk") from error
     return target
+
+
+def amend_facts(checkpoint: Path, changes: Mapping[str, Any]) -> None:
+    """Replace some values in the training.json of a complete checkpoint. Raises as `atomic_write` does, or OSError."""
+    file = checkpoint / FACTS
+    text = json.dumps({**json.loads(file.read_bytes()), **changes}, indent=2)
+    with atomic_write(file, overwrite=True) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_options(run: Path, options: Mapping[str, Any]) -> None:

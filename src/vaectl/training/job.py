@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +22,24 @@ from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import cannot_write
 from vaectl.training import run_dir
-from vaectl.training.checkpoint import write_checkpoint, write_options
+from vaectl.training.checkpoint import amend_facts, write_checkpoint, write_options
+from vaectl.training.clips import data_of, sources_of, steps_of, validation_clips
 from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.interrupt import Interruption, finishing_the_step
+from vaectl.training.outline import outline
 from vaectl.training.pca_init import init_from_clips
+from vaectl.training.result import TrainResult
 from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
-from vaectl.training.setup import check_run_dir, data_of, model_of, resume, sources_of, steps_of, trainer_of
+from vaectl.training.setup import check_run_dir, model_of, resume, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
-from vaectl.training.validation import Validation, improves
+from vaectl.training.validation import Validation, ValidationError, improves, reason_of
 from vaectl.training.whole import damaged_after
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of a run."""
-
-    run: Path
-    checkpoint: Path
-    """The last checkpoint, a model directory."""
-    step: int
-    loss: float
-    best: dict[str, float] | None
-    """The best validation, with its `step`; None without validation."""
-    skipped: int
-    """Steps without an update, because the loss or the gradient was not finite."""
-    seconds: float
-    clips_per_second: float
-    waiting: float
-    """The fraction of the time that the network waited for clips."""
-    decoding: float
-    """Frames per second that one data worker reads and resizes."""
-    peak_memory: int
-    """Bytes: of this process on the CPU; reserved by PyTorch on a GPU."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values; a loss that is not finite is null."""
-        values = {**asdict(self), "run": str(self.run), "checkpoint": str(self.checkpoint)}
-        return values | {"loss": self.loss if math.isfinite(self.loss) else None}
+SHOWN = ("loss", "disc_loss", "rec", "perceptual", "kl", "wavelet", "generator")
+"""The losses in the line of the current state; a narrow terminal shows the first ones."""
+PACE_STEPS = 5
+"""Steps after which the time of a step is shown."""
 
 
 def train(options: TrainOptions, progress: Progress) -> TrainResult:
@@ -83,13 +64,22 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         check_run_dir(run, None if options.not_resume_training_process else checkpoint)
         distributed.wait_for_others()
         model = model_of(options, checkpoint, progress)
-        data = data_of(options, progress)
+        clips = validation_clips(options, progress)
+        data = data_of(options, clips, progress)
+        validation = Validation(options, clips, model.device) if clips else None
         if checkpoint is None and options.init == "pca":
             init_from_clips(model, sources_of(options), options, progress)
         trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
-        validation = Validation(options, model.device) if options.eval_video_path else None
-        best = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
-        return Run(run, options, data, trainer, validation, best, progress, all_ranks).go()
+        facts = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
+        job = Run(run, options, data, trainer, validation, facts.best if facts else None, progress, all_ranks)
+        resumes_here = checkpoint is not None and checkpoint.resolve().parent == run.resolve()
+        validation_due = facts is not None and facts.validation_due and resumes_here and job.validates(trainer.step)
+        if trainer.step >= trainer.steps and not validation_due:
+            assert checkpoint is not None
+            job.note_done()
+            return job.result(checkpoint)
+        progress.facts(outline(run, options, data, trainer, clips, checkpoint))
+        return job.go(validation_due=validation_due)
 
 
 class Run:
@@ -112,28 +102,40 @@ class Run:
         self.progress, self.all_ranks = progress, all_ranks
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
-        self.loss = float("nan")
-        self.log = RunLog(run, trainer.step, progress) if distributed.is_main() else None
+        self.values: dict[str, float] = {}
+        """The last finite value of each loss and norm."""
+        self.step_seconds = 0.0
+        self.log: RunLog | None = None
+        self.loader: ClipLoader | None = None
 
-    def go(self) -> TrainResult:
-        """Train up to the last step. After a stop signal, write a checkpoint and raise KeyboardInterrupt."""
+    def go(self, *, validation_due: bool) -> TrainResult:
+        """Train up to the last step. After a stop signal, write a checkpoint and raise KeyboardInterrupt.
+
+        `validation_due`: the run was killed after it saved this step, before it was validated.
+        """
         options, trainer = self.options, self.trainer
-        if distributed.is_main():
-            write_options(self.run, recordable(options))
-        self.progress.start(options.exp_name, trainer.steps, "steps", done=trainer.step)
         try:
+            if distributed.is_main():
+                write_options(self.run, recordable(options))
+                self.log = RunLog(self.run, trainer.step, self.progress, validation_due=validation_due)
+                self.link()
+            if validation_due:
+                self.validate()
+            self.progress.start(options.exp_name, trainer.steps, "steps", done=trainer.step)
             with (
-                ClipLoader(self.data, self.clips_of_batch, first=0, workers=options.num_workers) as loader,
+                ClipLoader(self.data, self.clips_of_batch, first=0, workers=options.num_workers) as self.loader,
                 finishing_the_step() as interruption,
             ):
-                batches = self.batches(loader)
+                batches = self.batches(self.loader)
                 while trainer.step < trainer.steps:
+                    begun = time.monotonic()
                     values = trainer.advance([next(batches) for _ in range(options.gradient_accumulation_steps)])
-                    self.record(values, loader)
+                    self.record(values)
+                    self.note_pace(time.monotonic() - begun)
                     trainer.check()
                     if not self.between_steps(interruption):
                         break
-                return self.result(loader)
+                return self.result(self.run / run_dir.checkpoint_name(trainer.step))
         finally:
             self.progress.finish()
             if self.log:
@@ -149,77 +151,116 @@ class Run:
         """Yield the batches of the loader, and show its notes as warnings."""
         for batch in loader:
             for note in batch.notes:
-                self.all_ranks.warn(note if distributed.world_size() == 1 else f"rank {distributed.rank()}: {note}")
+                self.warn(note)
             yield ClipBatch(batch.frames, batch.numbers)
 
-    def record(self, values: dict[str, Any], loader: ClipLoader) -> None:
-        """Write the values of a step to the journals, and show them every `log_steps` steps."""
-        trainer, self.loss = self.trainer, values["loss"]
-        speed = {
-            "clips_per_second": self.clips_per_second(),
-            "waiting": self.waiting(loader),
-            "decoding": decoding(loader),
-        }
+    def warn(self, message: str) -> None:
+        """Show a warning of this rank."""
+        self.all_ranks.warn(message if distributed.world_size() == 1 else f"rank {distributed.rank()}: {message}")
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Write the values of a step to the journals, and show the last ones every `log_steps` steps."""
+        trainer = self.trainer
+        self.values |= {k: v for k, v in values.items() if isinstance(v, float) and math.isfinite(v)}
+        speed = self.speed()
         if self.log:
             self.log.step(trainer.step, values, speed)
         if values["skipped"]:
             self.progress.warn(f"step {trainer.step}: the loss or its gradient was not finite; the step is skipped")
         if trainer.step % self.options.log_steps == 0:
-            shown = ("rec", "perceptual", "kl", "wavelet", "generator", "discriminator")
-            parts = " ".join(f"{name} {values[name]:.4g}" for name in ("loss", *shown) if name in values)
+            parts = " ".join(f"{name} {self.values[name]:.4g}" for name in SHOWN if name in self.values)
             self.progress.status(
                 f"{parts} | {speed['clips_per_second']:.2f} clips/s, {speed['waiting']:.0%} waiting for data"
             )
         self.progress.advance(1)
 
+    def note_pace(self, seconds: float) -> None:
+        """Add the seconds of a step. After the first steps, show what one takes; the very first warms up."""
+        done, all_steps = self.trainer.step - self.first_step, self.trainer.steps - self.first_step
+        self.step_seconds += seconds if 1 < done <= PACE_STEPS else 0
+        if done == PACE_STEPS < all_steps:
+            each = self.step_seconds / (PACE_STEPS - 1)
+            more = ", plus validation" if self.validation else ""
+            self.progress.note(
+                f"{each:.4g} s per step: about {timedelta(seconds=round(each * all_steps))} for {all_steps} steps{more}"
+            )
+
+    def note_done(self) -> None:
+        """Say that the run has no steps left, and how to continue."""
+        steps, options = self.trainer.steps, self.options
+        limit = "`max_steps`" if steps == options.max_steps else "`epochs`"
+        self.progress.note(
+            f"{self.run}: is done at step {self.trainer.step}; to train longer, resume with a higher {limit}"
+        )
+
+    def validates(self, step: int) -> bool:
+        """Return whether the step is to be validated."""
+        return self.validation is not None and (step % self.options.eval_steps == 0 or step == self.trainer.steps)
+
     def between_steps(self, interruption: Interruption) -> bool:
-        """Validate and save if it is time to. Return False if the run has to stop."""
+        """Save and validate if it is time to. Return False if the run has to stop."""
         step, options = self.trainer.step, self.options
         minutes = (time.monotonic() - self.last_save) / 60
         late = options.save_ckpt_minutes is not None and minutes > options.save_ckpt_minutes
         stop, late = distributed.any_rank([interruption.signal is not None, late])
         last = step == self.trainer.steps
-        better = False
-        if self.validation and not stop and (step % options.eval_steps == 0 or last):
-            better = self.validate(self.validation)
-        if better or stop or late or last or step % options.save_ckpt_step == 0:
-            self.save(final=stop or last)
+        validates = self.validates(step)
+        if stop or late or last or step % options.save_ckpt_step == 0:
+            self.save(final=stop or last, validation_due=validates)
+        if validates and not stop:
+            self.validate()
         if stop:
-            self.progress.note(f"stopped at step {step}; to continue: `resume_from_checkpoint={self.run / 'latest'}`")
+            latest = shlex.quote(str(self.run / run_dir.LATEST))
+            self.progress.note(f"stopped at step {step}; to continue: `resume_from_checkpoint={latest}`")
         return not stop
 
-    def validate(self, validation: Validation) -> bool:
-        """Measure the weights, and their EMA if there is one. Return whether the result is the best so far."""
-        model, average = self.trainer.model, self.trainer.ema
-        values, picture = validation.measure(model, self.progress)
-        if average:
-            with average.in_place_of(model):
-                averaged, picture = validation.measure(model, self.progress)
-            values |= {f"ema_{name}": value for name, value in averaged.items()}
-        step = self.trainer.step
+    def validate(self) -> None:
+        """Measure the weights, and their EMA if there is one. Save them if they are the best so far.
+
+        The checkpoint of this step, if there is one, is marked as validated. A validation that fails is skipped.
+        """
+        assert self.validation is not None
+        model, average, step = self.trainer.model, self.trainer.ema, self.trainer.step
+        try:
+            values, picture = self.validation.measure(model, self.warn)
+            if average:
+                with average.in_place_of(model):
+                    averaged, picture = self.validation.measure(model, self.warn)
+                values |= {f"ema_{name}": value for name, value in averaged.items()}
+        except ValidationError as error:
+            self.progress.warn(f"step {step}: the validation failed and is skipped: {error}")
+            return
         if self.log:
-            self.log.validation(step, values, picture)
+            try:
+                self.log.validation(step, values, picture)
+            except Exception as error:  # the other ranks continue too
+                self.progress.warn(f"step {step}: the validation cannot be logged: {reason_of(error)}")
         self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
         better = improves(values, self.best)
         if better:
             self.best = {"step": step, **values}
-        return better
+        self.save(new=better)
 
-    def save(self, *, final: bool) -> None:
-        """Write a checkpoint. If that fails, warn and continue, unless it is `final`: then raise VaectlError."""
-        if self.log:
+    def save(self, *, new: bool = True, final: bool = False, validation_due: bool = False) -> None:
+        """Write a checkpoint, or amend the one of this step; without `new`, only amend it.
+
+        If that fails, warn and continue, unless it is `final`: then raise VaectlError.
+        """
+        there = self.run / run_dir.checkpoint_name(self.trainer.step)
+        if self.log and (new or there.is_dir()):
             try:
                 self.log.flush()
-                self.write()
+                self.write(there, validation_due)
             except VaectlError as error:
                 if final:
                     raise
                 self.progress.warn(f"{error}; earlier checkpoints are kept")
-        self.last_save = time.monotonic()
+        if new:
+            self.last_save = time.monotonic()
         distributed.wait_for_others()
 
-    def write(self) -> None:
-        """Write the checkpoint of this step, update the links, and remove old checkpoints."""
+    def write(self, target: Path, validation_due: bool) -> None:
+        """Write the checkpoint of this step or amend it, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
         average = trainer.ema.weights if trainer.ema else None
         metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
@@ -227,6 +268,7 @@ class Run:
             "step": trainer.step,
             "weights": metadata["weights"],
             "best": self.best,
+            "validation_due": validation_due,
             "data": self.data.fingerprint,
             "ranks": distributed.world_size(),
             "threads": torch.get_num_threads(),
@@ -234,46 +276,46 @@ class Run:
             "torch": torch.__version__,
             "options": recordable(options),
         }
-        target = write_checkpoint(
-            self.run,
-            trainer.step,
-            lambda place: save_model(trainer.model, place, weights=average, metadata=metadata),
-            trainer.state(),
-            facts,
-        )
-        best_step = int(self.best["step"]) if self.best else None
         try:
-            run_dir.point(self.run / run_dir.LATEST, target)
-            if best_step == trainer.step:
-                run_dir.point(self.run / run_dir.BEST, target)
-            run_dir.prune(self.run, options.keep, best_step)
+            if target.is_dir():
+                amend_facts(target, {name: facts[name] for name in ("best", "validation_due")})
+            else:
+                write_checkpoint(
+                    self.run,
+                    trainer.step,
+                    lambda place: save_model(trainer.model, place, weights=average, metadata=metadata),
+                    trainer.state(),
+                    facts,
+                )
+            run_dir.prune(self.run, options.keep, self.link())
         except OSError as error:
             raise VaectlError(*cannot_write(error.filename or self.run, error)) from None
 
-    def clips_per_second(self) -> float:
-        """Return the mean rate of this process so far, over all ranks."""
-        return (self.trainer.clips - self.first_clip) / (time.monotonic() - self.begun)
+    def link(self) -> int | None:
+        """Update the links to checkpoints. Return the step of the best one."""
+        best_step = int(self.best["step"]) if self.best else None
+        run_dir.link(self.run, best_step)
+        return best_step
 
-    def waiting(self, loader: ClipLoader) -> float:
-        """Return the fraction of the time that this rank waited for clips."""
-        return loader.waited / (time.monotonic() - self.begun)
+    def speed(self) -> dict[str, float]:
+        """Return `clips_per_second` of all ranks, and `waiting` and `decoding` of this one, as in `TrainResult`."""
+        loader, seconds = self.loader, time.monotonic() - self.begun
+        return {
+            "clips_per_second": (self.trainer.clips - self.first_clip) / seconds,
+            "waiting": loader.waited / seconds if loader else 0.0,
+            "decoding": loader.decoded_frames / loader.decode_seconds if loader and loader.decode_seconds else 0.0,
+        }
 
-    def result(self, loader: ClipLoader) -> TrainResult:
+    def result(self, checkpoint: Path) -> TrainResult:
         return TrainResult(
             run=self.run,
-            checkpoint=self.run / run_dir.checkpoint_name(self.trainer.step),
+            checkpoint=checkpoint,
             step=self.trainer.step,
-            loss=self.loss,
+            loss=self.values.get("loss"),
             best=self.best,
             skipped=self.trainer.skipped,
             seconds=time.monotonic() - self.begun,
-            clips_per_second=self.clips_per_second(),
-            waiting=self.waiting(loader),
-            decoding=decoding(loader),
+            **self.speed(),
             peak_memory=memory.peak(self.trainer.device),
+            clips=self.validation.clips if self.validation else [self.data.path(0)],
         )
-
-
-def decoding(loader: ClipLoader) -> float:
-    """Return the frames per second of one data worker; 0 before the first."""
-    return loader.decoded_frames / loader.decode_seconds if loader.decode_seconds else 0.0

@@ -27,6 +27,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 UNFINISHED = ".unfinished-"
 LATEST, BEST = "latest", "best"
 DAMAGED = "damaged-"
+METRICS, VALIDATIONS, TENSORBOARD = "metrics.jsonl", "validation.jsonl", "tensorboard"
 
 
 def checkpoint_name(step: int) -> str:
@@ -49,6 +50,15 @@ def point(link: Path, target: Path) -> None:
         temporary.unlink()
     temporary.symlink_to(target.name)
     temporary.replace(link)
+
+
+def link(run: Path, best: int | None) -> None:
+    """Point `latest` at the last checkpoint, and `best` at that of step `best` if it is there."""
+    there = checkpoints(run)
+    if there:
+        point(run / LATEST, there[max(there)])
+    if best in there:
+        point(run / BEST, there[best])
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:
@@ -74,13 +84,30 @@ def set_aside(run: Path, damaged: Iterable[Path], last: Path) -> None:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Lock the directory for this process and remove unfinished files of killed runs. Raises as `locked` does."""
+    """Lock the directory for this process and remove unfinished files of killed runs. Raises as `locked` does.
+
+    A new directory is removed at the end, with its new parents, if the run has ended before its first step.
+    """
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     with locked(run, "give another `ckpt_dir` or `exp_name`"):
         for path in run.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
         for name in (LATEST, BEST):
             for path in run.glob(f".{name}-*"):
                 path.unlink(missing_ok=True)
-        for place in (run, run / "samples"):
+        for place in (run, run / "samples", *checkpoints(run).values()):
             sweep(place, again=True)
-        yield
+        try:
+            yield
+        finally:
+            if new and not has_begun(run):
+                shutil.rmtree(run, ignore_errors=True)
+                with suppress(OSError):  # not empty
+                    for folder in new[1:]:
+                        folder.rmdir()
+
+
+def has_begun(run: Path) -> bool:
+    """Return whether the run has finished a step."""
+    journal = run / METRICS
+    return bool(checkpoints(run)) or (journal.is_file() and journal.stat().st_size > 0)

@@ -17,6 +17,7 @@ from vaectl.errors import VaectlError
 from vaectl.io.journal import Journal, read_lines
 from vaectl.progress import Progress
 from vaectl.shortage import cannot_write
+from vaectl.training.run_dir import METRICS, TENSORBOARD, VALIDATIONS
 from vaectl.video.clip import Clip
 from vaectl.video.write import write_video
 
@@ -24,20 +25,22 @@ from vaectl.video.write import write_video
 class RunLog:
     """The journals of a run that continues after `step`. Later entries of an earlier process are removed."""
 
-    def __init__(self, run: Path, step: int, progress: Progress) -> None:
+    def __init__(self, run: Path, step: int, progress: Progress, *, validation_due: bool = False) -> None:
+        """`validation_due`: the validation of `step` is repeated, so its entry is removed too."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._progress, self._pictures = progress, run / "samples"
-        self._lines = {name: Lines(run / name, step, progress.warn) for name in ("metrics.jsonl", "validation.jsonl")}
+        last = {METRICS: step, VALIDATIONS: step - validation_due}
+        self._lines = {name: Lines(run / name, last[name], progress.warn) for name in last}
         # TensorBoard ignores later steps in earlier files.
         try:
-            self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+            self._board: Any = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
         except OSError as error:
-            raise VaectlError(*cannot_write(run / "tensorboard", error)) from None
+            raise VaectlError(*cannot_write(run / TENSORBOARD, error)) from None
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write the values of a step; `speed` goes only to TensorBoard."""
-        self._write("metrics.jsonl", step, values)
+        self._write(METRICS, step, values)
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
         self._show(
             step, {**{f"train/{k}": v for k, v in numbers.items()}, **{f"speed/{k}": v for k, v in speed.items()}}
@@ -45,7 +48,7 @@ class RunLog:
 
     def validation(self, step: int, values: Mapping[str, float], picture_3HW: Tensor | None) -> None:
         """Write the values of a validation, and its picture, (3, H, W) uint8."""
-        self._write("validation.jsonl", step, values)
+        self._write(VALIDATIONS, step, values)
         self._show(step, {f"validation/{name}": value for name, value in values.items()})
         if picture_3HW is not None:
             self._to_board("add_image", "samples", picture_3HW, step)

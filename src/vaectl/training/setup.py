@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its options (model, data, trainer), and resumes them from a checkpoint."""
+"""Builds the model and the trainer of a run from its options, and resumes them from a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from vaectl import distributed
-from vaectl.data import ClipDataset, Sampling, Source, open_dataset
-from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
+from vaectl.errors import OutOfMemoryError, UsageError
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
+from vaectl.metrics.lpips import SMALLEST
 from vaectl.models.build import build_model, read_config
 from vaectl.models.checkpoint import (
     channels_last,
@@ -41,7 +41,6 @@ from vaectl.training.whole import FACTS, Facts, read_facts
 
 DISCRIMINATOR = "LPIPSWithDiscriminator3D"
 """The name of the loss with the 3D PatchGAN in the published scripts."""
-DEFAULT_EPOCHS = 10
 
 
 def check_run_dir(run: Path, checkpoint: Path | None) -> None:
@@ -163,51 +162,18 @@ def check_sizes(options: TrainOptions, config: FamilyConfig) -> None:
     """Raise UsageError if the model cannot take frames of the sizes that the options give."""
     factor = config.space_compression
     crop = ("crop_size", options.crop_size) if options.crop_size is not None else ("resolution", options.resolution)
+    alex = SMALLEST["alex"]
+    if options.eval_video_path is not None and options.eval_lpips and options.eval_resolution < alex:
+        raise UsageError(
+            f"`eval_resolution={options.eval_resolution}`: LPIPS needs at least {alex} pixels",
+            "use 32 or more, or switch `eval_lpips` off",
+        )
     for parameter, pixels in (crop, ("eval_resolution", options.eval_resolution)):
         if pixels % factor:
             near = factor * max(1, round(pixels / factor))
             raise UsageError(
                 f"`{parameter}` must be a multiple of {factor} for this model, not {pixels}", f"use {near}"
             )
-
-
-def sources_of(options: TrainOptions) -> list[Source]:
-    """Return the sources of videos, with their weights."""
-    weights = options.video_weight or [None] * len(options.video_path)
-    return [Source(path, weight) for path, weight in zip(options.video_path, weights, strict=True)]
-
-
-def data_of(options: TrainOptions, progress: Progress) -> ClipDataset:
-    """Return the clips to train on. Raises as `open_dataset` does; VaectlError if ranks see different videos."""
-    sampling = Sampling(
-        num_frames=options.num_frames,
-        resolution=options.resolution,
-        crop_size=options.crop_size,
-        sample_rate=options.sample_rate,
-        dynamic_sample=options.dynamic_sample,
-        random_crop=options.random_crop,
-        flip=options.flip,
-        animate_images=options.animate_images,
-        seed=options.seed,
-    )
-    for first in (True, False):  # one rank per machine scans the videos; the others read its cache
-        if first == (distributed.local_rank() == 0):
-            data = open_dataset(sources_of(options), sampling, strict=options.strict, progress=progress)
-        distributed.wait_for_others()
-    if len(set(distributed.gather(data.fingerprint))) > 1:
-        raise VaectlError("the ranks find different videos in `video_path`", "give all ranks the same tree")
-    return data
-
-
-def steps_of(options: TrainOptions, clips: int) -> int:
-    """Return the number of steps of the run: by `epochs` or `max_steps`, whichever ends first."""
-    epochs = options.epochs or (None if options.max_steps else DEFAULT_EPOCHS)
-    if epochs is None:
-        assert options.max_steps is not None
-        return options.max_steps
-    step = options.batch_size * options.gradient_accumulation_steps * distributed.world_size()
-    steps = max(1, epochs * clips // step)
-    return min(steps, options.max_steps or steps)
 
 
 def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
@@ -237,8 +203,8 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
 
 def resume(
     trainer: Trainer, checkpoint: Path, options: TrainOptions, fingerprint: str, progress: Progress
-) -> dict[str, float] | None:
-    """Load a checkpoint into the trainer. Return the best validation so far.
+) -> Facts | None:
+    """Load a checkpoint into the trainer. Return its facts, None if the run starts at step 0.
 
     Raises UsageError if options contradict the checkpoint, unless `accept_changes`.
     """
@@ -257,7 +223,7 @@ def resume(
             process=resumes_process,
         )
     progress.note(f"resumed from {checkpoint} at step {trainer.step}")
-    return facts.best if resumes_process else None
+    return facts if resumes_process else None
 
 
 def check_same(

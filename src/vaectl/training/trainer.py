@@ -74,7 +74,8 @@ class Trainer:
         """Train one step on the batches of this rank: one, or several with gradient accumulation.
 
         Generator and discriminator take turns once the adversarial loss is on. Returns the loss and its parts, averaged
-        over batches and ranks. If the loss or the gradient is not finite on any rank, the step is skipped.
+        over batches and ranks, and the norm of the gradient: `loss` and `grad_norm` of the generator, or `disc_loss`
+        and `disc_grad_norm`. If the loss or the gradient is not finite on any rank, the step is skipped.
         """
         options, number = self.options, self.step
         torch.manual_seed(seed_of(options.seed, "step", number, distributed.rank()))
@@ -98,14 +99,15 @@ class Trainer:
                 self._scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]  # untyped in PyTorch
             losses.append(torch.stack([total.detach(), *parts.values()]).double())
         averaged = distributed.mean(torch.stack(losses).mean(dim=0))
-        values = dict(zip(["loss", *parts], averaged.tolist(), strict=True))
+        prefix = "disc_" if trains_discriminator else ""
+        loss, *means = averaged.tolist()
 
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if trains_discriminator:
             average_gradients(learning)
         self._scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(learning, options.clip_grad_norm or math.inf).item()
-        finite = math.isfinite(values["loss"]) and math.isfinite(norm)
+        finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self._scaler.step(optimizer)
             if self.ema and not trains_discriminator:
@@ -118,9 +120,15 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.clips += distributed.world_size() * sum(len(batch.numbers) for batch in batches)
-        self._count_skipped(finite, values["loss"])
-        kind = "discriminator" if trains_discriminator else "generator"
-        return {"kind": kind, **values, "grad_norm": norm, "lr": rate, "skipped": not finite}
+        self._count_skipped(finite, loss)
+        return {
+            "kind": "discriminator" if trains_discriminator else "generator",
+            f"{prefix}loss": loss,
+            **dict(zip(parts, means, strict=True)),
+            f"{prefix}grad_norm": norm,
+            "lr": rate,
+            "skipped": not finite,
+        }
 
     def _generator_pass(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x, (y, posterior, coefficients) = self._through_network(batch)

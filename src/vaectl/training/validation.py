@@ -5,7 +5,7 @@ The ranks split the clips. Validation is deterministic and does not change the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,30 +14,31 @@ from torch import Tensor
 
 from vaectl import distributed
 from vaectl.allocator import returning_freed
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import VaectlError
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import FrameMetric
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.progress import Progress
+from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import window_frames
 from vaectl.tiling.stream import reconstruct_windows
-from vaectl.video import find_videos
 from vaectl.video.clip import batch_to_frames, batch_to_video
 
 FRAMES_SHOWN = 4
 ERROR_GAIN = 4
 
 
+class ValidationError(Exception):
+    """A validation that is skipped. Its text says why, in one line."""
+
+
 class Validation:
     """The validation clips and the metrics."""
 
-    def __init__(self, options: TrainOptions, device: torch.device) -> None:
-        """Raise UsageError if `eval_video_path` has no videos."""
-        assert options.eval_video_path is not None
-        clips = find_videos(options.eval_video_path)
-        self._clips = clips[: options.eval_subset_size or None]
+    def __init__(self, options: TrainOptions, clips: Sequence[Path], device: torch.device) -> None:
+        """Raise VaectlError if the weights of a metric are not available."""
+        self.clips = clips
         crop = options.eval_resolution
         self._protocol = ClipProtocol(options.eval_num_frames, options.eval_sample_rate, crop, crop)
         names = ["psnr", "ssim", *(["lpips"] if options.eval_lpips else [])]
@@ -45,18 +46,35 @@ class Validation:
         self._batch_size = options.eval_batch_size
         self._shown = options.eval_num_video_log
 
-    def measure(self, model: AnyVAE, progress: Progress) -> tuple[dict[str, float], Tensor | None]:
+    def measure(self, model: AnyVAE, warn: Callable[[str], None]) -> tuple[dict[str, float], Tensor | None]:
         """Return the mean of each metric over frames and clips, and a uint8 picture (3, H, W) of the first clips.
 
-        The picture shows clips of this rank. Unreadable clips are skipped with a warning. Raises VaectlError if no clip
-        is left.
+        The picture shows clips of this rank. Unreadable clips are skipped with a warning. If any rank fails, or no clip
+        is left, all ranks raise ValidationError.
         """
+        failure = None
+        try:
+            totals, picture = self._measure_share(model, warn)
+        except Exception as error:  # the ranks wait for each other below
+            failure = reason_of(error)
+        finally:
+            model.train()
+        if any(distributed.any_rank([failure is not None])):
+            raise ValidationError(next(filter(None, distributed.gather(failure)), ""))
+        *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()
+        if not count:
+            raise ValidationError("no clip of `eval_video_path` could be measured; see the warnings above")
+        means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
+        return means, picture
+
+    def _measure_share(self, model: AnyVAE, warn: Callable[[str], None]) -> tuple[Tensor, Tensor | None]:
+        """Return the sums of the metrics over the clips of this rank and, last, their number; and the picture."""
         totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         strips: list[Tensor] = []
         model.eval()
-        mine = self._clips[distributed.rank() :: distributed.world_size()]
+        mine = self.clips[distributed.rank() :: distributed.world_size()]
         for first in range(0, len(mine), self._batch_size):
-            clips = list(self._readable(mine[first : first + self._batch_size], progress))
+            clips = list(self._readable(mine[first : first + self._batch_size], warn))
             if not clips:
                 continue
             original = torch.stack(clips).to(model.device)
@@ -69,19 +87,24 @@ class Validation:
             for pair in zip(original.cpu(), result.cpu(), strict=True):
                 if len(strips) < self._shown:
                     strips.append(strip(*pair))
-        model.train()
-        *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()
-        if not count:
-            raise VaectlError("validation: no clip of `eval_video_path` could be measured", "see the warnings above")
-        means = {name: total / count for name, total in zip(self._metrics, sums, strict=True)}
-        return means, torch.cat(strips, dim=1) if strips else None
+        return totals, torch.cat(strips, dim=1) if strips else None
 
-    def _readable(self, paths: Sequence[Path], progress: Progress) -> Iterator[Tensor]:
+    def _readable(self, paths: Sequence[Path], warn: Callable[[str], None]) -> Iterator[Tensor]:
         for path in paths:
             try:
                 yield read_clip(path, self._protocol).frames
-            except (UsageError, VaectlError) as error:
-                progress.warn(f"validation skips a clip: {error}")
+            except VaectlError as error:
+                warn(f"validation skips {error.problem}; leave it out of `eval_video_path`")
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a validation failed, with the options that help."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if is_memory_shortage(error):
+        return f"out of memory ({said}); lower `eval_batch_size`, `eval_resolution` or `eval_num_frames`"
+    if isinstance(error, VaectlError):
+        return said
+    return error.strerror or said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
 
 
 def strip(original_T3HW: Tensor, result_T3HW: Tensor) -> Tensor:

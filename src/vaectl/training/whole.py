@@ -32,8 +32,10 @@ class Facts(BaseModel):
 
     step: int = Field(ge=0)
     weights: str
-    best: dict[str, float] | None
+    best: dict[str, int | float] | None
     """The best validation, with its step."""
+    validation_due: bool = False
+    """Whether the step is not validated yet: the run saves first. It then replaces this and `best`."""
     data: str
     """The fingerprint of the videos."""
     ranks: int = Field(ge=1)

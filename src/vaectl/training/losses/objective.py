@@ -99,13 +99,13 @@ class Objective(nn.Module):
     def discriminator_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the hinge loss of the discriminator, and its parts. The clips get no gradient.
 
-        Parts: `discriminator`, and the means `real_logits` and `fake_logits`.
+        Parts: the means `real_logits` and `fake_logits`.
         """
         if self.discriminator is None:
             raise ValueError("an objective with disc_weight 0 has no discriminator")
         real_logits, fake_logits = (self.discriminator(clip.detach()).float() for clip in (x, y))
         loss = hinge_loss(real_logits, fake_logits)
-        parts = {"discriminator": loss, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        parts = {"real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
