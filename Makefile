@@ -23,7 +23,7 @@ demo: $(DEMO) $(REPORT)  ## reconstruct a real video with the built-in model and
 	@echo "$(DEMO): original on the left, reconstruction on the right, with sound"
 	@echo "$(REPORT): report with PSNR, SSIM and LPIPS per frame; open it in a browser"
 
-test: $(READY) $(CLIP)  ## run all tests
+test: $(READY) $(CLIP)  ## run all tests; the list of skipped ones, with reasons, is at the end (CI=true skips nothing)
 	$(BIN)/pytest
 
 fuzz: $(READY) $(CLIP)  ## run the long fuzz tests

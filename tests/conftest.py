@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # pytest finds them here
+
 ROOT = Path(__file__).parent.parent
 
 
