@@ -21,6 +21,7 @@ import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ from formulation import make_model
 from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
 from vaectl.tiling.plan import window_frames
+from vaectl.video.clip import to_frames
 
 ROOT = Path(__file__).parents[1]
 BUILTIN = ROOT / "src" / "vaectl" / "models" / "builtin"
@@ -107,7 +109,7 @@ def there_and_back(peer: Any, clip: Tensor, *, tiling: bool) -> Tensor:
 
 def ways_of(part: str, folder: str, names: list[str] | None = None) -> dict[str, Way]:
     """Return the ways of a part that `names` wants. A peer is imported and built only when it is wanted."""
-    ours, peer = ("vaectl", "vaectl, tiles of 128 pixels", "blended tiles"), ("published", "published, enable_tiling")
+    ours, peer = ("vaectl", "vaectl, tiles of 256 pixels", "blended tiles"), ("published", "published, enable_tiling")
     theirs = ("whole frames", "enable_tiling")
     ways: dict[str, Way] = {}
     if part == "networks" and (names is None or set(names) & set(ours)):
@@ -116,7 +118,7 @@ def ways_of(part: str, folder: str, names: list[str] | None = None) -> dict[str,
         def windows(clip: Tensor, tile: int = 0) -> Tensor:
             return in_windows(model, window_frames(model.config, *clip.shape[3:]), clip, tile=tile)
 
-        ways |= dict(zip(ours, (windows, partial(windows, tile=128), partial(blended_tiles, model)), strict=True))
+        ways |= dict(zip(ours, (windows, partial(windows, tile=256), partial(blended_tiles, model)), strict=True))
     if part == "networks" and folder and (names is None or set(names) & set(peer)):
         other = published(folder)
         ways |= {name: partial(there_and_back, other, tiling=name != peer[0]) for name in peer}
@@ -178,34 +180,35 @@ def came_back(way: Way, *shape: int) -> str:
 
 def compare_files(arguments: argparse.Namespace, console: Console) -> None:
     """Measure one reconstruction three times: its frames, its file, and its file as the psnr filter of FFmpeg does."""
-    table = Table(title=f"PSNR in dB of {arguments.frames} frames of {arguments.clip.name}, in its own size")
+    size = min(vaectl.read_video(arguments.clip, num_frames=1).frames.shape[2:])
+    title = f"PSNR in dB of {arguments.frames} frames of {arguments.clip.name}, the centre of {size}x{size}"
+    table = Table(title=title)
     for column in ("way", "frames", "file", "file, FFmpeg", "bytes"):
         table.add_column(column, justify="left" if column == "way" else "right")
+    common = ["--video_path", arguments.clip, "--num_frames", arguments.frames, "--device", "cpu"]
+    common += ["--width", size, "--height", size, "--rec_path"]
     with TemporaryDirectory() as folder:
-        width, height = vaectl.read_video(arguments.clip, num_frames=1).frames.shape[:1:-1]
-        common = ["--video_path", arguments.clip, "--num_frames", arguments.frames, "--device", "cpu"]
         target = Path(folder) / "vaectl.mp4"
-        line = [sys.executable, "-m", "vaectl", "reconstruct", *common, "--rec_path", target, "--json"]
-        (clip,) = json.loads(run(line))["clips"]
-        add_file(table, arguments, "vaectl", f"{clip['psnr']:.2f}", target)
+        (clip,) = json.loads(run([sys.executable, "-m", "vaectl", "reconstruct", *common, target, "--json"]))["clips"]
+        table.add_row("vaectl", f"{clip['psnr']:.2f}", *measure_file(arguments, size, target))
         if arguments.wfvae:
             target = Path(folder) / "published.mp4"
-            line = [sys.executable, "scripts/recon_single_video.py", *common, "--rec_path", target]
-            line += ["--model_name", "WFVAE", "--from_pretrained", BUILTIN, "--width", width, "--height", height]
-            run(line, arguments.wfvae)
-            add_file(table, arguments, "published", "", target)
+            model = ["--model_name", "WFVAE", "--from_pretrained", BUILTIN]
+            run([sys.executable, "scripts/recon_single_video.py", *common, target, *model], arguments.wfvae)
+            table.add_row("published", "", *measure_file(arguments, size, target))
     console.print(table)
 
 
-def add_file(table: Table, arguments: argparse.Namespace, name: str, frames: str, target: Path) -> None:
-    real, made = (vaectl.read_video(path, num_frames=arguments.frames).frames for path in (arguments.clip, target))
-    errors = (real.double() - made).square().mean(dim=(1, 2, 3))
+def measure_file(arguments: argparse.Namespace, size: int, target: Path) -> tuple[str, str, str]:
+    """Return the PSNR of a file on its RGB frames, what FFmpeg reports for it, and its size."""
+    real = to_frames(read(arguments.clip, arguments.frames, size))
+    errors = (real.double() - vaectl.read_video(target).frames).square().mean(dim=(1, 2, 3))
     decibels = (10 * torch.log10(255**2 / errors)).mean().item()
-    graph = f"[0:v]trim=end_frame={arguments.frames},setpts=N[a];[1:v]setpts=N[b];[a][b]psnr"
+    graph = f"[0:v]trim=end_frame={arguments.frames},crop={size}:{size},setpts=N[a];[1:v]setpts=N[b];[a][b]psnr"
     line = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", arguments.clip, "-i", target, "-lavfi", graph, "-f", "null", "-"]
     report = subprocess.run(list(map(str, line)), check=True, capture_output=True, text=True).stderr
-    luma = report.rpartition("PSNR ")[2].split(" min:")[0]
-    table.add_row(name, frames, f"{decibels:.2f}", luma, f"{target.stat().st_size:,}")
+    (ffmpeg,) = re.findall(r"PSNR (y:.* average:\S+)", report)
+    return f"{decibels:.2f}", ffmpeg, f"{target.stat().st_size:,}"
 
 
 def run(line: list[object], folder: str | None = None) -> str:

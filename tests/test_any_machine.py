@@ -1,6 +1,7 @@
-"""Tests are skipped by name, with the remedy, and never in CI."""
+"""The tests run on any machine: skipped by name, but never in CI; also under nohup and next to other load."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,31 @@ def test_what_counts_as_ci(monkeypatch: pytest.MonkeyPatch, value: str | None, e
     if value is not None:
         monkeypatch.setenv("CI", value)
     assert in_ci() is expected
+
+
+UNDER_NOHUP = """
+import signal, subprocess, sys, hypothesis
+def test_it():
+    program = "import signal; print(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP))"
+    print(subprocess.check_output([sys.executable, "-c", program], text=True))
+    print("deadline", hypothesis.settings.default.deadline)
+"""
+
+
+def test_programs_get_the_usual_signals_under_nohup_and_no_deadline(tmp_path: Path) -> None:
+    def ignore() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    (tmp_path / "test_it.py").write_text(UNDER_NOHUP)
+    options = ["-s", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, tmp_path / "test_it.py"],
+        cwd=ROOT,
+        preexec_fn=ignore,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "<built-in function default_int_handler> 0\n" in done.stdout
+    assert "deadline None" in done.stdout
