@@ -71,7 +71,7 @@ def blended(run: Way, x_BCTHW: Tensor, tile: int, stride: int, scale: float) -> 
         weight = down[:, None] * across
         total[..., y : y + len(down), x : x + len(across)] += part * weight
         weights[y : y + len(down), x : x + len(across)] += weight
-    return total / weights  # type: ignore[no-any-return]
+    return total / weights
 
 
 def ramp(length: int, overlap: int, start: int) -> Tensor:
@@ -87,13 +87,13 @@ def blended_tiles(model: Any, clip: Tensor) -> Tensor:
 
 def published(folder: str) -> Any:
     sys.path.insert(0, folder)
-    from causalvideovae.model.vae.modeling_wfvae import WFVAEModel  # type: ignore[import-not-found]
+    from causalvideovae.model.vae.modeling_wfvae import WFVAEModel
 
     return WFVAEModel.from_pretrained(BUILTIN).eval()
 
 
 def wan() -> Any:
-    from diffusers import AutoencoderKLWan  # type: ignore[import-not-found]
+    from diffusers import AutoencoderKLWan
 
     torch.manual_seed(0)
     return AutoencoderKLWan(base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1).eval()
@@ -104,7 +104,7 @@ def there_and_back(peer: Any, clip: Tensor, *, tiling: bool) -> Tensor:
     (peer.enable_tiling if tiling else peer.disable_tiling)()
     peer.temporal_size = None  # the published network would accept only clips of one length
     with redirect_stdout(StringIO()):  # it prints shapes
-        return peer.decode(peer.encode(clip).latent_dist.mode()).sample  # type: ignore[no-any-return]
+        return peer.decode(peer.encode(clip).latent_dist.mode()).sample
 
 
 def ways_of(part: str, folder: str, names: list[str] | None = None) -> dict[str, Way]:
@@ -204,7 +204,8 @@ def measure_file(arguments: argparse.Namespace, size: int, target: Path) -> tupl
     real = to_frames(read(arguments.clip, arguments.frames, size))
     errors = (real.double() - vaectl.read_video(target).frames).square().mean(dim=(1, 2, 3))
     decibels = (10 * torch.log10(255**2 / errors)).mean().item()
-    graph = f"[0:v]trim=end_frame={arguments.frames},crop={size}:{size},setpts=N[a];[1:v]setpts=N[b];[a][b]psnr"
+    count = "settb=1/25,setpts=N"  # the filter pairs frames by their times, which differ between files
+    graph = f"[0:v]trim=end_frame={arguments.frames},crop={size}:{size},{count}[a];[1:v]{count}[b];[a][b]psnr"
     line = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", arguments.clip, "-i", target, "-lavfi", graph, "-f", "null", "-"]
     report = subprocess.run(list(map(str, line)), check=True, capture_output=True, text=True).stderr
     (ffmpeg,) = re.findall(r"PSNR (y:.* average:\S+)", report)
