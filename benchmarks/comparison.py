@@ -46,7 +46,7 @@ from formulation import make_model
 from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
 from vaectl.tiling.plan import window_frames
-from vaectl.video.clip import to_frames
+from vaectl.video.clip import to_frames, to_video
 
 ROOT = Path(__file__).parents[1]
 BUILTIN = ROOT / "src" / "vaectl" / "models" / "builtin"
@@ -130,9 +130,9 @@ def ways_of(part: str, folder: str, names: list[str] | None = None) -> dict[str,
 
 def read(path: Path, num_frames: int, size: int) -> Tensor:
     """Read the centre square of a clip, (1, 3, T, size, size) in [-1, 1]."""
-    video = vaectl.read_video(path, num_frames=num_frames).video()
-    top, left = ((whole - size) // 2 for whole in video.shape[3:])
-    return video[..., top : top + size, left : left + size].contiguous()
+    frames = vaectl.read_video(path, num_frames=num_frames).frames
+    top, left = ((whole - size) // 2 for whole in frames.shape[2:])
+    return to_video(frames[..., top : top + size, left : left + size])
 
 
 def compare_networks(part: str, arguments: argparse.Namespace, console: Console) -> None:
