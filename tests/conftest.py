@@ -1,12 +1,25 @@
 """What all tests share: the real clips, and threads that do not wait for each other."""
 
 import os
+import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # pytest finds them here
+
 ROOT = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is slow, not wrong
+hypothesis.settings.load_profile("any machine")
+
+for _number in (signal.SIGINT, signal.SIGHUP):
+    # nohup and background jobs ignore these, and programs that tests start would inherit that. With a handler, only the
+    # tests themselves ignore them.
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

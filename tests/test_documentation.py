@@ -87,6 +87,12 @@ def test_the_hooks_run_the_commands_of_make_lint():
     assert re.findall(r"repo: (.+)$", hooks, flags=re.MULTILINE) == ["local"]
 
 
+@pytest.mark.parametrize("field", ["version", "license"])
+def test_the_citation_agrees_with_the_package(field):
+    (value,) = re.findall(rf'^{field} = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert f"{field}: {value}" in (ROOT / "CITATION.cff").read_text().splitlines()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_have_targets(page: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

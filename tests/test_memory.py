@@ -106,7 +106,7 @@ def test_the_limits_of_control_groups_are_found(tmp_path, groups, files, left):
     assert memory.left_to_groups(tmp_path) == ([] if left is None else [left])
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="freed memory: needs the GNU C library")
 @pytest.mark.parametrize(("megabytes", "kept"), [(1, True), (24, False)])
 def test_freed_memory_is_kept_for_reuse_up_to_a_size_and_can_be_returned(megabytes, kept):
     """Free every second block of 192 MiB."""
@@ -133,7 +133,7 @@ print(held())
     assert after == pytest.approx(96, abs=10)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system tells no better")
+@pytest.mark.skipif(sys.platform != "linux", reason="peak of one process: needs Linux")
 def test_the_peak_is_not_that_of_whoever_started_the_process():
     small = "import torch; from vaectl.memory import peak; print(peak(torch.device('cpu')))"
     large = f"held = b'x' * (1 << 30); import subprocess, sys; subprocess.run([sys.executable, '-c', {small!r}])"

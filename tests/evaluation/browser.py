@@ -131,11 +131,14 @@ class Browser:
                 self.problems.append(f"asks for {address}")
 
 
+def find_program() -> str | None:
+    """Find Chromium or Chrome on PATH."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
+def chromium(program: str, profile: Path) -> Iterator[Browser]:
     """A browser with a profile of its own in the folder `profile`; gone at the end of the block."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert program, "no Chromium: install the Debian package chromium, or another Chromium or Chrome on PATH"
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     # The plain shell cannot name a file descriptor above 9.

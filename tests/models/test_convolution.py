@@ -72,7 +72,7 @@ def test_a_network_does_too(monkeypatch: pytest.MonkeyPatch, without: Callable[[
     torch.testing.assert_close(model.reconstruct(clip), with_it, rtol=0, atol=1e-4)
 
 
-@pytest.mark.skipif(not convolution.WINOGRAD, reason="this build of PyTorch has them not")
+@pytest.mark.skipif(not convolution.WINOGRAD, reason="Winograd: this build of PyTorch lacks its operators")
 @pytest.mark.parametrize("name", ["_reorder_convolution_weight", "_convolution_pointwise"])
 def test_a_missing_operator_is_seen(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert winograd.available()

@@ -144,7 +144,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(videos: Path, cache: Pat
     assert warning.endswith("choose another folder with XDG_CACHE_HOME, or each start scans all videos again")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="full disk: needs /dev/full, which Linux has")
 def test_a_full_disk_keeps_the_old_cache(videos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan_videos(videos, Listener())
     before = cache_file(cache).read_bytes()
