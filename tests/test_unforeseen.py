@@ -34,14 +34,14 @@ def clips(tmp_path: Path) -> Path:
 @pytest.fixture(params=[AssertionError("never thought\nof that"), MemoryError("2 TB")], ids=["a bug", "no memory"])
 def trouble(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The message about b."""
-    probe = read.probe_with_layout
+    probe = read.open_source
 
     def fail(path: Path) -> Any:
         if path.stem == "b":
             raise request.param
         return probe(path)
 
-    monkeypatch.setattr(read, "probe_with_layout", fail)
+    monkeypatch.setattr(read, "open_source", fail)
     return "AssertionError: never thought of that; this is a bug" if "bug" in request.node.name else "out of memory"
 
 
