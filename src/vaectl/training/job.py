@@ -23,6 +23,7 @@ from vaectl.shortage import cannot_write
 from vaectl.training import run_dir
 from vaectl.training.checkpoint import write_checkpoint, write_options
 from vaectl.training.determinism import deterministic_algorithms
+from vaectl.training.ema import scores
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.pca_init import init_from_clips
 from vaectl.training.resume import checkpoint_to_resume, recordable
@@ -199,7 +200,7 @@ class Run:
         step = self.trainer.step
         if self.log:
             self.log.validation(step, values, picture)
-        self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        self.progress.note(f"step {step}: {'; '.join(scores(values))}")
         better = improves(values, self.best)
         if better:
             self.best = {"step": step, **values}
@@ -222,7 +223,7 @@ class Run:
         """Write the checkpoint of this step, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
         average = trainer.ema.weights if trainer.ema else None
-        metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
+        metadata = {"weights": "ema" if average else "raw", "step": trainer.step}
         facts = {
             "step": trainer.step,
             "weights": metadata["weights"],
