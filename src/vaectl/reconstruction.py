@@ -91,7 +91,9 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     pairs = plan_output_paths(options)
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
-    model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
+    model = open_model(
+        options.model, options.device, options.dtype, limits, options.model_name, progress, options.weights
+    )
     results = []
     for source, target in pairs:
         try:

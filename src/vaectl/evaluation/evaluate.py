@@ -68,7 +68,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         model = None
         if options.model:
             path = None if options.model == BUILTIN else options.model
-            model = open_model(path, str(device), options.dtype, Limits.of(options), progress=progress)
+            limits = Limits.of(options)
+            model = open_model(path, str(device), options.dtype, limits, progress=progress, weights=options.weights)
         wait_for_others()
 
         mine, results = pairing.pairs[rank() :: world_size()], PartialResults()

@@ -11,7 +11,9 @@ from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.io.checksum import sha256_of
+from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions
+from vaectl.options.eval import BUILTIN
 from vaectl.versions import versions
 
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
@@ -50,6 +52,7 @@ def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict
     if options.model is not None:
         return {
             "path": str(options.model),
+            "weights": loaded_weights(None if options.model == BUILTIN else options.model, options.weights),
             "device": device,
             "dtype": options.dtype,
             "posterior": _posterior(options.sample, options.seed),

@@ -25,6 +25,8 @@ from vaectl.options.common import (
     Overwrite,
     RendezvousTimeout,
     SaveMemory,
+    Weights,
+    check_weights,
     model_path,
     read_path,
 )
@@ -160,6 +162,7 @@ class EvalOptions:
             "from_pretrained",
         ),
     ] = None
+    weights: Weights = None
     device: Device = "auto"
     dtype: Dtype = "float32"
     sample: Annotated[
@@ -198,3 +201,4 @@ class EvalOptions:
             )
         if self.generated_video_dir is not None and self.model is not None:
             raise ValueError("`model` excludes `generated_video_dir`; give one or the other")
+        check_weights(self.weights, self.model)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from vaectl.options.common import MODEL, Debug, Json, model_path, read_path
+from vaectl.options.common import MODEL, Debug, Json, Weights, check_weights, model_path, read_path
 from vaectl.options.option import Option
 
 
@@ -27,9 +27,11 @@ class ModelsOptions:
         ),
     ] = None
     model: Annotated[Path | None, model_path("The same as PATH, under the name that other commands use.")] = None
+    weights: Weights = None
     json: Json = False
     debug: Debug = False
 
     def __post_init__(self) -> None:
         if self.path is not None and self.model is not None:
             raise ValueError("`model` excludes PATH; give one or the other")
+        check_weights(self.weights, self.path or self.model)

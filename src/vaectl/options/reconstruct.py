@@ -24,6 +24,7 @@ from vaectl.options.common import (
     Overwrite,
     SaveMemory,
     TileOverlapFactor,
+    Weights,
     model_path,
     read_frame_rate,
     read_path,
@@ -91,6 +92,7 @@ class ReconstructOptions:
     json: Json = False
 
     model: Annotated[Path | None, model_path(MODEL_PATH, "ae_path", "from_pretrained")] = None
+    weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "auto"
