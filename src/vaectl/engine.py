@@ -25,6 +25,7 @@ from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
+from vaectl.models.weights import Weights
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import Budget, Plan, make_plan, window_frames
@@ -107,6 +108,7 @@ def open_model(
     limits: Limits,
     name: str | None = None,
     progress: Progress | None = None,
+    weights: Weights | None = None,
 ) -> AnyVAE:
     """Load the model at `path`; None and "builtin" are the built-in one.
 
@@ -116,7 +118,9 @@ def open_model(
     called = "the built-in model" if is_builtin(path) else path
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
     with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
-        model: AnyVAE = load_model(path, device=where, dtype=precision, note=(progress or Silent()).note)
+        model: AnyVAE = load_model(
+            path, device=where, dtype=precision, weights=weights, note=(progress or Silent()).note
+        )
     if name is not None and not model.config.is_called(name):
         raise UsageError(
             f"`model_name={name}`: {called} is a {model.config.class_name}", "leave the name out, or give another model"

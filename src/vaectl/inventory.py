@@ -17,6 +17,7 @@ from vaectl.model_names import Published as Published
 from vaectl.models.build import CONFIG_BYTES, build_model, read_config
 from vaectl.models.checkpoint import check_fit, check_types, locate, parts, select
 from vaectl.models.containers import read_outline
+from vaectl.models.weights import Weights, available, file_with
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class ModelFacts:
     """Type of the stored values; if there are several, the most frequent first."""
     bytes: int
     """Size on disk."""
-    weights: str | None
-    """"ema" for a moving average over the training, "as trained" for none, None if unknown."""
+    weights: Weights | None
+    """The weights described here: ema, a moving average over the training, or raw; None if unknown."""
+    available: tuple[Weights, ...]
+    """The weights in the checkpoint, the default first; empty if unknown."""
     step: int | None
     """Training step; None if unknown."""
     streams: bool
@@ -46,9 +49,10 @@ class ModelFacts:
     """Normalization of latents for training on them: (z - shift)·scale."""
 
 
-def describe(path: str | Path | None = None) -> ModelFacts:
+def describe(path: str | Path | None = None, weights: Weights | None = None) -> ModelFacts:
     """Describe the model at `path`: a directory, or one weights file in it; None and "builtin": the built-in model.
 
+    `weights`: of a checkpoint that has both; None for the default.
     Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
     directory, file = locate(path)
@@ -56,12 +60,13 @@ def describe(path: str | Path | None = None) -> ModelFacts:
     notes = read_json(directory / "config.json", CONFIG_BYTES)
     with torch.device("meta"):
         model = build_model(config)
+    found = available(directory, file, read_outline(file))
+    file = file_with(weights, directory, file)
     stored = read_outline(file)
     expected = model.state_dict()
-    tensors = select(stored, expected, file)
+    tensors = select(stored, expected, file, weights)
     check_types(tensors, expected, file)
     check_fit(expected, tensors, file)
-    weights = "ema" if stored.get("ema_state_dict") else notes.get("_weights")
     step = stored.get("current_step", notes.get("_step"))
     dtypes = Counter[str]()
     for tensor in tensors.values():
@@ -75,7 +80,8 @@ def describe(path: str | Path | None = None) -> ModelFacts:
         latent_channels=config.latent_channels,
         dtype=", ".join(name for name, _ in dtypes.most_common()),
         bytes=sum(part.stat().st_size for part in parts(file)),
-        weights=weights if isinstance(weights, str) else None,
+        weights=weights or (found[0] if found else None),
+        available=found,
         step=step if isinstance(step, int) else None,
         streams=model.streams,
         shift=shift,

@@ -108,7 +108,9 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         )
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
-    model = open_model(options.model, options.device, options.dtype, limits, options.model_name, progress)
+    model = open_model(
+        options.model, options.device, options.dtype, limits, options.model_name, progress, options.weights
+    )
     results: list[ClipResult] = []
     progress.start_clips(len(pairs))
     for source, target in pairs:

@@ -113,7 +113,7 @@ POOR = ClipScores("deep/[b]", Path("in/b"), None, 2, 64, 48, {"psnr": (20.0, 21.
 EXACT = ClipScores("c", Path("in/c"), Path("out/c"), 2, 64, 48, {"psnr": (inf, 50.0), "lpips": (0.0, 0.0)})
 PROTOCOL = {
     "clips": {"num_frames": 2, "sample_rate": 3, "resize": "shorter side to 48", "crop": "none"},
-    "model": {"path": "model", "dtype": "float32", "posterior": "mean"},
+    "model": {"path": "model", "weights": "raw", "dtype": "float32", "posterior": "mean"},
     "metrics": {"device": "cpu"},
 }
 
@@ -133,7 +133,7 @@ def test_a_row_for_each_metric_and_for_each_clip_and_how_it_was_measured(job, ca
     assert ["psnr", "(dB)", "↑", "25.75", "-40.96", "to", "92.46", "20.50", "deep/[b]"] in rows
     assert ["fvd", "↓", "54.32"] in rows
     assert "frames: 2 (one in 3); shorter side to 48; crop none" in out
-    assert "model: model in float32, posterior mean" in out
+    assert "model: model (raw weights) in float32, posterior mean" in out
     assert "measured on cpu: 12.5 s, decoding 3.0 s in parallel, peak memory 1.50 GiB" in out
     assert err == ""
 

@@ -101,7 +101,7 @@ def test_a_checkpoint_of_vaectl_tells_its_step_and_whether_it_is_an_average(caps
     assert json.loads(capsys.readouterr().out)["scale"] == list(facts.scale)
 
 
-@pytest.mark.parametrize(("ema", "weights"), [(True, "ema"), (False, None)])
+@pytest.mark.parametrize(("ema", "weights"), [(True, "ema"), (False, "raw")])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_training_checkpoint_of_the_original_code(tmp_path, model, ema, weights, zipped):
     save_model(model, tmp_path)

@@ -132,7 +132,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
     yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
     if model:
-        name = "built-in model" if model["path"] in (None, "builtin") else model["path"]
+        kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
+        name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"
         yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
     yield (
         f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
   vaectl models
-  vaectl models results/vae/best
+  vaectl models results/vae/best --weights raw
   vaectl models WF-VAE-L-16Chn/ --json
 """
 
@@ -27,7 +27,7 @@ def models(options: ModelsOptions) -> None:
     from vaectl.inventory import PUBLISHED, describe
 
     path = options.path or options.model
-    facts = describe(path)
+    facts = describe(path, options.weights)
     if path is not None and not options.json:
         show(facts)
     elif path is not None:
@@ -53,7 +53,8 @@ def show(facts: ModelFacts) -> None:
         "long clips": streaming(facts.streams),
     }
     if facts.weights is not None:
-        rows["averaged"] = {"ema": "yes (EMA)"}.get(facts.weights, "no")
+        others = [f"; --weights {other} for the others" for other in facts.available if other != facts.weights]
+        rows["averaged"] = {"ema": "yes (EMA)", "raw": "no (raw)"}[facts.weights] + "".join(others)
     if facts.step is not None:
         rows["step"] = str(facts.step)
     print_facts(stdout(), rows)

@@ -82,12 +82,14 @@ def show(result: TrainResult) -> None:
     """Print the result of the run on stdout."""
     from datetime import timedelta
 
+    from vaectl.training.ema import scores
+
     print(f"checkpoint  {result.checkpoint}")
     loss = "" if result.loss is None else f", loss {result.loss:.6g}"
     print(f"step        {result.step}{loss if result.clips_per_second else ', no steps left'}")
     if result.best:
-        values = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if name != "step")
-        print(f"best        step {result.best['step']}: {values}")
+        first, *others = scores(result.best)
+        print(f"best        step {result.best['step']}: {first}", *others, sep=f"\n{'':12}")
     if result.skipped:
         print(f"skipped     {result.skipped} steps that were not finite")
     if not result.clips_per_second:

@@ -82,7 +82,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         check_set_sizes(pairing, facts, options)
         model = None
         if options.model:
-            model = open_model(options.model, str(device), options.model_dtype, Limits.of(options), progress=progress)
+            limits, dtype = Limits.of(options), options.model_dtype
+            model = open_model(options.model, str(device), dtype, limits, progress=progress, weights=options.weights)
         wait_for_others()
 
         mine, results = pairing.pairs[rank() :: world_size()], PartialResults()

@@ -21,6 +21,7 @@ from vaectl.io.journal import Journal, read_lines
 from vaectl.io.json_values import write_json
 from vaectl.io.output_paths import MAX_NAME_BYTES
 from vaectl.io.parsing import read_json, size_of
+from vaectl.models.weights import Weights
 from vaectl.shortage import cannot_write
 from vaectl.video.sequence import is_single
 
@@ -70,6 +71,8 @@ class ManifestModel:
     """SHA-256 of the config and of the weights in `dtype`."""
     device: str
     dtype: str
+    weights: Weights | None = None
+    """ema or raw; None if the checkpoint does not say, and in manifests of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from vaectl.evaluation.protocol import protocol_of
 from vaectl.io.checksum import sha256_of
 from vaectl.io.output_paths import identity, keep_outside, mirror
 from vaectl.model_names import is_builtin
+from vaectl.models.checkpoint import loaded_weights
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions, dump
 from vaectl.progress import Progress
@@ -118,6 +119,7 @@ def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], mo
             fingerprint=fingerprint(model),
             device=model.device.type,
             dtype=str(model.dtype).removeprefix("torch."),
+            weights=loaded_weights(options.model, options.weights),
         ),
         protocol=protocol_of(options),
         options=dump(options),

@@ -1,7 +1,9 @@
 """Load and save model directories: `config.json` and weights, in all published layouts.
 
     diffusion_pytorch_model.safetensors or .bin, one file or shards with *.index.json: the diffusers layout
-    *.ckpt: a training checkpoint; its EMA weights are preferred
+    *.ckpt: a training checkpoint
+
+Of a checkpoint that has EMA weights and raw ones (`weights.py`), the EMA weights are the default.
 
 Pickles are read with `weights_only=True`, so no code in them runs.
 """
@@ -28,9 +30,9 @@ from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
+from vaectl.models.weights import STATE, WEIGHTS, Weights, available, file_with
 from vaectl.urls import how_to_fetch, scheme_of
 
-WEIGHTS = "diffusion_pytorch_model"
 BUILTIN = Path(__file__).parent / "builtin"
 NEITHER = "holds neither a state dict nor a training checkpoint of a video VAE"
 
@@ -53,40 +55,43 @@ def load_model(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    weights: Weights | None = None,
     note: Note = silent,
 ) -> AnyVAE:
     """Load a model from its directory, or from one weights file in it. None and "builtin" load the built-in model.
 
     The model is in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda, cuda:N
-    or mps. `dtype` is auto (bfloat16 on GPUs that support it, else float32), float32, bfloat16 or float16. `note` is
-    called with one line if the weights are stored in an unusual way.
+    or mps. `dtype` is auto (bfloat16 on GPUs that support it, else float32), float32, bfloat16 or float16. `weights`
+    chooses between the weights of a training checkpoint: ema (their moving average) or raw; None loads the EMA weights
+    if there are any. `note` is called with one line if the weights are stored in an unusual way.
 
     Raises UsageError or VaectlError for a missing directory, a missing or invalid config, no or several weights files,
-    a damaged or unsafe file, names or shapes that do not match, integers, and values that are not finite. Names, shapes
-    and types are checked before values are read.
+    a damaged or unsafe file, names or shapes that do not match, integers, values that are not finite, and a checkpoint
+    without the `weights`. Names, shapes and types are checked before values are read.
     """
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    directory, weights = locate(path)
+    directory, file = locate(path)
     config = read_config(directory / "config.json")
+    file = file_with(weights, directory, file)
     with torch.device("meta"):
         model = build_model(config)
     expected = model.state_dict()
-    check_fit(expected, read_fitting_outline(weights, expected, note), weights)
+    check_fit(expected, read_fitting_outline(file, expected, weights, note), file)
     placed: dict[str, Tensor] = {}
     broken: list[str] = []
     too_large: list[str] = []
-    for name, tensor in read_values(weights, lambda stored: select(stored, expected, weights)):
+    for name, tensor in read_values(file, lambda stored: select(stored, expected, file, weights)):
         # A copy, because a view would keep the mapped file in memory. One by one, so that not all are in memory twice.
         placed[name] = channels_last(exact(tensor).to(where, precision, copy=True))
         if not placed[name].isfinite().all():
             (too_large if exact(tensor).isfinite().all() else broken).append(name)
-    refuse_not_finite(broken, weights)
+    refuse_not_finite(broken, file)
     if too_large:
         kind = str(precision).removeprefix("torch.")
         remedy = "use another checkpoint" if precision == torch.float32 else "use `dtype=float32`"
         raise VaectlError(
-            f"{weights}: values too large for {kind} in {len(too_large)} tensors: {first_few(too_large)}", remedy
+            f"{file}: values too large for {kind} in {len(too_large)} tensors: {first_few(too_large)}", remedy
         )
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
@@ -130,6 +135,13 @@ def save_model(
         flush_to_disk(new_file)
         if overwrite:
             config.unlink(missing_ok=True)  # a killed run must not leave the config of other weights
+
+
+def loaded_weights(path: Path | None, weights: Weights | None) -> Weights | None:
+    """Return which weights `load_model` loads; None if the checkpoint does not say."""
+    directory, file = locate(path)
+    found = available(directory, file, read_outline(file))
+    return weights or (found[0] if found else None)
 
 
 def channels_last(weight: Tensor) -> Tensor:
@@ -177,27 +189,32 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     return path, found[0]
 
 
-def read_fitting_outline(file: Path, expected: Collection[str], note: Note = silent) -> dict[str, Tensor]:
+def read_fitting_outline(
+    file: Path, expected: Collection[str], weights: Weights | None = None, note: Note = silent
+) -> dict[str, Tensor]:
     """Return the tensors that `select` finds in a weights file, without values, on the device "meta".
 
     Raises like `read_outline` and `select`, and DamagedError for types that cannot be weights.
     """
-    outline = select(read_outline(file), expected, file, note)
+    outline = select(read_outline(file), expected, file, weights, note)
     check_types(outline, expected, file)
     if small := {str(tensor.dtype).removeprefix("torch.") for tensor in outline.values()} & EIGHT_BIT_NAMES:
         note(f"{file}: its weights are in {', '.join(sorted(small))}, with 3 or 2 bits of precision: results are worse")
     return outline
 
 
-def select(stored: Stored, expected: Collection[str], file: Path, note: Note = silent) -> dict[str, Any]:
+def select(
+    stored: Stored, expected: Collection[str], file: Path, weights: Weights | None = None, note: Note = silent
+) -> dict[str, Any]:
     """Find the weights of the VAE in the content of a file, and return them under the names of the network.
 
-    Accepts a state dict, a training checkpoint (its EMA weights are preferred, with trained weights where the EMA lacks
-    tensors), and formats of other tools: a mapping under another key, or names with a prefix. A prefix is removed only
-    if all names match without it. `note` is called for unusual content. Raises DamagedError for anything else.
+    Accepts a state dict, a training checkpoint (its EMA weights, with raw weights where the EMA lacks tensors; only the
+    raw weights if `weights` is raw), and formats of other tools: a mapping under another key, or names with a prefix. A
+    prefix is removed only if all names match without it. `note` is called for unusual content. Raises DamagedError for
+    anything else.
     """
     averages = stored.get("ema_state_dict")
-    averages = averages if isinstance(averages, Mapping) else {}
+    averages = averages if isinstance(averages, Mapping) and weights != "raw" else {}
     keys: list[str] = []
     while (key := next((key for key in WRAPPERS if isinstance(stored.get(key), Mapping)), None)) and len(keys) < 4:
         keys, stored = [*keys, key], stored[key]
@@ -207,14 +224,15 @@ def select(stored: Stored, expected: Collection[str], file: Path, note: Note = s
         if not lacking or not keys:
             return averages
         rest, _ = plain_names(named(stored, file), expected)
-        note(f"{file}: its EMA lacks {len(lacking)} of {len(expected)} tensors; their trained weights are used")
+        note(f"{file}: its EMA lacks {len(lacking)} of {len(expected)} tensors; their raw weights are used")
         return averages | {name: rest[name] for name in lacking if name in rest}
-    weights, prefix = plain_names(named(stored, file), expected)
-    ways = [f"under {'.'.join(keys)}"] * (bool(keys) and tuple(keys) != PUBLISHED_FORM)
+    plain, prefix = plain_names(named(stored, file), expected)
+    usual = not keys or tuple(keys) == PUBLISHED_FORM or file.name == STATE
+    ways = [] if usual else [f"under {'.'.join(keys)}"]
     ways += [f"with {shown(prefix)} in their names"] * bool(prefix)
     if ways:
         note(f"{file}: holds its weights {' and '.join(ways)}")
-    return weights
+    return plain
 
 
 def named(state: Stored, file: Path) -> dict[str, Any]:

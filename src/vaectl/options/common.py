@@ -102,6 +102,24 @@ Device = Annotated[
         help="auto, cpu, cuda, cuda:N or mps.",
     ),
 ]
+WeightsName = Literal["ema", "raw"]
+Weights = Annotated[
+    WeightsName | None,
+    Option(
+        panel=MODEL,
+        metavar="KIND",
+        choices=("ema", "raw"),
+        help="Weights of a training checkpoint: ema, their moving average, or raw. (default: ema if it has them)",
+    ),
+]
+
+
+def check_weights(weights: WeightsName | None, model: Path | None) -> None:
+    """Raise ValueError if `weights` is given without the model that it is about."""
+    if weights is not None and model is None:
+        raise ValueError("`weights` is for the weights of `model`; give `model` too, or leave it out")
+
+
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
 Dtype = Annotated[

@@ -27,6 +27,8 @@ from vaectl.options.common import (
     PrintConfig,
     RendezvousTimeout,
     SaveMemory,
+    Weights,
+    check_weights,
     model_path,
     read_dtype,
     read_output_path,
@@ -180,6 +182,7 @@ class EvalOptions:
             "from_pretrained",
         ),
     ] = None
+    weights: Weights = None
     device: Device = "auto"
     dtype: Annotated[
         DtypeName | None,
@@ -235,3 +238,4 @@ class EvalOptions:
             )
         if self.generated_video_dir is not None and self.model is not None:
             raise ValueError("`model` excludes `generated_video_dir`; give one or the other")
+        check_weights(self.weights, self.model)

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from vaectl.options.common import MODEL, Config, Debug, Json, PrintConfig, model_path, read_model
+from vaectl.options.common import (
+    MODEL,
+    Config,
+    Debug,
+    Json,
+    PrintConfig,
+    Weights,
+    check_weights,
+    model_path,
+    read_model,
+)
 from vaectl.options.option import Option
 
 
@@ -27,6 +37,7 @@ class ModelsOptions:
         ),
     ] = None
     model: Annotated[Path | None, model_path("The same as PATH, under the name that other commands use.")] = None
+    weights: Weights = None
     json: Json = False
     config: Config = None
     print_config: PrintConfig = False
@@ -35,3 +46,4 @@ class ModelsOptions:
     def __post_init__(self) -> None:
         if self.path is not None and self.model is not None:
             raise ValueError("`model` excludes PATH; give one or the other")
+        check_weights(self.weights, self.path or self.model)

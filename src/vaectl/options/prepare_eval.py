@@ -37,6 +37,7 @@ from vaectl.options.common import (
     RendezvousTimeout,
     SaveMemory,
     TileOverlapFactor,
+    Weights,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -110,6 +111,7 @@ class PrepareEvalOptions:
     json: Json = False
 
     model: Annotated[Path | None, model_path(MODEL_PATH, "ckpt", "from_pretrained")] = None
+    weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "float32"

@@ -26,6 +26,7 @@ from vaectl.options.common import (
     PrintConfig,
     SaveMemory,
     TileOverlapFactor,
+    Weights,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -108,6 +109,7 @@ class ReconstructOptions:
     json: Json = False
 
     model: Annotated[Path | None, model_path(MODEL_PATH, "ae_path", "from_pretrained")] = None
+    weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
     dtype: Dtype = "auto"

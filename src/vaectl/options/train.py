@@ -21,6 +21,8 @@ from vaectl.options.common import (
     ModelName,
     PrintConfig,
     RendezvousTimeout,
+    Weights,
+    check_weights,
     model_path,
     read_dtype,
     read_output_path,
@@ -119,6 +121,7 @@ class TrainOptions:
         Path | None,
         model_path("Start from the weights of this model directory, or of builtin.", "pretrained_model_name_or_path"),
     ] = None
+    weights: Weights = None
     model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
     init: Annotated[
         Literal["random", "pca"],
@@ -190,7 +193,9 @@ class TrainOptions:
     )
     gradient_accumulation_steps: Annotated[int, count(OPTIMIZER, "Batches per step.")] = 1
     ema: Annotated[bool, flag(OPTIMIZER, "Keep a moving average of the weights.")] = False
-    ema_decay: Annotated[float, number(OPTIMIZER, "Decay of the average per step.", most=1)] = 0.999
+    ema_decay: Annotated[
+        float, number(OPTIMIZER, "Decay of the average per step; lower in the first steps of a new model.", most=1)
+    ] = 0.999
     epochs: Annotated[int | None, count(OPTIMIZER, "Passes over the data. (default: 10, without --max-steps)")] = None
     max_steps: Annotated[int | None, count(OPTIMIZER, "Number of steps. (default: by --epochs)")] = None
     seed: Annotated[int, Option(panel=OPTIMIZER, metavar="N", least=0, most=2**63 - 1, help="Random seed.")] = 1234
@@ -274,6 +279,7 @@ class TrainOptions:
             raise ValueError("`video_weight` must be above 0; leave out a `video_path` that should not be used")
         if self.init == "pca" and self.model is not None:
             raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
+        check_weights(self.weights, self.model)
         check_crop(self.resolution, self.crop_size)
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
             raise ValueError(

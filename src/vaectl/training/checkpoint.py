@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to resume, in a directory that is also a model.
 
     config.json, diffusion_pytorch_model.safetensors   the model, with its EMA weights if there are any
-    training_state.pt                                  weights as trained, optimizers, discriminator, position
+    training_state.pt                                  raw weights, optimizers, discriminator, position
     training.json                                      the options and other facts of the run
 
 A checkpoint is written under a temporary name and then renamed, so a directory with its final name is complete. No file
@@ -25,11 +25,10 @@ from vaectl.errors import DamagedError, OutOfMemoryError, UsageError, VaectlErro
 from vaectl.io.atomic_write import atomic_write, flush_to_disk
 from vaectl.io.json_values import write_json
 from vaectl.models.containers import load_pickle
+from vaectl.models.weights import STATE
 from vaectl.shortage import is_memory_shortage, system_reason
 from vaectl.training.run_dir import UNFINISHED, checkpoint_name
 from vaectl.training.whole import FACTS, sums_of
-
-STATE = "training_state.pt"
 
 
 def write_checkpoint(

@@ -25,6 +25,7 @@ from vaectl.training import run_dir
 from vaectl.training.checkpoint import amend_facts, write_checkpoint, write_options
 from vaectl.training.clips import data_of, sources_of, steps_of, validation_clips
 from vaectl.training.determinism import deterministic_algorithms
+from vaectl.training.ema import scores
 from vaectl.training.interrupt import Interruption, finishing_the_step
 from vaectl.training.outline import outline
 from vaectl.training.pca_init import init_from_clips
@@ -235,7 +236,7 @@ class Run:
                 self.log.validation(step, values, picture)
             except Exception as error:  # the other ranks continue too
                 self.progress.warn(f"step {step}: the validation cannot be logged: {reason_of(error)}")
-        self.progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        self.progress.note(f"step {step}: {'; '.join(scores(values))}")
         better = improves(values, self.best)
         if better:
             self.best = {"step": step, **values}
@@ -263,7 +264,7 @@ class Run:
         """Write the checkpoint of this step or amend it, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
         average = trainer.ema.weights if trainer.ema else None
-        metadata = {"weights": "ema" if average else "as trained", "step": trainer.step}
+        metadata = {"weights": "ema" if average else "raw", "step": trainer.step}
         facts = {
             "step": trainer.step,
             "weights": metadata["weights"],

@@ -28,11 +28,12 @@ from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
+from vaectl.models.weights import STATE, Weights, file_with
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress
 from vaectl.rng import seed_of
 from vaectl.training import run_dir
-from vaectl.training.checkpoint import STATE, read_discriminator, read_state
+from vaectl.training.checkpoint import read_discriminator, read_state
 from vaectl.training.losses import Objective, ObjectiveConfig
 from vaectl.training.pca_init import check_pca_init
 from vaectl.training.resume import contradictions
@@ -66,13 +67,13 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
-    pretrained = checkpoint or options.model
+    pretrained, weights = checkpoint or options.model, None if checkpoint else options.weights
     if pretrained is not None and not options.ignore_mismatched_sizes:
-        model: AnyVAE = load_model(pretrained, device=device, dtype="float32", note=progress.note)
+        model: AnyVAE = load_model(pretrained, device=device, dtype="float32", weights=weights, note=progress.note)
         if checkpoint is None and options.model_config is not None:
             check_config(options.model_config, model.config, pretrained)
     elif pretrained is not None:
-        model = placed(fitting(pretrained, options.model_config, progress), device)
+        model = placed(fitting(pretrained, weights, options.model_config, progress), device)
     elif options.model_config is not None:
         config = read_config(options.model_config)
         with torch.device("meta"):
@@ -119,16 +120,17 @@ def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
         )
 
 
-def fitting(path: Path, config: Path | None, progress: Progress) -> AnyVAE:
+def fitting(path: Path, weights: Weights | None, config: Path | None, progress: Progress) -> AnyVAE:
     """Return a new model with those pretrained weights that fit. `config` None: the config of the pretrained model."""
     directory, file = locate(path)
+    file = file_with(weights, directory, file)
     model: AnyVAE = build_model(read_config(config or directory / "config.json"))
     own = model.state_dict()
-    outline = read_fitting_outline(file, own, progress.note)
+    outline = read_fitting_outline(file, own, weights, progress.note)
     fit = {name for name, tensor in own.items() if name in outline and outline[name].shape == tensor.shape}
 
     def choose(stored: Stored) -> dict[str, Any]:
-        return {name: value for name, value in select(stored, own, file).items() if name in fit}
+        return {name: value for name, value in select(stored, own, file, weights).items() if name in fit}
 
     values = {name: exact(tensor).clone() for name, tensor in read_values(file, choose)}
     check_finite(values, file)

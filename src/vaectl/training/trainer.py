@@ -58,7 +58,7 @@ class Trainer:
             if objective.discriminator is not None
             else None
         )
-        self.ema = EMA(model, options.ema_decay) if options.ema else None
+        self.ema = EMA(model, options.ema_decay, warmup=options.model is None) if options.ema else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         network: nn.Module = AutoEncoder(
             model, freeze_encoder=options.freeze_encoder, recompute=options.gradient_checkpointing
@@ -111,7 +111,7 @@ class Trainer:
         if finite:
             self._scaler.step(optimizer)
             if self.ema and not trains_discriminator:
-                self.ema.update(self.model)
+                self.ema.update(self.model, number + 1)
         else:
             restore(self.objective.buffers(), buffers_before)
         if adversarial:
