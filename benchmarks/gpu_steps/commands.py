@@ -89,10 +89,11 @@ def evaluate(context: Context, place: Path) -> Values:
 
 
 def train(context: Context, place: Path) -> Values:
-    size = ("--num-frames", 5, "--resolution", 32) if context.tiny else ("--num-frames", 17, "--resolution", 256)
+    pixels, frames = (32, 5) if context.tiny else (256, 17)
+    size = ("--num-frames", frames, "--resolution", pixels, "--crop-size", pixels)
     common = ("train", "--video-path", CLIP.parent, "--ckpt-dir", place / "results", "--device", context.device)
     steps = 1 if context.tiny else 10
-    options = ("--recipe", "tiny", "--batch-size", 1, "--num-workers", 0 if context.tiny else 4)
+    options = ("--recipe", "tiny", "--init", "random", "--batch-size", 1, "--num-workers", 0 if context.tiny else 4)
     first = vaectl(*common, *options, *size, "--max-steps", steps)
     last = vaectl(*common, "--resume-from-checkpoint", "latest", "--max-steps", 2 * steps, "--num-workers", 0)
     values = {"steps": last["step"], "clips/s": first["clips_per_second"], "peak GiB": first["peak_memory"] / 2**30}

@@ -130,7 +130,7 @@ def test_weights_that_a_checkpoint_does_not_have_are_refused(averaged, tmp_path,
             load_model(tmp_path, device="cpu", weights=choice)
             continue
         said = {
-            "raw": "has no EMA weights, only raw; leave out `weights=ema`",
+            "raw": "has no ema weights, only raw; leave out `weights=ema`",
             "ema": "has no raw weights, only ema; leave out `weights=raw`",
             None: "does not say whether its weights are EMA or raw; leave out `weights`",
         }[has]

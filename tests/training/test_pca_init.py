@@ -40,17 +40,20 @@ def model_of(**given: Any) -> WFVAE:
     return build_model(WFVAEConfig(**config)).eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def clips() -> Tensor:
-    """Smooth colours that drift: (12, 9, 3, 48, 48) uint8."""
+def drifting(clips: int, frames: int) -> Tensor:
+    """Smooth colours that drift: (clips, frames, 3, 48, 48) uint8."""
     generator = torch.Generator().manual_seed(2)
-    speed, phase, wave = (torch.rand(12, 1, 3, 1, 1, generator=generator) for _ in range(3))
+    speed, phase, wave = (torch.rand(clips, 1, 3, 1, 1, generator=generator) for _ in range(3))
     t, y, x = (
         torch.arange(n).float().reshape([-1 if i == axis else 1 for i in range(5)])
-        for axis, n in ((1, 9), (3, 48), (4, 48))
+        for axis, n in ((1, frames), (3, 48), (4, 48))
     )
-    colours = torch.sin(speed * t / 2 + 0.15 * wave * y + 0.1 * (1 - wave) * x + 6 * phase)
-    return (colours * 90 + 128).byte()
+    return (torch.sin(speed * t / 2 + 0.15 * wave * y + 0.1 * (1 - wave) * x + 6 * phase) * 90 + 128).byte()
+
+
+@pytest.fixture(scope="module")
+def clips() -> Tensor:
+    return drifting(12, 9)
 
 
 def split(clips: Tensor) -> list[Tensor]:
@@ -161,11 +164,22 @@ def test_a_run_starts_from_the_components_of_its_clips(videos, started_run):
     result = started_run(seed=1, crop_size=16, resolution=32)
     torch.manual_seed(seed_of(1, "weights"))
     expected = build_model(WFVAEConfig(**{name: value for name, value in SMALL.items() if name != "_class_name"}))
-    sampling = Sampling(5, 32, 16, 4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1)
+    sampling = Sampling(17, 32, 16, 4, dynamic_sample=True, random_crop=True, flip=True, animate_images=True, seed=1)
     data = open_dataset([Source(videos)], sampling, strict=True, progress=Silent())
     expected.pca_init(split(torch.stack([data.clip(number).frames for number in range(20)])))
     for name, tensor in weights(result.checkpoint).items():
         torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("frames", [5, 9, 33])
+def test_the_start_holds_for_longer_clips(frames):
+    """A start from clips of the length that a run of so many frames cuts."""
+    used = pca_init.clip_sampling(frames, 64, 64, 0).num_frames
+    model = model_of()
+    model.pca_init(split(drifting(12, used)))
+    video = batch_to_video(drifting(6, 41))
+    errors = (model.reconstruct(video) - video).square().mean(dim=(0, 1, 3, 4))
+    assert errors[17:].mean() < 2 * errors[:9].mean()
 
 
 def test_the_seed_alone_decides_and_workers_do_not(started_run):
@@ -225,16 +239,17 @@ def test_two_ranks_have_the_same_averaged_weights(videos, tmp_path, started_run)
         ("--model m", "--init pca is for a new model, and --model gives the weights; leave out one of them"),
         ("--pretrained_model_name_or_path m --model-config c", "--init pca is for a new model, and --model gives"),
         ("", "what to train is missing; give --model, --model-config or --recipe"),
-        ("--recipe od-vae", "PCA initialization is not available for a CausalVAEModel; leave out --init pca"),
+        ("--recipe od-vae", "PCA initialization is not available for a CausalVAEModel; use --init random"),
         (
-            "--recipe tiny",
-            "PCA initialization needs base_channels and energy flows of 24 or more; leave out --init pca",
+            "--recipe tiny --model-config nano.json",
+            "PCA initialization needs base_channels and energy flows of 24 or more; use --init random",
         ),
         ("--model m --init linear", "--init: must be 'random' or 'pca', not 'linear'"),
     ],
 )
 def test_what_it_does_not_fit_is_one_line(capsys, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano.json").write_text(json.dumps(NANO))
     assert main(["train", "--video-path", "none", "--device", "cpu", "--init", "pca", *words.split()]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {said}")

@@ -12,9 +12,10 @@ from vaectl.models import build_model
 from vaectl.options import parse
 from vaectl.options.train import RECIPES, TrainOptions
 from vaectl.training.recipes import FOLDER, list_recipes, model_config, read_recipe
+from vaectl.training.resume import underlying
 
 # Millions of parameters: published of WF-VAE (rounded down) and of OD-VAE.
-PARAMETERS = {"wfvae-s": 146, "wfvae-m": 223, "wfvae-l": 316, "od-vae": 239, "tiny": 2}
+PARAMETERS = {"wfvae-s": 146, "wfvae-m": 223, "wfvae-l": 316, "od-vae": 239, "tiny": 5}
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -70,3 +71,8 @@ def test_recipes_are_read_without_torch():
 
 def test_the_command_line_offers_every_recipe():
     assert set(RECIPES) == set(list_recipes())
+
+
+def test_a_recipe_that_starts_a_new_model_is_also_taken_with_a_trained_one():
+    assert underlying({"recipe": "tiny"})["init"] == "pca"
+    assert "init" not in underlying({"recipe": "tiny", "model": "results/vae/best"})

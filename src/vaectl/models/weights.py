@@ -39,7 +39,7 @@ def available(directory: Path, file: Path, stored: Stored) -> tuple[Weights, ...
     if raw or file.name == STATE:
         return ("raw",)
     values = read_json(directory / "config.json", CONFIG_BYTES) if file.name.startswith(WEIGHTS) else {}
-    recorded = RECORDED.get(str(values.get("_weights")))
+    recorded = RECORDED.get(str(values.get("_weights"))) if isinstance(values, dict) else None
     if recorded == "ema" and (directory / STATE).is_file():
         return "ema", "raw"
     return (recorded,) if recorded else ()
@@ -57,6 +57,5 @@ def file_with(weights: Weights | None, directory: Path, file: Path) -> Path:
     if not found:
         raise UsageError(f"{file}: does not say whether its weights are EMA or raw", "leave out `weights`")
     if weights not in found:
-        other = "EMA" if weights == "ema" else "raw"
-        raise UsageError(f"{file}: has no {other} weights, only {found[0]}", f"leave out `weights={weights}`")
+        raise UsageError(f"{file}: has no {weights} weights, only {found[0]}", f"leave out `weights={weights}`")
     return directory / STATE if weights == "raw" and found[0] == "ema" and "ema_state_dict" not in stored else file

@@ -26,6 +26,9 @@ CLIPS = 480
 CLIPS_AT_ONCE = 16
 CROP = 64
 """Side in pixels of the square that is cut from the frames, unless the run has a smaller one."""
+NUM_FRAMES = 17
+"""Frames of a clip, unless the run has more: five latents in time. With three, the oldest latent that a causal
+convolution sees is always that of the first frame, and the initial weights fail after 9 frames of a longer clip."""
 SAMPLE_RATE = 4
 """Largest distance in frames between neighbouring frames of a clip. Each clip draws its own, from 1."""
 
@@ -36,7 +39,7 @@ def pca_remedy() -> Iterator[None]:
     try:
         yield
     except VaectlError as error:
-        raise type(error)(error.problem, "leave out `init=pca`") from None
+        raise type(error)(error.problem, "use `init=random`") from None
 
 
 def check_pca_init(model: AnyVAE) -> None:
@@ -54,7 +57,8 @@ def init_from_clips(model: AnyVAE, sources: Sequence[Source], options: TrainOpti
         side = options.crop_size or options.resolution
         sampling = clip_sampling(options.num_frames, options.resolution, side, options.seed)
         # Silent: the run reports unreadable videos when it opens the same data.
-        data = open_dataset(sources, sampling, strict=options.strict, progress=Silent())
+        with pca_remedy():
+            data = open_dataset(sources, sampling, strict=options.strict, progress=Silent())
         clips = read_clips(data, CLIPS, options.num_workers, progress)
         progress.note(f"computing the initial weights from {len(clips)} clips")
         network = build_model(model.config)
@@ -69,10 +73,11 @@ def init_from_clips(model: AnyVAE, sources: Sequence[Source], options: TrainOpti
 def clip_sampling(num_frames: int, resolution: int, side: int, seed: int) -> Sampling:
     """Return how to cut the clips from the training data: as varied as possible, whatever the run itself uses.
 
-    `num_frames`, `resolution` and `seed` are those of the run; `side` is the side of its square in pixels.
+    `num_frames` (at least `NUM_FRAMES` are cut), `resolution` and `seed` are those of the run; `side` is the side of
+    its square in pixels.
     """
     return Sampling(
-        num_frames=num_frames,
+        num_frames=max(NUM_FRAMES, num_frames),
         resolution=resolution,
         crop_size=min(CROP, side),
         sample_rate=SAMPLE_RATE,

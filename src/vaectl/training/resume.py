@@ -66,6 +66,8 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
         from vaectl.training.recipes import read_recipe
 
         values = read_recipe(recipe)
+        if given.get("model"):  # the recipe's start is that of a new model
+            values.pop("init", None)
     layered = {**default, **values, **given}
     if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
         return values
