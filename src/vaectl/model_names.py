@@ -87,5 +87,8 @@ def how_to_get(model: Path) -> str | None:
     is_hub_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and model.suffix not in WEIGHTS_SUFFIXES
     if is_hub_name and not model.parent.exists():
         line = " ".join(download(name))
-        return f"check the path; or download it from Hugging Face: {line}; then pass `model={model.name}`"
+        return (
+            f"check the path; or, if it is a WF-VAE or CausalVAE on Hugging Face, download it: {line}; then pass"
+            f" `model={model.name}`"
+        )
     return None

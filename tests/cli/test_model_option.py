@@ -124,7 +124,10 @@ OPEN_SORA = (
     'hf download LanguageBind/Open-Sora-Plan-v1.3.0 --include "vae/*" --local-dir Open-Sora-Plan-v1.3.0; then pass'
     " --model Open-Sora-Plan-v1.3.0/vae"
 )
-OTHER = "check the path; or download it from Hugging Face: hf download some/vae --local-dir vae; then pass --model vae"
+OTHER = (
+    "check the path; or, if it is a WF-VAE or CausalVAE on Hugging Face, download it: hf download some/vae"
+    " --local-dir vae; then pass --model vae"
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from vaectl.cli.derive import resolve
 from vaectl.cli.spelling import spell_options
 from vaectl.errors import UsageError
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, dump, options_of, parse
+from vaectl.options.common import read_path
 from vaectl.options.train import TrainOptions
+from vaectl.training.resume import checkpoint_to_resume
 
 PATHS = {"video_path": "in.mp4", "rec_path": "out.mp4"}
 
@@ -167,6 +169,7 @@ def test_the_command_line_wins_over_the_configuration(tmp_path):
         ("a.json", "[1]", "must hold one table of options"),
         ("a.json", "\xff", "not a valid JSON file"),
         ("a.yaml", "a: 1", "a configuration is a .toml or .json file"),
+        ("a.mp4", "\xff", "a configuration is a .toml or .json file"),
     ],
 )
 def test_a_bad_configuration_is_named_with_its_fault(tmp_path, name, text, said):
@@ -206,3 +209,14 @@ def test_what_can_be_no_path_is_refused(tmp_path, capsys, path):
     err = capsys.readouterr().err
     assert "video_path in " in err
     assert len(err) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("~/a.mp4", "{home}/a.mp4"), ("~no such user/a", "~no such user/a"), ("./~/a.mp4", "~/a.mp4")],
+)
+def test_a_tilde_is_the_home_folder_only_where_the_shell_would_say_so(monkeypatch, tmp_path, path, expected):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(read_path(path)) == expected.format(home=tmp_path)
+    with pytest.raises(UsageError, match="~no such user: no such checkpoint"):
+        checkpoint_to_resume("~no such user", tmp_path, "vae")

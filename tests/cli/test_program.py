@@ -190,7 +190,8 @@ def test_published_names_mean_the_same(run_options):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["reconstruct"], "--video-path is missing; --rec-path is missing"),
+        (["reconstruct"], "IN... OUT is missing; see --help"),
+        (["reconstruct", "--rec-path", "x"], "--video-path is missing"),
         (["reconstruct", "a"], "a: is the input, and the output is missing; give it as a second argument, or as --rec"),
         (["reconstruct", "a", "b.mp4/"], "--rec-path: b.mp4/: no such folder; create it, or leave out the / for a"),
         (["reconstruct", "--video-path", "a", "b"], "Got unexpected extra argument(s) (b); did you mean --rec-path b?"),
@@ -199,6 +200,14 @@ def test_published_names_mean_the_same(run_options):
             "--num-frames is given 2 times (--num-frames, --num_frames);",
         ),
         ([*PATHS, "--model", "A", "--ae_path", "B"], "--model is given 2 times (--model, --ae_path); give it once"),
+        (
+            ["reconstruct", "--video-path", "a", "b", "c"],
+            "Got unexpected extra argument(s) (b c); did you mean --video-path b --rec-path c?",
+        ),
+        (
+            ["reconstruct", __file__, "new.mp4", "64"],
+            "new.mp4: no such file or folder, and 64 would be the output, because it is the last argument",
+        ),
         (["models", "a", "b"], "Got unexpected extra argument(s) (b); see --help"),
         (["train", "v"], "Got unexpected extra argument(s) (v); did you mean --video-path v?"),
         (

@@ -32,6 +32,14 @@ def test_json_shows_options_in_messages_and_leaves_numbers_alone():
     values = {"error": "raise `memory_limit`", "clips": [{"reason": "lower `num_frames`", "psnr": 3.5}], "none": None}
     expected = {"error": "raise --memory-limit", "clips": [{"reason": "lower --num-frames", "psnr": 3.5}], "none": None}
     assert json.loads(as_json(values)) == expected
+    reasons = {"left_out": {"`seed`": "raise `num_frames`"}, "failures": ["raise `num_frames`"]}
+    spelt = {"left_out": {"`seed`": "raise --num-frames"}, "failures": ["raise --num-frames"]}
+    assert json.loads(as_json(reasons)) == spelt
+
+
+def test_json_keeps_the_names_of_files():
+    values = {"source": "`seed`", "clips": [{"target": "x `overwrite`"}], "options": {"video_path": ["`debug`"]}}
+    assert json.loads(as_json(values)) == values
 
 
 def test_an_error_is_its_problem_and_its_remedy():

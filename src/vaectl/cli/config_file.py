@@ -65,15 +65,13 @@ def read_config(path: Path, model: type[Any]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
+    if path.suffix not in (".toml", ".json"):
+        raise UsageError(f"{path}: a configuration is a .toml or .json file")
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > CONFIG_BYTES:
         raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
     text = path.read_bytes().decode()
-    if path.suffix == ".json":
-        return json.loads(text)
-    if path.suffix == ".toml":
-        return tomllib.loads(text)
-    raise UsageError(f"{path}: a configuration is a .toml or .json file")
+    return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
 
 
 def as_toml(command: str, options: Any) -> str:

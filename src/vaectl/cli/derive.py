@@ -81,8 +81,9 @@ def refuse_repeated(typed: Sequence[str], order: Sequence[Any]) -> None:
 def unexpected(model: type[Any], arguments: Sequence[str], given: Collection[str]) -> UsageError:
     """Return the answer to arguments without the name of an option: the options that they probably mean."""
     main = {field: option for field, option in options_of(model).items() if option.main}
-    free = [field for field in main if field not in given]
-    free += [field for field, option in main.items() if option.many] * len(arguments)
+    single = [field for field, option in main.items() if field not in given and not option.many]
+    many = [field for field, option in main.items() if option.many]
+    free = many * (len(arguments) - len(single)) + single
     problem = f"Got unexpected extra argument(s) ({' '.join(arguments)})"
     if len(arguments) > len(free):
         return UsageError(problem, "see --help")
@@ -175,8 +176,11 @@ def resolve(
         configured = read_config(read_path(file), model) if file else {}
     except ValueError as error:
         raise UsageError(f"`config`: {error}") from None
+    main = {field for field, option in options_of(model).items() if option.main}
     if arguments and words:
         typed |= arguments.read(words, typed, configured)
+    elif arguments and not main & {*configured, *typed}:
+        raise UsageError(f"{arguments.metavar} is missing", "see --help")
 
     def name(field: str) -> str:
         option = options_of(model).get(field)

@@ -62,7 +62,7 @@ def show(facts: ModelFacts) -> None:
 
 def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
     """Print the known models on stdout."""
-    from vaectl.cli.tables import print_table, stdout
+    from vaectl.cli.tables import print_line, print_table, stdout
 
     console = stdout()
     known: list[tuple[str, ModelFacts | Published]] = [("built-in model", builtin)]
@@ -79,8 +79,8 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
         for name, model in known
     ]
     print_table(console, ("model", "family", "parameters", "float32", "compression", "latent"), rows, names=(0, 1))
-    print("The built-in model is the default. To use another one, download it with hf")
-    print("(pip install huggingface_hub) and pass --model as shown:")
+    print_line(console, "The built-in model is the default. To use another one, download it with hf")
+    print_line(console, "(pip install huggingface_hub) and pass --model as shown:")
     for each in published:
         first, *others = each.download
         print(f"\n{each.name}: --model {each.path or 'FOLDER, the one with config.json in it'}")

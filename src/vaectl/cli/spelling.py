@@ -15,6 +15,8 @@ NAMES = {
     for options in (TrainOptions, ReconstructOptions, PrepareEvalOptions, EvalOptions, ModelsOptions)
     for field in fields(options)
 }
+MESSAGES = {"error", "reason", "failures", "left_out"}
+"""Keys of a result that hold messages."""
 PARAMETER = re.compile(r"(?<![^\s(])`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`(?![^\s;,:)])")
 
 
@@ -30,13 +32,13 @@ def spell_options(message: str) -> str:
 
 
 def as_json(values: object) -> str:
-    """Return a result as one line of JSON, with options in its messages."""
-    return json.dumps(_spelled(values), allow_nan=False)
+    """Return a result as one line of JSON, with options in its messages. Names of files stay as they are."""
+    return json.dumps(_spelled(values, is_message=False), allow_nan=False)
 
 
-def _spelled(value: object) -> object:
+def _spelled(value: object, is_message: bool) -> object:
     if isinstance(value, dict):
-        return {name: _spelled(each) for name, each in value.items()}
+        return {name: _spelled(each, is_message or name in MESSAGES) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_spelled(each) for each in value]
-    return spell_options(value) if isinstance(value, str) else value
+        return [_spelled(each, is_message) for each in value]
+    return spell_options(value) if is_message and isinstance(value, str) else value

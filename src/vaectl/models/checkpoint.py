@@ -165,6 +165,11 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
             remedy = how_to_get(path) or "give a directory with config.json and weights"
             raise UsageError(f"{path}: no such file or directory", remedy)
         if not path.is_dir():
+            if not (path.parent / "config.json").exists():
+                raise UsageError(
+                    f"{path}: is no model: there is no config.json next to it",
+                    "give a model directory, or one weights file in it",
+                )
             return path.parent, path
         readable = (path / "config.json").exists()
     except PermissionError as error:

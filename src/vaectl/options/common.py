@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,11 @@ INPUT, OUTPUT, MODEL, MEMORY, RUN = "Input", "Output", "Model", "Memory", "Run"
 """The panels of the help page."""
 
 
+def expand_user(path: str) -> Path:
+    """Return the path with a leading `~` or `~name` expanded. It stays where no such user exists, and after `./`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises, and `./~a` has lost its `./`
+
+
 def read_path(value: Any) -> Any:
     if value == "":
         raise ValueError("the path is empty; give a file or a folder")
@@ -26,7 +32,7 @@ def read_path(value: Any) -> Any:
         raise ValueError(f"a path must not contain NUL or have more than {PATH_LENGTH} characters: {shown(value)}")
     if isinstance(value, str) and scheme_of(value):
         raise ValueError(f"{shown(value)} is a URL, and vaectl reads local files; {how_to_fetch(value)}")
-    return Path(value).expanduser() if isinstance(value, str) else value
+    return expand_user(value) if isinstance(value, str) else value
 
 
 def read_paths(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vaectl.errors import UsageError
 from vaectl.model_names import is_builtin
-from vaectl.options.common import RUN
+from vaectl.options.common import RUN, expand_user
 from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
 from vaectl.training.run_dir import LATEST, checkpoints
@@ -46,7 +46,7 @@ def checkpoint_to_resume(
         return last_whole(ckpt_dir / exp_name, warn)
     if scheme_of(wish):
         raise UsageError(f"{wish}: is a URL, and vaectl reads local files", how_to_fetch(wish))
-    path = Path(wish).expanduser()
+    path = expand_user(wish)
     if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
         return last_whole(path.parent, warn)
     if not path.exists():
@@ -72,7 +72,7 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
         return values
     checkpoint = checkpoint_to_resume(
-        layered["resume_from_checkpoint"], Path(layered["ckpt_dir"]).expanduser(), layered["exp_name"]
+        layered["resume_from_checkpoint"], expand_user(str(layered["ckpt_dir"])), layered["exp_name"]
     )
     if checkpoint is not None and (checkpoint / FACTS).is_file():
         recorded = read_facts(checkpoint).options
