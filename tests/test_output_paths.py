@@ -62,7 +62,10 @@ def test_an_animation_becomes_a_video_whatever_its_extension(here):
         "in/d.png": "out/d.png",
     }
     assert planned("in/c.webp", "out", lossless=True) == {"in/c.webp": "out/c.mkv"}
-    result = run(Path("in"), Path("out"))
+    result = run(Path("in"), Path("out"), listener := Listener(), num_frames=9)
+    assert [warning.split(":")[0] for warning in listener.warnings] == ["in/a.png", "in/b.apng", "in/c.webp"]
+    with pytest.raises(VaectlError, match=r"in/d\.png: gives 1 of the 9 frames asked for"):
+        run(Path("in/d.png"), Path("strict.png"), num_frames=9, strict=True)
     assert [(clip.target.name, clip.num_frames, clip.error) for clip in result.clips] == [
         *((name, 3, None) for name in ("a.mp4", "b.mp4", "c.mp4")),
         ("d.png", 1, None),
