@@ -296,6 +296,31 @@ def test_a_frame_of_a_webp_is_not_lost_with_its_name(tmp_path: Path) -> None:
     assert [number_of(frame) for frame in read_video(tmp_path / "b.webp", 0, 2).frames] == [0, 1]
 
 
+def test_an_animated_webp_has_any_size_that_frames_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = animate(tmp_path / "a.webp", pictures(3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a third of the size of the pictures
+    assert [number_of(frame) for frame in read_video(path).frames] == [0, 1, 2]
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    data = bytearray(path.read_bytes())
+    data[26] = 0x34  # the highest byte of the width of the canvas
+    path.write_bytes(data)
+    with pytest.raises(VaectlError, match=rf"a\.webp: it is damaged: its canvas has {64 + 0x340000}x48 pixels"):
+        read_video(path)
+
+
+@pytest.mark.parametrize(("extension", "at", "form"), [("png", 16, ">II"), ("webp", 24, "<HBHB")])
+def test_a_canvas_is_not_larger_than_a_still(tmp_path: Path, extension: str, at: int, form: str) -> None:
+    size = {"png": (70000, 70000), "webp": (2**14 - 1, 0, 2**14 - 1, 0)}[extension]
+    path = animate(tmp_path / f"a.{extension}", pictures(2))
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, at, *size)
+    if extension == "png":
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(VaectlError, match=r"its canvas of (\d+)x\1 pixels is too large, or the file is damaged"):
+        probe(path)
+
+
 @pytest.mark.parametrize("extension", ["png", "webp"])
 def test_an_animation_is_turned_as_its_tag_says(tmp_path: Path, extension: str) -> None:
     exif = Image.Exif()

@@ -142,6 +142,15 @@ def explain_memory_errors(path: Path, width: int, height: int) -> Iterator[None]
         ) from None
 
 
+def check_canvas(path: Path, width: int, height: int) -> None:
+    """Raise VaectlError if an animation has a larger canvas than a still that FFmpeg reads (`av_image_check_size`)."""
+    if (width + 128) * (height + 128) >= 2**28:
+        raise VaectlError(
+            f"{path}: its canvas of {width}x{height} pixels is too large, or the file is damaged",
+            "make it smaller first, or get the file again",
+        )
+
+
 def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:
     # An image is passed as bytes, because FFmpeg reads a name such as "a%03d.png" as a numbered sequence. Other names
     # get the prefix "file:", because FFmpeg would read a colon in them as the end of a protocol.
