@@ -200,9 +200,10 @@ def test_what_decides_is_the_content(tmp_path: Path) -> None:
         animate(tmp_path / "webp.jpg", frames, format="WEBP"),
         animate(tmp_path / "a.gif", frames),  # Pillow writes no control extensions
     ]
-    one = [tmp_path / f"one.{extension}" for extension in ("png", "apng", "webp", "jpg", "bmp", "tiff")]
+    one = [tmp_path / f"one.{extension}" for extension in ("png", "apng", "webp", "jpg", "bmp", "tiff", "gif")]
     for path in one:
         frames[1].save(path, **({"format": "PNG"} if path.suffix == ".apng" else {}))
+    one.append(encode(tmp_path / "control.gif", 1, codec="gif", pix_fmt="rgb8"))
     one.append(apng(tmp_path / "control.png", "RGB", [Drawn(numbered_picture(1))]))
     data = (tmp_path / "a.webp").read_bytes()
     end = data.index(b"ANMF", data.index(b"ANMF") + 4)

@@ -52,8 +52,11 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def is_image(container: InputContainer) -> bool:
-    """Whether the container is a still image."""
-    return container.format.name.endswith("_pipe") and container.format.name != "yuv4mpegpipe"
+    """Whether the container is a still image. A GIF of one frame is."""
+    name = container.format.name
+    if name == "gif":
+        return [stream.frames for stream in container.streams.video] == [1]
+    return name.endswith("_pipe") and name != "yuv4mpegpipe"
 
 
 def fraction(ratio: Any) -> Fraction | None:
