@@ -55,17 +55,30 @@ def test_an_animation_becomes_a_video_whatever_its_extension(here):
     for name in ("a.png", "b.apng", "c.webp"):
         animation(Path("in", name), 3, **({"format": "PNG"} if name == "b.apng" else {}))
     animation(Path("in/d.png"), 1)
+    animation(Path("in/e.gif"), 1)
+    animation(Path("in/f.gif"), 3)
     assert planned("in", "out") == {
         "in/a.png": "out/a.mp4",
         "in/b.apng": "out/b.mp4",
         "in/c.webp": "out/c.mp4",
         "in/d.png": "out/d.png",
+        "in/e.gif": "out/e.png",
+        "in/f.gif": "out/f.mp4",
     }
     assert planned("in/c.webp", "out", lossless=True) == {"in/c.webp": "out/c.mkv"}
-    result = run(Path("in"), Path("out"))
+    result = run(Path("in"), Path("out"), listener := Listener(), num_frames=9)
+    assert [warning.split(":")[0] for warning in listener.warnings] == [
+        "in/a.png",
+        "in/b.apng",
+        "in/c.webp",
+        "in/f.gif",
+    ]
+    with pytest.raises(VaectlError, match=r"in/d\.png: gives 1 of the 9 frames asked for"):
+        run(Path("in/d.png"), Path("strict.png"), num_frames=9, strict=True)
     assert [(clip.target.name, clip.num_frames, clip.error) for clip in result.clips] == [
         *((name, 3, None) for name in ("a.mp4", "b.mp4", "c.mp4")),
-        ("d.png", 1, None),
+        *((name, 1, None) for name in ("d.png", "e.png")),
+        ("f.mp4", 3, None),
     ]
     assert read_video("out/c.mp4").timestamps == (0, Fraction(1, 25), Fraction(2, 25))
 

@@ -286,13 +286,17 @@ def in_windows(batches: Iterable[torch.Tensor], window: int) -> Generator[torch.
 
 
 def frame_times(reader: VideoReader, source: Path, options: ReconstructOptions, progress: Progress) -> list[Fraction]:
-    """Return the times of the frames to take, in seconds. If there are too few: warn, or raise with `strict`."""
+    """Return the times of the frames to take, in seconds.
+
+    If a video has too few, warn. With `strict`, raise, also for a still image.
+    """
     times = list(reader.timestamps(options.start, options.num_frames, options.sample_rate))
     if options.num_frames is not None and len(times) < options.num_frames:
         message = f"{source}: gives {len(times)} of the {options.num_frames} frames asked for"
         if options.strict:
             raise VaectlError(message, "ask for fewer, or leave out `strict`")
-        progress.warn(message)
+        if not reader.info.is_image:
+            progress.warn(message)
     return times
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.video.media import animation, numbered_images
 from vaectl.cli.derive import resolve
 from vaectl.cli.spelling import spell_options
 from vaectl.cli.train import next_commands, show, underlying
@@ -91,6 +92,13 @@ def test_the_next_commands_have_the_paths_of_the_run_and_are_quoted(tmp_path):
         f"tensorboard --logdir '{run}/tensorboard'",
     ]
     (run / "best").mkdir()
+    for clip, name in (
+        (animation(tmp_path / "e.webp", 2), "e.mp4"),
+        (animation(tmp_path / "d.gif", 1), "d.png"),
+        (numbered_images(tmp_path / "shot_%03d.png", range(3)), "shot.mp4"),
+    ):
+        (command, _) = next_commands(resolve(TrainOptions, {"video_path": ["v"]}), result_in(run, (clip,)))
+        assert f"reconstructed-{name}'" in command
     (command, _) = next_commands(resolve(TrainOptions, {"video_path": ["v"]}), result_in(run, (Path("v/c.mkv"),)))
     assert command == (
         f"vaectl reconstruct --video-path v/c.mkv --rec-path '{run}/reconstructed-c.mp4' --model '{run}/best'"

@@ -218,9 +218,10 @@ def test_animations_are_videos_whatever_their_extension(tmp_path, monkeypatch):
     animation(Path("in/a.webp"), 9)
     animation(Path("in/b.png"), 9)
     animation(Path("in/c.png"), 1)
+    animation(Path("in/d.gif"), 1)
     listener = Listener()
     assert counts(run(listener)) == (2, 0, 0)
-    assert listener.notes == ["images skipped: 1; `num_frames=1` takes them"]
+    assert listener.notes == ["images skipped: 2; `num_frames=1` takes them"]
     assert [pair.name for pair in find_pairs(Path("in"), None, None).pairs] == ["a", "b"]
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.jobs import Listener
-from tests.video.media import encode
+from tests.video.media import encode, numbered_images
 
 from vaectl.data import Sampling, Source, open_dataset
-from vaectl.data.metadata_cache import Facts, VideoTree
+from vaectl.data.metadata_cache import Facts, VideoTree, scan_videos
 from vaectl.data.overlap import also_in
 
 
@@ -42,6 +42,16 @@ def test_the_same_files_are_found_through_links_and_copies_are_not(here):
     assert (data.videos, data.seconds) == (3, pytest.approx(3 * 3 / 25))
     open_dataset(sources, sampling, strict=False, progress=(silent := Listener()), validation=clips[3:])
     assert silent.warnings == []
+
+
+def test_numbered_images_are_compared_image_by_image(tmp_path):
+    frames = numbered_images(tmp_path / "frames" / "%03d.png", range(1, 6))
+    numbered_images(tmp_path / "others" / "%03d.png", range(1, 6))
+    (tmp_path / "link").symlink_to(tmp_path / "frames")
+    by_link, others, image = (tmp_path / name for name in ("link/%03d.png", "others/%03d.png", "frames/003.png"))
+    as_video, as_stills = (scan_videos(path, Listener()) for path in (frames, frames.parent))
+    assert also_in([as_video], [others, frames, by_link, image]) == [frames, by_link, image]
+    assert also_in([as_stills], [others, by_link]) == [by_link]
 
 
 def test_a_million_videos_cost_no_look_at_the_disk(here, monkeypatch):

@@ -200,9 +200,10 @@ def test_what_decides_is_the_content(tmp_path: Path) -> None:
         animate(tmp_path / "webp.jpg", frames, format="WEBP"),
         animate(tmp_path / "a.gif", frames),  # Pillow writes no control extensions
     ]
-    one = [tmp_path / f"one.{extension}" for extension in ("png", "apng", "webp", "jpg", "bmp", "tiff")]
+    one = [tmp_path / f"one.{extension}" for extension in ("png", "apng", "webp", "jpg", "bmp", "tiff", "gif")]
     for path in one:
         frames[1].save(path, **({"format": "PNG"} if path.suffix == ".apng" else {}))
+    one.append(encode(tmp_path / "control.gif", 1, codec="gif", pix_fmt="rgb8"))
     one.append(apng(tmp_path / "control.png", "RGB", [Drawn(numbered_picture(1))]))
     data = (tmp_path / "a.webp").read_bytes()
     end = data.index(b"ANMF", data.index(b"ANMF") + 4)
@@ -294,6 +295,31 @@ def test_a_frame_of_a_webp_is_not_lost_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(VaectlError, match=rf"it is damaged at byte {third}, and only the first 2 of its frames"):
         read_video(tmp_path / "b.webp")
     assert [number_of(frame) for frame in read_video(tmp_path / "b.webp", 0, 2).frames] == [0, 1]
+
+
+def test_an_animated_webp_has_any_size_that_frames_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = animate(tmp_path / "a.webp", pictures(3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a third of the size of the pictures
+    assert [number_of(frame) for frame in read_video(path).frames] == [0, 1, 2]
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    data = bytearray(path.read_bytes())
+    data[26] = 0x34  # the highest byte of the width of the canvas
+    path.write_bytes(data)
+    with pytest.raises(VaectlError, match=rf"a\.webp: it is damaged: its canvas has {64 + 0x340000}x48 pixels"):
+        read_video(path)
+
+
+@pytest.mark.parametrize(("extension", "at", "form"), [("png", 16, ">II"), ("webp", 24, "<HBHB")])
+def test_a_canvas_is_not_larger_than_a_still(tmp_path: Path, extension: str, at: int, form: str) -> None:
+    size = {"png": (70000, 70000), "webp": (2**14 - 1, 0, 2**14 - 1, 0)}[extension]
+    path = animate(tmp_path / f"a.{extension}", pictures(2))
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, at, *size)
+    if extension == "png":
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(VaectlError, match=r"its canvas of (\d+)x\1 pixels is too large, or the file is damaged"):
+        probe(path)
 
 
 @pytest.mark.parametrize("extension", ["png", "webp"])

@@ -115,6 +115,9 @@ def test_a_file_with_such_a_name_is_a_file(tmp_path: Path) -> None:
     assert (is_still(single), files_of(single), file_named(single)) == (True, [single], single)
     with pytest.raises(UsageError, match="no such file"):
         read_video(tmp_path / "%d_%d.png")
+    for digits in (100, 999999999999):  # no file name is as long
+        with pytest.raises(UsageError, match="no such file"):
+            read_video(tmp_path / f"%0{digits}d.png")
     with pytest.raises(UsageError, match="no such file"):
         find_videos(tmp_path / "missing" / "%d.png")
 

@@ -354,12 +354,15 @@ for room in range(20, 620, 30):
 """
 
 
-def test_wherever_in_reading_memory_is_short_that_is_said_and_not_damage(tmp_path: Path) -> None:
-    path = tmp_path / "a.gif"
-    first, *others = [Image.new("L", (4000, 4000)) for _ in range(3)]
+@pytest.mark.parametrize(("extension", "side"), [("gif", 4000), ("webp", 2000)])
+def test_wherever_in_reading_memory_is_short_that_is_said_and_not_damage(
+    tmp_path: Path, extension: str, side: int
+) -> None:
+    path = tmp_path / f"a.{extension}"
+    first, *others = [Image.new("L", (side, side)) for _ in range(3)]
     for number, picture in enumerate(others, 1):
-        picture.paste(255, (0, 0, 1000 * number, 1000))
+        picture.paste(255, (0, 0, side // 4 * number, side // 4))
     first.save(path, save_all=True, append_images=others, duration=40)
-    message = f"{path}: out of memory: its frames have 4000x4000 pixels; free some, or make it smaller first"
+    message = f"{path}: out of memory: its frames have {side}x{side} pixels; free some, or make it smaller first"
     done = subprocess.run([sys.executable, "-c", SHORT, path], capture_output=True, text=True, check=True)
     assert set(done.stdout.splitlines()) == {message, "3"}

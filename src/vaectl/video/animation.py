@@ -1,4 +1,4 @@
-"""Tell animations from still images by the head of a file. The extension does not: `.png`, `.webp` may be either."""
+"""Distinguish animations from still images by the head of a file. `.png`, `.webp` and `.gif` may be either."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from vaectl.video.container import IMAGE_EXTENSIONS
+from vaectl.video.gif import has_two_images
 from vaectl.video.sequence import sequence_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,17 +23,20 @@ class Animation(NamedTuple):
 
 
 def is_still(path: Path) -> bool:
-    """Whether `path` is a still image: a file with the extension of an image, and one frame.
+    """Whether `path` is a still image: a file with the extension of an image or a GIF, and one frame.
 
-    Opens only files with such an extension. A file that cannot be opened counts as a still; reading it will fail.
+    Opens only files with such an extension. An image that cannot be opened counts as a still; reading it will fail.
     """
-    if path.suffix.lower() not in IMAGE_EXTENSIONS:
+    extension = path.suffix.lower()
+    if extension not in (*IMAGE_EXTENSIONS, ".gif"):
         return False
     try:
         found = animation_of(path)
     except OSError:
         found = None
-    return sequence_of(path) is None if found is None else not found.has_several_frames
+    if found is not None:
+        return not found.has_several_frames
+    return extension in IMAGE_EXTENSIONS and sequence_of(path) is None
 
 
 def animation_of(path: Path) -> Animation | None:
@@ -45,7 +49,7 @@ def animation_of(path: Path) -> Animation | None:
             return _apng(file)
         if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:] and head[20] & _ANIMATED:
             return Animation("webp", _has_two_frames(file))
-        return Animation("gif", True) if head[:4] == b"GIF8" else None
+        return Animation("gif", has_two_images(file)) if head[:4] == b"GIF8" else None
 
 
 def _apng(file: BinaryIO) -> Animation | None:

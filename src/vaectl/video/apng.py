@@ -27,7 +27,7 @@ from vaectl.errors import VaectlError
 from vaectl.video.animation import DEFAULT_DELAY, PNG
 from vaectl.video.clip import VideoInfo
 from vaectl.video.color import RgbConverter
-from vaectl.video.container import fraction
+from vaectl.video.container import check_canvas, explain_memory_errors, fraction
 from vaectl.video.decode import DamageError, decode_packet
 from vaectl.video.facts import Layout, bit_depth, color_tags
 from vaectl.video.messages import listening
@@ -79,9 +79,10 @@ def open_apng(path: Path) -> Source:
     if not structure.frames:
         raise VaectlError(f"{path}: {structure.damage or 'it has no frames'}", "get the file again")
     width, height = struct.unpack(">II", structure.header[:8])
+    check_canvas(path, width, height)
     decoder = _decoder()
     try:
-        with listening(), path.open("rb") as file:
+        with explain_memory_errors(path, width, height), listening(), path.open("rb") as file:
             first = _decode(decoder, file, structure, 0)
     except DamageError as damage:
         raise VaectlError(f"{path}: not one frame can be decoded ({damage})", "get the file again") from None

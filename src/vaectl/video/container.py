@@ -52,8 +52,11 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def is_image(container: InputContainer) -> bool:
-    """Whether the container is a still image."""
-    return container.format.name.endswith("_pipe") and container.format.name != "yuv4mpegpipe"
+    """Whether the container is a still image. A GIF of one frame is."""
+    name = container.format.name
+    if name == "gif":
+        return [stream.frames for stream in container.streams.video] == [1]
+    return name.endswith("_pipe") and name != "yuv4mpegpipe"
 
 
 def fraction(ratio: Any) -> Fraction | None:
@@ -140,6 +143,15 @@ def explain_memory_errors(path: Path, width: int, height: int) -> Iterator[None]
         raise VaectlError(
             f"{path}: out of memory: its frames have {width}x{height} pixels", "free some, or make it smaller first"
         ) from None
+
+
+def check_canvas(path: Path, width: int, height: int) -> None:
+    """Raise VaectlError if an animation has a larger canvas than a still that FFmpeg reads (`av_image_check_size`)."""
+    if (width + 128) * (height + 128) >= 2**28:
+        raise VaectlError(
+            f"{path}: its canvas of {width}x{height} pixels is too large, or the file is damaged",
+            "make it smaller first, or get the file again",
+        )
 
 
 def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tuple[InputContainer, str | None]:

@@ -1,11 +1,13 @@
-"""Make the frames of a GIF explicit. FFmpeg joins an image without a graphic control extension with the one before it.
+"""Distinguish a still GIF from an animation, and make the frames explicit. Format: GIF89a specification, 15 to 27.
 
-Browsers show both, the second for a tenth of a second. Format: GIF89a specification, 15 to 27.
+FFmpeg joins an image without a graphic control extension with the one before it. Browsers show both, the second for a
+tenth of a second.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 _CONTROL = b"!\xf9"
 _EMPTY_CONTROL = _CONTROL + b"\x04\0\0\0\0\0"
@@ -35,6 +37,23 @@ def with_controls(path: Path) -> bytes | None:
         return None
     parts = (data[start:end] for start, end in zip([0, *places], [*places, None], strict=True))
     return b"GIF89a" + _EMPTY_CONTROL.join(parts)[6:]
+
+
+def has_two_images(file: BinaryIO) -> bool:
+    """Look for a second image descriptor. Reads no further, and decodes nothing."""
+    file.seek(10)
+    file.seek(2 + _color_table(file.read(1)), 1)
+    images = 0
+    while (kind := file.read(1)) in (b"!", b","):
+        images += kind == b","
+        if images == 2:
+            return True
+        file.seek(1 if kind == b"!" else 8, 1)
+        if kind == b",":
+            file.seek(1 + _color_table(file.read(1)), 1)
+        while (length := file.read(1)) > b"\0":
+            file.seek(length[0], 1)
+    return False
 
 
 def _color_table(packed: bytes) -> int:

@@ -30,7 +30,8 @@ FRAME_RATE = Fraction(25)
 """Frames per second of a sequence. FFmpeg has the same default."""
 _MANY = 10
 """With fewer images, a folder is more likely to hold stills."""
-_NUMBER = re.compile(r"%(\d*)d")
+_NUMBER = re.compile(r"%(0?[0-9]{0,2})d")
+"""Up to 99 digits: a file name has no room for many more."""
 
 
 class FrameSequence(NamedTuple):

@@ -71,7 +71,7 @@ def _with_pillow(path: Path) -> NDArray[Any]:
     from PIL import ImageOps
     from PIL.TiffImagePlugin import TiffImageFile
 
-    with _of_any_size(), TiffImageFile(path) as image:
+    with of_any_size(), TiffImageFile(path) as image:
         _silence_libtiff()
         upright = ImageOps.exif_transpose(image)
         return np.asarray(
@@ -80,7 +80,7 @@ def _with_pillow(path: Path) -> NDArray[Any]:
 
 
 @contextmanager
-def _of_any_size() -> Iterator[None]:
+def of_any_size() -> Iterator[None]:
     """Lift Pillow's limit on the pixels of an image. Our own error reports a lack of memory."""
     from PIL import Image
 

@@ -19,14 +19,19 @@ from av.video.frame import VideoFrame
 from vaectl.errors import VaectlError
 from vaectl.video.animation import DEFAULT_DELAY
 from vaectl.video.clip import ColorTags, VideoInfo
+from vaectl.video.container import check_canvas, explain_memory_errors
 from vaectl.video.decode import DamageError
 from vaectl.video.facts import Layout
 from vaectl.video.orientation import orientation_of_exif
 from vaectl.video.source import Pictures, Source
+from vaectl.video.tiff import of_any_size
 from vaectl.video.truncation import CUT_SHORT
 
 _CHUNKS = frozenset({b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"EXIF", b"XMP "})
 """Chunks of an animation. Others may come after the frames; among them, the name of a frame is damaged."""
+
+_LARGEST_SIDE = 2**14
+"""In pixels. The size of a frame has 14 bits. That of the canvas has 24, but no encoder makes it larger than frames."""
 
 
 class _Structure(NamedTuple):
@@ -44,12 +49,18 @@ def open_webp(path: Path) -> Source:
     structure = _read_structure(path)
     if not structure.delays:
         raise VaectlError(f"{path}: {structure.damage or 'it has no frames'}", "get the file again")
+    width, height = structure.width, structure.height
+    if max(width, height) > _LARGEST_SIDE:
+        raise VaectlError(
+            f"{path}: it is damaged: its canvas has {width}x{height} pixels, and frames at most {_LARGEST_SIDE} a side",
+            "get the file again",
+        )
+    check_canvas(path, width, height)
     try:
-        with _open(path, structure) as image:
+        with explain_memory_errors(path, width, height), _open(path, structure) as image:
             orientation = orientation_of_exif(image.getexif().get(0x112, 1))
     except DamageError as damage:
         raise VaectlError(f"{path}: not one frame can be decoded ({damage})", "get the file again") from None
-    width, height = structure.width, structure.height
     *starts, end = accumulate(structure.delays, initial=Fraction(0))
     is_image = len(starts) == 1 and structure.damage is None
     info = VideoInfo(
@@ -107,12 +118,19 @@ def _open(path: Path, structure: _Structure) -> Any:
     if structure.damage is not None:
         data = data[:4] + (structure.end - 8).to_bytes(4, "little") + data[8 : structure.end]
     try:
-        image = WebPImageFile(io.BytesIO(data))
+        with of_any_size():
+            image = WebPImageFile(io.BytesIO(data))
     except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+        _check_memory(structure)
         raise DamageError(f"libwebp: {error}", 0) from None
     if image.n_frames != len(structure.delays):
         raise DamageError(f"{len(structure.delays)} frames are there, libwebp reads {image.n_frames}", 0)
     return image
+
+
+def _check_memory(structure: _Structure) -> None:
+    """Raise MemoryError if there is no room for what libwebp needs. It does not say why it fails."""
+    np.empty((3, structure.height, structure.width, 4), np.uint8)
 
 
 def _frames(path: Path, structure: _Structure, wanted: range) -> Iterator[VideoFrame]:
@@ -125,5 +143,6 @@ def _frames(path: Path, structure: _Structure, wanted: range) -> Iterator[VideoF
             except MemoryError:
                 raise
             except (OSError, EOFError, SyntaxError, ValueError) as error:
+                _check_memory(structure)
                 raise DamageError(f"decoding fails: {error}", number) from None
             yield VideoFrame.from_ndarray(picture, format="rgba")
