@@ -47,7 +47,7 @@ def checkpoint_to_resume(
     if scheme_of(wish):
         raise UsageError(f"{wish}: is a URL, and vaectl reads local files", how_to_fetch(wish))
     path = expand_user(wish)
-    if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
+    if path.name == LATEST and (path.is_symlink() or not path.exists()) and checkpoints(path.parent):
         return last_whole(path.parent, warn)
     if not path.exists():
         raise UsageError(f"{path}: no such checkpoint", "give a path, or latest for the last checkpoint of `exp_name`")
@@ -68,6 +68,8 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
         values = read_recipe(recipe)
         if given.get("model"):  # the recipe's start is that of a new model
             values.pop("init", None)
+            if not given.get("ignore_mismatched_sizes"):
+                values.pop("model_config", None)
     layered = {**default, **values, **given}
     if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
         return values
