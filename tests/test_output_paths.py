@@ -127,6 +127,72 @@ def test_results_inside_the_tree_are_no_sources(here):
     assert planned("in", "in/res", overwrite=True) == {"in/a.mp4": "in/res/a.mp4"}
 
 
+def test_only_recorded_results_are_left_out_silently(here):
+    Path("in").mkdir()
+    for name in ("in/a.mp4", "in/b.mp4"):
+        encode(Path(name), 1, size=(32, 32))
+    run(Path("in/a.mp4"), Path("in/out"))
+    listener = Listener()
+    run(Path("in"), Path("in/out"), listener, overwrite=True)
+    again = run(Path("in"), Path("in/out"), listener, overwrite=True)
+    assert [str(clip.target) for clip in again.clips] == ["in/out/a.mp4", "in/out/b.mp4"]
+    assert listener.notes == []
+    touch("in/out/other.mov")
+    run(Path("in"), Path("in/out"), listener, overwrite=True)
+    assert listener.notes == [
+        "in/out: videos and images left out, because they are in the folder of results and are not results: 1"
+    ]
+    encode(Path("in/other.avi"), 1, size=(32, 32), codec="mpeg4")
+    assert len(planned("in", "in/out", overwrite=True)) == 3  # its result is other.mp4, not other.mov
+
+
+@pytest.mark.parametrize("record", [None, "{}", "[]", "{", '{"options": {"rec_path": "in/out"}, "clips": [3]}'])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_original_in_the_folder_of_results_is_never_replaced(here, record, overwrite):
+    touch("in/a.mp4", "in/out/a.mp4")
+    if record:
+        Path("in/out/vaectl.json").write_text(record)
+    with pytest.raises(UsageError, match=r"^in/out/a\.mp4: is an input of this run, as no record .* remove it if a st"):
+        planned("in", "in/out", overwrite=overwrite)
+
+
+def test_a_clip_that_failed_has_no_result_to_replace(here):
+    touch("in/b.mp4")
+    encode(Path("in/a.mp4"), 1, size=(32, 32))
+    run(Path("in"), Path("in/out"))
+    touch("in/out/b.mp4")
+    with pytest.raises(UsageError, match=r"in/out/b\.mp4: is an input of this run"):
+        planned("in", "in/out", overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["a.mp4", RECORD, "folder/b.mp4"])
+def test_only_a_file_is_replaced(here, name, overwrite):
+    touch("in/a.mov", "in/folder/b.mov")
+    Path("out/folder").mkdir(parents=True)
+    Path("out", name).mkdir() if name.startswith("folder") else os.mkfifo(Path("out", name))
+    kind = "folder" if name.startswith("folder") else "device, pipe or socket"
+    with pytest.raises(UsageError, match=f"^out/{name}: is a {kind}; give another `rec_path`"):
+        planned("in", "out", overwrite=overwrite)
+
+
+def test_no_result_is_a_folder_of_others(here):
+    touch("in/a.mov", "in/a.mp4/x.mp4", "in/b.avi", "in/b.mov", "in/b.mov.mp4/x.avi")
+    touch("in/vaectl.json/notes.txt")
+    with pytest.raises(UsageError, match=r"^b\.mov: its result would have the name of the folder b\.mov\.mp4; rename"):
+        planned("in", "out")
+    Path("in/b.avi").unlink()
+    assert planned("in", "out") == {
+        "in/a.mov": "out/a.mov.mp4",
+        "in/a.mp4/x.mp4": "out/a.mp4/x.mp4",
+        "in/b.mov": "out/b.mp4",
+        "in/b.mov.mp4/x.avi": "out/b.mov.mp4/x.mp4",
+    }
+    touch("in/vaectl.json/x.mov")
+    with pytest.raises(UsageError, match=r"in/vaectl\.json/x\.mov: the results have a file vaectl\.json of their own"):
+        planned("in", "out")
+
+
 def test_results_may_lie_above_the_tree(here):
     touch("in/sub/a.mov")
     assert planned("in/sub", "in") == {"in/sub/a.mov": "in/a.mp4"}

@@ -496,6 +496,25 @@ def test_an_output_that_is_no_place_for_it_is_refused_before_anything_is_read(
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "made", "real"]
 
 
+@pytest.mark.parametrize("option", ["csv", "report"])
+def test_a_failed_start_leaves_nothing(clips, tmp_path, option):
+    before = files(tmp_path)
+    with pytest.raises(VaectlError, match="none"):
+        run(clips[0], model=tmp_path / "none", **{option: tmp_path / "new" / "deep" / "x"})
+    assert files(tmp_path) == before
+    run(*clips, **{option: tmp_path / "new" / "deep" / "x"})
+    assert (tmp_path / "new" / "deep" / "x").stat().st_size
+
+
+def test_a_pipe_is_no_place_for_numbers(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="pipe: is a device, pipe or socket; name a file"):
+            run(*clips, csv=tmp_path / "pipe", overwrite=overwrite)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_that_cannot_be_written_costs_no_numbers(clips, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -469,6 +469,52 @@ def test_the_results_are_no_originals(here):
         run(generated_video_dir=Path("in"))
 
 
+def test_only_listed_results_are_left_out_silently(here):
+    listener, nested = Listener(), {"generated_video_dir": Path("in/out"), "output_origin": True}
+    run(listener, **nested)
+    run(listener, **nested, overwrite=True)
+    assert listener.notes == []
+    shutil.copy("in/a.mp4", "in/out/other.mp4")
+    assert counts(run(listener, **nested)) == (0, 3, 0)
+    assert listener.notes[0] == (
+        "in/out: videos and images left out, because they are in the folder of results and are not results: 1"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.mp4.mkv", "origin/a.mp4.mkv"])
+def test_an_original_in_the_folder_of_results_is_never_replaced(here, name):
+    Path("in/out", name).parent.mkdir(parents=True)
+    shutil.copy("in/a.mp4", Path("in/out", name))
+    kept = files(here)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=f"^in/out/{name}: is an input of this run; give another `generated_"):
+            run(generated_video_dir=Path("in/out"), output_origin=True, overwrite=overwrite)
+    assert files(here) == kept
+
+
+@pytest.mark.parametrize("name", ["a.mp4.mkv", "manifest.json"])
+def test_only_a_file_is_replaced(here, name):
+    Path("out").mkdir()
+    os.mkfifo(Path("out", name))
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=f"^out/{name}: is a device, pipe or socket; give another `generated_"):
+            run(overwrite=overwrite)
+    assert Path("out", name).is_fifo()
+
+
+def test_no_result_is_a_folder_of_others(here):
+    Path("in/a.mp4.mkv").mkdir()
+    shutil.copy("in/a.avi", "in/a.mp4.mkv/x.avi")
+    with pytest.raises(UsageError, match=r"^a\.mp4: its result would have the name of the folder a\.mp4\.mkv; rename"):
+        run()
+    Path("in/a.avi").unlink()
+    assert counts(run()) == (3, 0, 0)
+    Path("in/manifest.json").mkdir()
+    shutil.copy("in/a.mp4", "in/manifest.json/a.mp4")
+    with pytest.raises(UsageError, match=r"the results have a file manifest\.json of their own"):
+        run(overwrite=True)
+
+
 def test_results_can_be_originals_of_another_run_without_what_they_came_from(here):
     run(output_origin=True)
     listener = Listener()

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -140,6 +141,32 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be lossless"):
             write_video(tmp_path / name, noise(1), lossless=True)
     assert names(tmp_path) == ["file", "folder.mp4"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_an_ordinary_file_is_ever_replaced(tmp_path: Path, overwrite: bool) -> None:
+    """As root, `/dev/stdout` itself could be replaced: a link to a pipe, a terminal, or a file through `/proc`."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to("pipe.mp4")
+    os.mknod(tmp_path / "socket.mp4", stat.S_IFSOCK)
+    with (tmp_path / "a.mp4").open("wb") as redirected:
+        (tmp_path / "stdout.mp4").symlink_to(f"/proc/self/fd/{redirected.fileno()}")
+        before = names(tmp_path)
+        for name in ("pipe.mp4", "link.mp4", "socket.mp4", "stdout.mp4"):
+            with pytest.raises(UsageError) as caught:
+                write_video(tmp_path / name, noise(), overwrite=overwrite)
+            assert str(caught.value) == f"{tmp_path / name}: is a device, pipe or socket; name a file"
+        assert names(tmp_path) == before
+        assert (tmp_path / "pipe.mp4").is_fifo()
+        assert all((tmp_path / name).is_symlink() for name in ("link.mp4", "stdout.mp4"))
+
+
+def test_a_failure_leaves_no_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("new/folders/a.mp4", "old/a.mp4"):
+        with pytest.raises(ZeroDivisionError), writer_for(tmp_path / name, noise()):
+            1 / 0  # noqa: B018
+    assert names(tmp_path) == ["old"]
 
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,9 @@ from vaectl.evaluation.manifest import (
 )
 from vaectl.evaluation.prepared import has_originals
 from vaectl.evaluation.protocol import protocol_of
+from vaectl.io.atomic_write import refuse_special
 from vaectl.io.checksum import sha256_of
-from vaectl.io.output_paths import identity, keep_outside, mirror
+from vaectl.io.output_paths import identity, keep_outside, left_out, mirror
 from vaectl.model_names import is_builtin
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.models.vae import AnyVAE
@@ -49,7 +50,9 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     note_no_effect(options.tile_overlap_factor, progress)
     if options.format == "mp4":
         progress.warn("`format=mp4` is lossy: use it for viewing; numbers measured on it are not those of the model")
-    sources = keep_outside(find_videos(real), root, results)
+    sources, others = keep_outside(find_videos(real), root, results, listed_results)
+    if others:
+        progress.note(left_out(others, results))
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1 and real.is_dir():
@@ -65,8 +68,9 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
     for source, name, output_path in list(zip(sources, names, output_paths, strict=True))[
         : options.subset_size or None
     ]:
-        if output_path.parts[0] == ORIGIN:
-            raise UsageError(f"{source}: the results have a folder {ORIGIN} of their own", "rename this one")
+        if (top := output_path.parts[0]) in (ORIGIN, MANIFEST):
+            kind = "folder" if top == ORIGIN else "file"
+            raise UsageError(f"{source}: the results have a {kind} {top} of their own", "rename this one")
         planned.append(
             ManifestClip(
                 name=output_path.with_suffix("").as_posix(),
@@ -76,7 +80,27 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
                 origin=f"{ORIGIN}/{output_path.as_posix()}" if options.output_origin else None,
             )
         )
+    held = {identity(file) for file in others if file.exists()}
+    for file in (results / MANIFEST, *(results / place for clip in planned for place in places_of(clip))):
+        refuse_special(file, "give another `generated_video_dir`")
+        if file.exists() and identity(file) in held:
+            raise UsageError(f"{file}: is an input of this run", "give another `generated_video_dir`")
     return tuple(planned)
+
+
+def places_of(clip: ManifestClip) -> list[str]:
+    """Return the paths of the results of a clip, in the folder of results."""
+    return [clip.generated, *([clip.origin] if clip.origin else [])]
+
+
+def listed_results(folder: Path) -> list[Path]:
+    """Return the results in `folder` that its manifest lists, also those of a killed run; none without a manifest."""
+    try:
+        manifest = read_manifest(folder)
+    except VaectlError:  # damaged, or of another tool
+        return []
+    clips = manifest.clips if manifest else ()
+    return [folder / place for clip in clips if clip.status != "failed" for place in places_of(clip)]
 
 
 def check_folders(real: Path, results: Path, progress: Progress) -> None:
@@ -182,7 +206,7 @@ def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], lis
     planned = {clip.source for clip in plan}
     read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
     for clip in plan:
-        for place in filter(None, (clip.generated, clip.origin)):
+        for place in places_of(clip):
             target = folder / place
             if not (target.exists() or target.is_symlink()):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vaectl.errors import UsageError, VaectlError
@@ -16,15 +16,15 @@ from vaectl.shortage import cannot_write, is_disk_shortage
 def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a hidden empty file in the folder of `path`, and rename it to `path` when the block ends normally.
 
-    After an exception, also Ctrl-C, the file is removed and `path` is unchanged. Missing parent folders are created,
-    and temporary files of killed runs are removed. Raises UsageError if `path` is a folder, exists without `overwrite`,
-    or is in a folder without write permission. Raises VaectlError if the disk is full, also inside the block, or if the
-    rename fails.
+    Missing parent folders are created, and temporary files of killed runs are removed. After an exception, also Ctrl-C,
+    the file and the created folders are removed, and `path` is unchanged. Raises UsageError if `path` is a folder,
+    device, pipe or socket, exists without `overwrite`, or is in a folder without write permission. Raises VaectlError
+    if the disk is full, also inside the block, or if the rename fails.
     """
     _refuse_existing(path, overwrite)
     with ExitStack() as held:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_made(path.parent))
             sweep(path.parent)
             temporary = held.enter_context(temporary_file(path.parent, path.suffix))
         except OSError as error:
@@ -45,11 +45,35 @@ def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
             ) from error
 
 
+def refuse_special(path: Path, remedy: str = "name a file") -> None:
+    """Raise UsageError if `path` exists and is not a regular file, also at the end of links, or is a link into /proc.
+
+    `/dev/stdout` is a link into /proc. It ends at a regular file where stdout is redirected to one.
+    """
+    into_proc = path.is_symlink() and path.readlink().is_relative_to("/proc")
+    if into_proc or (path.exists() and not path.is_file()):
+        kind = "folder" if path.is_dir() else "device, pipe or socket"
+        raise UsageError(f"{path}: is a {kind}", remedy)
+
+
 def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder", "name a file")
+    refuse_special(path)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise UsageError(f"{path}: exists already", "pass `overwrite` to replace it, or name another file")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Create a folder and its parents. If the block fails, those that are new are removed, unless they have files."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def flush_to_disk(path: Path) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
-from vaectl.io.atomic_write import atomic_write, flush_to_disk
+from vaectl.io.atomic_write import atomic_write, flush_to_disk, refuse_special
 from vaectl.io.parsing import size_of
 from vaectl.model_names import how_to_get, is_builtin
 from vaectl.models.build import build_model, read_config
@@ -120,6 +120,8 @@ def save_model(
     if others := first_few(file.name for file in sorted(directory.glob("*.ckpt"))):
         raise UsageError(f"{directory}: holds {others}, which would be loaded instead", "choose another directory")
     config, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
+    for output in (config, file):
+        refuse_special(output, "choose another directory")
     if not overwrite and (config.exists() or file.exists()):
         raise UsageError(f"{directory}: holds a model", "pass `overwrite` to replace it, or choose another directory")
     state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
