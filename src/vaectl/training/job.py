@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,13 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         clips = validation_clips(options, progress)
         data = data_of(options, clips.paths if clips else (), progress)
         validation = Validation(options, clips, model.device) if clips else None
-        if checkpoint is None and options.init == "pca":
-            init_from_clips(model, sources_of(options), options, progress)
-        trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
+        steps = steps_of(options, len(data))
+        facts_of_run = partial(outline, run, options, data, model, steps, clips.paths if clips else (), checkpoint)
+        if checkpoint is None:
+            progress.facts(facts_of_run())
+            if options.init == "pca":
+                init_from_clips(model, sources_of(options), options, progress)
+        trainer = trainer_of(model, options, steps, progress)
         facts = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
         best = None
         if checkpoint is not None and facts is not None:
@@ -84,7 +89,8 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
                 job.tidy()
             job.note_done()
             return job.result(checkpoint)
-        progress.facts(outline(run, options, data, trainer, clips.paths if clips else (), checkpoint))
+        if checkpoint is not None:
+            progress.facts(facts_of_run(trainer.step))
         return job.go(validation_due=validation_due)
 
 

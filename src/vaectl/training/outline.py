@@ -9,25 +9,32 @@ import torch
 
 from vaectl import distributed
 from vaectl.data import ClipDataset
+from vaectl.models.device import choose_dtype
+from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
-from vaectl.training.trainer import Trainer
 
 
 def outline(
     run: Path,
     options: TrainOptions,
     data: ClipDataset,
-    trainer: Trainer,
+    model: AnyVAE,
+    steps: int,
     validation: Sequence[Path],
     checkpoint: Path | None,
+    step: int = 0,
 ) -> list[tuple[str, str]]:
-    """Return names and values, at most 60 columns wide unless a path is long. `checkpoint`: what the run resumes."""
+    """Return names and values, at most 60 columns wide unless a path is long.
+
+    `steps`: those of the whole run. `checkpoint`, `step`: what the run resumes, and where.
+    """
     side = options.crop_size or options.resolution
     ranks, accumulated = distributed.world_size(), options.gradient_accumulation_steps
     batch = options.batch_size * ranks * accumulated
     factors = f" ({options.batch_size} x {counted(ranks, 'rank')} x {accumulated} accumulated)"
-    start = f"resumed at step {trainer.step}" if trainer.step else "new"
-    epochs = trainer.steps * batch / len(data)
+    start = f"resumed at step {step}" if step else "new"
+    precision = str(choose_dtype(options.mix_precision, model.device)).removeprefix("torch.")
+    epochs = steps * batch / len(data)
     minutes = f" or {options.save_ckpt_minutes:g} min" if options.save_ckpt_minutes else ""
     best = " and the best" if validation else ""
     pixels = options.eval_resolution
@@ -35,11 +42,11 @@ def outline(
     return [
         ("run", f"{run} ({start})"),
         ("clips", videos(data)),
-        ("model", f"{trainer.model.config.class_name}, {parameters(trainer)}, {origin(options, checkpoint)}"),
-        ("device", f"{hardware(trainer.device)}, {str(trainer.precision).removeprefix('torch.')}"),
+        ("model", f"{model.config.class_name}, {parameters(model)}, {origin(options, checkpoint)}"),
+        ("device", f"{hardware(model.device)}, {precision}"),
         ("batch", f"{counted(batch, 'clip')}{factors if batch > options.batch_size else ''}"),
         ("frames", f"{options.num_frames} of {side}x{side} pixels"),
-        ("steps", f"{trainer.steps} ({epochs:.{0 if epochs >= 10 else 1}f} epochs of {counted(len(data), 'clip')})"),
+        ("steps", f"{steps} ({epochs:.{0 if epochs >= 10 else 1}f} epochs of {counted(len(data), 'clip')})"),
         ("validation", f"every {counted(options.eval_steps, 'step')}: {clips}" if validation else "none"),
         ("checkpoints", f"every {counted(options.save_ckpt_step, 'step')}{minutes}; last {options.keep}{best}"),
     ]
@@ -61,8 +68,8 @@ def length(seconds: float) -> str:
     return f"{seconds / unit:.1f} {name}"
 
 
-def parameters(trainer: Trainer) -> str:
-    return f"{sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6:.3g}M parameters"
+def parameters(model: AnyVAE) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.3g}M parameters"
 
 
 def origin(options: TrainOptions, checkpoint: Path | None) -> str:
