@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import FAMILIES, read_config
+from vaectl.models.checkpoint import locate_config
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.device import choose_device, choose_dtype
 
@@ -415,3 +416,11 @@ def test_where_a_device_is_chosen_float32_means_float32():
 def test_an_unknown_device_is_one_line(device):
     with pytest.raises(UsageError, match=f"device {device}: unknown; must be auto, cpu, cuda"):
         choose_device(device)
+
+
+def test_a_config_is_a_file_or_that_of_a_directory_or_of_the_built_in_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert locate_config(tmp_path) == locate_config(tmp_path / "config.json") == tmp_path / "config.json"
+    assert read_config(locate_config(Path("builtin"))) == load_model(device="cpu").config
+    with pytest.raises(UsageError, match=r"none/config\.json: no such file; give the config\.json of a model"):
+        locate_config(tmp_path / "none" / "config.json")

@@ -196,6 +196,18 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     return path, found[0]
 
 
+def locate_config(path: Path) -> Path:
+    """Return the `config.json` that a path means: a file, that of a model directory, or that of the built-in model.
+
+    Raises UsageError if it does not exist; with the command that downloads it, for the name of a published model.
+    """
+    place = BUILTIN if is_builtin(path) else path
+    config = place / "config.json" if place.is_dir() else place
+    if not config.exists():
+        raise UsageError(f"{config}: no such file", how_to_get(path) or "give the config.json of a model")
+    return config
+
+
 def read_fitting_outline(
     file: Path, expected: Collection[str], weights: Weights | None = None, note: Note = silent
 ) -> dict[str, Tensor]:

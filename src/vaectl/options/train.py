@@ -25,6 +25,7 @@ from vaectl.options.common import (
     check_weights,
     model_path,
     read_dtype,
+    read_model,
     read_output_path,
     read_path,
     read_paths,
@@ -122,7 +123,15 @@ class TrainOptions:
         model_path("Start from the weights of this model directory, or of builtin.", "pretrained_model_name_or_path"),
     ] = None
     weights: Weights = None
-    model_config: Annotated[Path | None, place(MODEL, "Or train a new model: its config.json.")] = None
+    model_config: Annotated[
+        Path | None,
+        Option(
+            panel=MODEL,
+            metavar="PATH",
+            read=read_model,
+            help="Or train a new model: its config.json, or a model directory that has one.",
+        ),
+    ] = None
     init: Annotated[
         Literal["random", "pca"],
         Option(

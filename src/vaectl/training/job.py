@@ -171,7 +171,7 @@ class Run:
         self.all_ranks.warn(message if distributed.world_size() == 1 else f"rank {distributed.rank()}: {message}")
 
     def record(self, values: dict[str, Any]) -> None:
-        """Write the values of a step to the journals, and show the last ones every `log_steps` steps."""
+        """Write the values of a step to the journals, and show them every `log_steps` steps and after the last."""
         trainer = self.trainer
         self.values |= {k: v for k, v in values.items() if isinstance(v, float) and math.isfinite(v)}
         speed = self.speed()
@@ -179,7 +179,7 @@ class Run:
             self.log.step(trainer.step, values, speed)
         if values["skipped"]:
             self.progress.warn(f"step {trainer.step}: the loss or its gradient was not finite; the step is skipped")
-        if trainer.step % self.options.log_steps == 0:
+        if trainer.step % self.options.log_steps == 0 or trainer.step == trainer.steps:
             parts = " ".join(f"{name} {self.values[name]:.4g}" for name in SHOWN if name in self.values)
             self.progress.status(
                 f"{parts} | {speed['clips_per_second']:.2f} clips/s, {speed['waiting']:.0%} waiting for data"

@@ -98,7 +98,7 @@ def recordable(options: TrainOptions) -> dict[str, Any]:
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, Path) and not (field.name == "model" and is_builtin(value)):
+        if isinstance(value, Path) and not (field.name in ("model", "model_config") and is_builtin(value)):
             values[field.name] = str(value.absolute())
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             values[field.name] = [str(path.absolute()) for path in value]

@@ -21,6 +21,7 @@ from vaectl.models.checkpoint import (
     first_few,
     load_model,
     locate,
+    locate_config,
     read_fitting_outline,
     select,
 )
@@ -68,19 +69,22 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained, weights = checkpoint or options.model, None if checkpoint else options.weights
+    config_file = None
+    if options.model_config is not None and (checkpoint is None or options.ignore_mismatched_sizes):
+        config_file = locate_config(options.model_config)
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", weights=weights, note=progress.note)
-        if checkpoint is None and options.model_config is not None:
-            check_config(options.model_config, model.config, pretrained)
+        if checkpoint is None and config_file is not None:
+            check_config(config_file, model.config, pretrained)
     elif pretrained is not None:
-        model = placed(fitting(pretrained, weights, options.model_config, progress), device)
-    elif options.model_config is not None:
-        config = read_config(options.model_config)
+        model = placed(fitting(pretrained, weights, config_file, progress), device)
+    elif config_file is not None:
+        config = read_config(config_file)
         with torch.device("meta"):
             outline = build_model(config)
         if options.init == "pca":
             check_pca_init(outline)
-        check_room(outline, options.model_config)
+        check_room(outline, config_file)
         model = placed(build_model(config), device)
     else:
         raise UsageError("what to train is missing", "give `model`, `model_config` or `recipe`")
