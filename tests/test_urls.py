@@ -1,7 +1,9 @@
 """URLs where a path is expected."""
 
 import pytest
+import torch
 
+import vaectl
 from vaectl import load_model
 from vaectl.cli.app import COMMANDS, main
 from vaectl.errors import UsageError
@@ -9,6 +11,9 @@ from vaectl.options import options_of
 from vaectl.options.common import read_model, read_output_path, read_path, read_paths
 from vaectl.options.reconstruct import read_target
 from vaectl.urls import how_to_fetch, scheme_of
+from vaectl.video.probe import probe
+
+FRAME = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
 HUB = 'download it first: hf download a/b --include "vae/*" --local-dir b'
 PATHS = [
@@ -66,3 +71,39 @@ def test_a_url_of_a_checkpoint_or_a_model_is_named(capsys):
     assert "https://x.org/y: is a URL, and vaectl reads local files; download it" in capsys.readouterr().err
     with pytest.raises(UsageError, match="hf download a/b --local-dir b"):
         load_model("https://huggingface.co/a/b")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        vaectl.read_video,
+        vaectl.VideoReader,
+        probe,
+        lambda url: vaectl.write_video("a.mkv", FRAME, 25, audio_from=url),
+        lambda url: vaectl.evaluate(url, "a.mp4"),
+    ],
+)
+def test_a_url_to_read_in_python_is_named(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"https://x\.org/y\.mp4:? is a URL, and vaectl reads local files; download it"
+    ):
+        call("https://x.org/y.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda url: vaectl.write_video(url, FRAME, 25),
+        lambda url: vaectl.VideoWriter(url, width=8, height=8, frame_rate=25),
+        lambda url: vaectl.save_model(load_model(device="cpu"), url),
+    ],
+)
+def test_a_url_to_write_in_python_is_named(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"https://x\.org/y\.mp4: is a URL, and vaectl writes local files; give a path"
+    ):
+        call("https://x.org/y.mp4")
+    assert not list(tmp_path.iterdir())

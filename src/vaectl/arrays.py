@@ -4,6 +4,11 @@ LARGEST = 10.0
 """A video with larger values is not in [-1, 1]. A decoded video may exceed 1, and normal noise may exceed 5."""
 
 
+def beyond(peak: float) -> str:
+    """Describe values with the largest magnitude `peak`, for a message; "" for those of a video in [-1, 1]."""
+    return "" if peak <= LARGEST else " with NaN" if peak != peak else f" with values up to {peak:g}"
+
+
 def describe(value: object) -> str:
     """Describe a tensor, an array, a list or any other value: type, dtype and shape, in a few words."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from shlex import quote
 
+from vaectl.errors import UsageError, shown
 from vaectl.model_names import download
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(?=.)", re.IGNORECASE)
@@ -25,6 +26,13 @@ def scheme_of(text: str) -> str | None:
     """Return the scheme of a URL in lower case: `https`, `s3`, `hf`; None if `text` is not a URL."""
     found = _URL.match(text)
     return found[1].lower() if found else None
+
+
+def check_local(path: object, *, written: bool = False) -> None:
+    """Raise UsageError if a path to read, or one to be `written`, is a URL. For text: `Path` drops a slash of it."""
+    if isinstance(path, str) and scheme_of(path):
+        verb, remedy = ("writes", "give a path, and upload it later") if written else ("reads", how_to_fetch(path))
+        raise UsageError(f"{shown(path)}: is a URL, and vaectl {verb} local files", remedy)
 
 
 def how_to_fetch(url: str) -> str:

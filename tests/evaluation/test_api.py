@@ -95,6 +95,10 @@ def test_results_are_shown_in_one_line():
         ((A, A2.frames[:2]), {}, "clip 0: frames (2, 3, 32, 40), but those of the original are (4, 3, 32, 40)"),
         ((A, A2.frames.float()), {}, "frames must be uint8"),
         (([], []), {}, "frames must be uint8"),
+        ((A, A.video() * torch.nan), {}, "not a tensor of float32 (3, 4, 32, 40) with NaN"),
+        ((A, torch.cat([A.video() * torch.nan] * 2)), {}, "with NaN"),
+        ((Clip(A.frames[:0], (), A.frame_rate),) * 2, {}, "a clip must have at least 1 frame"),
+        ((A, A2), {"metrics": ()}, "`metrics`: name at least one of psnr, "),
     ],
 )
 def test_wrong_requests_are_usage_errors(arguments, options, said):

@@ -142,6 +142,49 @@ def test_a_model_is_not_saved_where_another_file_would_be_loaded(tmp_path, model
         save_model(model, tmp_path / "file")
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_cannot_be_loaded_are_not_saved(tmp_path, value):
+    broken = build_model(WFVAEConfig(**TINY)).requires_grad_(False)
+    broken.last_layer[0] = value
+    with pytest.raises(VaectlError, match=r"model/.*safetensors: NaN or infinite values in 1 tensors: decoder"):
+        save_model(broken, tmp_path / "model")
+    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensors"):
+        save_model(build_model(WFVAEConfig(**TINY)), tmp_path / "model", weights=broken.state_dict())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_is_not_saved_into_a_training_checkpoint(tmp_path, model):
+    save_model(model, tmp_path)
+    (tmp_path / "training_state.pt").touch()
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    with pytest.raises(UsageError, match=r"holds training_state\.pt, so it is a training checkpoint .*; choose"):
+        save_model(model, tmp_path, overwrite=True)
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
+
+
+def test_only_a_model_is_saved(tmp_path, model):
+    wrong = [(torch.nn.Linear(1, 1), tmp_path), (torch.nn.DataParallel(model), tmp_path), (str(tmp_path), model)]
+    for given in (*wrong, (model, None), (model, model)):
+        with pytest.raises(
+            UsageError, match=r"save_model takes a model and a directory, and the (model|directory) is a "
+        ):
+            save_model(*given)
+    with pytest.raises(UsageError, match=r"of type DataParallel; give its \.module"):
+        save_model(torch.nn.DataParallel(model), tmp_path)
+    assert not list(tmp_path.iterdir())
+    save_model(torch.compile(model), tmp_path)
+    notes: list[str] = []
+    assert_same(load_model(tmp_path, note=notes.append), model)
+    assert not notes
+
+
+@pytest.mark.parametrize("weights", ["EMA", "", 1, True])
+def test_other_weights_than_ema_and_raw_are_refused(tmp_path, model, weights):
+    save_model(model, tmp_path, metadata={"weights": "ema"})
+    with pytest.raises(UsageError, match=f"^`weights` must be ema or raw, not {weights!r}$"):
+        load_model(tmp_path, weights=weights)
+
+
 def test_safetensors_sharded_and_bin_load(directory, model):
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     halves = [dict(list(state.items())[i::2]) for i in range(2)]

@@ -56,6 +56,17 @@ WRONG = {
     "NumPy": VIDEO.numpy(),
     "NumPy frames": LAST.numpy(),
     "NumPy, 0 to 255": LAST.numpy().astype("float64"),
+    "unsigned, 16 bits": FRAMES.to(torch.uint16),
+    "unsigned, 32 bits": LAST.to(torch.uint32),
+    "unsigned, 64 bits, a list": list(FRAMES.to(torch.uint64)),
+    "NumPy, unsigned, 16 bits": LAST.numpy().astype(np.uint16),
+    "NumPy, a list of 64 bits": list(LAST.numpy().astype(np.uint64)),
+    "NumPy, reversed": LAST.flip(3).numpy()[..., ::-1],
+    "NumPy, reversed floats": VIDEO.flip(2).numpy()[:, :, ::-1],
+    "NumPy, big-endian": LAST.numpy().astype(">i4"),
+    "NumPy, big-endian floats": VIDEO.numpy().astype(">f8"),
+    "NumPy, extended precision": VIDEO.numpy().astype(np.longdouble),
+    "NumPy, a list, big-endian": list(LAST.numpy().astype(">u2")),
     "a list of arrays": list(LAST.numpy()),
     "a list of tensors": list(FRAMES),
     "a list of PIL images": [Image.fromarray(frame) for frame in LAST.numpy()],
@@ -72,6 +83,17 @@ def test_a_wrong_video_is_answered_with_what_converts_it(model, name, method):
     getattr(model, method)(converted)
 
 
+DENSE = "give a dense tensor of float32, bfloat16 or float16"
+ODD = (
+    VIDEO.to(torch.complex64),
+    VIDEO.numpy().astype("complex64"),
+    VIDEO.to_sparse(),
+    FRAMES.to_sparse(),
+    VIDEO.to(torch.float8_e4m3fn),
+    FRAMES.to("meta"),
+)
+
+
 @pytest.mark.parametrize(
     ("video", "said"),
     [
@@ -82,6 +104,17 @@ def test_a_wrong_video_is_answered_with_what_converts_it(model, name, method):
         (torch.zeros(3, 3, 16, 16), "not a tensor of float32 (3, 3, 16, 16)"),  # which 3 are the channels?
         (VIDEO * 1000, "with values up to 1000"),
         (torch.zeros(1, 3, 5, 16, 16, dtype=torch.bool), "not a tensor of bool"),
+        (FRAMES.to(torch.uint16) * 200, "not a tensor of uint16 (5, 3, 16, 24)"),
+        (np.full((5, 16, 24, 3), "a"), "not a NumPy array of <U1"),
+        ([[[1], [2, 3]]], "not a list of 1"),
+        *((odd, f"{DENSE}, with values") for odd in ODD),
+        (VIDEO[0] * torch.nan, "not a tensor of float32 (3, 5, 16, 24)"),
+        (VIDEO * torch.nan, "not a tensor of float32 (1, 3, 5, 16, 24) with NaN"),
+        (VIDEO.half() + torch.inf, "with values up to inf"),
+        (VIDEO.to("meta"), "a tensor of float32 (1, 3, 5, 16, 24) on the device meta has no values"),
+        (Clip(FRAMES[:0], (), Fraction(25)), "not a tensor of float32 (1, 3, 0, 16, 24)"),
+        ([FRAMES[0], FRAMES[0, :, 1:]], "give frames of one size, not (3, 16, 24) and (3, 15, 24)"),
+        ([Image.new("RGB", (8, 4)), Image.new("RGB", (8, 8))], "give frames of one size, not (4, 8, 3) and (8, 8, 3)"),
     ],
 )
 def test_what_cannot_be_converted_is_described(model, video, said):
@@ -98,7 +131,6 @@ def test_what_is_right_is_not_questioned(model):
     for video in (VIDEO, VIDEO.double(), VIDEO.half(), VIDEO[:, :, :1, :1, :1], VIDEO.repeat(2, 1, 1, 1, 1)):
         assert model.reconstruct(video).shape == video.shape
     model.encode(torch.randn(1, 3, 5, 64, 64))  # noise, as in a first try
-    model.encode(torch.full((1, 3, 1, 8, 8), torch.nan))
     model.encode(3 * VIDEO)
 
 
@@ -108,6 +140,14 @@ def test_a_clip_is_taken_as_it_is_and_comes_back_as_a_clip(model):
     for made in (model.reconstruct(CLIP), model(CLIP)):
         assert torch.equal(made.frames, to_frames(expected))
         assert (made.timestamps, made.frame_rate) == (CLIP.timestamps, Fraction(25))
+
+
+def test_a_model_whose_output_leaves_the_range_gives_a_clip_if_it_is_no_nan(model):
+    loud = copy.deepcopy(model)
+    loud.last_layer.mul_(1e6)
+    assert loud.reconstruct(CLIP).frames.shape == FRAMES.shape
+    loud.last_layer.fill_(torch.nan)
+    assert message(loud.reconstruct, CLIP).endswith("with NaN")
 
 
 def test_a_wrong_latent_is_answered_with_what_converts_it(model):
@@ -121,6 +161,8 @@ def test_a_wrong_latent_is_answered_with_what_converts_it(model):
         assert torch.equal(converted, latent)
     assert message(model.decode, VIDEO).endswith("not a tensor of float32 (1, 3, 5, 16, 24)")
     assert message(model.decode, latent.long()).endswith("not a tensor of int64 (1, 2, 3, 4, 5)")
+    for wrong in (latent * torch.nan, latent / 0):
+        assert "(1, 2, 3, 4, 5) with NaN or infinity; " in message(model.decode, wrong)
 
 
 def test_calling_the_model_reconstructs_with_gradients(model):
@@ -160,5 +202,6 @@ def test_models_and_posteriors_are_shown_in_one_line(model):
     )
     assert repr(copy.deepcopy(model).bfloat16()).endswith("bfloat16 on cpu)")
     assert repr(model.encoder).startswith("Encoder(\n")
+    assert model.encode(VIDEO) != model.encode(VIDEO)  # no error: by identity
     assert repr(model.encode(VIDEO)) == "Posterior(mean and logvar (1, 2, 2, 2, 3), float32 on cpu)"
     assert all(family.__repr__ is vaectl.models.VideoVAE.__repr__ for family in FAMILIES.values())

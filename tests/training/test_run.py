@@ -231,6 +231,22 @@ def test_a_step_that_is_not_finite_teaches_nothing_and_ten_end_the_run(videos, t
     assert all(tensor.isfinite().all() for tensor in after[1].values())
 
 
+def test_a_run_keeps_weights_that_are_not_finite(videos, tmp_path, monkeypatch):
+    """Unlike `save_model`. A run that diverged leaves its state."""
+    advance = Trainer.advance
+
+    def diverges(self, batches):
+        values = advance(self, batches)
+        next(self.model.parameters()).data.fill_(math.nan)
+        return values
+
+    monkeypatch.setattr(Trainer, "advance", diverges)
+    checkpoint = run(videos, tmp_path, max_steps=1).checkpoint
+    assert any(tensor.isnan().any() for tensor in weights(checkpoint).values())
+    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensors"):
+        load_model(checkpoint)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(videos, tmp_path, monkeypatch):
     from vaectl.training import job
 

@@ -33,6 +33,7 @@ TAKEN = {
     "a list of arrays": list(LAST.numpy()),
     "a tuple of tensors": tuple(FRAMES),
     "a list of PIL images": [Image.fromarray(frame) for frame in LAST.numpy()],
+    "NumPy, a video of another byte order": VIDEO.numpy().astype(">f8"),
     "a video": VIDEO,
     "a video of batch size 1": VIDEO[None],
     "a video of NumPy in float64": VIDEO.double().numpy(),
@@ -58,6 +59,12 @@ def test_frames_are_written_as_they_are(tmp_path: Path, name: str) -> None:
         (LAST.numpy() / 255, "not a NumPy array of float64 (4, 16, 24, 3); convert [0, 1] with"),
         (127.5 * (VIDEO + 1), "with values up to 255; convert it to uint8"),
         (VIDEO[None].repeat(2, 1, 1, 1, 1), "give one clip at a time"),
+        (torch.where(VIDEO[0, 0, 0, 0] == VIDEO, torch.nan, VIDEO), "not a tensor of float32 (3, 4, 16, 24) with NaN"),
+        (VIDEO.half() + torch.inf, "with values up to inf"),
+        (VIDEO.numpy().astype(np.longdouble), "not a NumPy array of"),
+        (VIDEO.to_sparse(), "not a tensor of float32"),
+        (FRAMES.to("meta"), "not a tensor of uint8"),
+        (Clip(FRAMES[:0], (), Fraction(25)), "a clip must have at least 1 frame and 1 pixel, not a tensor of uint8"),
         (FRAMES[..., :3], "a tensor of uint8 (4, 3, 16, 3) may be (T, H, W, 3) or (T, 3, H, W); give a clip"),
         (FRAMES[:, :1], "not a tensor of uint8 (4, 1, 16, 24)"),
         (FRAMES[0], "not a tensor of uint8 (3, 16, 24)"),
@@ -105,9 +112,34 @@ def test_a_clip_keeps_its_times_unless_there_is_a_rate() -> None:
 def test_a_clip_gets_a_video_of_its_own_length() -> None:
     clip = Clip.from_frames(FRAMES, 25)
     assert torch.equal(clip.with_video(clip.video()).frames, FRAMES)
+    for kind in (torch.bfloat16, torch.float16, torch.float64):
+        assert (clip.with_video(clip.video().to(kind)).frames.int() - FRAMES).abs().max() <= 1
     for wrong in (clip.video()[:, :, :3], clip.video().repeat(2, 1, 1, 1, 1), clip.video()[0]):
-        with pytest.raises(UsageError, match=r"needs a video \(1, 3, 4, H, W\), not a tensor"):
+        with pytest.raises(UsageError, match=r"needs a video \(1, 3, 4, H, W\) in \[-1, 1\], not a tensor"):
             clip.with_video(wrong)
+    for wrong, said in (
+        (clip.video() * torch.nan, "with NaN"),
+        ((clip.video() + 1) * 127.5, "with values up to 255"),
+        (clip.video().byte(), "not a tensor of uint8"),
+        (clip.video()[..., :0], r"\(1, 3, 4, 16, 0\)"),
+        (clip.video().numpy(), "not a NumPy array of float32"),
+        (None, "not a value of type NoneType"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            clip.with_video(wrong)
+
+
+def test_a_clip_has_frames_and_pixels() -> None:
+    for empty in (FRAMES[:0], FRAMES[:, :, :0], FRAMES[..., :0]):
+        with pytest.raises(UsageError, match="a clip must have at least 1 frame and 1 pixel, not a tensor of uint8"):
+            Clip.from_frames(empty, 25)
+
+
+def test_clips_are_compared_by_identity() -> None:
+    clip = Clip.from_frames(FRAMES, 25)
+    assert clip == clip
+    assert clip != Clip.from_frames(FRAMES, 25)
+    assert clip in {clip}
 
 
 def test_clips_and_readers_are_shown_in_one_line(tmp_path: Path) -> None:

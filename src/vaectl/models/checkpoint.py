@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,16 +23,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vaectl.arrays import describe
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
 from vaectl.io.atomic_write import atomic_write, flush_to_disk, refuse_special
 from vaectl.io.parsing import size_of
 from vaectl.model_names import how_to_get, is_builtin
 from vaectl.models.build import build_model, read_config
+from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.vae import AnyVAE
+from vaectl.models.vae import AnyVAE, VideoVAE
 from vaectl.models.weights import STATE, WEIGHTS, Weights, available, file_with
-from vaectl.urls import how_to_fetch, scheme_of
+from vaectl.urls import check_local
 
 BUILTIN = Path(__file__).parent / "builtin"
 NEITHER = "holds neither a state dict nor a training checkpoint of a video VAE"
@@ -112,21 +115,51 @@ def save_model(
     equal weights would give files with different hashes.)
 
     A directory that can be loaded is complete. Raises UsageError for a directory that holds a model, unless `overwrite`
-    is set, or a checkpoint that would be loaded instead; VaectlError if writing fails.
+    is set, or a training checkpoint, and for anything but a model; VaectlError for weights that are NaN or infinite,
+    and if writing fails.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    if not isinstance(model, VideoVAE):
+        wrapped = isinstance(getattr(model, "module", None), VideoVAE)
+        how = "give its .module" if wrapped else "vaectl.load_model gives a model"
+        raise UsageError(f"save_model takes a model and a directory, and the model is {describe(model)}", how)
+    if not isinstance(directory, str | PathLike):
+        raise UsageError(f"save_model takes a model and a directory, and the directory is {describe(directory)}")
+    check_local(directory, written=True)
     directory = Path(directory)
+    if (directory / STATE).exists():
+        raise UsageError(
+            f"{directory}: holds {STATE}, so it is a training checkpoint of another model", "choose another directory"
+        )
+    state = weights or model.state_dict()
+    check_finite(state, directory / f"{WEIGHTS}.safetensors")
+    write_model(model.config, state, directory, metadata=metadata, overwrite=overwrite)
+
+
+def write_model(
+    config: FamilyConfig,
+    weights: Mapping[str, Tensor],
+    directory: Path,
+    *,
+    metadata: Mapping[str, str | int],
+    overwrite: bool = False,
+) -> None:
+    """Write a model as `save_model` does, also one with NaN. Raises as that does for the directory."""
     if directory.is_file():
         raise UsageError(f"{directory}: is a file", "name a directory")
     if others := first_few(file.name for file in sorted(directory.glob("*.ckpt"))):
         raise UsageError(f"{directory}: holds {others}, which would be loaded instead", "choose another directory")
-    config, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
-    for output in (config, file):
+    about, file = directory / "config.json", directory / f"{WEIGHTS}.safetensors"
+    for output in (about, file):
         refuse_special(output, "choose another directory")
-    if not overwrite and (config.exists() or file.exists()):
+    if not overwrite and (about.exists() or file.exists()):
         raise UsageError(f"{directory}: holds a model", "pass `overwrite` to replace it, or choose another directory")
-    state = {name: tensor.contiguous() for name, tensor in (weights or model.state_dict()).items()}
-    values = {**model.config.to_json(), **{f"_{name}": value for name, value in metadata.items()}}
-    with atomic_write(config, overwrite=overwrite) as new_config, atomic_write(file, overwrite=overwrite) as new_file:
+    state = {name: tensor.contiguous() for name, tensor in weights.items()}
+    values = {**config.to_json(), **{f"_{name}": value for name, value in metadata.items()}}
+    with (
+        atomic_write(about, overwrite=overwrite) as new_config,
+        atomic_write(file, overwrite=overwrite) as new_file,
+    ):
         new_config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         mode = new_file.stat().st_mode
         try:
@@ -136,7 +169,7 @@ def save_model(
         new_file.chmod(mode)  # safetensors writes files that only their owner can read
         flush_to_disk(new_file)
         if overwrite:
-            config.unlink(missing_ok=True)  # a killed run must not leave the config of other weights
+            about.unlink(missing_ok=True)  # a killed run must not leave the config of other weights
 
 
 def loaded_weights(path: Path | None, weights: Weights | None) -> Weights | None:
@@ -159,8 +192,7 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     None and "builtin" are the built-in model. A training checkpoint comes before the other files, as in the original
     code. Raises UsageError if something is missing or ambiguous.
     """
-    if isinstance(path, str) and scheme_of(path):
-        raise UsageError(f"{path}: is a URL, and vaectl reads local files", how_to_fetch(path))
+    check_local(path)
     path = BUILTIN if path is None or is_builtin(path) else Path(path)
     try:
         if not path.exists():

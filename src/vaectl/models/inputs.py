@@ -5,14 +5,16 @@ An error says what is wanted, what was given, and the expression that converts i
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vaectl.arrays import LARGEST, describe
+from vaectl.arrays import LARGEST, beyond, describe
 from vaectl.errors import UsageError
 
 EVERY = 8
@@ -23,6 +25,7 @@ LAYOUTS = {
     3: {0: "[None, :, None]", 2: ".permute(2, 0, 1)[None, :, None]"},
 }
 """Number of dimensions -> the dimension of the channels -> how to make it (B, C, T, H, W)."""
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 Self = TypeVar("Self", bound="VideoClip")
@@ -39,34 +42,36 @@ class VideoClip(Protocol):
 def check_video(video: object, channels: int) -> Tensor:
     """Return a video (B, `channels`, T, H, W) in [-1, 1], or that of a clip. Raises UsageError for anything else.
 
-    Values up to 255 are found. Values from 0 to 1 are not, because a bright video in [-1, 1] may have only those.
+    Values up to 255 and NaN are found, in a sample of the values. Values from 0 to 1 are not, because a bright video in
+    [-1, 1] may have only those.
     """
     if not isinstance(video, Tensor) and isinstance(video, VideoClip):
-        return video.video()
+        video = video.video()
     values = ""
     if isinstance(video, Tensor) and fits(video, channels):
-        if not largest(video) > LARGEST:
+        if largest(video) <= LARGEST:
             return video
-        values = f" with values up to {float(video.detach().abs().amax()):g}"
+        values = beyond(float(video.detach().abs().amax()))
     wanted = f"a video must be a float tensor (B, {channels}, T, H, W) in [-1, 1]"
-    raise fault(f"{wanted}, not {describe(video)}{values}", conversion(video, "video", channels))
+    raise UsageError(f"{wanted}, not {describe(video)}{values}", remedy(video, "video", channels))
 
 
 def check_latent(latent: object, channels: int) -> Tensor:
     """Return a latent (B, `channels`, t, h, w). Raises UsageError for anything else."""
-    if isinstance(latent, Tensor) and fits(latent, channels):
-        return latent
     wanted = f"a latent must be a float tensor (B, {channels}, t, h, w)"
-    how = "latent.mode()" if hasattr(latent, "logvar") else conversion(latent, "latent", channels)
-    raise fault(f"{wanted}, not {describe(latent)}", how)
-
-
-def fault(problem: str, how: str) -> UsageError:
-    return UsageError(problem, how and f"convert it: {how}")
+    if isinstance(latent, Tensor) and fits(latent, channels):
+        if math.isfinite(largest(latent)):
+            return latent
+        raise UsageError(f"{wanted}, not {describe(latent)} with NaN or infinity", "try `dtype=float32`")
+    raise UsageError(f"{wanted}, not {describe(latent)}", remedy(latent, "latent", channels))
 
 
 def fits(x: Tensor, channels: int) -> bool:
-    return x.ndim == 5 and x.shape[1] == channels and 0 not in x.shape[2:] and x.is_floating_point()
+    return x.dtype in FLOATS and is_plain(x) and x.ndim == 5 and x.shape[1] == channels and 0 not in x.shape[2:]
+
+
+def is_plain(x: Tensor) -> bool:
+    return x.layout == torch.strided and not x.is_nested
 
 
 def largest(x: Tensor) -> float:
@@ -78,28 +83,54 @@ def largest(x: Tensor) -> float:
     return float(x.detach()[..., ::EVERY, ::EVERY].abs().amax()) if x.numel() else 0.0
 
 
-def conversion(given: Any, name: str, channels: int) -> str:
-    """Return the expression that converts `given`, which is called `name` there; "" if that is not clear."""
+def remedy(given: Any, name: str, channels: int) -> str:
+    """Return how to convert `given`, which is called `name` there; "" if that is not clear."""
     if isinstance(given, str | Path):
-        return "vaectl.read_video(video)" if name == "video" else ""
+        return "convert it: vaectl.read_video(video)" if name == "video" else ""
+    if name == "latent" and hasattr(given, "logvar"):
+        return "convert it: latent.mode()"
     several = isinstance(given, list | tuple) and len(given) > 0
-    first = given[0] if several else given
-    shape = (*([len(given)] if several else []), *np.shape(first))
+    try:
+        parts = [part if isinstance(part, Tensor) else np.asarray(part) for part in (given if several else [given])]
+    except ValueError:  # lists of lists of different lengths
+        return ""
+    first = parts[0]
+    if other := next((tuple(part.shape) for part in parts if part.shape != first.shape), None):
+        return f"give frames of one size, not {tuple(first.shape)} and {other}"
+    if isinstance(first, Tensor):
+        odd = not is_plain(first) or first.is_meta or first.is_complex() or first.dtype == torch.bool
+        odd = odd or (first.is_floating_point() and first.dtype not in FLOATS)
+    else:
+        odd = first.dtype.kind in "bc"
+    if odd:
+        return "give a dense tensor of float32, bfloat16 or float16, with values"
+    how = conversion(first, len(given) if several else 0, isinstance(given, np.ndarray), name, channels)
+    return how and f"convert it: {how}"
+
+
+def conversion(first: Tensor | NDArray[Any], count: int, is_array: bool, name: str, channels: int) -> str:
+    """Return the expression that converts `first`, or a list of `count` like it; "" if that is not clear."""
+    shape = (*([count] if count else []), *first.shape)
     ways = LAYOUTS.get(len(shape), {})
     axes = [axis for axis in ways if shape[axis] == channels]
     if len(shape) == 5 and 1 in axes:
         axes = [1]
     if len(axes) != 1 or 0 in shape:
         return ""
-    way = ways[axes[0]]
     if isinstance(first, Tensor):
-        tensor, start = first, f"torch.stack({name})" if several else name
+        values, is_float = first.detach().float(), first.is_floating_point()
+        start = f"torch.stack({name})" if count else name
+    elif first.dtype.kind not in "fiu":
+        return ""
     else:
-        tensor = torch.from_numpy(np.array(first))
-        array = name if isinstance(given, np.ndarray) else f"np.{'stack' if several else 'asarray'}({name})"
+        values, is_float = torch.from_numpy(first.astype(np.float32)), first.dtype.kind == "f"
+        array = name if is_array else f"np.{'stack' if count else 'asarray'}({name})"
+        if first.itemsize > 8 or (is_array and not (first.dtype.isnative and min(first.strides) >= 0)):
+            array = f"np.ascontiguousarray({array}, np.float32)"
         start = f"torch.from_numpy({array})"
-    peak = largest(tensor.float())
-    if tensor.is_floating_point() and (peak <= LARGEST or name == "latent"):
-        return start + way
-    eight_bit = name == "video" and peak <= 255 and tensor.min() >= 0 and tensor.dtype != torch.bool
-    return f"{start}{way}{'' if tensor.is_floating_point() else '.float()'} / 127.5 - 1" if eight_bit else ""
+    start += ways[axes[0]]
+    peak = largest(values)
+    if is_float and (peak <= LARGEST or name == "latent"):
+        return start
+    eight_bit = name == "video" and peak <= 255 and values.min() >= 0
+    return f"{start}{'' if is_float else '.float()'} / 127.5 - 1" if eight_bit else ""

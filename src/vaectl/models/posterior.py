@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """N(mean, exp(logvar)), both (B, C, T, H, W) in latent space."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaectl.arrays import describe
 from vaectl.errors import UsageError
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
@@ -71,6 +72,8 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
 
     def prepare(self, x_BCTHW: Tensor) -> Tensor:
         """On the model's device, in its type, channels-last in memory."""
+        if x_BCTHW.is_meta and self.device.type != "meta":
+            raise UsageError(f"{describe(x_BCTHW)} on the device meta has no values")
         return x_BCTHW.to(self.device, self.dtype, memory_format=torch.channels_last_3d)
 
     def run_encoder(self, x_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
@@ -111,7 +114,7 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         y_BCTHW = self.decode(posterior.sample(generator) if sample else posterior.mode())
         _, _, frames, height, width = x_BCTHW.shape
         y_BCTHW = y_BCTHW[:, :, :frames, :height, :width]
-        return cast(Video, video.with_video(y_BCTHW) if isinstance(video, VideoClip) else y_BCTHW)
+        return cast(Video, video.with_video(y_BCTHW.clamp(-1, 1)) if isinstance(video, VideoClip) else y_BCTHW)
 
     @torch.no_grad()
     def reconstruct(self, video: Video, *, sample: bool = False, generator: torch.Generator | None = None) -> Video:

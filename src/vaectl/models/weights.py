@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-from vaectl.errors import UsageError
+from vaectl.errors import UsageError, shown
 from vaectl.io.parsing import read_json
 from vaectl.models.build import CONFIG_BYTES
 from vaectl.models.containers import Stored, read_outline
@@ -52,6 +52,8 @@ def file_with(weights: Weights | None, directory: Path, file: Path) -> Path:
     """
     if weights is None:
         return file
+    if weights not in get_args(Weights):
+        raise UsageError(f"`weights` must be ema or raw, not {shown(repr(weights))}")
     stored = read_outline(file)
     found = available(directory, file, stored)
     if not found:

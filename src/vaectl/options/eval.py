@@ -44,6 +44,8 @@ def read_metrics(value: Any) -> tuple[str, ...]:
     """Parse names of metrics: a list in which each item may hold several, separated by commas. Drops duplicates."""
     given = value if isinstance(value, list | tuple) else [value]
     names = tuple(dict.fromkeys(name.strip() for each in given for name in str(each).split(",")))
+    if not names:
+        raise ValueError(f"name at least one of {', '.join(METRICS)}")
     try:
         for name in names:
             known(name)

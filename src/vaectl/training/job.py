@@ -18,7 +18,7 @@ import vaectl
 from vaectl import distributed, memory
 from vaectl.data import ClipDataset, ClipLoader
 from vaectl.errors import VaectlError
-from vaectl.models.checkpoint import save_model
+from vaectl.models.checkpoint import write_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import cannot_write
@@ -274,7 +274,7 @@ class Run:
     def write(self, target: Path, best: dict[str, float] | None, validation_due: bool) -> None:
         """Write the checkpoint of this step or amend it, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
-        average = trainer.ema.weights if trainer.ema else None
+        model, average = trainer.model, trainer.ema.weights if trainer.ema else None
         metadata = {"weights": "ema" if average else "raw", "step": trainer.step}
         facts = {
             "step": trainer.step,
@@ -296,7 +296,7 @@ class Run:
                 write_checkpoint(
                     self.run,
                     trainer.step,
-                    lambda place: save_model(trainer.model, place, weights=average, metadata=metadata),
+                    lambda place: write_model(model.config, average or model.state_dict(), place, metadata=metadata),
                     trainer.state(),
                     facts,
                 )

@@ -17,7 +17,7 @@ from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
 from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
-from vaectl.urls import how_to_fetch, scheme_of
+from vaectl.urls import check_local
 
 
 def is_free(name: str, option: Option) -> bool:
@@ -44,8 +44,7 @@ def checkpoint_to_resume(
         return None
     if wish == LATEST:
         return last_whole(ckpt_dir / exp_name, warn)
-    if scheme_of(wish):
-        raise UsageError(f"{wish}: is a URL, and vaectl reads local files", how_to_fetch(wish))
+    check_local(wish)
     path = expand_user(wish)
     if path.name == LATEST and (path.is_symlink() or not path.exists()) and checkpoints(path.parent):
         return last_whole(path.parent, warn)

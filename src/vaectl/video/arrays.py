@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaectl.arrays import LARGEST, describe
+from vaectl.arrays import beyond, describe
 from vaectl.errors import UsageError
 from vaectl.video.clip import Clip, to_frames
 
@@ -29,9 +29,9 @@ def clip_of(video: Frames, fps: float | Fraction | str | None = None) -> Clip:
 
     Raises as `frames_of` does, and UsageError for an array of several frames without `fps`.
     """
+    frames = frames_of(video)
     if isinstance(video, Clip) and fps is None:
         return video
-    frames = frames_of(video)
     if fps is None and len(frames) > 1:
         raise UsageError("`fps` is missing: arrays have no frame rate", "pass `fps=25`, or the rate of the source")
     return Clip.from_frames(frames, 1 if fps is None else fps)
@@ -40,9 +40,11 @@ def clip_of(video: Frames, fps: float | Fraction | str | None = None) -> Clip:
 def frames_of(video: Frames) -> Tensor:
     """Return the frames of a clip, an array or a list: (T, 3, H, W) uint8. Raises UsageError for anything else."""
     if isinstance(video, Clip):
+        if 0 in video.frames.shape:
+            raise UsageError(f"a clip must have at least 1 frame and 1 pixel, not {describe(video.frames)}")
         return video.frames
     given = stacked(video) if isinstance(video, list | tuple) else tensor_of(video)
-    if given is None or 0 in given.shape:
+    if given is None or 0 in given.shape or given.layout != torch.strided or given.is_meta:
         raise UsageError(f"{WANTED}, not {describe(video)}")
     if given.is_floating_point():
         return frames_of_floats(given.detach(), describe(video))
@@ -64,8 +66,8 @@ def frames_of_floats(video: Tensor, called: str) -> Tensor:
         several = single.ndim == 5 and single.shape[1] == 3
         how = "give one clip at a time" if several else "convert [0, 1] with (frames * 255).round() to uint8"
         raise UsageError(f"{WANTED}, not {called}", how)
-    if (peak := float(single.abs().amax())) > LARGEST:
-        raise UsageError(f"{WANTED}, not {called} with values up to {peak:g}", "convert it to uint8")
+    if fault := beyond(peak := float(single.float().abs().amax())):
+        raise UsageError(f"{WANTED}, not {called}{fault}", "convert it to uint8" if peak == peak else "")
     return to_frames(single)
 
 
@@ -86,6 +88,7 @@ def tensor_of(array: object) -> Tensor | None:
     if isinstance(array, Tensor):
         return array
     values = np.asarray(array)
-    if values.dtype.kind not in "fiub":
+    if values.dtype.kind not in "fiub" or values.itemsize > 8:
         return None
-    return torch.from_numpy(np.require(values, requirements=["C", "W"]))  # also reversed colours, and read-only memory
+    # Also reversed colours, read-only memory, and another byte order.
+    return torch.from_numpy(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]))

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaectl.arrays import describe
+from vaectl.arrays import beyond, describe
 from vaectl.errors import UsageError, shown
 from vaectl.numbers import read_fraction
 
@@ -72,7 +72,7 @@ def others_left_out(info: VideoInfo) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """Consecutive frames in presentation order: a whole clip, or one batch of a stream."""
 
@@ -90,6 +90,8 @@ class Clip:
         shape = tuple(getattr(frames_T3HW, "shape", ()))
         if str(getattr(frames_T3HW, "dtype", "")) != "torch.uint8" or len(shape) != 4 or shape[1] != 3:
             raise UsageError(f"a clip takes a tensor of uint8 (T, 3, H, W), not {describe(frames_T3HW)}")
+        if 0 in shape:
+            raise UsageError(f"a clip must have at least 1 frame and 1 pixel, not {describe(frames_T3HW)}")
         return cls(frames_T3HW, tuple(number / rate for number in range(len(frames_T3HW))), rate)
 
     def __len__(self) -> int:
@@ -107,10 +109,16 @@ class Clip:
     def with_video(self, video_BCTHW: Tensor) -> Clip:
         """Replace the frames by `video_BCTHW`, in the format of `video`, rounded to the nearest of 256 levels.
 
-        The frames stay on their device. Raises UsageError for a batch, and for another number of frames.
+        The frames stay on their device. Raises UsageError for anything but a float tensor of this number of frames, and
+        for NaN or values far outside [-1, 1].
         """
-        if video_BCTHW.ndim != 5 or video_BCTHW.shape[:3] != (1, 3, len(self)):
-            raise UsageError(f"needs a video (1, 3, {len(self)}, H, W), not {describe(video_BCTHW)}")
+        wanted = f"needs a video (1, 3, {len(self)}, H, W) in [-1, 1], not {describe(video_BCTHW)}"
+        shape = tuple(getattr(video_BCTHW, "shape", ()))
+        is_float = str(getattr(video_BCTHW, "dtype", "")).startswith(("torch.float", "torch.bfloat"))
+        if not is_float or len(shape) != 5 or shape[:3] != (1, 3, len(self)) or 0 in shape:
+            raise UsageError(wanted)
+        if fault := beyond(float(video_BCTHW.detach().float().abs().amax())):
+            raise UsageError(f"{wanted}{fault}")
         return replace(self, frames=to_frames(video_BCTHW).to(self.frames.device))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vaectl.urls import check_local
 from vaectl.video.animation import animation_of
 from vaectl.video.apng import open_apng
 from vaectl.video.clip import VideoInfo
@@ -18,6 +19,7 @@ def probe(path: Path | str) -> VideoInfo:
 
     Raises UsageError if `path` is not a readable file and names no frames, VaectlError if it contains no video.
     """
+    check_local(path)
     return open_source(Path(path)).info
 
 

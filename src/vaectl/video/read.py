@@ -20,6 +20,7 @@ import torch
 from av.video.frame import VideoFrame
 
 from vaectl.errors import UsageError, VaectlError, shown
+from vaectl.urls import check_local
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
@@ -62,6 +63,7 @@ class VideoReader:
     info: VideoInfo
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+        check_local(path)
         self._path, self._threads = Path(path), threads
         self.info, self._layout, self._pictures = open_source(self._path)
 

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.atomic_write import atomic_write
 from vaectl.shortage import cannot_write
+from vaectl.urls import check_local
 from vaectl.video.arrays import Frames, clip_of
 from vaectl.video.audio import AudioTrack, TimedPacket, add_audio, audio_packets, can_hold_audio
 from vaectl.video.clip import Clip, ColorTags
@@ -56,6 +57,7 @@ def write_video(
     """
     clip = clip_of(video, fps)
     height, width = clip.frames.shape[-2:]
+    check_local(audio_from)
     with VideoWriter(
         path,
         width=width,
@@ -119,6 +121,7 @@ class VideoWriter:
         metadata: Mapping[str, str] = _NO_METADATA,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
+        check_local(path, written=True)
         self._path = Path(path)
         square = sample_aspect_ratio == 1
         self._encoding = encoding_for(self._path, width, height, lossless=lossless, square_pixels=square)
