@@ -92,6 +92,8 @@ def test_numbered_images_become_one_video(here):
     assert run_one(Path("frames/%03d.png"), Path("out"), fps=Fraction(50), lossless=True).num_frames == 12
     clip = read_video("out/frames.mkv")
     assert (clip.timestamps[11], clip.frame_rate) == (Fraction(11, 50), 50)
+    with pytest.raises(UsageError, match=r"for one video of these images, give `video_path=frames/%03d\.png`"):
+        planned("frames", "rec.mp4")
     listener = Listener()
     run(Path("frames"), Path("stills"), listener)
     (note,) = listener.notes

@@ -225,6 +225,15 @@ def test_animations_are_videos_whatever_their_extension(tmp_path, monkeypatch):
     assert [pair.name for pair in find_pairs(Path("in"), None, None).pairs] == ["a", "b"]
 
 
+def test_a_folder_of_numbered_images_alone_is_answered_with_their_pattern(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for number in range(10):
+        encode(Path(f"in/{number}.png"), 1, codec="png", pix_fmt="rgb24")
+    with pytest.raises(UsageError, match=r"or give `real_video_dir=in/%01d\.png` for one video of them"):
+        run(real_video_dir=Path("in"))
+
+
 def test_batches_differ_by_rounding_at_most(here):
     run(crop_size=0)
     run(generated_video_dir=Path("batched"), crop_size=0, batch_size=3)

@@ -156,6 +156,13 @@ def test_numbered_images_are_one_video(tmp_path: Path, monkeypatch: pytest.Monke
     assert opened(path).fingerprint != before
 
 
+def test_a_folder_of_numbered_images_alone_is_answered_with_their_pattern(tmp_path: Path) -> None:
+    numbered_images(tmp_path / "%02d.png", range(1, 13))
+    with pytest.raises(UsageError) as error:
+        opened(tmp_path)
+    assert error.value.remedy.endswith(f", and `video_path={tmp_path}/%02d.png` is one video of them")
+
+
 def two_trees(videos: Path) -> tuple[Path, Path]:
     return videos / "a:b", videos / "sub"
 

@@ -22,6 +22,7 @@ from vaectl.data.sampling import Draw, Sampling, draw
 from vaectl.errors import UsageError, VaectlError
 from vaectl.progress import Progress
 from vaectl.rng import permuted
+from vaectl.video.sequence import pattern_of
 
 _MAX_LISTED = 20
 """Unreadable videos that are listed; the others are only counted."""
@@ -220,7 +221,7 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
         longest = max(facts.num_frames for facts in found.videos.values())
         raise UsageError(
             f"{root}: all {len(found.videos)} videos are {what} (the longest has {longest})",
-            f"lower `num_frames` or `sample_rate`{_for_images(found)}",
+            f"lower `num_frames` or `sample_rate`{_for_images(found)}{_for_numbered(root, found)}",
         )
     if short := len(found.videos) - len(videos):
         progress.warn(f"{root}: {short} of {len(found.videos)} videos are {what}, and are skipped{_for_images(found)}")
@@ -230,6 +231,12 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
 def _for_images(found: VideoTree) -> str:
     """Return a hint if there are images among the videos that are too short."""
     return "; `animate_images` makes clips of images" * any(facts.num_frames == 1 for facts in found.videos.values())
+
+
+def _for_numbered(root: Path, found: VideoTree) -> str:
+    """Return a hint if all files are numbered images."""
+    pattern = pattern_of([root / name for name in found.videos]) if root.is_dir() else None
+    return f", and `video_path={pattern}` is one video of them" if pattern else ""
 
 
 def _seconds(found: VideoTree) -> float:

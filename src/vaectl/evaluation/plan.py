@@ -39,7 +39,7 @@ from vaectl.versions import versions
 from vaectl.video import find_videos
 from vaectl.video.animation import is_still
 from vaectl.video.container import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
-from vaectl.video.sequence import file_named, is_single, stamp_of
+from vaectl.video.sequence import file_named, is_single, pattern_of, stamp_of
 
 
 def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[ManifestClip, ...]:
@@ -57,11 +57,13 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
     if options.num_frames > 1 and real.is_dir():
         videos = [file for file in sources if not is_still(file)]
+        if not videos:
+            pattern = pattern_of(sources)
+            more = f", or give `real_video_dir={pattern}` for one video of them" if pattern else ""
+            raise UsageError(f"{real}: holds no videos of more than one frame", f"pass `num_frames=1` for images{more}")
         if len(videos) < len(sources):
             progress.note(f"images skipped: {len(sources) - len(videos)}; `num_frames=1` takes them")
         sources = videos
-    if not sources:
-        raise UsageError(f"{real}: holds no videos of more than one frame", "pass `num_frames=1` for images")
     names = [file.relative_to(root) for file in sources]
     output_paths = mirror([file_named(file).relative_to(root) for file in sources], [f".{options.format}"] * len(names))
     planned = []
