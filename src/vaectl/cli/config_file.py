@@ -70,10 +70,20 @@ def _load(path: Path) -> Any:
         raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
     text = path.read_bytes().decode()
     if path.suffix == ".json":
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     if path.suffix == ".toml":
         return tomllib.loads(text)
     raise UsageError(f"{path}: a configuration is a .toml or .json file")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return one JSON object. Raises ValueError for a key that is given twice, as in TOML."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it sets {key} twice")
+        values[key] = value
+    return values
 
 
 def as_toml(command: str, options: Any) -> str:
