@@ -166,6 +166,8 @@ def test_the_command_line_wins_over_the_configuration(tmp_path):
         ("a.toml", "num_frames = 1\nnum-frames = 2", "sets num_frames twice"),
         ("a.toml", "num_frames = ", "not a valid TOML file"),
         ("a.json", "{", "not a valid JSON file"),
+        ("a.json", '{"num_frames": 1, "num_frames": 2}', "not a valid JSON file: it sets num_frames twice"),
+        ("a.json", '{"options": {"fps": 1, "fps": 2}}', "not a valid JSON file: it sets fps twice"),
         ("a.json", "[1]", "must hold one table of options"),
         ("a.json", "\xff", "not a valid JSON file"),
         ("a.yaml", "a: 1", "a configuration is a .toml or .json file"),

@@ -1,5 +1,6 @@
 """Every flag of the published scripts is taken by a command, or is listed as not taken and answered with a message."""
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.conftest import ROOT
 from tests.test_documentation import PUBLISHED, model_of
 from vaectl.cli.app import app, main
 from vaectl.cli.derive import resolve
+from vaectl.options import dump
 
 PAGE = (ROOT / "docs" / "published-scripts.md").read_text()
 LISTED = PAGE.partition("\n## Not taken\n")[2].partition("\n## ")[0]
@@ -114,3 +116,11 @@ def test_the_sides_of_the_crop_are_the_crop():
     paths = ["--real_video_dir", "in", "--generated_video_dir", "out"]
     assert options_of("prepare-eval", [*paths, "--crop_size_width=128", "--crop_size_height=128"]).crop_size == 128
     assert options_of("prepare-eval", paths).crop_size is None
+
+
+def test_another_crop_overrides_the_sides_that_a_manifest_records(tmp_path):
+    paths = ["--real_video_dir", "in", "--generated_video_dir", "out"]
+    first = options_of("prepare-eval", [*paths, "--crop_size_width=32", "--crop_size_height=32"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"options": dump(first)}))
+    again = options_of("prepare-eval", ["--config", str(tmp_path / "manifest.json"), "--crop-size=16"])
+    assert (first.crop_size, again.crop_size) == (32, 16)

@@ -154,6 +154,22 @@ def test_a_manifest_says_why_there_is_no_result(real, tmp_path):
     assert reasons["deep/b"].endswith("could not be prepared: b.webm: too short")
     assert "run prepare-eval again" in reasons["c"]
     assert "is in the manifest but not in the folder" in reasons["d"]
+    assert reasons["stray"] == f"{results}/stray.mkv: is not in manifest.json; prepare it again, or remove it"
+
+
+def test_a_manifest_says_why_an_old_result_is_not_used(real, results):
+    manifest = manifest_of(prepared("a.mp4"), prepared("deep/b.webm", status="failed", reason="b.webm: too short"))
+    assert missing(real, results, manifest) == {
+        "deep/b": f"{real}/deep/b.webm: could not be prepared: b.webm: too short"
+    }
+    assert paired(real, results, manifest) == {"a": "a.mkv"}
+    assert missing(real, results, manifest, subset_size=1) == {}
+
+
+def test_a_listed_result_without_its_original_says_so(real, results):
+    tree(results, "c.mkv")
+    manifest = manifest_of(*map(prepared, ("a.mp4", "deep/b.webm", "c.mp4")))
+    assert missing(real, results, manifest) == {"c": f"{results}/c.mkv: has no original in {real}"}
 
 
 def test_a_manifest_of_failures_alone_says_why(real, tmp_path):

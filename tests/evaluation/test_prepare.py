@@ -442,6 +442,44 @@ def test_overwrite_makes_everything_anew(here):
     assert counts(run(overwrite=True)) == (3, 0, 0)
 
 
+@pytest.mark.parametrize("part", [{"real_video_dir": Path("in/a.mp4")}, {"subset_size": 1}], ids=str)
+def test_overwriting_one_clip_keeps_the_others_listed(here, part):
+    Path("in/a.avi").unlink()
+    run(output_origin=True)
+    listener = Listener()
+    again = run(listener, output_origin=True, overwrite=True, **part)
+    assert (counts(again), listener.warnings) == ((1, 1, 0), [])
+    assert [(clip.name, clip.status) for clip in again.manifest.clips] == [("a", "ok"), ("deep/er/b c", "ok")]
+    assert [name for name, _ in evaluated("in")] == ["a", "deep/er/b c"]
+    assert counts(run(output_origin=True)) == (0, 2, 0)
+
+
+def test_overwriting_with_other_options_warns_of_the_clips_that_are_no_longer_listed(here):
+    run()
+    listener = Listener()
+    again = run(listener, num_frames=4, subset_size=1, overwrite=True)
+    assert [clip.name for clip in again.manifest.clips] == ["a.avi"]
+    assert listener.warnings == [
+        "out: earlier clips that manifest.json no longer lists: 2; they were prepared with `num_frames` 5 (now 4);"
+        " remove their files, or prepare them again with `overwrite`"
+    ]
+    assert counts(run(listener, num_frames=4, overwrite=True)) == (3, 0, 0)
+    assert len(listener.warnings) == 1
+
+
+def test_an_old_result_of_a_clip_that_failed_stays_listed(here):
+    Path("in/a.avi").rename("in/c.avi")
+    run()
+    whole = Path("in/a.mp4").read_bytes()
+    Path("in/a.mp4").write_bytes(whole[:500])
+    assert counts(run()) == (0, 2, 1)
+    assert counts(run(real_video_dir=Path("in/c.avi"))) == (0, 2, 0)
+    with pytest.raises(UsageError, match=r"in/a\.mp4: could not be prepared: in/a\.mp4 is not a video"):
+        evaluated("in")
+    Path("in/a.mp4").write_bytes(whole)
+    assert counts(run()) == (1, 2, 0)
+
+
 # What is left alone
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.test_pairs import manifest_of, prepared, tree
+from tests.evaluation import test_pairs
+from tests.evaluation.test_pairs import prepared, tree
 from tests.jobs import Listener
 from vaectl.errors import UsageError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest, ManifestModel, read_manifest, write_manifest
-from vaectl.evaluation.prepared import manifest_of_results
+from vaectl.evaluation.pairs import find_pairs
+from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.options import EvalOptions
 
@@ -25,7 +27,7 @@ def here(tmp_path, monkeypatch) -> None:
     (CLIPS / "a.mp4").write_text("an original")
     tree(OUT, "a.mkv", "deep/b.mkv", "origin/a.mkv", "origin/deep/b.mkv")
     clips = (prepared("a.mp4", source_stamp=(11, 1)), prepared("deep/b.webm"))
-    change(lambda: replace(manifest_of(*clips), real_video_dir=str(CLIPS.resolve())))
+    change(lambda: replace(test_pairs.manifest_of(*clips), real_video_dir=str(CLIPS.resolve())))
 
 
 def change(manifest) -> None:
@@ -40,7 +42,7 @@ def changed(**facts) -> None:
 
 
 def read(real: Path = CLIPS, generated: Path | None = OUT, listener: Listener | None = None, **options):
-    manifest = manifest_of_results(generated) if generated else None
+    manifest = manifest_of(generated) if generated else None
     chosen = EvalOptions(real_video_dir=real, generated_video_dir=generated, **options)
     return how_to_read(chosen, manifest, listener or Listener())
 
@@ -105,6 +107,9 @@ def test_a_sample_of_another_seed_is_a_contradiction():
     assert read(sample=True, seed=3)
     with pytest.raises(UsageError, match="with `seed=3`, not 4"):
         read(sample=True, seed=4)
+    with pytest.raises(UsageError, match="with `seed=3`, not 0"):
+        read(seed=0)
+    assert read(sample=True)
 
 
 def test_the_model_that_runs_now_has_options_of_its_own():
@@ -117,7 +122,8 @@ def test_the_model_that_runs_now_has_options_of_its_own():
 def test_options_of_a_model_without_a_model_are_noted():
     listener = Listener()
     read(generated=tree(Path("made"), "a.mkv"), listener=listener, dtype="bfloat16")
-    assert listener.notes == ["`dtype`, `sample` and `seed` have no effect: no model runs"]
+    read(generated=Path("made"), listener=listener, seed=0)
+    assert listener.notes == ["`dtype`, `sample` and `seed` have no effect: no model runs"] * 2
 
 
 def test_without_a_manifest_nothing_is_as_prepared():
@@ -154,6 +160,31 @@ SWAPPED = "give `real_video_dir={}` and `generated_video_dir={}`"
             (CLIPS / "a.mp4", OUT / "a.mkv"),
         ),
         (ORIGIN, CLIPS, "clips: has originals, not reconstructions", (CLIPS, OUT)),
+        (
+            OUT / "deep" / "b.mkv",
+            CLIPS / "deep" / "b.webm",
+            "clips/deep/b.webm: has originals, not reconstructions",
+            (CLIPS / "deep" / "b.webm", OUT / "deep" / "b.mkv"),
+        ),
+        (
+            OUT / "deep",
+            CLIPS / "deep",
+            "clips/deep: has originals, not reconstructions",
+            (CLIPS / "deep", OUT / "deep"),
+        ),
+        (
+            OUT / "a.mkv",
+            ORIGIN / "a.mkv",
+            "out/origin/a.mkv: has originals, not reconstructions",
+            (ORIGIN / "a.mkv", OUT / "a.mkv"),
+        ),
+        (CLIPS, ORIGIN, "out/origin: has originals, not reconstructions", (CLIPS, OUT)),
+        (
+            CLIPS / "a.mp4",
+            ORIGIN / "a.mkv",
+            "out/origin/a.mkv: has originals, not reconstructions",
+            (CLIPS / "a.mp4", OUT / "a.mkv"),
+        ),
     ],
 )
 def test_swapped_folders_are_refused_with_the_right_order(real, generated, said, right):
@@ -162,8 +193,7 @@ def test_swapped_folders_are_refused_with_the_right_order(real, generated, said,
     Path("link").symlink_to(CLIPS)
     with pytest.raises(UsageError) as error:
         read(real, generated)
-    of = OUT / "a.mkv" if real.is_file() else OUT
-    assert str(error.value) == f"{said} (manifest.json of {of} says so); {SWAPPED.format(*right)}"
+    assert str(error.value) == f"{said} (manifest.json of out says so); {SWAPPED.format(*right)}"
     assert read(*right).generated_is_prepared
 
 
@@ -183,6 +213,31 @@ def test_a_prepared_folder_for_both_is_refused_with_the_originals(generated):
     with pytest.raises(UsageError, match="out: has reconstructions, not their originals") as error:
         read(OUT, generated)
     assert error.value.remedy == SWAPPED.format(CLIPS.resolve(), OUT)
+
+
+@pytest.mark.parametrize("generated", [OUT / "a.mkv", OUT])
+def test_a_result_is_not_its_own_original(generated):
+    with pytest.raises(UsageError, match=r"out/a\.mkv: has reconstructions, not their originals") as error:
+        read(OUT / "a.mkv", generated)
+    assert error.value.remedy == SWAPPED.format(CLIPS.resolve() / "a.mp4", OUT / "a.mkv")
+
+
+def test_a_manifest_holds_through_a_link_to_a_result():
+    Path("link.mkv").symlink_to(OUT / "a.mkv")
+    assert read(CLIPS / "a.mp4", Path("link.mkv")).generated_is_prepared
+    with pytest.raises(UsageError, match=r"link\.mkv: its clips were prepared with `num_frames=33`, not 4"):
+        read(CLIPS / "a.mp4", Path("link.mkv"), num_frames=4)
+
+
+def test_a_manifest_holds_for_a_subfolder():
+    for real in CLIPS / "deep", ORIGIN / "deep":
+        assert read(real, OUT / "deep").protocol == ClipProtocol(33, 1, 256, 256)
+        with pytest.raises(UsageError, match=r"out/deep: its clips were prepared with `num_frames=33`, not 4"):
+            read(real, OUT / "deep", num_frames=4)
+        pairing = find_pairs(real, OUT / "deep", manifest_of(OUT / "deep"))
+        assert [(pair.name, pair.generated) for pair in pairing.pairs] == [("b", OUT / "deep" / "b.mkv")]
+        assert pairing.missing == {}
+    assert manifest_of(tree(OUT / "other", "c.mkv")) is None
 
 
 def test_results_of_other_tools_may_be_compared_with_a_prepared_folder():

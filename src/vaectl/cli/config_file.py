@@ -71,7 +71,19 @@ def _load(path: Path) -> Any:
     if not stat.S_ISREG(status.st_mode) or status.st_size > CONFIG_BYTES:
         raise UsageError(f"{path}: a configuration is an ordinary file of at most {CONFIG_BYTES} bytes")
     text = path.read_bytes().decode()
-    return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    if path.suffix == ".json":
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    return tomllib.loads(text)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return one JSON object. Raises ValueError for a key that is given twice, as in TOML."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it sets {key} twice")
+        values[key] = value
+    return values
 
 
 def as_toml(command: str, options: Any) -> str:

@@ -32,7 +32,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.pairs import Pairing, find_pairs
 from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
-from vaectl.evaluation.prepared import manifest_of_results
+from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Evaluation, MetricFacts
@@ -68,7 +68,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     begun, stopped = time.monotonic(), False
     with process_group(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
-        manifest = manifest_of_results(options.generated_video_dir) if options.generated_video_dir else None
+        manifest = manifest_of(options.generated_video_dir) if options.generated_video_dir else None
         reading = how_to_read(options, manifest, progress)
         stills = reading.protocol.num_frames == 1
         pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)

@@ -16,7 +16,7 @@ from pathlib import Path
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, Manifest
 from vaectl.evaluation.pairs import Pair
-from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of_originals
+from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of
 from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
 from vaectl.options import EvalOptions
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, check_crop
@@ -57,9 +57,9 @@ def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progr
     Raises UsageError if the folders are swapped, or if options contradict the manifest without `as_prepared`.
     """
     real, generated = options.real_video_dir, options.generated_video_dir
-    of_real = manifest_of_originals(real)
-    if of_real and generated:
-        check_order(real, generated, of_real)
+    of_real = manifest_of(real)
+    if generated:
+        check_order(real, generated)
     known = manifest or of_real
     if known is None:
         return Reading(protocol_without_manifest(options, progress), False, False)
@@ -81,7 +81,7 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
             " clips were prepared",
             "leave out `as_prepared`",
         )
-    if options.generated_video_dir and (options.sample or options.dtype is not None):
+    if options.generated_video_dir and (options.sample or (options.dtype, options.seed) != (None, None)):
         progress.note("`dtype`, `sample` and `seed` have no effect: no model runs")
     resolution = options.resolution or RESOLUTION
     try:

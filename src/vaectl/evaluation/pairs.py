@@ -61,8 +61,10 @@ def find_pairs(
     else:
         partners, reasons = match_by_manifest(originals, real, results, generated, manifest)
         if manifest.options.get("subset_size"):
-            chosen = [file for file in chosen if file in partners or file in reasons]
-    pairs = tuple(Pair(names[file], file, partners[file]) for file in chosen if file in partners)
+            chosen = [file for file in chosen if file in partners]
+    pairs = tuple(
+        Pair(names[file], file, partners[file]) for file in chosen if file in partners and file not in reasons
+    )
     if not pairs and reasons:
         raise UsageError(next(iter(reasons.values())))
     if not pairs:
@@ -74,12 +76,17 @@ def find_pairs(
     missing = {
         names[file]: reasons.get(file, f"{file}: has no partner in {generated}")
         for file in chosen
-        if file not in partners
+        if file in reasons or file not in partners
     }
     if real.is_dir():
         used = set(partners.values())
         strays = {file: name for file, name in names_of(results, generated).items() if file not in used}
-        missing |= {name: f"{file}: has no original in {real}" for file, name in strays.items()}
+        listed = {generated / clip.generated for clip in manifest.clips} if manifest else set(results)
+        unlisted = f"is not in {MANIFEST}; prepare it again, or remove it"
+        missing |= {
+            name: f"{file}: {f'has no original in {real}' if file in listed else unlisted}"
+            for file, name in strays.items()
+        }
     return Pairing(pairs, missing)
 
 
@@ -146,7 +153,7 @@ def match_by_name(originals: Sequence[Path], real: Path, results: Sequence[Path]
 def match_by_manifest(
     originals: Sequence[Path], real: Path, results: Sequence[Path], generated: Path, manifest: Manifest
 ) -> tuple[dict[Path, Path], dict[Path, str]]:
-    """Map originals to results by the manifest, and originals without a result to the reason that it gives.
+    """Map originals to results by the manifest, and originals without a valid result to the reason that it gives.
 
     An original is found by its path, or by its name if it was moved, is itself a result, or is an input of the network.
     """
@@ -164,10 +171,10 @@ def match_by_manifest(
         original = full.get(clip.source) or (root / named[0] if len(named) == 1 else None)
         if original is None:
             continue
-        result = generated / clip.generated
+        partners[original] = result = generated / clip.generated
         if clip.status == "ok" and result in there:
-            partners[original] = result
-        elif clip.status == "ok":
+            continue
+        if clip.status == "ok":
             reasons[original] = f"{result}: is in the manifest but not in the folder; run prepare-eval again"
         elif clip.status == "waiting":
             reasons[original] = f"{original}: was not prepared yet; run prepare-eval again"

@@ -113,7 +113,7 @@ def through_model(
     for clip in clips:
         frames, pair = clip.real.frames, clip.pair
         overhead = host_overhead(frames[None], clip.stored)
-        generator = generator_for(options.seed, pair.name) if options.sample else None
+        generator = generator_for(options.model_seed, pair.name) if options.sample else None
         try:
             (made,) = reconstruct_frames(model, frames[None], pair.real, limits, overhead, progress, generator)
         except UsageError:

@@ -131,10 +131,13 @@ def stamp(source: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE) -> Manifest:
-    """Return the manifest of this run, with the clips that an earlier run finished.
+def start_manifest(
+    options: PrepareEvalOptions, plan: Sequence[ManifestClip], model: AnyVAE, progress: Progress
+) -> Manifest:
+    """Return the manifest of this run, with the clips of earlier runs that have files in the folder.
 
-    Raises UsageError if the folder holds files of another job, or results of other options, unless `overwrite` is set.
+    With `overwrite`, no clip of the plan counts as finished, and clips made with other options are dropped with a
+    warning. Without, raises UsageError if the folder holds files of another job, or results of other options.
     """
     folder = options.generated_video_dir
     manifest = Manifest(
@@ -152,16 +155,28 @@ def start_manifest(options: PrepareEvalOptions, plan: Sequence[ManifestClip], mo
         real_video_dir=str(folder_of(options.real_video_dir).resolve()),
         clips=tuple(plan),
     )
-    before = None if options.overwrite else read_manifest(folder)
-    if before:
-        check_same_settings(folder, before, manifest)
+    before = read_manifest(folder)
     listed = before.clips if before else ()
-    check_outputs(options, plan, listed)
-    finished = {(clip.name, clip.source): clip for clip in listed if is_there(folder, clip)}
-    clips = [resumed(finished.get((clip.name, clip.source)), clip) for clip in plan]
     sources, places = {clip.source for clip in plan}, {clip.generated for clip in plan}
-    others = [clip for clip in finished.values() if clip.source not in sources and clip.generated not in places]
-    return replace(manifest, clips=(*clips, *others))
+    others = [clip for clip in listed if clip.source not in sources and clip.generated not in places]
+    others = [clip for clip in others if has_files(folder, clip)]
+    if before and (differing := differences(before, manifest)):
+        if not options.overwrite:
+            raise UsageError(
+                f"{folder}: was prepared with {', '.join(differing)}",
+                "pass `overwrite` to start again, or change `generated_video_dir`",
+            )
+        if others:
+            progress.warn(
+                f"{folder}: earlier clips that {MANIFEST} no longer lists: {len(others)}; they were prepared with"
+                f" {', '.join(differing)}; remove their files, or prepare them again with `overwrite`"
+            )
+        others = []
+    listed = () if options.overwrite else listed
+    check_outputs(options, plan, listed)
+    known = {(clip.name, clip.source): clip for clip in listed}
+    clips = [resumed(folder, known.get((clip.name, clip.source)), clip) for clip in plan]
+    return replace(manifest, clips=(*clips, *(as_left(folder, clip) for clip in others)))
 
 
 def fingerprint(model: AnyVAE) -> str:
@@ -173,15 +188,10 @@ def fingerprint(model: AnyVAE) -> str:
     return digest.hexdigest()
 
 
-def check_same_settings(folder: Path, before: Manifest, now: Manifest) -> None:
-    """Raise UsageError if the folder was prepared with other options."""
+def differences(before: Manifest, now: Manifest) -> list[str]:
+    """Return the options with which an earlier run made other frames, with both values."""
     was, wanted = deciding(before), deciding(now)
-    differing = [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
-    if differing:
-        raise UsageError(
-            f"{folder}: was prepared with {', '.join(differing)}",
-            "pass `overwrite` to start again, or change `generated_video_dir`",
-        )
+    return [f"{option} {was[option]} (now {wanted[option]})" for option in wanted if was[option] != wanted[option]]
 
 
 def deciding(manifest: Manifest) -> dict[str, str]:
@@ -240,11 +250,23 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
     )
 
 
-def resumed(finished: ManifestClip | None, planned: ManifestClip) -> ManifestClip:
-    """Return the finished clip if its source is unchanged and no wanted file is missing, else the planned one."""
-    if finished is None or finished.source_stamp != planned.source_stamp or (planned.origin and not finished.origin):
+def has_files(folder: Path, clip: ManifestClip) -> bool:
+    """Whether a file of the clip is in the folder, finished or not."""
+    return any((folder / place).is_file() for place in (clip.generated, clip.origin) if place)
+
+
+def as_left(folder: Path, clip: ManifestClip) -> ManifestClip:
+    """Return a clip that this run does not make: as it is if finished, else as failed."""
+    if is_there(folder, clip):
+        return clip
+    return replace(clip, status="failed", reason=clip.reason or "it is not complete; run prepare-eval again")
+
+
+def resumed(folder: Path, before: ManifestClip | None, planned: ManifestClip) -> ManifestClip:
+    """Return the earlier clip if it is finished, unchanged and has all wanted files; else the planned one."""
+    if before is None or before.source_stamp != planned.source_stamp or (planned.origin and not before.origin):
         return planned
-    return finished
+    return before if is_there(folder, before) else planned
 
 
 def require_manifest(folder: Path) -> Manifest:

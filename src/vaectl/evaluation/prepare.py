@@ -70,11 +70,11 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
         model = open_model(options.model, device, options.dtype, limits, options.model_name, progress, options.weights)
         if is_main():
             held.enter_context(locked(folder, "give another `generated_video_dir`"))
-            write_manifest(folder, start_manifest(options, plan, model))
+            write_manifest(folder, start_manifest(options, plan, model, progress))
         wait_for_others()
         listed = require_manifest(folder).clips
         waiting = [clip for clip in listed if clip.status == "waiting"]
-        mine, kept = waiting[rank() :: world_size()], len(listed) - len(waiting)
+        mine, kept = waiting[rank() :: world_size()], sum(clip.status == "ok" for clip in listed)
         if kept:
             progress.note(f"{kept} of {len(listed)} clips are kept from an earlier run")
         before = 0 if share() else kept

@@ -7,64 +7,117 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, folder_of, read_manifest
+from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, read_manifest
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress
 
 
-def manifest_of_results(generated: Path) -> Manifest | None:
-    """Read the manifest of a folder of results, or the one that lists a file as a result; None if there is none."""
-    return manifest_that_lists(generated) if generated.is_file() else read_manifest(generated)
+class Prepared(NamedTuple):
+    """A path that a manifest is about."""
+
+    folder: Path
+    """The folder of results with the manifest."""
+    below: Path
+    """The path below that folder."""
+    manifest: Manifest
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it has inputs of the network."""
+        return self.below.parts[:1] == (ORIGIN,)
+
+    @property
+    def results(self) -> Path:
+        """The results at the same place: those of the inputs if it has inputs."""
+        return self.folder / (self.below.relative_to(ORIGIN) if self.is_input else self.below)
 
 
-def manifest_of_originals(real: Path) -> Manifest | None:
-    """Read the manifest of originals that are results, or inputs of the network, of an earlier run; None if not."""
-    if real.is_file():
-        return manifest_that_lists(real)
-    return read_manifest(real) or (read_manifest(real.parent) if real.absolute().name == ORIGIN else None)
+def find_prepared(path: Path) -> Prepared | None:
+    """Find the manifest about a file that `prepare-eval` finished, or a folder of its files, also through links.
 
-
-def manifest_that_lists(file: Path) -> Manifest | None:
-    """Read the manifest in a folder above `file` that lists it as a result or as an input of the network."""
-    for folder in file.absolute().parents:
-        with suppress(VaectlError):  # a file of another tool
-            manifest = read_manifest(folder)
-            if manifest and any(file.absolute() in _files(folder, clip) for clip in manifest.clips):
-                return manifest
+    Returns None if there is none. Raises VaectlError for an invalid manifest in `path` itself.
+    """
+    if manifest := read_manifest(path):
+        return Prepared(path, Path(), manifest)
+    for place in dict.fromkeys((path, path.absolute(), path.resolve())):
+        for folder in place.parents:
+            with suppress(VaectlError):  # a file of another tool
+                below, manifest = place.relative_to(folder), read_manifest(folder)
+                if manifest and any(_has(below, clip, path.is_file()) for clip in manifest.clips):
+                    return Prepared(folder, below, manifest)
     return None
 
 
-def _files(folder: Path, clip: ManifestClip) -> set[Path]:
-    return {folder / place for place in (clip.generated, clip.origin) if place and clip.status == "ok"}
+def _has(below: Path, clip: ManifestClip, is_file: bool) -> bool:
+    files = [Path(place) for place in (clip.generated, clip.origin) if place]
+    return clip.status == "ok" and below in files if is_file else any(file.is_relative_to(below) for file in files)
 
 
-def check_order(real: Path, generated: Path, of_real: Manifest) -> None:
-    """Raise UsageError if `generated` has the originals of `real`, whose manifest is given, or its network inputs."""
-    results = real if real.is_file() or (real / MANIFEST).exists() else real.parent
-    if generated.resolve() == (results / ORIGIN).resolve() or has_originals(generated, of_real):
-        problem, originals = f"{generated}: has originals, not reconstructions", generated
-    elif generated.resolve() == real.resolve():
-        problem, originals = f"{real}: has reconstructions, not their originals", Path(of_real.real_video_dir)
+def manifest_of(path: Path) -> Manifest | None:
+    """Read the manifest about a file or a folder, as `find_prepared` finds it; of a subfolder, the part about it."""
+    found = find_prepared(path)
+    if found is None:
+        return None
+    part = found.results.relative_to(found.folder)
+    if path.is_file() or part == Path():
+        return found.manifest
+
+    def inside(place: str) -> str:
+        return Path(place).relative_to(part).as_posix()
+
+    clips = tuple(
+        replace(clip, name=inside(clip.name), source=inside(clip.source), generated=inside(clip.generated), origin=None)
+        for clip in found.manifest.clips
+        if all(Path(place).is_relative_to(part) for place in (clip.name, clip.source, clip.generated))
+    )
+    return replace(found.manifest, real_video_dir=str(Path(found.manifest.real_video_dir, part)), clips=clips)
+
+
+def check_order(real: Path, generated: Path) -> None:
+    """Raise UsageError, with the right order, if `generated` has originals or inputs of the network, or is `real`."""
+    of_real, of_generated, manifest = find_prepared(real), find_prepared(generated), manifest_of(real)
+    originals = generated if of_real else real
+    if of_generated and of_generated.is_input:
+        problem, known = f"{generated}: has originals, not reconstructions", of_generated
+    elif of_real and manifest and has_originals(generated, manifest):
+        problem, known = f"{generated}: has originals, not reconstructions", of_real
+    elif of_real and manifest and of_generated and _overlap(of_real, of_generated):
+        problem, known = f"{real}: has reconstructions, not their originals", of_real
+        sources = {Path(clip.generated): clip.source for clip in manifest.clips}
+        originals = Path(manifest.real_video_dir, sources[of_real.below] if real.is_file() else "")
     else:
         return
     raise UsageError(
-        f"{problem} ({MANIFEST} of {results} says so)",
-        f"give `real_video_dir={originals}` and `generated_video_dir={results}`",
+        f"{problem} ({MANIFEST} of {known.folder} says so)",
+        f"give `real_video_dir={originals}` and `generated_video_dir={(of_real or known).results}`",
     )
+
+
+def _overlap(one: Prepared, other: Prepared) -> bool:
+    """Whether two paths have the same results."""
+    if one.is_input or one.folder.resolve() != other.folder.resolve():
+        return False
+    return one.below.is_relative_to(other.below) or other.below.is_relative_to(one.below)
 
 
 def has_originals(path: Path, manifest: Manifest) -> bool:
     """Whether a folder or file is an original that `manifest` lists: by its path, or by its name and size."""
-    if str(path.resolve()) == manifest.real_video_dir:
-        return True
-    root = folder_of(path)
-    files = {root / clip.source: clip.source_stamp[0] for clip in manifest.clips}
-    return any(0 < size == _size(file) for file, size in files.items() if path.is_dir() or file == path)
+    if path.is_dir():
+        files = {clip.source: clip.source_stamp[0] for clip in manifest.clips}
+        return str(path.resolve()) == manifest.real_video_dir or any(
+            0 < size == _size(path / source) for source, size in files.items()
+        )
+    sources = [(Path(manifest.real_video_dir, clip.source), clip.source_stamp[0]) for clip in manifest.clips]
+    return any(
+        source in (path.absolute(), path.resolve()) or (source.name == path.name and 0 < size == _size(path))
+        for source, size in sources
+    )
 
 
 def _size(file: Path) -> int:
@@ -103,7 +156,7 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
         yield f"with `dtype={manifest.model.dtype}`, not {options.dtype}"
     if options.sample and not made.get("sample"):
         yield "without `sample`"
-    elif options.sample and options.seed != made.get("seed"):
+    elif made.get("sample") and options.seed not in (None, made.get("seed")):
         yield f"with `seed={made.get('seed')}`, not {options.seed}"
 
 

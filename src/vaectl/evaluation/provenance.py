@@ -61,7 +61,7 @@ def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict
             "weights": loaded_weights(options.model, options.weights),
             "device": device,
             "dtype": options.model_dtype,
-            "posterior": _posterior(options.sample, options.seed),
+            "posterior": _posterior(options.sample, options.model_seed),
             "tiles": Limits.of(options).tiled,
         }
     if manifest is None:

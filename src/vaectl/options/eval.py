@@ -200,7 +200,10 @@ class EvalOptions:
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False
-    seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+    seed: Annotated[
+        int | None,
+        Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample. (default: 0)"),
+    ] = None
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
@@ -230,6 +233,11 @@ class EvalOptions:
     def model_dtype(self) -> DtypeName:
         """The dtype of a model that runs in memory."""
         return self.dtype or "float32"
+
+    @property
+    def model_seed(self) -> int:
+        """The seed of a model that runs in memory."""
+        return self.seed or 0
 
     def __post_init__(self) -> None:
         if self.resolution is not None:

@@ -137,7 +137,11 @@ class PrepareEvalOptions:
         if sides != {None}:
             if len(sides | ({self.crop_size} - {None})) > 1:
                 raise ValueError(
-                    "`crop_size_width` and `crop_size_height` have to be equal: crops are squares; give `crop_size`"
+                    "`crop_size_width`, `crop_size_height` and a `crop_size` have to be equal: crops are squares; give"
+                    " `crop_size` alone"
                 )
             object.__setattr__(self, "crop_size", self.crop_size_width)
+            # The manifest records the resolved options, and a new crop_size may override them.
+            object.__setattr__(self, "crop_size_width", None)
+            object.__setattr__(self, "crop_size_height", None)
         check_crop(self.resolution, self.crop_size)
