@@ -137,11 +137,11 @@ def original(folder, model):
     ("make", "has"),
     [
         (original, "raw"),
-        (lambda folder, model: save_model(model, folder, metadata={"weights": "raw"}), "raw"),
-        (lambda folder, model: save_model(model, folder, metadata={"weights": "as trained"}), "raw"),
-        (lambda folder, model: save_model(model, folder, metadata={"weights": "ema"}), "ema"),
+        (lambda folder, model: save_model(model, folder, metadata={"weights": "raw"}, overwrite=True), "raw"),
+        (lambda folder, model: save_model(model, folder, metadata={"weights": "as trained"}, overwrite=True), "raw"),
+        (lambda folder, model: save_model(model, folder, metadata={"weights": "ema"}, overwrite=True), "ema"),
         (lambda folder, model: torch.save({"ema_state_dict": model.state_dict()}, folder / "last.ckpt"), "ema"),
-        (lambda folder, model: save_model(model, folder), None),
+        (lambda folder, model: save_model(model, folder, overwrite=True), None),
         (lambda folder, model: torch.save({"model": model.state_dict()}, folder / "last.ckpt"), None),
     ],
 )
