@@ -178,6 +178,12 @@ def test_only_a_file_is_replaced(here, name, overwrite):
         planned("in", "out", overwrite=overwrite)
 
 
+def test_a_file_in_the_place_of_a_folder_is_found_before_the_work(here):
+    touch("in/a/deep/b.mov", "out/a")
+    with pytest.raises(UsageError, match=r"^out/a/deep/b\.mp4: cannot write there \(Not a directory\); give another"):
+        planned("in", "out", overwrite=True)
+
+
 def test_no_result_is_a_folder_of_others(here):
     touch("in/a.mov", "in/a.mp4/x.mp4", "in/b.avi", "in/b.mov", "in/b.mov.mp4/x.avi")
     touch("in/vaectl.json/notes.txt")

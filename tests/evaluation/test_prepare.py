@@ -549,6 +549,16 @@ def test_only_a_file_is_replaced(here, name):
     assert Path("out", name).is_fifo()
 
 
+def test_a_file_in_the_place_of_a_folder_is_found_before_the_work(here):
+    Path("out").mkdir()
+    Path("out/deep").touch()
+    with pytest.raises(
+        UsageError, match=r"^out/deep/er/b c\.mkv: cannot write there \(Not a directory\); give another"
+    ):
+        run(overwrite=True)
+    assert [path.name for path in Path("out").iterdir()] == ["deep"]
+
+
 def test_no_result_is_a_folder_of_others(here):
     Path("in/a.mp4.mkv").mkdir()
     shutil.copy("in/a.avi", "in/a.mp4.mkv/x.avi")

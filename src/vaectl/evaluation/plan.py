@@ -83,7 +83,8 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
             )
         )
     held = {identity(file) for file in others if file.exists()}
-    for file in (results / MANIFEST, *(results / place for clip in planned for place in places_of(clip))):
+    places = (MANIFEST, *(place for clip in planned for place in places_of(clip))) if results.is_dir() else ()
+    for file in (results / place for place in places):
         refuse_special(file, "give another `generated_video_dir`")
         if file.exists() and identity(file) in held:
             raise UsageError(f"{file}: is an input of this run", "give another `generated_video_dir`")

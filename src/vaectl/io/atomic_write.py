@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,15 +46,20 @@ def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
             ) from error
 
 
-def refuse_special(path: Path, remedy: str = "name a file") -> None:
-    """Raise UsageError if `path` exists and is not a regular file, also at the end of links, or is a link into /proc.
+def refuse_special(path: Path, remedy: str = "") -> None:
+    """Raise UsageError if `path` is a folder, device, pipe or socket, or a link to one.
 
-    `/dev/stdout` is a link into /proc. It ends at a regular file where stdout is redirected to one.
+    Also for a link into /proc, because `/dev/stdout` is one and ends at a regular file where stdout is redirected to
+    one, and for a path below a file.
     """
     into_proc = path.is_symlink() and path.readlink().is_relative_to("/proc")
     if into_proc or (path.exists() and not path.is_file()):
         kind = "folder" if path.is_dir() else "device, pipe or socket"
-        raise UsageError(f"{path}: is a {kind}", remedy)
+        raise UsageError(f"{path}: is a {kind}", remedy or "name a file")
+    if not next(folder for folder in path.parents if folder.exists()).is_dir():
+        raise UsageError(
+            f"{path}: cannot write there ({os.strerror(errno.ENOTDIR)})", remedy or "choose another folder"
+        )
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
