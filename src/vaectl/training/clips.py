@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from vaectl import distributed
 from vaectl.data import ClipDataset, Sampling, Source, open_dataset
@@ -18,6 +19,16 @@ DEFAULT_EPOCHS = 10
 MAX_LISTED = 20
 """Unusable validation clips that are listed; the others are only counted."""
 T = TypeVar("T")
+
+
+class ValidationClips(NamedTuple):
+    """The clips that the validation measures."""
+
+    paths: list[Path]
+    left_out: int
+    """Clips of the subset that cannot be read or are too short."""
+    fingerprint: str
+    """Changes with the clips, their frames and their size, so that numbers can no longer be compared."""
 
 
 def sources_of(options: TrainOptions) -> list[Source]:
@@ -61,14 +72,14 @@ def after_first_rank(scan: Callable[[], T]) -> T:
     return result
 
 
-def validation_clips(options: TrainOptions, progress: Progress) -> list[Path]:
-    """Return the clips of the evaluation subset that are readable and long enough; none without `eval_video_path`.
+def validation_clips(options: TrainOptions, progress: Progress) -> ValidationClips | None:
+    """Return the clips of the evaluation subset that are readable and long enough; None without `eval_video_path`.
 
     Reads headers, not frames. Warns about the other clips by name. Raises UsageError if no clip is left.
     """
     root, num_frames, rate = options.eval_video_path, options.eval_num_frames, options.eval_sample_rate
     if root is None:
-        return []
+        return None
     try:
         found = after_first_rank(lambda: scan_videos(root, progress, options.eval_subset_size or None))
     except UsageError as error:
@@ -91,7 +102,9 @@ def validation_clips(options: TrainOptions, progress: Progress) -> list[Path]:
         progress.warn(f"{reason}; validation leaves it out")
     if (more := len(reasons) - MAX_LISTED) > 0:
         progress.warn(f"`eval_video_path`: validation leaves out {more} more clips, which are not listed")
-    return clips
+    used = [(name, facts.size, facts.num_frames) for name, facts in found.videos.items() if name not in short]
+    digest = blake2b(repr((num_frames, rate, options.eval_resolution, used)).encode(), digest_size=16)
+    return ValidationClips(clips, len(reasons), digest.hexdigest())
 
 
 def steps_of(options: TrainOptions, clips: int) -> int:

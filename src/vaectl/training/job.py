@@ -34,7 +34,7 @@ from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
 from vaectl.training.setup import check_run_dir, model_of, resume, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
-from vaectl.training.validation import Validation, ValidationError, improves, reason_of
+from vaectl.training.validation import Validation, ValidationError, best_so_far, improves, reason_of
 from vaectl.training.whole import damaged_after
 
 SHOWN = ("loss", "disc_loss", "rec", "perceptual", "kl", "wavelet", "generator")
@@ -66,20 +66,25 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         distributed.wait_for_others()
         model = model_of(options, checkpoint, progress)
         clips = validation_clips(options, progress)
-        data = data_of(options, clips, progress)
+        data = data_of(options, clips.paths if clips else (), progress)
         validation = Validation(options, clips, model.device) if clips else None
         if checkpoint is None and options.init == "pca":
             init_from_clips(model, sources_of(options), options, progress)
         trainer = trainer_of(model, options, steps_of(options, len(data)), progress)
         facts = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
-        job = Run(run, options, data, trainer, validation, facts.best if facts else None, progress, all_ranks)
+        best = None
+        if checkpoint is not None and facts is not None:
+            best = best_so_far(facts, checkpoint, run, clips.fingerprint if clips else None, progress.note)
+        job = Run(run, options, data, trainer, validation, best, progress, all_ranks)
         resumes_here = checkpoint is not None and checkpoint.resolve().parent == run.resolve()
         validation_due = facts is not None and facts.validation_due and resumes_here and job.validates(trainer.step)
         if trainer.step >= trainer.steps and not validation_due:
             assert checkpoint is not None
+            if distributed.is_main():
+                job.tidy()
             job.note_done()
             return job.result(checkpoint)
-        progress.facts(outline(run, options, data, trainer, clips, checkpoint))
+        progress.facts(outline(run, options, data, trainer, clips.paths if clips else (), checkpoint))
         return job.go(validation_due=validation_due)
 
 
@@ -207,7 +212,7 @@ class Run:
         last = step == self.trainer.steps
         validates = self.validates(step)
         if stop or late or last or step % options.save_ckpt_step == 0:
-            self.save(final=stop or last, validation_due=validates)
+            self.save(self.best, final=stop or last, validation_due=validates)
         if validates and not stop:
             self.validate()
         if stop:
@@ -238,20 +243,20 @@ class Run:
                 self.progress.warn(f"step {step}: the validation cannot be logged: {reason_of(error)}")
         self.progress.note(f"step {step}: {'; '.join(scores(values))}")
         better = improves(values, self.best)
-        if better:
-            self.best = {"step": step, **values}
-        self.save(new=better)
+        self.save({"step": step, **values} if better else self.best, new=better)
 
-    def save(self, *, new: bool = True, final: bool = False, validation_due: bool = False) -> None:
-        """Write a checkpoint, or amend the one of this step; without `new`, only amend it.
+    def save(
+        self, best: dict[str, float] | None, *, new: bool = True, final: bool = False, validation_due: bool = False
+    ) -> None:
+        """Write a checkpoint, or amend the one of this step; without `new`, only amend it. Then `best` is the best.
 
-        If that fails, warn and continue, unless it is `final`: then raise VaectlError.
+        If that fails, warn and continue with the best so far, unless it is `final`: then raise VaectlError.
         """
         there = self.run / run_dir.checkpoint_name(self.trainer.step)
         if self.log and (new or there.is_dir()):
             try:
                 self.log.flush()
-                self.write(there, validation_due)
+                self.write(there, best, validation_due)
             except VaectlError as error:
                 if final:
                     raise
@@ -259,8 +264,10 @@ class Run:
         if new:
             self.last_save = time.monotonic()
         distributed.wait_for_others()
+        if any(distributed.any_rank([distributed.is_main() and self.best is best])):  # the main rank has written it
+            self.best = best
 
-    def write(self, target: Path, validation_due: bool) -> None:
+    def write(self, target: Path, best: dict[str, float] | None, validation_due: bool) -> None:
         """Write the checkpoint of this step or amend it, update the links, and remove old checkpoints."""
         trainer, options = self.trainer, self.options
         average = trainer.ema.weights if trainer.ema else None
@@ -268,7 +275,8 @@ class Run:
         facts = {
             "step": trainer.step,
             "weights": metadata["weights"],
-            "best": self.best,
+            "best": best,
+            "validation": self.validation.clips.fingerprint if self.validation else None,
             "validation_due": validation_due,
             "data": self.data.fingerprint,
             "ranks": distributed.world_size(),
@@ -279,7 +287,7 @@ class Run:
         }
         try:
             if target.is_dir():
-                amend_facts(target, {name: facts[name] for name in ("best", "validation_due")})
+                amend_facts(target, {name: facts[name] for name in ("best", "validation", "validation_due")})
             else:
                 write_checkpoint(
                     self.run,
@@ -288,7 +296,15 @@ class Run:
                     trainer.state(),
                     facts,
                 )
-            run_dir.prune(self.run, options.keep, self.link())
+        except OSError as error:
+            raise VaectlError(*cannot_write(error.filename or self.run, error)) from None
+        self.best = best
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Update the links and remove old checkpoints, which a killed process may have left. Raises VaectlError."""
+        try:
+            run_dir.prune(self.run, self.options.keep, self.link())
         except OSError as error:
             raise VaectlError(*cannot_write(error.filename or self.run, error)) from None
 
@@ -318,5 +334,6 @@ class Run:
             seconds=time.monotonic() - self.begun,
             **self.speed(),
             peak_memory=memory.peak(self.trainer.device),
-            clips=self.validation.clips if self.validation else [self.data.path(0)],
+            clips=self.validation.clips.paths if self.validation else [self.data.path(0)],
+            left_out=self.validation.clips.left_out if self.validation else 0,
         )

@@ -35,6 +35,9 @@ class TrainResult:
     clips: Sequence[Path] = ()
     """Videos to try the model on: those of the validation, else one of the training."""
 
+    left_out: int = 0
+    """Clips of the validation that it leaves out, because they cannot be read or are too short."""
+
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values, without `clips`."""
-        return {name: plain(value) for name, value in asdict(self).items() if name != "clips"}
+        """Return plain JSON values, without `clips` and `left_out`."""
+        return {name: plain(value) for name, value in asdict(self).items() if name not in ("clips", "left_out")}

@@ -47,7 +47,7 @@ def checkpoint_to_resume(
     if scheme_of(wish):
         raise UsageError(f"{wish}: is a URL, and vaectl reads local files", how_to_fetch(wish))
     path = Path(wish).expanduser()
-    if path.name == LATEST and path.is_symlink() and checkpoints(path.parent):
+    if path.name == LATEST and (path.is_symlink() or not path.exists()) and checkpoints(path.parent):
         return last_whole(path.parent, warn)
     if not path.exists():
         raise UsageError(f"{path}: no such checkpoint", "give a path, or latest for the last checkpoint of `exp_name`")

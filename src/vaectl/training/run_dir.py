@@ -53,12 +53,14 @@ def point(link: Path, target: Path) -> None:
 
 
 def link(run: Path, best: int | None) -> None:
-    """Point `latest` at the last checkpoint, and `best` at that of step `best` if it is there."""
+    """Point `latest` at the last checkpoint, and `best` at that of step `best`; without it, remove that link."""
     there = checkpoints(run)
     if there:
         point(run / LATEST, there[max(there)])
     if best in there:
         point(run / BEST, there[best])
+    elif (run / BEST).is_symlink():
+        (run / BEST).unlink()
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:

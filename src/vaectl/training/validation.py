@@ -23,6 +23,9 @@ from vaectl.options.train import TrainOptions
 from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import window_frames
 from vaectl.tiling.stream import reconstruct_windows
+from vaectl.training.clips import ValidationClips
+from vaectl.training.run_dir import checkpoints
+from vaectl.training.whole import Facts
 from vaectl.video.clip import batch_to_frames, batch_to_video
 
 FRAMES_SHOWN = 4
@@ -36,7 +39,7 @@ class ValidationError(Exception):
 class Validation:
     """The validation clips and the metrics."""
 
-    def __init__(self, options: TrainOptions, clips: Sequence[Path], device: torch.device) -> None:
+    def __init__(self, options: TrainOptions, clips: ValidationClips, device: torch.device) -> None:
         """Raise VaectlError if the weights of a metric are not available."""
         self.clips = clips
         crop = options.eval_resolution
@@ -72,7 +75,7 @@ class Validation:
         totals = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         strips: list[Tensor] = []
         model.eval()
-        mine = self.clips[distributed.rank() :: distributed.world_size()]
+        mine = self.clips.paths[distributed.rank() :: distributed.world_size()]
         for first in range(0, len(mine), self._batch_size):
             clips = list(self._readable(mine[first : first + self._batch_size], warn))
             if not clips:
@@ -119,3 +122,23 @@ def improves(values: dict[str, float], best: dict[str, float] | None) -> bool:
     """Return whether a validation has a higher PSNR than the best so far, of the EMA weights if there are any."""
     name = "ema_psnr" if "ema_psnr" in values else "psnr"
     return best is None or values[name] > best.get(name, best["psnr"])
+
+
+def best_so_far(
+    facts: Facts, checkpoint: Path, run: Path, fingerprint: str | None, note: Callable[[str], None]
+) -> dict[str, float] | None:
+    """Return the best validation of the checkpoint that `run` resumes; None, with a note, if it means nothing there.
+
+    That is so for a validation of other clips, frames or sizes (`fingerprint`), and if the run has no checkpoint of it.
+    """
+    if facts.best is None:
+        return None
+    same_run = checkpoint.resolve().parent == run.resolve()
+    if facts.validation not in (None, fingerprint):
+        reason = "was of other clips, frames or sizes"
+    elif not same_run or facts.best["step"] not in checkpoints(run):
+        reason = f"has no checkpoint in {run}"
+    else:
+        return facts.best
+    note(f"the best validation so far, at step {facts.best['step']}, {reason}; the next one is the best")
+    return None

@@ -34,6 +34,8 @@ class Facts(BaseModel):
     weights: str
     best: dict[str, int | float] | None
     """The best validation, with its step."""
+    validation: str | None = None
+    """The fingerprint of the validation clips; None without validation and in checkpoints of earlier versions."""
     validation_due: bool = False
     """Whether the step is not validated yet: the run saves first. It then replaces this and `best`."""
     data: str
