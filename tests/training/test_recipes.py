@@ -75,4 +75,8 @@ def test_the_command_line_offers_every_recipe():
 
 def test_a_recipe_that_starts_a_new_model_is_also_taken_with_a_trained_one():
     assert underlying({"recipe": "tiny"})["init"] == "pca"
-    assert "init" not in underlying({"recipe": "tiny", "model": "results/vae/best"})
+    start = {"init", "model_config"}
+    assert start <= underlying({"recipe": "tiny"}).keys()
+    assert not start & underlying({"recipe": "tiny", "model": "results/vae/best"}).keys()
+    fitted = {"recipe": "tiny", "model": "results/vae/best", "ignore_mismatched_sizes": True}
+    assert start & underlying(fitted).keys() == {"model_config"}

@@ -68,6 +68,8 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
         values = read_recipe(recipe)
         if given.get("model"):  # the recipe's start is that of a new model
             values.pop("init", None)
+            if not given.get("ignore_mismatched_sizes"):
+                values.pop("model_config", None)
     layered = {**default, **values, **given}
     if not all(isinstance(layered[name], str | Path) for name in ("ckpt_dir", "exp_name")):
         return values
