@@ -47,6 +47,32 @@ def test_pretrained_weights_stay_in_the_average(videos, averaged, both, tmp_path
     torch.testing.assert_close(weights(result.checkpoint)[name], expected)
 
 
+@pytest.mark.parametrize("start", ["plain model directory", "checkpoint at step 0"])
+def test_weights_of_a_checkpoint_stay_in_the_average_of_a_new_run(videos, averaged, both, tmp_path, start):
+    given = {"ema": True, "ema_decay": 0.75, "save_ckpt_step": 1}
+    if start == "plain model directory":
+        plain = tmp_path / "plain"
+        save_model(load_model(averaged, device="cpu"), plain)
+        given["resume_from_checkpoint"] = str(plain)
+    else:
+        given |= {"resume_from_checkpoint": str(averaged), "not_resume_training_process": True, "exp_name": "next"}
+    run(videos, tmp_path, **given, max_steps=1)
+    again = {"resume_from_checkpoint": "latest", "exp_name": given.get("exp_name", "vae"), "keep": 9}
+    result = run(videos, tmp_path, **again, max_steps=2)
+    raw = [torch.load(path / STATE, weights_only=True)["model"] for path in sorted(result.run.glob("checkpoint-*"))]
+    name = "decoder.conv_out.bias"
+    expected = (9 * both["ema"][name] + 3 * raw[0][name] + 4 * raw[1][name]) / 16
+    torch.testing.assert_close(weights(result.checkpoint)[name], expected)
+
+
+def test_a_resumed_run_that_began_as_new_keeps_the_warm_up(videos, tmp_path):
+    given = {"ema": True, "save_ckpt_step": 1}
+    whole = run(videos, tmp_path, exp_name="whole", max_steps=2, **given)
+    run(videos, tmp_path, max_steps=1, **given)
+    part = run(videos, tmp_path, resume_from_checkpoint="latest", max_steps=2)
+    assert same(weights(whole.checkpoint), weights(part.checkpoint))
+
+
 def test_a_validation_says_which_weights_the_checkpoint_has():
     values = {"step": 3000, "psnr": 20.0816, "ssim": 0.68, "ema_psnr": 21.0669, "ema_ssim": 0.69}
     assert scores(values) == [

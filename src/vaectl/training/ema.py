@@ -39,14 +39,14 @@ def scores(values: Mapping[str, float]) -> list[str]:
 class EMA:
     """average ← d·average + (1 - d)·weights, for each trained parameter. Buffers are copied once.
 
-    The average starts as the weights of the model. Without `warmup`, which is for pretrained weights, d is `decay` from
-    the first step, so they leave the average only over about 1 / (1 - decay) steps. The first steps of AdamW can harm
-    such weights: from 28.3 dB, five steps with a learning rate of 1e-4 gave 14.6 dB, an average with warm-up 13.2 dB,
-    and one without 28.3 dB.
+    The average starts as the weights of the model. `warmup` is for new weights. Without it, for weights that are good
+    already, d is `decay` from the first step, so they leave the average only over about 1 / (1 - decay) steps. The
+    first steps of AdamW can harm such weights: from 28.3 dB, five steps with a learning rate of 1e-4 gave 14.6 dB, an
+    average with warm-up 13.2 dB, and one without 28.3 dB.
     """
 
     def __init__(self, model: nn.Module, decay: float, *, warmup: bool = True) -> None:
-        self._decay, self._warmup = decay, warmup
+        self._decay, self.warmup = decay, warmup
         self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self._trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
@@ -55,7 +55,7 @@ class EMA:
         """Update the averages with the weights of `model`, after `step`."""
         parameters = dict(model.named_parameters())
         averages = [self.weights[name] for name in self._trained]
-        decay = decay_of(step, self._decay) if self._warmup else self._decay
+        decay = decay_of(step, self._decay) if self.warmup else self._decay
         merge = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in PyTorch
         merge(averages, [parameters[name].detach() for name in self._trained], step)
 

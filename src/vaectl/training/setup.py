@@ -212,6 +212,8 @@ def resume(
     """
     if not (checkpoint / FACTS).is_file():
         progress.warn(f"{checkpoint}: is no training checkpoint of vaectl: the run starts with its weights at step 0")
+        if trainer.ema:
+            trainer.ema.warmup = False
         return None
     facts, resumes_process = read_facts(checkpoint), not options.not_resume_training_process
     if resumes_process:

@@ -187,6 +187,7 @@ class Trainer:
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "discriminator_optimizer": optimizer.state_dict() if optimizer else None,
             "scaler": self._scaler.state_dict(),
+            "ema_warmup": self.ema.warmup if self.ema else None,
         }
 
     def load(self, state: dict[str, Any], *, optimizer: bool, discriminator: bool, process: bool) -> None:
@@ -197,6 +198,9 @@ class Trainer:
         if process:
             self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
             self._skipped_in_a_row = state["skipped_in_a_row"]
+        if self.ema:  # a new run starts with good weights; a resumed one goes on as it began
+            recorded = state.get("ema_warmup")  # None: from an earlier version, or the run had no average
+            self.ema.warmup = process and (self.ema.warmup if recorded is None else recorded)
         if state["model"]:
             self.model.load_state_dict(state["model"])
         network = self.objective.discriminator if discriminator and state["discriminator"] else None
