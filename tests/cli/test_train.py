@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.video.media import animation, numbered_images
 from vaectl.cli.derive import resolve
 from vaectl.cli.spelling import spell_options
 from vaectl.cli.train import next_commands, show, underlying
@@ -49,7 +50,7 @@ def test_a_wrong_value_is_one_line_that_names_the_option(typed, message):
     assert "\n" not in str(error.value)
 
 
-def result_in(run: Path, clips: tuple[Path, ...] = ()) -> TrainResult:
+def result_in(run: Path, clips: tuple[Path, ...] = (), left_out: int = 0) -> TrainResult:
     return TrainResult(
         run=run,
         checkpoint=run / "checkpoint-00000008",
@@ -63,6 +64,7 @@ def result_in(run: Path, clips: tuple[Path, ...] = ()) -> TrainResult:
         decoding=123.4,
         peak_memory=3 << 29,
         clips=clips,
+        left_out=left_out,
     )
 
 
@@ -95,3 +97,33 @@ def test_the_next_commands_have_the_paths_of_the_run_and_are_quoted(tmp_path):
     assert command == (
         f"vaectl reconstruct --video-path v/c.mkv --rec-path '{run}/reconstructed-c.mp4' --model '{run}/best'"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out", "words"),
+    [
+        ({}, 0, []),
+        ({}, 1, ["--allow-missing"]),
+        ({"eval_subset_size": "3"}, 1, ["--subset-size 3", "--allow-missing"]),
+        ({"eval_subset_size": "4"}, 1, ["--allow-missing"]),
+        ({"eval_lpips": False, "eval_resolution": "16"}, 0, ["--resolution 16", "--metric psnr,ssim"]),
+    ],
+)
+def test_the_next_measurement_takes_the_clips_and_metrics_of_the_validation(tmp_path, given, left_out, words):
+    options = resolve(TrainOptions, {"video_path": ["v"], "eval_video_path": "held", "eval_num_frames": "9", **given})
+    result = result_in(tmp_path, (Path("held/a.mp4"), Path("held/b.mp4")), left_out)
+    expected = ["vaectl eval --real-video-dir held --num-frames 9", *words, f"--model {result.checkpoint}"]
+    assert next_commands(options, result)[1] == " ".join(expected)
+
+
+def test_the_next_reconstruction_has_a_name_that_can_be_written(tmp_path):
+    numbered = numbered_images(tmp_path / "fr" / "%05d.png", range(3))
+    clips = {
+        numbered: "reconstructed-fr.mp4",
+        numbered.with_name("00001.png"): "reconstructed-00001.png",
+        animation(tmp_path / "moving.png", 2): "reconstructed-moving.mp4",
+        animation(tmp_path / "moving.webp", 2): "reconstructed-moving.mp4",
+    }
+    for clip, name in clips.items():
+        (command,) = next_commands(resolve(TrainOptions, {"video_path": ["v"]}), result_in(tmp_path / "r", (clip,)))
+        assert f" --rec-path {tmp_path / 'r' / name} " in command

@@ -110,7 +110,8 @@ def test_the_command_shows_an_outline_a_result_and_the_next_commands(videos, tmp
         "next:",
         "  vaectl reconstruct --video-path held-out/a.mp4 --rec-path results/vae/reconstructed-a.mp4"
         " --model results/vae/best",
-        "  vaectl eval --real-video-dir held-out --num-frames 5 --resolution 16 --model results/vae/best",
+        "  vaectl eval --real-video-dir held-out --num-frames 5 --resolution 16 --metric psnr,ssim"
+        " --model results/vae/best",
         "  tensorboard --logdir results/vae/tensorboard",
     ]
     assert err.splitlines()[0] == "run          results/vae (new)"

@@ -55,23 +55,27 @@ def next_commands(options: TrainOptions, result: TrainResult) -> list[str]:
 
     from vaectl.options.clips import NUM_FRAMES, RESOLUTION
     from vaectl.training.run_dir import BEST, TENSORBOARD
-    from vaectl.video.container import IMAGE_EXTENSIONS
+    from vaectl.video.animation import is_still
+    from vaectl.video.sequence import file_named
 
     model = result.run / BEST if (result.run / BEST).exists() else result.checkpoint
     commands: list[list[object]] = []
     for clip in result.clips[:1]:
-        suffix = ".png" if clip.suffix.lower() in IMAGE_EXTENSIONS else ".mp4"
-        target = result.run / f"reconstructed-{clip.stem}{suffix}"
+        suffix = ".png" if is_still(clip) else ".mp4"
+        target = result.run / f"reconstructed-{file_named(clip).stem}{suffix}"
         commands.append(["vaectl", "reconstruct", "--video-path", clip, "--rec-path", target, "--model", model])
     if options.eval_video_path:
-        subset = options.eval_subset_size if len(result.clips) == options.eval_subset_size else 0
+        size = options.eval_subset_size
+        subset = size if len(result.clips) + result.left_out == size else 0
         given = {
             "--num-frames": (options.eval_num_frames, NUM_FRAMES),
             "--sample-rate": (options.eval_sample_rate, 1),
             "--resolution": (options.eval_resolution, RESOLUTION),
             "--subset-size": (subset, 0),
+            "--metric": ("" if options.eval_lpips else "psnr,ssim", ""),
         }
         unusual = [part for name, (value, usual) in given.items() if value != usual for part in (name, value)]
+        unusual += ["--allow-missing"] * (result.left_out > 0)
         commands.append(["vaectl", "eval", "--real-video-dir", options.eval_video_path, *unusual, "--model", model])
     if (board := result.run / TENSORBOARD).exists():
         commands.append(["tensorboard", "--logdir", board])
