@@ -209,6 +209,15 @@ def test_a_resumed_run_keeps_its_weights(started_run, monkeypatch):
     assert json.loads((resumed.run / "options.json").read_text())["init"] == "pca"
 
 
+def test_clips_that_are_too_short_for_it_are_an_error_that_says_what_needs_more(videos, tmp_path):
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    short = videos / "b.mp4"
+    problem = f"{short}: all 1 videos are shorter than the 17 frames of a clip (the longest has 12)"
+    with pytest.raises(UsageError, match="^`init=pca` reads clips of 17 frames: ") as error:
+        run(short, tmp_path, **CONFIG | {"model_config": str(tmp_path / "small.json")})
+    assert (error.value.problem.partition(": ")[2], error.value.remedy) == (problem, "use `init=random`")
+
+
 def test_reading_the_clips_is_reported(started_run):
     listener = Listener()
     started_run(listener=listener)

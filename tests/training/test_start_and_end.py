@@ -11,8 +11,9 @@ import pytest
 
 from tests.jobs import Listener, files
 from tests.training.runs import lines, nano, options, run
+from tests.video.media import numbered_images
 from vaectl.cli.app import main
-from vaectl.errors import VaectlError
+from vaectl.errors import UsageError, VaectlError
 from vaectl.training import job, run_dir
 from vaectl.training.trainer import Trainer
 
@@ -77,6 +78,22 @@ def test_a_run_says_what_it_is_about_to_do_in_60_columns(videos, tmp_path, monke
     assert listener.rows["model"].endswith(", resumed")
     assert listener.rows["checkpoints"].endswith("steps or 10 min; last 3 and the best")
     assert all(len(value) <= 60 - len("checkpoints  ") for name, value in listener.rows.items() if name != "run")
+
+
+def test_images_have_no_length(tmp_path):
+    folder = numbered_images(tmp_path / "images" / "a%d.png", range(3)).parent
+    listener = Listener()
+    run(folder, tmp_path, listener, max_steps=1, num_frames=1)
+    assert listener.rows["clips"] == "3 images"
+
+
+def test_frames_that_are_too_small_for_the_perceptual_loss_are_refused_before_the_first_step(videos, tmp_path):
+    listener = Listener()
+    for given in ({"resolution": 24}, {"resolution": 32, "crop_size": 24}):
+        named = "`crop_size=24`" if "crop_size" in given else "`resolution=24`"
+        with pytest.raises(UsageError, match=f"{named}: LPIPS with `lpips_net=alex` needs at least 31 pixels; use 32"):
+            run(videos, tmp_path, listener, max_steps=1, perceptual_weight=1, lpips_net="alex", **given)
+    assert listener.rows == {}
 
 
 @pytest.mark.parametrize(("given", "limit"), [({"max_steps": 2}, "`max_steps`"), ({"epochs": 1}, "`epochs`")])

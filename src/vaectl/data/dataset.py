@@ -214,6 +214,8 @@ def _long_enough(root: Path, found: VideoTree, sampling: Sampling, progress: Pro
     need = sampling.frames_needed
     videos = {name: facts for name, facts in found.videos.items() if sampling.suits(facts.num_frames)}
     what = f"shorter than the {need} frames that {sampling.num_frames} at a sample rate of {sampling.sample_rate} need"
+    if need == sampling.num_frames:
+        what = f"shorter than the {need} frames of a clip"
     if not videos:
         longest = max(facts.num_frames for facts in found.videos.values())
         raise UsageError(

@@ -34,7 +34,7 @@ def outline(
     clips = f"{counted(len(validation), 'clip')}, {options.eval_num_frames}x{pixels}x{pixels}"
     return [
         ("run", f"{run} ({start})"),
-        ("clips", f"{counted(data.videos, 'video')}, {length(data.seconds)}"),
+        ("clips", videos(data)),
         ("model", f"{trainer.model.config.class_name}, {parameters(trainer)}, {origin(options, checkpoint)}"),
         ("device", f"{hardware(trainer.device)}, {str(trainer.precision).removeprefix('torch.')}"),
         ("batch", f"{counted(batch, 'clip')}{factors if batch > options.batch_size else ''}"),
@@ -48,6 +48,11 @@ def outline(
 def counted(number: int, noun: str) -> str:
     """Return 1 clip, 2 clips."""
     return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def videos(data: ClipDataset) -> str:
+    """Return the number of videos and their length, or the number of images if there are no others."""
+    return f"{counted(data.videos, 'video')}, {length(data.seconds)}" if data.seconds else counted(data.videos, "image")
 
 
 def length(seconds: float) -> str:

@@ -34,12 +34,12 @@ SAMPLE_RATE = 4
 
 
 @contextmanager
-def pca_remedy() -> Iterator[None]:
-    """Add the remedy to errors of PCA initialization."""
+def pca_remedy(before: str = "") -> Iterator[None]:
+    """Add the remedy to errors of PCA initialization, and words before them."""
     try:
         yield
     except VaectlError as error:
-        raise type(error)(error.problem, "use `init=random`") from None
+        raise type(error)(f"{before}{error.problem}", "use `init=random`") from None
 
 
 def check_pca_init(model: AnyVAE) -> None:
@@ -57,7 +57,7 @@ def init_from_clips(model: AnyVAE, sources: Sequence[Source], options: TrainOpti
         side = options.crop_size or options.resolution
         sampling = clip_sampling(options.num_frames, options.resolution, side, options.seed)
         # Silent: the run reports unreadable videos when it opens the same data.
-        with pca_remedy():
+        with pca_remedy(f"`init=pca` reads clips of {sampling.num_frames} frames: "):
             data = open_dataset(sources, sampling, strict=options.strict, progress=Silent())
         clips = read_clips(data, CLIPS, options.num_workers, progress)
         progress.note(f"computing the initial weights from {len(clips)} clips")

@@ -164,7 +164,12 @@ def check_sizes(options: TrainOptions, config: FamilyConfig) -> None:
     """Raise UsageError if the model cannot take frames of the sizes that the options give."""
     factor = config.space_compression
     crop = ("crop_size", options.crop_size) if options.crop_size is not None else ("resolution", options.resolution)
-    alex = SMALLEST["alex"]
+    alex, smallest = SMALLEST["alex"], SMALLEST[options.lpips_net]
+    if options.perceptual_weight and crop[1] < smallest:
+        raise UsageError(
+            f"`{crop[0]}={crop[1]}`: LPIPS with `lpips_net={options.lpips_net}` needs at least {smallest} pixels",
+            "use 32 or more, or `lpips_net=vgg`",
+        )
     if options.eval_video_path is not None and options.eval_lpips and options.eval_resolution < alex:
         raise UsageError(
             f"`eval_resolution={options.eval_resolution}`: LPIPS needs at least {alex} pixels",
