@@ -80,6 +80,29 @@ def test_a_finished_run_that_was_killed_before_its_links_is_repaired(videos, tmp
     assert best_of(part) == best_of(whole.run) == ("checkpoint-00000004", 4)
 
 
+def test_tensorboard_shows_a_validation_that_is_repeated_once(videos, tmp_path, psnr, given, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    psnr |= {1: 10.0, 2: 20.0, 3: 15.0}
+    amend = job.amend_facts
+
+    def killed(folder, changes):
+        if folder.name.endswith("2"):
+            raise SystemExit
+        amend(folder, changes)
+
+    given |= {"max_steps": 3, "save_ckpt_step": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "amend_facts", killed)
+        with pytest.raises(SystemExit):
+            run(videos, tmp_path, **given)
+    result = run(videos, tmp_path, resume_from_checkpoint="latest")
+    board = EventAccumulator(str(result.run / "tensorboard"))
+    board.Reload()
+    for name in ("validation/psnr", "train/loss", "train/lr"):
+        assert [event.step for event in board.Scalars(name)] == [1, 2, 3]
+
+
 def test_latest_of_a_run_means_its_last_checkpoint_even_without_the_link(videos, tmp_path):
     first = run(videos, tmp_path, max_steps=1)
     (first.run / "latest").unlink()

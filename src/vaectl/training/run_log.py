@@ -34,17 +34,19 @@ class RunLog:
         self._lines = {name: Lines(run / name, last[name], progress.warn) for name in last}
         # TensorBoard ignores later steps in earlier files.
         try:
-            self._board: Any = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+            self._board: Any = SummaryWriter(str(run / TENSORBOARD), purge_step=last[VALIDATIONS] + 1)
         except OSError as error:
             raise VaectlError(*cannot_write(run / TENSORBOARD, error)) from None
+        if validation_due:  # TensorBoard ignores the losses of `step` too
+            for _, values in read_lines(run / METRICS):
+                if values and values["step"] == step:
+                    self._show_losses(step, values)
 
     def step(self, step: int, values: Mapping[str, float | str | bool | None], speed: Mapping[str, float]) -> None:
         """Write the values of a step; `speed` goes only to TensorBoard."""
         self._write(METRICS, step, values)
-        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-        self._show(
-            step, {**{f"train/{k}": v for k, v in numbers.items()}, **{f"speed/{k}": v for k, v in speed.items()}}
-        )
+        self._show_losses(step, values)
+        self._show(step, {f"speed/{name}": value for name, value in speed.items()})
 
     def validation(self, step: int, values: Mapping[str, float], picture_3HW: Tensor | None) -> None:
         """Write the values of a validation, and its picture, (3, H, W) uint8."""
@@ -72,6 +74,9 @@ class RunLog:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         if message := self._lines[name].add({"step": step, **finite}):
             self._progress.warn(message)
+
+    def _show_losses(self, step: int, values: Mapping[str, Any]) -> None:
+        self._show(step, {f"train/{name}": value for name, value in values.items() if isinstance(value, float)})
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
