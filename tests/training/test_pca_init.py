@@ -213,7 +213,7 @@ def test_clips_that_are_too_short_for_it_are_an_error_that_says_what_needs_more(
     (tmp_path / "small.json").write_text(json.dumps(SMALL))
     short = videos / "b.mp4"
     problem = f"{short}: all 1 videos are shorter than the 17 frames of a clip (the longest has 12)"
-    with pytest.raises(UsageError, match="^`init=pca` reads clips of 17 frames: ") as error:
+    with pytest.raises(UsageError, match=r"^`init=pca` reads clips of 17 frames: ") as error:
         run(short, tmp_path, **CONFIG | {"model_config": str(tmp_path / "small.json")})
     assert (error.value.problem.partition(": ")[2], error.value.remedy) == (problem, "use `init=random`")
 
