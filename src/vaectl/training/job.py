@@ -269,7 +269,9 @@ class Run:
                 self.progress.warn(f"{error}; earlier checkpoints are kept")
         if new:
             self.last_save = time.monotonic()
-        self.best = distributed.gather(self.best)[0]
+        distributed.wait_for_others()
+        if any(distributed.any_rank([distributed.is_main() and self.best is best])):  # the main rank has written it
+            self.best = best
 
     def write(self, target: Path, best: dict[str, float] | None, validation_due: bool) -> None:
         """Write the checkpoint of this step or amend it, update the links, and remove old checkpoints."""
