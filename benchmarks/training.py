@@ -24,8 +24,7 @@ from rich.table import Table
 
 from common import WF_VAE_S
 from vaectl.memory import peak
-from vaectl.models import build_model
-from vaectl.models.checkpoint import save_model
+from vaectl.models import build_model, save_model
 from vaectl.models.device import choose_device
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent

@@ -18,7 +18,7 @@ import vaectl
 from vaectl import distributed, memory
 from vaectl.data import ClipDataset, ClipLoader
 from vaectl.errors import VaectlError
-from vaectl.models.checkpoint import write_model
+from vaectl.models.save import write_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import cannot_write
