@@ -191,10 +191,13 @@ def pair(sources: tuple[Path, ...], target: Path, lossless: bool) -> tuple[list[
         kind = "a file" if target.exists() else "the name of a file"
         several = f"{sources[0]} is a folder" if len(sources) == 1 else f"there are {len(sources)} inputs"
         pattern = pattern_of(sorted(chain.from_iterable(map(find_videos, sources))))
-        remedy = f"name a folder, as in `rec_path={target.with_suffix('')}`"
         if pattern is not None:
-            remedy = f"for one video of these images, give `video_path={pattern}`"
-        raise UsageError(f"{target}: is {kind}, but {several}", remedy)
+            raise UsageError(
+                f"{target}: is {kind}, but {several}", f"for one video of these images, give `video_path={pattern}`"
+            )
+        raise UsageError(
+            f"{target}: is {kind}, but {several}", f"name a folder, as in `rec_path={target.with_suffix('')}`"
+        )
     names: dict[Path, Path] = {}
     others: list[Path] = []
     for source in sources:

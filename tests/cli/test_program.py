@@ -190,7 +190,7 @@ def test_published_names_mean_the_same(run_options):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["reconstruct"], "IN... OUT is missing; see --help"),
+        (["reconstruct"], "IN... OUT is missing"),
         (["reconstruct", "--rec-path", "x"], "--video-path is missing"),
         (["reconstruct", "a"], "a: is the input, and the output is missing; give it as a second argument, or as --rec"),
         (["reconstruct", "a", "b.mp4/"], "--rec-path: b.mp4/: no such folder; create it, or leave out the / for a"),

@@ -90,7 +90,6 @@ ODD = (
     VIDEO.to_sparse(),
     FRAMES.to_sparse(),
     VIDEO.to(torch.float8_e4m3fn),
-    FRAMES.to("meta"),
 )
 
 
@@ -111,7 +110,6 @@ ODD = (
         (VIDEO[0] * torch.nan, "not a tensor of float32 (3, 5, 16, 24)"),
         (VIDEO * torch.nan, "not a tensor of float32 (1, 3, 5, 16, 24) with NaN"),
         (VIDEO.half() + torch.inf, "with values up to inf"),
-        (VIDEO.to("meta"), "a tensor of float32 (1, 3, 5, 16, 24) on the device meta has no values"),
         (Clip(FRAMES[:0], (), Fraction(25)), "not a tensor of float32 (1, 3, 0, 16, 24)"),
         ([FRAMES[0], FRAMES[0, :, 1:]], "give frames of one size, not (3, 16, 24) and (3, 15, 24)"),
         ([Image.new("RGB", (8, 4)), Image.new("RGB", (8, 8))], "give frames of one size, not (4, 8, 3) and (8, 8, 3)"),

@@ -176,11 +176,8 @@ def resolve(
         configured = read_config(read_path(file), model) if file else {}
     except ValueError as error:
         raise UsageError(f"`config`: {error}") from None
-    main = {field for field, option in options_of(model).items() if option.main}
     if arguments and words:
         typed |= arguments.read(words, typed, configured)
-    elif arguments and not main & {*configured, *typed}:
-        raise UsageError(f"{arguments.metavar} is missing", "see --help")
 
     def name(field: str) -> str:
         option = options_of(model).get(field)
@@ -188,4 +185,11 @@ def resolve(
         return f"{field} in {file}" if field in configured and field not in typed else spelt
 
     given = {**configured, **typed}
-    return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
+    try:
+        return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
+    except UsageError as error:
+        if arguments is None:
+            raise
+        main = [cli_name(field) for field, option in options_of(model).items() if option.main]
+        missing = "; ".join(f"{option} is missing" for option in main)
+        raise UsageError(error.problem.replace(missing, f"{arguments.metavar} is missing"), error.remedy) from None

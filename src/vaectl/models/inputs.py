@@ -98,7 +98,7 @@ def remedy(given: Any, name: str, channels: int) -> str:
     if other := next((tuple(part.shape) for part in parts if part.shape != first.shape), None):
         return f"give frames of one size, not {tuple(first.shape)} and {other}"
     if isinstance(first, Tensor):
-        odd = not is_plain(first) or first.is_meta or first.is_complex() or first.dtype == torch.bool
+        odd = not is_plain(first) or first.is_complex() or first.dtype == torch.bool
         odd = odd or (first.is_floating_point() and first.dtype not in FLOATS)
     else:
         odd = first.dtype.kind in "bc"

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaectl.arrays import describe
 from vaectl.errors import UsageError
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
@@ -72,8 +71,6 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
 
     def prepare(self, x_BCTHW: Tensor) -> Tensor:
         """On the model's device, in its type, channels-last in memory."""
-        if x_BCTHW.is_meta and self.device.type != "meta":
-            raise UsageError(f"{describe(x_BCTHW)} on the device meta has no values")
         return x_BCTHW.to(self.device, self.dtype, memory_format=torch.channels_last_3d)
 
     def run_encoder(self, x_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
