@@ -238,6 +238,6 @@ def test_the_disk_fails_while_reading(refused, monkeypatch):
     def fail(*_, **__):
         raise OSError(5, "Input/output error", "clip.mp4")
 
-    monkeypatch.setattr("vaectl.reconstruction.find_videos", fail)
+    monkeypatch.setattr("vaectl.reconstruction.plan.find_videos", fail)
     line = refused(2, "--video-path", "clip.mp4", "--rec-path", "out.mp4")
     assert "clip.mp4: Input/output error; check the path and its permissions" in line

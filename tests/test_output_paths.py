@@ -12,7 +12,7 @@ from tests.video.media import animation, encode, number_of, numbered_images
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io.output_paths import mirror
 from vaectl.options import ReconstructOptions
-from vaectl.reconstruction import RECORD, plan_output_paths
+from vaectl.reconstruction.plan import RECORD, plan_output_paths
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")

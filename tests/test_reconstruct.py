@@ -312,7 +312,7 @@ def test_sound_stays_with_the_picture_when_that_begins_late(tmp_path, options):
 
 @pytest.mark.parametrize("underscores", [True, False])
 def test_the_published_command_for_videos_works(clip, tmp_path, capsys, underscores):
-    model = Path(reconstruction.__file__).parent / "models" / "builtin"
+    model = Path(reconstruction.__file__).parents[1] / "models" / "builtin"
     line = (
         f"--video_path {clip} --rec_path {tmp_path}/rec.mp4 --device cpu --sample_rate 1 --num_frames 5 --height 48 "
         f"--width 32 --fps 30 --ae_path {model} --ae WFVAEModel_D8_4x8x8 --enable_tiling --tile_overlap_factor 0.125"
@@ -334,7 +334,7 @@ def test_a_model_of_another_family_than_named_is_refused(clip, tmp_path):
 @pytest.mark.parametrize("option", ["--image_path", "--image-path", "--video_path"])
 def test_the_published_command_for_images_works(tmp_path, capsys, option):
     photo = encode(tmp_path / "photo.png", 1, size=(90, 60), codec="png", pix_fmt="rgb24")
-    model = Path(reconstruction.__file__).parent / "models" / "builtin"
+    model = Path(reconstruction.__file__).parents[1] / "models" / "builtin"
     line = f"{option} {photo} --rec_path {tmp_path}/rec.png --short_size 32 --device cpu --from_pretrained {model}"
     assert main(["reconstruct", *shlex.split(line)]) == 0
     assert read_video(tmp_path / "rec.png").frames.shape == (1, 3, 32, 48)
