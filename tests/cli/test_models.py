@@ -70,7 +70,7 @@ def model():
     return synthetic_model(load_reference("wfvae_4x8x8").config)
 
 
-def test_the_builtin_model_is_told_and_the_published_ones(capsys):
+def test_the_builtin_model_is_listed_with_the_published_ones(capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     builtin = next(line for line in out.splitlines() if "built-in model" in line)
@@ -78,10 +78,10 @@ def test_the_builtin_model_is_told_and_the_published_ones(capsys):
     assert all(known.name in out and known.hub in out for known in PUBLISHED)
     assert max(map(len, out.splitlines())) <= 80
     assert main(["models", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["builtin"]["parameters"] == sum(p.numel() for p in load_model().parameters())
-    assert [known["hub"] for known in told["published"]] == [known.hub for known in PUBLISHED]
-    assert all(known["download"].startswith(f"hf download {known['hub']} ") for known in told["published"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["builtin"]["parameters"] == sum(p.numel() for p in load_model().parameters())
+    assert [known["hub"] for known in shown["published"]] == [known.hub for known in PUBLISHED]
+    assert all(known["download"].startswith(f"hf download {known['hub']} ") for known in shown["published"])
     for known in PUBLISHED:
         one_line = " ".join(out.replace("\\\n", " ").split())
         assert " ".join(known.download) in one_line
@@ -95,8 +95,8 @@ def test_a_checkpoint_of_vaectl_tells_its_step_and_whether_it_is_an_average(caps
     assert facts.parameters == sum(p.numel() for p in model.parameters())
     assert facts.bytes == (tmp_path / "best" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert main(["models", str(tmp_path / "best")]) == 0
-    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert (told["step"].strip(), told["averaged"].strip()) == ("1200", "yes (EMA)")
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["step"].strip(), shown["averaged"].strip()) == ("1200", "yes (EMA)")
     assert main(["models", str(tmp_path / "best"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scale"] == list(facts.scale)
 

@@ -190,8 +190,8 @@ def test_published_names_mean_the_same(run_options):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["reconstruct"], "IN... OUT is missing"),
-        (["reconstruct", "--rec-path", "x"], "--video-path is missing"),
+        (["reconstruct"], "IN... or --video-path is missing; OUT or --rec-path is missing"),
+        (["reconstruct", "--rec-path", "x"], "IN... or --video-path is missing"),
         (["reconstruct", "a"], "a: is the input, and the output is missing; give it as a second argument, or as --rec"),
         (["reconstruct", "a", "b.mp4/"], "--rec-path: b.mp4/: no such folder; create it, or leave out the / for a"),
         (["reconstruct", "--video-path", "a", "b"], "Got unexpected extra argument(s) (b); did you mean --rec-path b?"),
@@ -206,7 +206,7 @@ def test_published_names_mean_the_same(run_options):
         ),
         (
             ["reconstruct", __file__, "new.mp4", "64"],
-            "new.mp4: no such file or folder, and 64 would be the output, because it is the last argument",
+            "new.mp4: no such file or folder; the last argument, 64, is the output; check the path",
         ),
         (["models", "a", "b"], "Got unexpected extra argument(s) (b); see --help"),
         (["train", "v"], "Got unexpected extra argument(s) (v); did you mean --video-path v?"),

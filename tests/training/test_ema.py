@@ -191,8 +191,8 @@ def test_every_command_takes_the_choice_and_records_it(videos, averaged, tmp_pat
 
     def psnr(*words: str) -> tuple[str, float]:
         assert main(["eval", *clips, "--metric", "psnr", "--json", *words]) == 0
-        told = json.loads(capsys.readouterr().out)
-        return told["protocol"]["model"]["weights"], told["summary"]["psnr"]["mean"]
+        result = json.loads(capsys.readouterr().out)
+        return result["protocol"]["model"]["weights"], result["summary"]["psnr"]["mean"]
 
     measured = {choice: psnr(*common, choice) for choice in ("raw", "ema")}
     assert {choice: named for choice, (named, _) in measured.items()} == {"raw": "raw", "ema": "ema"}

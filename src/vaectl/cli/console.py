@@ -7,6 +7,7 @@ models.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,7 +51,7 @@ def reporter() -> Iterator[Progress]:
         progress.close()
 
 
-class _Output:
+class _Output(ABC):
     """Notes and warnings, each text once; and a line for each finished clip of a run over several."""
 
     def __init__(self, console: Console) -> None:
@@ -93,17 +94,17 @@ class _Output:
     def _count(self) -> str:
         return f"{self._share}{': ' if self._share else ''}{self._ended}/{self._clips}"
 
+    @abstractmethod
     def close(self) -> None:
         """Remove what is shown of the run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finished(self, count: str, name: str, result: str) -> str:
         """Return the line of a finished clip after its `count`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _task_left(self) -> float:
         """Return the seconds left for the current task; 0 if unknown."""
-        raise NotImplementedError
 
     def _left(self) -> float | None:
         """Return the seconds left for all clips; None before a clip is finished, and after the last one.

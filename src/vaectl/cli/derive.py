@@ -36,6 +36,7 @@ class Arguments:
     """What a command takes without the names of options."""
 
     metavar: str
+    """A word for each option with `main`."""
     help: str
     read: Callable[[Sequence[str], Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
     """Return the options that they mean, from them, the options typed, and those of the configuration file."""
@@ -179,17 +180,15 @@ def resolve(
     if arguments and words:
         typed |= arguments.read(words, typed, configured)
 
+    given = {**configured, **typed}
+    main = [field for field, option in options_of(model).items() if option.main]
+    places = dict(zip(main, arguments.metavar.split(), strict=True)) if arguments else {}
+
     def name(field: str) -> str:
+        if field in places and field not in given:
+            return f"{places[field]} or {cli_name(field)}"
         option = options_of(model).get(field)
         spelt = option.metavar if option and option.positional else cli_name(field)
         return f"{field} in {file}" if field in configured and field not in typed else spelt
 
-    given = {**configured, **typed}
-    try:
-        return parse(model, {**(underlying(given) if underlying else {}), **given}, name)
-    except UsageError as error:
-        if arguments is None:
-            raise
-        main = [cli_name(field) for field, option in options_of(model).items() if option.main]
-        missing = "; ".join(f"{option} is missing" for option in main)
-        raise UsageError(error.problem.replace(missing, f"{arguments.metavar} is missing"), error.remedy) from None
+    return parse(model, {**(underlying(given) if underlying else {}), **given}, name)

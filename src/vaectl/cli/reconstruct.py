@@ -31,12 +31,12 @@ def paths_of(arguments: Sequence[str], typed: Mapping[str, Any], configured: Map
     """
     if "video_path" in typed:
         raise unexpected(ReconstructOptions, arguments, typed)
-    *_, last_input, target = ["", *arguments]
-    if "rec_path" not in typed and len(arguments) > 2 and Path(last_input).suffix and not Path(last_input).exists():
-        raise UsageError(
-            f"{last_input}: no such file or folder, and {target} would be the output, because it is the last argument",
-            "leave out what should be neither",
-        )
+    if "rec_path" not in typed and len(arguments) > 2:
+        *_, last_input, target = arguments
+        if Path(last_input).suffix and not Path(last_input).exists():  # probably meant as the output
+            raise UsageError(
+                f"{last_input}: no such file or folder; the last argument, {target}, is the output", "check the path"
+            )
     if len(arguments) == 1 and "rec_path" not in {**typed, **configured}:
         raise UsageError(
             f"{arguments[0]}: is the input, and the output is missing", "give it as a second argument, or as `rec_path`"

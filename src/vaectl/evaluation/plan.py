@@ -215,7 +215,7 @@ def deciding(manifest: Manifest) -> dict[str, str]:
 def check_outputs(options: PrepareEvalOptions, plan: Sequence[ManifestClip], listed: Iterable[ManifestClip]) -> None:
     """Raise UsageError if an output path is a source, or exists and is not in the manifest of an earlier run."""
     folder, real = options.generated_video_dir, folder_of(options.real_video_dir)
-    ours = {place: clip.source for clip in listed for place in (clip.generated, clip.origin)}
+    ours = {place: clip.source for clip in listed for place in places_of(clip)}
     planned = {clip.source for clip in plan}
     read = {identity(real / clip.source) for clip in plan if (real / clip.source).exists()}
     for clip in plan:
@@ -253,7 +253,7 @@ def is_there(folder: Path, clip: ManifestClip) -> bool:
 
 def has_files(folder: Path, clip: ManifestClip) -> bool:
     """Whether a file of the clip is in the folder, finished or not."""
-    return any((folder / place).is_file() for place in (clip.generated, clip.origin) if place)
+    return any((folder / place).is_file() for place in places_of(clip))
 
 
 def as_left(folder: Path, clip: ManifestClip) -> ManifestClip:

@@ -5,14 +5,25 @@ Both commands have the same names and defaults, so `eval` reads what `prepare-ev
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from vaectl.options.common import INPUT, RUN
+from vaectl.options.common import INPUT, RUN, read_path
 from vaectl.options.option import Option
 
 NUM_FRAMES, RESOLUTION = 33, 256
 """The defaults: those of the published tables."""
 
+RealVideoDir = Annotated[
+    Path,
+    Option(
+        panel=INPUT,
+        metavar="PATH",
+        main=True,
+        read=read_path,
+        help="The originals: a folder, at any depth, or a file.",
+    ),
+]
 NumFrames = Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Frames of each clip.")]
 SampleRate = Annotated[int, Option(panel=INPUT, metavar="N", least=1, help="Take every N-th frame.")]
 Resolution = Annotated[

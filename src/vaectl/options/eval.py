@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from vaectl.errors import UsageError, shown
 from vaectl.metrics import DEFAULT, METRICS, known
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION, SubsetSize, check_crop
+from vaectl.options.clips import NUM_FRAMES, RESOLUTION, RealVideoDir, SubsetSize, check_crop
 from vaectl.options.common import (
     DTYPES,
     INPUT,
@@ -70,16 +70,7 @@ class EvalOptions:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    real_video_dir: Annotated[
-        Path,
-        Option(
-            panel=INPUT,
-            metavar="PATH",
-            main=True,
-            read=read_path,
-            help="The originals: a folder, at any depth, or a file.",
-        ),
-    ]
+    real_video_dir: RealVideoDir
     generated_video_dir: Annotated[
         Path | None,
         Option(

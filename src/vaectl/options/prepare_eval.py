@@ -13,6 +13,7 @@ from vaectl.options.clips import (
     CropSize,
     NumFrames,
     NumWorkers,
+    RealVideoDir,
     Resolution,
     SampleRate,
     SubsetSize,
@@ -41,7 +42,6 @@ from vaectl.options.common import (
     model_path,
     read_frame_rate,
     read_output_path,
-    read_path,
 )
 from vaectl.options.option import Option
 
@@ -58,16 +58,7 @@ class PrepareEvalOptions:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    real_video_dir: Annotated[
-        Path,
-        Option(
-            panel=INPUT,
-            metavar="PATH",
-            main=True,
-            read=read_path,
-            help="The originals: a folder, at any depth, or a file.",
-        ),
-    ]
+    real_video_dir: RealVideoDir
     num_frames: NumFrames = NUM_FRAMES
     sample_rate: SampleRate = 1
     resolution: Resolution = RESOLUTION

@@ -198,7 +198,7 @@ class Trainer:
         if process:
             self.step, self.clips, self.skipped = state["step"], state["clips"], state["skipped"]
             self._skipped_in_a_row = state["skipped_in_a_row"]
-        if self.ema:  # a new run starts with good weights; a resumed one goes on as it began
+        if self.ema:  # a new run starts with good weights; a resumed one continues as it began
             recorded = state.get("ema_warmup")  # None: from an earlier version, or the run had no average
             self.ema.warmup = process and (self.ema.warmup if recorded is None else recorded)
         if state["model"]:

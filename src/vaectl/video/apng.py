@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,14 +24,13 @@ from numpy.typing import NDArray
 
 from vaectl.errors import VaectlError
 from vaectl.video.animation import DEFAULT_DELAY, PNG
-from vaectl.video.clip import VideoInfo
 from vaectl.video.color import RgbConverter
 from vaectl.video.container import check_canvas, explain_memory_errors, fraction
 from vaectl.video.decode import DamageError, decode_packet
-from vaectl.video.facts import Layout, bit_depth, color_tags
+from vaectl.video.facts import bit_depth, color_tags
 from vaectl.video.messages import listening
 from vaectl.video.orientation import orientation_of
-from vaectl.video.source import Pictures, Source
+from vaectl.video.source import Source, animation_source
 from vaectl.video.truncation import CUT_SHORT
 
 _BACKGROUND, _PREVIOUS = 1, 2
@@ -86,28 +84,19 @@ def open_apng(path: Path) -> Source:
             first = _decode(decoder, file, structure, 0)
     except DamageError as damage:
         raise VaectlError(f"{path}: not one frame can be decoded ({damage})", "get the file again") from None
-    *starts, end = accumulate((frame.delay for frame in structure.frames), initial=Fraction(0))
-    orientation = orientation_of(first)
-    aspect = fraction(decoder.sample_aspect_ratio) or Fraction(1)
-    is_image = len(structure.frames) == 1 and structure.damage is None
-    info = VideoInfo(
-        path=path,
-        width=height if orientation.transpose else width,
-        height=width if orientation.transpose else height,
-        frame_rate=Fraction(1) if is_image else len(starts) / end,
-        num_frames_from_header=len(starts),
+    return animation_source(
+        path,
+        (width, height),
+        [frame.delay for frame in structure.frames],
+        structure.damage,
+        partial(_frames, path, structure),
+        orientation_of(first),
         codec="apng",
         pixel_format=first.format.name,
         bit_depth=bit_depth(first),
         color=color_tags(first),
-        sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
-        rotation=orientation.rotation,
-        is_interlaced=False,
-        is_image=is_image,
-        has_audio=False,
+        sample_aspect_ratio=fraction(decoder.sample_aspect_ratio) or Fraction(1),
     )
-    pictures = Pictures(tuple(starts), structure.damage, partial(_frames, path, structure))
-    return Source(info, Layout(orientation=orientation), pictures)
 
 
 def _read_structure(path: Path) -> _Structure:

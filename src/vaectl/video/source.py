@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
 from typing import NamedTuple
 
 from av.video.frame import VideoFrame
 
-from vaectl.video.clip import VideoInfo
+from vaectl.video.clip import ColorTags, VideoInfo
 from vaectl.video.facts import Layout
+from vaectl.video.orientation import Orientation
 
 
 class Pictures(NamedTuple):
@@ -28,3 +31,46 @@ class Source(NamedTuple):
     layout: Layout
     pictures: Pictures | None = None
     """None: a file that `vaectl.video.index` and `decode` read."""
+
+
+def animation_source(
+    path: Path,
+    size: tuple[int, int],
+    delays: Sequence[Fraction],
+    damage: str | None,
+    frames: Callable[[range], Iterator[VideoFrame]],
+    orientation: Orientation,
+    *,
+    codec: str,
+    pixel_format: str,
+    bit_depth: int,
+    color: ColorTags,
+    sample_aspect_ratio: Fraction = Fraction(1),
+) -> Source:
+    """Return an animation as a source.
+
+    Args:
+        size: width and height of the canvas in pixels, before it is rotated.
+        delays: seconds that each frame is shown.
+        damage, frames: see `Pictures`.
+    """
+    *starts, end = accumulate(delays, initial=Fraction(0))
+    is_image = len(starts) == 1 and damage is None
+    width, height = reversed(size) if orientation.transpose else size
+    info = VideoInfo(
+        path=path,
+        width=width,
+        height=height,
+        frame_rate=Fraction(1) if is_image else len(starts) / end,
+        num_frames_from_header=len(starts),
+        codec=codec,
+        pixel_format=pixel_format,
+        bit_depth=bit_depth,
+        color=color,
+        sample_aspect_ratio=1 / sample_aspect_ratio if orientation.transpose else sample_aspect_ratio,
+        rotation=orientation.rotation,
+        is_interlaced=False,
+        is_image=is_image,
+        has_audio=False,
+    )
+    return Source(info, Layout(orientation=orientation), Pictures(tuple(starts), damage, frames))

@@ -30,7 +30,7 @@ def unsupported_kind(path: Path) -> str | None:
 
 
 def heif_kind(head: bytes) -> str | None:
-    """Return HEIC or AVIF if this is the head of such a file (ISO/IEC 23008-12), else None.
+    """Return HEIC or AVIF if this is the head of a file of that format (ISO/IEC 23008-12), else None.
 
     FFmpeg reads a picture of several tiles, with transparency or with a preview as several streams.
     """

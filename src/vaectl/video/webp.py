@@ -9,7 +9,6 @@ import io
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +17,11 @@ from av.video.frame import VideoFrame
 
 from vaectl.errors import VaectlError
 from vaectl.video.animation import DEFAULT_DELAY
-from vaectl.video.clip import ColorTags, VideoInfo
+from vaectl.video.clip import ColorTags
 from vaectl.video.container import check_canvas, explain_memory_errors
 from vaectl.video.decode import DamageError
-from vaectl.video.facts import Layout
 from vaectl.video.orientation import orientation_of_exif
-from vaectl.video.source import Pictures, Source
+from vaectl.video.source import Source, animation_source
 from vaectl.video.tiff import of_any_size
 from vaectl.video.truncation import CUT_SHORT
 
@@ -61,26 +59,18 @@ def open_webp(path: Path) -> Source:
             orientation = orientation_of_exif(image.getexif().get(0x112, 1))
     except DamageError as damage:
         raise VaectlError(f"{path}: not one frame can be decoded ({damage})", "get the file again") from None
-    *starts, end = accumulate(structure.delays, initial=Fraction(0))
-    is_image = len(starts) == 1 and structure.damage is None
-    info = VideoInfo(
-        path=path,
-        width=height if orientation.transpose else width,
-        height=width if orientation.transpose else height,
-        frame_rate=Fraction(1) if is_image else len(starts) / end,
-        num_frames_from_header=len(starts),
+    return animation_source(
+        path,
+        (width, height),
+        structure.delays,
+        structure.damage,
+        partial(_frames, path, structure),
+        orientation,
         codec="webp",
         pixel_format="rgba",
         bit_depth=8,
         color=ColorTags(),
-        sample_aspect_ratio=Fraction(1),
-        rotation=orientation.rotation,
-        is_interlaced=False,
-        is_image=is_image,
-        has_audio=False,
     )
-    pictures = Pictures(tuple(starts), structure.damage, partial(_frames, path, structure))
-    return Source(info, Layout(orientation=orientation), pictures)
 
 
 def _read_structure(path: Path) -> _Structure:
