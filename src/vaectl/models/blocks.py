@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +21,8 @@ class ResnetBlock(Layer):
     norm2: nn.Module
     dropout: nn.Dropout
     conv2: Layer
-    nin_shortcut: Layer | None
+    shortcut_name: ClassVar[str] = "nin_shortcut"
+    """The name of the convolution of the input. It is None if the number of channels does not change."""
 
     def forward(self, x: Tensor, context: StreamContext) -> Tensor:
         return self.second(self.first(x, context), context.crop_halo(x, self.input_halo(0)), context)
@@ -35,7 +38,8 @@ class ResnetBlock(Layer):
 
     def second(self, h: Tensor, x: Tensor, context: StreamContext) -> Tensor:
         h = self.conv2(self.dropout(silu(self.norm2(h, context))), context)
-        return h + (x if self.nin_shortcut is None else self.nin_shortcut(x, context))
+        shortcut: Layer | None = getattr(self, self.shortcut_name)
+        return h + (x if shortcut is None else shortcut(x, context))
 
     def input_halo(self, halo: int) -> int:
         return self.conv1.input_halo(self.conv2.input_halo(halo))

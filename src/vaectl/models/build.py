@@ -11,6 +11,7 @@ from vaectl.errors import UsageError, shown
 from vaectl.io.parsing import read_json
 from vaectl.models.config import FamilyConfig
 from vaectl.models.families.causalvae import CausalVAE
+from vaectl.models.families.wan import AutoencoderKLQwenImage, AutoencoderKLWan
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 
@@ -19,7 +20,9 @@ CONFIG_BYTES = 2**20
 TRAINING_KEYS = frozenset({"lr", "loss_type", "loss_params"})
 """Keys of published config files that steer training only."""
 
-FAMILIES: dict[str, type[AnyVAE]] = {family.config_class.class_name: family for family in (WFVAE, CausalVAE)}
+FAMILIES: dict[str, type[AnyVAE]] = {
+    family.config_class.class_name: family for family in (WFVAE, CausalVAE, AutoencoderKLWan, AutoencoderKLQwenImage)
+}
 """The network of each `_class_name`."""
 
 

@@ -11,10 +11,11 @@ of their output that the halo does not cover. At the border of the frame there i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vaectl.models.statistics import Statistics
@@ -29,6 +30,7 @@ class HaloSides(NamedTuple):
     right: int = 0
 
 
+Padding = Literal["first", "zeros", "none"]
 CausalCache = Mapping[nn.Module, Tensor]
 """Earlier frames that each layer still needs. One `StreamContext` makes it, the next one takes it."""
 WHOLE_FRAME = HaloSides()
@@ -89,19 +91,26 @@ class StreamContext:
                 raise ValueError(f"a {type(layer).__name__} keeps frames twice: use a layer once, align with another")
             self.after[layer] = frames.clone()
 
-    def causal_input(self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1) -> Tensor:
+    def causal_input(
+        self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1, padding: Padding = "first"
+    ) -> Tensor:
         """Prepend to `x` (B, C, T, H, W) the earlier frames that a causal layer needs for its next outputs.
 
-        Before the clip, its first frame is repeated kernel - 1 times. The layer makes its outputs from the frames
-        [0, kernel), [stride, stride + kernel), ... of the result; frames that a later output needs are kept.
+        Before the clip are kernel - 1 copies of its first frame, or as many zeros, or nothing (`padding`). The layer
+        makes its outputs from the frames [0, kernel), [stride, stride + kernel), ... of the result; frames that a later
+        output needs are kept.
         """
         if kernel == 1 and stride == 1:
             return x
         past = self.get(layer)
         if past is None and x.shape[2] == 0:  # an earlier layer looks ahead, and has returned nothing yet
             return x
-        before = [x[:, :, :1]] * (kernel - 1) if past is None else [past]
-        frames = torch.cat([*before, x], dim=2)
+        if past is not None:
+            frames = torch.cat([past, x], dim=2)
+        elif padding == "first":
+            frames = torch.cat([x[:, :, :1]] * (kernel - 1) + [x], dim=2)
+        else:
+            frames = F.pad(x, (0, 0, 0, 0, kernel - 1, 0)) if padding == "zeros" else x
         self.put(layer, frames[:, :, outputs(frames, kernel, stride) * stride :])
         return frames
 

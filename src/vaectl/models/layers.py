@@ -186,13 +186,22 @@ class Conv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel, stride, self.pads)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size, self.stride
-        if outputs(x_BCTHW, kernel[0], stride[0]) == 0:
-            height, width = (
-                (x_BCTHW.shape[axis + 2] + 2 * self.pads[axis] - kernel[axis]) // stride[axis] + 1 for axis in (1, 2)
-            )
-            return x_BCTHW.new_empty(x_BCTHW.shape[0], self.out_channels, 0, height, width)
-        return convolution.conv3d(x_BCTHW, self.weight, self.bias, cast(convolution.Triple, stride), self.pads)
+        return conv3d(x_BCTHW, self.weight, self.bias, cast(convolution.Triple, self.stride), self.pads)
+
+
+def conv3d(
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: convolution.Triple = (1, 1, 1),
+    padding: convolution.Triple = (0, 0, 0),
+) -> Tensor:
+    """Compute `torch.nn.functional.conv3d` without padding in time; no frames if the input is too short."""
+    kernel = weight.shape[2:]
+    if outputs(x_BCTHW, kernel[0], stride[0]) == 0:
+        height, width = ((x_BCTHW.shape[i + 2] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (1, 2))
+        return x_BCTHW.new_empty(x_BCTHW.shape[0], len(weight), 0, height, width)
+    return convolution.conv3d(x_BCTHW, weight, bias, stride, padding)
 
 
 class CausalConv3d(Layer):
