@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,10 @@ import torch
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # pytest finds them here
 
 ROOT = Path(__file__).parent.parent
+
+# No test asks the Hugging Face hub; tests/test_hub.py has a hub of its own. huggingface_hub reads these on import.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir(), "vaectl-no-cache-of-hugging-face"))
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("any machine")

@@ -23,6 +23,7 @@ from vaectl.io.spill_file import SpillFile
 from vaectl.memory import format_size, obtainable, resident, return_freed
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
+from vaectl.models.checkpoint import downloaded
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import Weights
@@ -110,12 +111,13 @@ def open_model(
     progress: Progress | None = None,
     weights: Weights | None = None,
 ) -> AnyVAE:
-    """Load the model at `path`; None and "builtin" are the built-in one.
+    """Load the model at `path`, or of this name on the hub; None and "builtin" are the built-in one.
 
     Raises UsageError if `name` is the name of another family.
     """
     where = choose_device(device)
     called = "the built-in model" if is_builtin(path) else path
+    path = downloaded(path, progress=progress or Silent())
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
     with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(

@@ -1,6 +1,6 @@
 """The job behind `vaectl models`: describe a model directory, and list the published checkpoints.
 
-Only the head of a file is read, so a large checkpoint needs no memory. Nothing is downloaded.
+Only the head of a file is read, so a large checkpoint needs no memory.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from vaectl.io.hub import commit_of
 from vaectl.io.parsing import read_json
 from vaectl.model_names import PUBLISHED as PUBLISHED
 from vaectl.model_names import Published as Published
 from vaectl.models.build import CONFIG_BYTES, build_model, read_config
-from vaectl.models.checkpoint import check_fit, check_types, locate, parts, select
+from vaectl.models.checkpoint import check_fit, check_types, downloaded, locate, parts, select
 from vaectl.models.containers import read_outline
 from vaectl.models.weights import Weights, available, file_with
+from vaectl.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,19 @@ class ModelFacts:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     """Normalization of latents for training on them: (z - shift)·scale."""
+    commit: str | None = None
+    """The commit of a model of the hub."""
 
 
-def describe(path: str | Path | None = None, weights: Weights | None = None) -> ModelFacts:
-    """Describe the model at `path`: a directory, or one weights file in it; None and "builtin": the built-in model.
+def describe(
+    path: str | Path | None = None, weights: Weights | None = None, progress: Progress | None = None
+) -> ModelFacts:
+    """Describe the model at `path`: as in `load_model`; None and "builtin": the built-in model.
 
-    `weights`: of a checkpoint that has both; None for the default.
+    `weights`: of a checkpoint that has both; None for the default. `progress` shows a download.
     Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
-    directory, file = locate(path)
+    directory, file = locate(downloaded(path, progress=progress))
     config = read_config(directory / "config.json")
     notes = read_json(directory / "config.json", CONFIG_BYTES)
     with torch.device("meta"):
@@ -86,4 +92,5 @@ def describe(path: str | Path | None = None, weights: Weights | None = None) -> 
         streams=model.streams,
         shift=shift,
         scale=scale,
+        commit=commit_of(path),
     )

@@ -1,13 +1,15 @@
-"""Models that have a name: the built-in one, and the published ones with the command that downloads each.
+"""Models that have a name: the built-in one, those on the Hugging Face hub, and the command that downloads them.
 
-Imports no torch. Downloads nothing.
+Imports no torch. Downloads nothing: `vaectl.io.hub` does.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 BUILTIN_NAME = "builtin"
 """The built-in model, wherever the path of a model is expected. A folder of that name is `./builtin`."""
@@ -38,8 +40,7 @@ class Published:
     @property
     def path(self) -> str | None:
         """Where the command puts it; None if the folder in the repository is unknown."""
-        target = self.hub.partition("/")[2]
-        return None if self.folder is None else f"{target}/{self.folder}".rstrip("/")
+        return None if self.folder is None else f"{target_of(self.hub)}/{self.folder}".rstrip("/")
 
 
 PUBLISHED = (
@@ -65,30 +66,94 @@ def is_builtin(model: str | Path | None) -> bool:
     return model is None or str(model) == BUILTIN_NAME
 
 
-def download(repository: str, folder: str | None = "") -> tuple[str, ...]:
-    """Return the command that downloads a repository of the hub, or a folder of it, in parts of a line.
+class HubName(NamedTuple):
+    """A model on the Hugging Face hub: `owner/name`, `owner/name@revision`, `owner/name/folder@revision`."""
 
-    With an unknown folder (None), all files with "vae" in their path.
+    repository: str
+    inside: str = ""
+    """A folder of the repository, or a weights file in it; empty for its root."""
+    revision: str | None = None
+    """A branch, a tag or a commit; None for the default branch."""
+
+    @property
+    def is_file(self) -> bool:
+        return self.inside.endswith(WEIGHTS_SUFFIXES)
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.inside}".rstrip("/") + (f"@{self.revision}" if self.revision else "")
+
+
+_HUB_NAME = re.compile(
+    r"(?P<owner>\w[\w.-]*)/(?P<name>\w[\w.-]*)(?:/(?P<inside>\w[^/@]*(?:/\w[^/@]*)*))?"
+    r"(?:@(?P<revision>(?!.*\.\.)\w[\w./+-]*))?",
+    re.ASCII,
+)
+
+
+def hub_name(model: str | Path | None) -> HubName | None:
+    """Return the model of the hub that `model` names; None for a path.
+
+    A path that exists is a path. So is one below a folder that exists, and the name of a weights file, unless there is
+    a revision. `./owner/name` is always a path.
     """
-    files = "*vae*" if folder is None else f"{folder}/*" if folder else ""
-    include = (f'--include "{files}"',) if files else ()
-    return (f"hf download {repository}", *include, f"--local-dir {repository.partition('/')[2]}")
+    match = _HUB_NAME.fullmatch(str(model))
+    if match is None or os.path.exists(str(model)):  # noqa: PTH110  # Path.exists raises without permission
+        return None
+    owner, name, inside, revision = match.group("owner", "name", "inside", "revision")
+    targets = {target_of(each.hub).lower() for each in PUBLISHED}
+    if revision is None and (
+        Path(owner).is_dir() or owner.lower() in targets or (not inside and name.endswith(WEIGHTS_SUFFIXES))
+    ):
+        return None
+    return HubName(f"{owner}/{name}", inside or "", revision)
+
+
+def target_of(repository: str) -> str:
+    """Return the folder in which `download` puts a repository."""
+    return repository.partition("/")[2]
+
+
+def download(repository: str, inside: str | None = "", revision: str | None = None) -> tuple[str, ...]:
+    """Return the command that downloads a repository of the hub, or a part of it, in parts of a line.
+
+    `inside` is a folder, or a weights file, with which its config comes. If it is unknown (None): all files with "vae"
+    in their path.
+    """
+    if inside and inside.endswith(WEIGHTS_SUFFIXES):
+        patterns = [inside, "/".join([*inside.split("/")[:-1], "config.json"])]
+    else:
+        patterns = ["*vae*"] if inside is None else [f"{inside}/*"] if inside else []
+    include = (" ".join(["--include", *(f'"{pattern}"' for pattern in patterns)]),) if patterns else ()
+    at = (f"--revision {revision}",) if revision else ()
+    return (f"hf download {repository}", *at, *include, f"--local-dir {target_of(repository)}")
+
+
+def how_to_download(name: HubName) -> str:
+    """Return the command that downloads a model of the hub, and what to pass then.
+
+    Unless a published model says where it is: in `vae`, as in all pipelines, or in the root of a repository of a VAE.
+    """
+    known = next((each for each in PUBLISHED if each.hub.lower() == name.repository.lower()), None)
+    usual = known.folder if known else "" if "vae" in target_of(name.repository).lower() else "vae"
+    inside = name.inside or usual
+    place = f"`model={target_of(name.repository)}/{inside}`".replace("/`", "`")
+    where = "its folder with config.json as `model`" if inside is None else place
+    return f"download it: {' '.join(download(name.repository, inside, name.revision))}; then pass {where}"
 
 
 def how_to_get(model: Path) -> str | None:
-    """Return how to download a model that is not here, if `model` looks like a name of the hub or of a known model."""
+    """Return how to get a model that is not here; None unless `model` looks like a published one or a name on the hub.
+
+    That is the name of a published model, or the folder that its command makes; or `owner/name` next to a folder
+    `owner`, which may also be a path.
+    """
     name = model.as_posix()
     for known in PUBLISHED:
-        repository = f"/{known.hub.partition('/')[2]}/".lower()
+        repository = f"/{target_of(known.hub)}/".lower()
         places = (repository, f"{repository}{known.folder}/")
         if name.lower() == known.name.lower() or f"/{name}/".lower().endswith(places):
-            where = f"pass `model={known.path}`" if known.path else "pass its folder with config.json as `model`"
-            return f"download it: {' '.join(known.download)}; then {where}"
-    is_hub_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and model.suffix not in WEIGHTS_SUFFIXES
-    if is_hub_name and not model.parent.exists():
-        line = " ".join(download(name))
-        return (
-            f"check the path; or, if it is a WF-VAE or CausalVAE on Hugging Face, download it: {line}; then pass"
-            f" `model={model.name}`"
-        )
+            return how_to_download(HubName(known.hub))
+    on_hub = hub_name(f"{name}@main")
+    if on_hub and not on_hub.inside and not name.endswith(WEIGHTS_SUFFIXES):
+        return f"check the path; for the model of that name on Hugging Face, give `model={on_hub}`"
     return None

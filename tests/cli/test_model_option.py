@@ -121,47 +121,42 @@ def test_a_run_with_the_builtin_model_records_its_name(tmp_path):
 
 
 OPEN_SORA = (
-    'hf download LanguageBind/Open-Sora-Plan-v1.3.0 --include "vae/*" --local-dir Open-Sora-Plan-v1.3.0; then pass'
-    " --model Open-Sora-Plan-v1.3.0/vae"
+    'download it: hf download LanguageBind/Open-Sora-Plan-v1.3.0 --include "vae/*" --local-dir Open-Sora-Plan-v1.3.0;'
+    " then pass --model Open-Sora-Plan-v1.3.0/vae"
 )
-OTHER = (
-    "check the path; or, if it is a WF-VAE or CausalVAE on Hugging Face, download it: hf download some/vae"
-    " --local-dir vae; then pass --model vae"
-)
+GIVE_ONE = "give a directory with config.json and weights"
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("LanguageBind/Open-Sora-Plan-v1.3.0", f"download it: {OPEN_SORA}"),
-        ("LanguageBind/Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
-        ("Open-Sora Plan v1.3", f"download it: {OPEN_SORA}"),
-        ("Open-Sora-Plan-v1.3.0/vae", f"download it: {OPEN_SORA}"),
-        ("/models/Open-Sora-Plan-v1.3.0/", f"download it: {OPEN_SORA}"),
-        ("some/model.safetensors", "give a directory with config.json and weights"),
-        ("open-sora-plan-v1.3.0", f"download it: {OPEN_SORA}"),
+        ("Open-Sora Plan v1.3", OPEN_SORA),
+        ("Open-Sora-Plan-v1.3.0/vae", OPEN_SORA),
+        ("/models/Open-Sora-Plan-v1.3.0/", OPEN_SORA),
+        ("some/model.safetensors", GIVE_ONE),
+        ("open-sora-plan-v1.3.0", OPEN_SORA),
         (
             "WF-VAE-L-16Chn",
             "download it: hf download chestnutlzj/WF-VAE-L-16Chn --local-dir WF-VAE-L-16Chn; then pass"
             " --model WF-VAE-L-16Chn",
         ),
-        ("some/vae", OTHER),
-        ("here/vae", "give a directory with config.json and weights"),
-        ("./some/vae/x", "give a directory with config.json and weights"),
-        ("model", "give a directory with config.json and weights"),
+        ("here/vae", "check the path; for the model of that name on Hugging Face, give --model here/vae@main"),
+        ("here/some/vae", GIVE_ONE),
+        ("here/model.safetensors", GIVE_ONE),
+        ("model", GIVE_ONE),
     ],
 )
-def test_a_name_of_the_hub_is_answered_with_the_line_that_downloads_it(tmp_path, monkeypatch, capsys, name, remedy):
+def test_a_model_that_is_not_here_is_answered_with_the_way_to_get_it(tmp_path, monkeypatch, capsys, name, remedy):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     assert main(["models", name]) == 2
     assert capsys.readouterr().err == f"error: {Path(name)}: no such file or directory; {remedy}\n"
 
 
-def test_a_published_model_in_an_unknown_folder_is_found_by_its_config(tmp_path, monkeypatch, capsys):
+def test_a_path_with_a_dot_is_no_name_of_the_hub(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["models", "LanguageBind/Open-Sora-Plan-v1.5.0"]) == 2
-    assert capsys.readouterr().err.endswith("then pass its folder with config.json as --model\n")
+    assert main(["models", "./some/vae/x"]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/some/vae/x: no such file or directory; {GIVE_ONE}\n"
 
 
 def test_a_folder_wins_over_the_name_of_a_published_model(tmp_path, monkeypatch, capsys):

@@ -15,19 +15,22 @@ Examples:
   vaectl models
   vaectl models results/vae/best --weights raw
   vaectl models WF-VAE-L-16Chn/ --json
+  vaectl models chestnutlzj/WF-VAE-L-16Chn
 """
 
 
 def models(options: ModelsOptions) -> None:
-    """Describe a model directory, or list the known models.
+    """Describe a model, or list the known models.
 
-    With a PATH: describe that checkpoint. Only the head of the file is read, so the size does not matter. Without:
-    list the built-in model and the published checkpoints.
+    With a PATH or a name on Hugging Face: describe that checkpoint. Only the head of the file is read, so the size
+    does not matter. Without: list the built-in model and the published checkpoints.
     """
+    from vaectl.cli.console import reporter
     from vaectl.inventory import PUBLISHED, describe
 
     path = options.path or options.model
-    facts = describe(path, options.weights)
+    with reporter() as progress:
+        facts = describe(path, options.weights, progress)
     if path is not None and not options.json:
         show(facts)
     elif path is not None:
@@ -52,6 +55,8 @@ def show(facts: ModelFacts) -> None:
         "scale": channels(facts.scale),
         "long clips": streaming(facts.streams),
     }
+    if facts.commit is not None:
+        rows["commit"] = facts.commit
     if facts.weights is not None:
         others = [f"; --weights {other} for the others" for other in facts.available if other != facts.weights]
         rows["averaged"] = {"ema": "yes (EMA)", "raw": "no (raw)"}[facts.weights] + "".join(others)

@@ -65,7 +65,7 @@ class ManifestModel:
     """The model that made the clips."""
 
     path: str | None
-    """None for the built-in model."""
+    """Or its name on the hub; None for the built-in model."""
     family: str
     fingerprint: str
     """SHA-256 of the config and of the weights in `dtype`."""
@@ -73,6 +73,8 @@ class ManifestModel:
     dtype: str
     weights: Weights | None = None
     """ema or raw; None if the checkpoint does not say, and in manifests of earlier versions."""
+    commit: str | None = None
+    """The commit of a model of the hub."""
 
 
 @dataclass(frozen=True)

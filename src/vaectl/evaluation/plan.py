@@ -29,6 +29,7 @@ from vaectl.evaluation.prepared import has_originals
 from vaectl.evaluation.protocol import protocol_of
 from vaectl.io.atomic_write import refuse_special
 from vaectl.io.checksum import sha256_of
+from vaectl.io.hub import commit_of
 from vaectl.io.output_paths import identity, keep_outside, left_out, mirror
 from vaectl.model_names import is_builtin
 from vaectl.models.checkpoint import loaded_weights
@@ -150,6 +151,7 @@ def start_manifest(
             device=model.device.type,
             dtype=str(model.dtype).removeprefix("torch."),
             weights=loaded_weights(options.model, options.weights),
+            commit=commit_of(options.model),
         ),
         protocol=protocol_of(options),
         options=dump(options),

@@ -11,6 +11,7 @@ from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.io.checksum import sha256_of
+from vaectl.io.hub import commit_of
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions
 from vaectl.versions import versions
@@ -58,6 +59,7 @@ def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict
     if options.model is not None:
         return {
             "path": str(options.model),
+            "commit": commit_of(options.model),
             "weights": loaded_weights(options.model, options.weights),
             "device": device,
             "dtype": options.model_dtype,

@@ -13,19 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, shown
+from vaectl.io.hub import fetch
 from vaectl.io.parsing import size_of
-from vaectl.model_names import how_to_get, is_builtin
+from vaectl.model_names import how_to_get, hub_name, is_builtin
 from vaectl.models.build import build_model, read_config
 from vaectl.models.containers import INDEX, Stored, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import STATE, WEIGHTS, Weights, available, file_with
+from vaectl.progress import Progress
 from vaectl.urls import check_local
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -39,6 +41,7 @@ EIGHT_BIT_NAMES = {str(kind).removeprefix("torch.") for kind in EIGHT_BITS}
 FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16}) | EIGHT_BITS
 
 Note = Callable[[str], None]
+P = TypeVar("P", str, Path, str | Path, Path | None, str | Path | None)
 
 
 def silent(_note: str) -> None:
@@ -55,6 +58,8 @@ def load_model(
 ) -> AnyVAE:
     """Load a model from its directory, or from one weights file in it. None and "builtin" load the built-in model.
 
+    `owner/name`, `owner/name@revision` and `owner/name/folder` load a model from the Hugging Face hub.
+
     The model is in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda, cuda:N
     or mps. `dtype` is auto (bfloat16 on GPUs that support it, else float32), float32, bfloat16 or float16. `weights`
     chooses between the weights of a training checkpoint: ema (their moving average) or raw; None loads the EMA weights
@@ -66,7 +71,7 @@ def load_model(
     """
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    directory, file = locate(path)
+    directory, file = locate(downloaded(path, note))
     config = read_config(directory / "config.json")
     file = file_with(weights, directory, file)
     with torch.device("meta"):
@@ -106,14 +111,21 @@ def channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last_3d) if weight.ndim == 5 else weight
 
 
+def downloaded(path: P, note: Note = silent, progress: Progress | None = None) -> P | Path:
+    """Return the path of a model in the cache if `path` is its name on the hub, else `path`. Raises as `fetch` does."""
+    name = hub_name(path)
+    return fetch(name, read_config, progress.note if progress else note, progress) if name else path
+
+
 def locate(path: str | Path | None) -> tuple[Path, Path]:
     """Return the model directory and its weights: one file, or the index of a sharded checkpoint.
 
-    None and "builtin" are the built-in model. A training checkpoint comes before the other files, as in the original
-    code. Raises UsageError if something is missing or ambiguous.
+    None and "builtin" are the built-in model. A name on the hub is downloaded if it is not in the cache. A training
+    checkpoint comes before the other files, as in the original code. Raises UsageError if something is missing or
+    ambiguous, and as `downloaded` does.
     """
     check_local(path)
-    path = BUILTIN if path is None or is_builtin(path) else Path(path)
+    path = BUILTIN if path is None or is_builtin(path) else Path(downloaded(path))
     try:
         if not path.exists():
             remedy = how_to_get(path) or "give a directory with config.json and weights"
@@ -148,11 +160,14 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     return path, found[0]
 
 
-def locate_config(path: Path) -> Path:
+def locate_config(path: Path, progress: Progress | None = None) -> Path:
     """Return the `config.json` that a path means: a file, that of a model directory, or that of the built-in model.
 
-    Raises UsageError if it does not exist; with the command that downloads it, for the name of a published model.
+    Raises UsageError if it does not exist; with the command that downloads it, for the name of a published model. Of a
+    model on the hub, only the config is downloaded.
     """
+    if name := hub_name(path):
+        path = fetch(name, read_config, progress.note if progress else silent, progress, config_only=True)
     place = BUILTIN if is_builtin(path) else path
     config = place / "config.json" if place.is_dir() else place
     if not config.exists():

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from vaectl.errors import shown
 from vaectl.memory import parse_size
-from vaectl.model_names import BUILTIN_NAME, is_builtin
+from vaectl.model_names import hub_name, is_builtin
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
 from vaectl.urls import how_to_fetch, scheme_of
@@ -74,9 +74,10 @@ def read_memory_size(value: Any) -> int:
 
 
 def read_model(value: Any) -> Any:
-    """Parse the path of a model. `builtin` is the built-in model, `./builtin` a folder."""
+    """Parse the path or the name of a model. `builtin` and `owner/name` are names, `./builtin` a folder."""
     path = read_path(value)
-    return path.absolute() if str(path) == BUILTIN_NAME and not is_builtin(value) else path
+    is_name = is_builtin(path) or hub_name(path)
+    return path.absolute() if is_name and not (is_builtin(value) or hub_name(value)) else path
 
 
 def model_path(help: str, *published: str) -> Option:
@@ -84,7 +85,8 @@ def model_path(help: str, *published: str) -> Option:
     return Option(panel=MODEL, metavar="PATH", aliases=published, read=read_model, help=help)
 
 
-MODEL_PATH = "A model directory, one weights file in it, or builtin. (default: the built-in model)"
+ON_HUB = "owner/name or owner/name@revision on Hugging Face"
+MODEL_PATH = f"A model directory, one weights file in it, {ON_HUB}, or builtin. (default: the built-in model)"
 Overwrite = Annotated[bool, Option(panel=OUTPUT, help="Replace existing files.")]
 Json = Annotated[bool, Option(panel=OUTPUT, help="Print the results as one JSON object.")]
 

@@ -13,6 +13,7 @@ from vaectl.options.common import (
     DTYPES,
     INPUT,
     MODEL,
+    ON_HUB,
     OUTPUT,
     RENDEZVOUS_TIMEOUT,
     RUN,
@@ -169,8 +170,8 @@ class EvalOptions:
     model: Annotated[
         Path | None,
         model_path(
-            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, or one"
-            " weights file in it, or builtin.",
+            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, one"
+            f" weights file in it, {ON_HUB}, or builtin.",
             "ckpt",
             "from_pretrained",
         ),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from vaectl.options.common import (
     MODEL,
+    ON_HUB,
     Config,
     Debug,
     Json,
@@ -33,7 +34,7 @@ class ModelsOptions:
             metavar="PATH",
             positional=True,
             read=read_model,
-            help="A model directory, one weights file in it, or builtin. (default: list the known models)",
+            help=f"A model directory, one weights file in it, {ON_HUB}, or builtin. (default: list the known models)",
         ),
     ] = None
     model: Annotated[Path | None, model_path("The same as PATH, under the name that other commands use.")] = None

@@ -11,6 +11,7 @@ from vaectl.options.clips import check_crop
 from vaectl.options.common import (
     DTYPES,
     MODEL,
+    ON_HUB,
     RENDEZVOUS_TIMEOUT,
     RUN,
     Config,
@@ -120,7 +121,9 @@ class TrainOptions:
 
     model: Annotated[
         Path | None,
-        model_path("Start from the weights of this model directory, or of builtin.", "pretrained_model_name_or_path"),
+        model_path(
+            f"Start from the weights of this model: a directory, {ON_HUB}, or builtin.", "pretrained_model_name_or_path"
+        ),
     ] = None
     weights: Weights = None
     model_config: Annotated[
@@ -129,7 +132,7 @@ class TrainOptions:
             panel=MODEL,
             metavar="PATH",
             read=read_model,
-            help="Or train a new model: its config.json, or a model directory that has one.",
+            help="Or train a new model: its config.json, or a model directory or a name on Hugging Face that has one.",
         ),
     ] = None
     init: Annotated[

@@ -21,6 +21,7 @@ import vaectl
 from vaectl import memory
 from vaectl.engine import HostOverhead, Limits, note_no_effect, open_model, prepare_run, retry_on_oom, run_frames
 from vaectl.errors import VaectlError, unforeseen
+from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain, write_json
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.model_names import is_builtin
@@ -79,6 +80,9 @@ class RunResult:
     dtype: str
     seconds: float
     model: str
+    """Its path or its name on the hub, or "built-in model"."""
+    commit: str | None = None
+    """The commit of a model of the hub."""
     record: Path | None = None
     """The file with the options and results of the run, if it was written."""
 
@@ -133,6 +137,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         str(model.dtype).removeprefix("torch."),
         time.monotonic() - begun,
         "built-in model" if is_builtin(options.model) else str(options.model),
+        commit_of(options.model),
     )
     if any(clip.error is None for clip in result.clips):
         result = write_record(options, result, progress)

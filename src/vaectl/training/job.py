@@ -18,6 +18,7 @@ import vaectl
 from vaectl import distributed, memory
 from vaectl.data import ClipDataset, ClipLoader
 from vaectl.errors import VaectlError
+from vaectl.io.hub import commit_of
 from vaectl.models.save import write_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Progress, Silent
@@ -80,7 +81,8 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         best = None
         if checkpoint is not None and facts is not None:
             best = best_so_far(facts, checkpoint, run, clips.fingerprint if clips else None, progress.note)
-        job = Run(run, options, data, trainer, validation, best, progress, all_ranks)
+        commit = facts.commit if facts else commit_of(options.model)
+        job = Run(run, options, data, trainer, validation, best, commit, progress, all_ranks)
         resumes_here = checkpoint is not None and checkpoint.resolve().parent == run.resolve()
         validation_due = facts is not None and facts.validation_due and resumes_here and job.validates(trainer.step)
         if trainer.step >= trainer.steps and not validation_due:
@@ -105,12 +107,15 @@ class Run:
         trainer: Trainer,
         validation: Validation | None,
         best: dict[str, float] | None,
+        commit: str | None,
         progress: Progress,
         all_ranks: Progress,
     ) -> None:
-        """`progress` shows the messages of the main rank, `all_ranks` those of all ranks."""
+        """`commit`: of the model of the hub that the run started from. `progress` shows the messages of the main rank,
+        `all_ranks` those of all ranks.
+        """
         self.run, self.options, self.data, self.trainer = run, options, data, trainer
-        self.validation, self.best = validation, best
+        self.validation, self.best, self.commit = validation, best, commit
         self.progress, self.all_ranks = progress, all_ranks
         self.begun = self.last_save = time.monotonic()
         self.first_step, self.first_clip = trainer.step, trainer.clips
@@ -289,6 +294,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "vaectl": vaectl.__version__,
             "torch": torch.__version__,
+            "commit": self.commit,
             "options": recordable(options),
         }
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vaectl.errors import UsageError
-from vaectl.model_names import is_builtin
+from vaectl.model_names import hub_name, is_builtin
 from vaectl.options.common import RUN, expand_user
 from vaectl.options.option import Option, dump, options_of
 from vaectl.options.train import CHECKPOINTS, VALIDATION, TrainOptions
@@ -97,7 +97,8 @@ def recordable(options: TrainOptions) -> dict[str, Any]:
     values = dump(options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, Path) and not (field.name in ("model", "model_config") and is_builtin(value)):
+        is_name = field.name in ("model", "model_config") and (is_builtin(value) or hub_name(value))
+        if isinstance(value, Path) and not is_name:
             values[field.name] = str(value.absolute())
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             values[field.name] = [str(path.absolute()) for path in value]

@@ -17,6 +17,7 @@ from vaectl.models.checkpoint import (
     channels_last,
     check_finite,
     check_fit,
+    downloaded,
     exact,
     first_few,
     load_model,
@@ -68,10 +69,11 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
-    pretrained, weights = checkpoint or options.model, None if checkpoint else options.weights
+    pretrained = downloaded(checkpoint or options.model, progress=progress)
+    weights = None if checkpoint else options.weights
     config_file = None
     if options.model_config is not None and (checkpoint is None or options.ignore_mismatched_sizes):
-        config_file = locate_config(options.model_config)
+        config_file = locate_config(options.model_config, progress)
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", weights=weights, note=progress.note)
         if checkpoint is None and config_file is not None:

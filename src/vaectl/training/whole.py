@@ -44,6 +44,8 @@ class Facts(BaseModel):
     threads: int = Field(ge=1)
     vaectl: str
     torch: str
+    commit: str | None = None
+    """Of the model of the hub that the run started from."""
     options: dict[str, Any]
     files: dict[str, tuple[int, int]] = {}
     """Bytes and CRC-32 of each other file; empty in checkpoints of earlier versions."""
