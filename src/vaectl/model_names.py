@@ -116,16 +116,15 @@ def target_of(repository: str) -> str:
 def download(repository: str, inside: str | None = "", revision: str | None = None) -> tuple[str, ...]:
     """Return the command that downloads a repository of the hub, or a part of it, in parts of a line.
 
-    `inside` is a folder, or a weights file, with which its config comes. If it is unknown (None): all files with "vae"
-    in their path.
+    `inside` is a folder or a weights file. If it is unknown (None): all files with "vae" in their path.
     """
     if inside and inside.endswith(WEIGHTS_SUFFIXES):
-        patterns = [inside, "/".join([*inside.split("/")[:-1], "config.json"])]
+        part = f'"{inside}"'
     else:
-        patterns = ["*vae*"] if inside is None else [f"{inside}/*"] if inside else []
-    include = (" ".join(["--include", *(f'"{pattern}"' for pattern in patterns)]),) if patterns else ()
-    at = (f"--revision {revision}",) if revision else ()
-    return (f"hf download {repository}", *at, *include, f"--local-dir {target_of(repository)}")
+        part = '--include "*vae*"' if inside is None else f'--include "{inside}/*"' if inside else ""
+    at = f"--revision {revision}" if revision else ""
+    parts = (f"hf download {repository}", part, at, f"--local-dir {target_of(repository)}")
+    return tuple(each for each in parts if each)
 
 
 def how_to_download(name: HubName) -> str:

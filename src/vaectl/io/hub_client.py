@@ -23,6 +23,7 @@ from vaectl.shortage import cannot_write, is_disk_shortage
 
 MB = 10**6
 LOG_IN = "log in (hf auth login) or set HF_TOKEN"
+MISSING = "no such file or directory, and "
 
 
 class Files(NamedTuple):
@@ -148,7 +149,7 @@ def _download(repository: str, file: str, revision: str | None, size: int, progr
         return Path(hf_hub_download(repository, file, revision=revision))
 
     def begin() -> None:
-        progress.note(f"downloading {repository}/{file}: {size / MB:.0f} MB")
+        progress.note(f"downloading {repository}/{file}: {size // MB} MB")
         progress.start("download", size // MB, "MB")
 
     options: dict[str, Any] = {}
@@ -185,7 +186,8 @@ def _bar(begin: Callable[[], None], advance: Callable[[int], None]) -> type[Any]
 def _client_errors() -> tuple[type[Exception], ...]:
     """Return the classes of errors of the client and of the HTTP library of its version (requests: OSError)."""
     libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    return (OSError, ValueError, RuntimeError, *(library.HTTPError for library in libraries))
+    names = ("HTTPError", "InvalidURL")
+    return (OSError, ValueError, RuntimeError, *(getattr(library, name) for library in libraries for name in names))
 
 
 def _explain(name: HubName, error: BaseException) -> FailedError:
@@ -194,16 +196,17 @@ def _explain(name: HubName, error: BaseException) -> FailedError:
     host, by_hand = urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT, how_to_download(name)
     status = getattr(getattr(error, "response", None), "status_code", None)
     kind: type[VaectlError] = UsageError
+    also = ""
     if isinstance(error, errors.GatedRepoError):
         clause = f"{host} gives it only to users who have accepted its terms"
         remedy = f"accept them at {constants.ENDPOINT}/{name.repository}, and {LOG_IN}"
     elif isinstance(error, errors.RepositoryNotFoundError):
-        clause = f"no such file or directory, and {host} has no such repository"
+        also, clause = MISSING, f"{host} has no such repository"
         remedy = f"check the name; if it is private, {LOG_IN}"
     elif isinstance(error, errors.RevisionNotFoundError):
         clause, remedy = f"{host} has no revision {name.revision} of it", "give a branch, a tag or a commit"
     elif isinstance(error, errors.OfflineModeIsEnabled):
-        clause = "no such file or directory, and the cache of Hugging Face lacks it (HF_HUB_OFFLINE is set)"
+        also, clause = MISSING, "the cache of Hugging Face lacks it (HF_HUB_OFFLINE is set)"
         remedy = f"unset HF_HUB_OFFLINE, or {by_hand}"
     elif status in (401, 403):
         clause, remedy = f"{host} refuses access (status {status})", f"check your access, and {LOG_IN}"
@@ -212,17 +215,17 @@ def _explain(name: HubName, error: BaseException) -> FailedError:
         clause, remedy = cannot_write(error.filename or constants.HF_HUB_CACHE, error)
         remedy += ", with HF_HOME"
     else:
-        kind = VaectlError
+        kind, also = VaectlError, MISSING
         clause = f"{host} answered with status {status}" if status else f"{host} cannot be reached ({_reason(error)})"
         remedy = f"check the path or the network, or {by_hand}"
-    return FailedError(clause, kind(f"{name}: {clause}", remedy))
+    return FailedError(clause, kind(f"{name}: {also}{clause}", remedy))
 
 
 def _reason(error: BaseException) -> str:
     """Return the reason of the operating system, which HTTP libraries wrap in errors of their own."""
     cause: BaseException | None = error
     while cause is not None:
-        if said := getattr(cause, "strerror", None):
+        if said := getattr(cause, "strerror", None) or (isinstance(cause, TimeoutError) and "timed out"):
             return str(said)
         cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines()
