@@ -199,8 +199,9 @@ INDEX = json.dumps({"weight_map": {"a": "a-1.safetensors", "b": "a-2.safetensors
         (
             {"config.json": config_of("WanModel"), WEIGHTS: b"0", "t5.pth": b"0", "Wan2.1_VAE.pth": b"0"},
             "",
-            ["config.json", "Wan2.1_VAE.pth"],
+            ["Wan2.1_VAE.pth"],
         ),
+        ({"config.json": config_of("WanModel"), "Wan2.2_VAE.pth": b"0"}, "/Wan2.2_VAE.pth", ["Wan2.2_VAE.pth"]),
     ],
 )
 def test_of_every_layout_only_what_is_needed_is_downloaded(hub, vae, layout, inside, downloads, monkeypatch):

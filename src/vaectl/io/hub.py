@@ -21,7 +21,9 @@ WEIGHTS = "diffusion_pytorch_model"
 LAYOUTS = tuple(f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"))
 """Weights of a model directory, the first choice first. Training checkpoints, *.ckpt, come before them."""
 ORIGINALS = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
-"""Weights without a config. Their repositories have a transformer in the layout of diffusers next to them."""
+"""Weights without a config. A config and weights in the layout of diffusers next to them are of a transformer."""
+PLACES = (f"vae/{CONFIG}", *ORIGINALS, CONFIG)
+"""Where the model of a repository is, the first choice first."""
 INDEX_BYTES = 2**24
 LISTED = 5
 """Maximum number of files of a repository in a message."""
@@ -51,10 +53,10 @@ def fetch(
 ) -> Path:
     """Return the directory or the weights file of a model in the cache; download what is missing.
 
-    Searches the folder `vae` and then the root, or those below the folder of the name, for a config that passes
-    `check`, with weights in one of the layouts; then for ORIGINALS. If the hub cannot be reached, the cache is used,
-    with one `note`. `progress` shows the download; without it, `huggingface_hub` shows its own bars. `config_only`:
-    fetch and return only the config.
+    Searches the root of the repository, or the folder of the name: for the folder `vae`, then for ORIGINALS, then for a
+    model directory. A directory has a config that passes `check`, and weights in one of the layouts. If the hub cannot
+    be reached, the cache is used, with one `note`. `progress` shows the download; without it, `huggingface_hub` shows
+    its own bars. `config_only`: fetch and return only the config.
 
     Raises UsageError without `huggingface_hub`, for an unknown repository or revision, without access, and for a
     repository without a model; as `check` does; VaectlError if a download fails and the cache lacks the model.
@@ -81,8 +83,8 @@ def _fetch(name: HubName, check: Check, note: Note, progress: Progress | None, c
 
 def _from_cache(name: HubName, check: Check, config_only: bool) -> Fetched | None:
     """Return the model if all its files are in the cache."""
-    usual = [_join(name.inside, each) for each in (f"vae/{CONFIG}", CONFIG, *ORIGINALS)]
-    files = files_in_cache(name, [name.inside] if name.is_file else usual)
+    probes = [name.inside] if name.is_file else [_join(name.inside, place) for place in PLACES]
+    files = files_in_cache(name, probes)
     try:
         return _choose(name, files, check, config_only) if files else None
     except VaectlError:
@@ -91,25 +93,26 @@ def _from_cache(name: HubName, check: Check, config_only: bool) -> Fetched | Non
 
 def _choose(name: HubName, files: Files, check: Check, config_only: bool) -> Fetched:
     """Find the model that `name` means among the files, and get its files. Raises as `fetch` does."""
-    top, refused = name.inside, None
-    if name.is_file and top in files.names:
-        if not config_only and (config := _join(_parent(top), CONFIG)) in files.names:
+    if name.is_file and name.inside in files.names:
+        config = _join(_parent(name.inside), CONFIG)
+        if config in files.names and not name.inside.endswith(ORIGINALS):
             files.get(config)
-        return _got(files, top)
-    for folder in (_join(top, "vae"), top):
-        if (config := _join(folder, CONFIG)) in files.names:
-            try:
-                check(files.get(config))
-            except VaectlError as error:
-                refused = refused or error
-                continue
-            if not config_only:
-                _got(files, _weights_in(folder, name, files.names))
-            found = _got(files, config)
-            return found if config_only else found._replace(path=found.path.parent)
-    originals = [file for file in (_join(top, each) for each in ORIGINALS) if file in files.names]
-    if originals and not config_only:
-        return _got(files, originals[0])
+        return _got(files, name.inside)
+    refused = None
+    for place in PLACES:
+        if (file := _join(name.inside, place)) not in files.names or (config_only and place in ORIGINALS):
+            continue
+        if place in ORIGINALS:
+            return _got(files, file)
+        try:
+            check(files.get(file))
+        except VaectlError as error:
+            refused = refused or error
+            continue
+        if not config_only:
+            _got(files, _weights_in(_parent(file), name, files.names))
+        found = _got(files, file)
+        return found if config_only else found._replace(path=found.path.parent)
     raise refused or _holds_none(name, files.names)
 
 
