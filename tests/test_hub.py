@@ -29,6 +29,8 @@ from vaectl.progress import Silent
 from vaectl.training.resume import recordable
 
 NAME = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+FULL = f"{NAME}@main"
+"""As records have it, because it stays a name where there is a folder Wan-AI."""
 OTHER = "some/repository"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BY_HAND = (
@@ -93,12 +95,12 @@ def fetched(name, note=lambda _: None):
     [
         ("a/b", HubName("a/b")),
         ("Wan-AI/Wan2.1-VAE_x", HubName("Wan-AI/Wan2.1-VAE_x")),
-        ("a/b@main", HubName("a/b", revision="main")),
+        ("a/b@v1", HubName("a/b", revision="v1")),
         ("a/b@refs/pr/3", HubName("a/b", revision="refs/pr/3")),
         ("a/b/c/d@v1.0", HubName("a/b", "c/d", "v1.0")),
         ("a/b/c d/e.pth", HubName("a/b", "c d/e.pth")),
-        ("here/b@main", HubName("here/b", revision="main")),
-        ("a/b.safetensors@main", HubName("a/b.safetensors", revision="main")),
+        ("here/b@v1", HubName("here/b", revision="v1")),
+        ("a/b.safetensors@v1", HubName("a/b.safetensors", revision="v1")),
         *(
             (path, None)
             for path in ("a", "/a/b", "./a/b", "../a/b", "~/a", "a/b/", "a/../b", "a//b", "a/b@", "a/b@x@y")
@@ -112,6 +114,9 @@ def test_what_is_a_name_on_the_hub_and_what_a_path(tmp_path, monkeypatch, text, 
     (tmp_path / "here" / "is@main").mkdir(parents=True)
     assert hub_name(text) == name
     assert name is None or str(name) == text
+    if name:
+        assert hub_name(name.full) == name
+    assert hub_name("here/b@main") == HubName("here/b")
 
 
 def test_of_a_pipeline_only_the_vae_is_downloaded_and_a_second_run_takes_it_from_the_cache(hub, capsys, monkeypatch):
@@ -242,8 +247,8 @@ def test_of_every_layout_only_what_is_needed_is_downloaded(hub, vae, layout, ins
         (
             {"vae/config.json": None, "vae/x.fp16.safetensors": b"0"},
             "@main",
-            f"{OTHER}@main: its folder vae has no {WEIGHTS} or .bin, sharded or not (vae/x.fp16.safetensors); name one,"
-            f" as in `model={OTHER}/vae/x.fp16.safetensors@main`",
+            f"{OTHER}: its folder vae has no {WEIGHTS} or .bin, sharded or not (vae/x.fp16.safetensors); name one,"
+            f" as in `model={OTHER}/vae/x.fp16.safetensors`",
         ),
         (
             {"config.json": None, "b.ckpt": b"0", "a.ckpt": b"0"},
@@ -282,18 +287,20 @@ def test_the_commands_record_the_name_and_the_commit_and_run_again_from_their_re
     assert main([*rec, "--json"]) == 0
     record = json.loads(Path("rec.mp4.vaectl.json").read_text())
     for found in (json.loads(capsys.readouterr().out), record):
-        assert (found["model"], found["commit"]) == (NAME, commit)
-    assert record["options"]["model"] == NAME
+        assert (found["model"], found["commit"]) == (FULL, commit)
+    assert record["options"]["model"] == FULL
+    Path("Wan-AI").mkdir()
     Path("run.json").write_text(json.dumps(record))
     assert main(["reconstruct", "--config", "run.json", "--overwrite"]) == 0
     assert json.loads(capsys.readouterr().out)["commit"] == commit
+    Path("Wan-AI").rmdir()
 
     small += ["--resolution", "64", "--crop-size", "64"]
     prepare = ["prepare-eval", "--real-video-dir", clip, "--generated-video-dir", "out", *small, "--ckpt", NAME]
     assert main(prepare) == 0
     assert main(prepare) == 0  # nothing differs
     manifest = json.loads(Path("out/manifest.json").read_text())
-    assert (manifest["model"]["path"], manifest["model"]["commit"]) == (NAME, commit)
+    assert (manifest["model"]["path"], manifest["model"]["commit"]) == (FULL, commit)
     two = ["eval", "--real-video-dir", clip, "--generated-video-dir", "out", "--metric", "psnr", "--json"]
     one = ["eval", "--real-video-dir", clip, "--model", NAME, "--metric", "psnr", "--json", *small]
     results = []
@@ -302,18 +309,33 @@ def test_the_commands_record_the_name_and_the_commit_and_run_again_from_their_re
         assert main(arguments) == 0
         results.append(json.loads(capsys.readouterr().out))
         model = results[-1]["protocol"]["model"]
-        assert (model["path"], model["commit"]) == (NAME, commit)
+        assert (model["path"], model["commit"]) == (FULL, commit)
     assert results[0]["clips"][0]["values"] == results[1]["clips"][0]["values"]
     assert hub.downloads == ["vae/config.json", f"vae/{WEIGHTS}"]
 
 
 def test_training_records_the_name_and_needs_only_the_config_of_a_new_model(hub, monkeypatch):
     options = resolve(TrainOptions, {"video_path": ["v"], "model_config": f"{NAME}@main", "model": NAME})
-    assert (recordable(options)["model"], recordable(options)["model_config"]) == (NAME, f"{NAME}@main")
+    assert (recordable(options)["model"], recordable(options)["model_config"]) == (FULL, FULL)
     assert read_config(locate_config(options.model_config, Silent())).latent_channels == 4
     assert hub.downloads == ["vae/config.json"]
     path = resolve(ReconstructOptions, {"video_path": ["v"], "rec_path": "x", "model": "./a/b"}).model
     assert path == Path.cwd() / "a" / "b"
+
+
+def test_a_resumed_training_keeps_the_commit_that_it_started_from(hub, samples, monkeypatch, one_thread):
+    commit, clip = hub.commits(NAME)["main"], str(samples / "carphone_pristine.mp4")
+    off = ["--perceptual-weight", "0", "--disc-weight", "0", "--num-workers", "0", "--device", "cpu"]
+    small = ["--num-frames", "5", "--resolution", "16"]
+    assert main(["train", "--video-path", clip, "--model", NAME, "--max-steps", "1", *small, *off]) == 0
+    new_process(monkeypatch)
+    hub.requests.clear()
+    Path("Wan-AI").mkdir()
+    assert main(["train", "--resume-from-checkpoint", "latest", "--max-steps", "2"]) == 0
+    for checkpoint in ("checkpoint-00000001", "latest"):
+        facts = json.loads(Path("results/vae", checkpoint, "training.json").read_text())
+        assert (facts["commit"], facts["options"]["model"]) == (commit, FULL)
+    assert (facts["step"], hub.requests) == (2, [])
 
 
 def test_offline_a_cache_that_another_tool_has_filled_is_used(hub, monkeypatch, capsys):

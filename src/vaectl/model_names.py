@@ -14,6 +14,7 @@ from typing import NamedTuple
 BUILTIN_NAME = "builtin"
 """The built-in model, wherever the path of a model is expected. A folder of that name is `./builtin`."""
 
+DEFAULT_REVISION = "main"
 WEIGHTS_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".json")
 
 
@@ -73,11 +74,16 @@ class HubName(NamedTuple):
     inside: str = ""
     """A folder of the repository, or a weights file in it; empty for its root."""
     revision: str | None = None
-    """A branch, a tag or a commit; None for the default branch."""
+    """A branch, a tag or a commit; None for the branch main."""
 
     @property
     def is_file(self) -> bool:
         return self.inside.endswith(WEIGHTS_SUFFIXES)
+
+    @property
+    def full(self) -> str:
+        """The name with its revision, for records: it stays a name where there is a folder `owner`."""
+        return str(self) if self.revision else f"{self}@{DEFAULT_REVISION}"
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.inside}".rstrip("/") + (f"@{self.revision}" if self.revision else "")
@@ -105,7 +111,7 @@ def hub_name(model: str | Path | None) -> HubName | None:
         Path(owner).is_dir() or owner.lower() in targets or (not inside and name.endswith(WEIGHTS_SUFFIXES))
     ):
         return None
-    return HubName(f"{owner}/{name}", inside or "", revision)
+    return HubName(f"{owner}/{name}", inside or "", None if revision == DEFAULT_REVISION else revision)
 
 
 def target_of(repository: str) -> str:
@@ -152,7 +158,7 @@ def how_to_get(model: Path) -> str | None:
         places = (repository, f"{repository}{known.folder}/")
         if name.lower() == known.name.lower() or f"/{name}/".lower().endswith(places):
             return how_to_download(HubName(known.hub))
-    on_hub = hub_name(f"{name}@main")
+    on_hub = hub_name(f"{name}@{DEFAULT_REVISION}")
     if on_hub and not on_hub.inside and not name.endswith(WEIGHTS_SUFFIXES):
-        return f"check the path; for the model of that name on Hugging Face, give `model={on_hub}`"
+        return f"check the path; for the model of that name on Hugging Face, give `model={on_hub.full}`"
     return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.hub_client import FailedError, Files, client, files_in_cache, files_on_hub, is_offline, root_of
 from vaectl.io.parsing import read_json
-from vaectl.model_names import WEIGHTS_SUFFIXES, HubName
+from vaectl.model_names import WEIGHTS_SUFFIXES, HubName, hub_name
 from vaectl.progress import Progress
 
 CONFIG = "config.json"
@@ -45,7 +45,8 @@ _fetched: dict[tuple[HubName, bool], Fetched] = {}
 
 def commit_of(model: str | Path | None) -> str | None:
     """Return the commit of a model that this process has fetched; None for a model that is not from the hub."""
-    return next((found.commit for (name, _), found in _fetched.items() if str(name) == str(model)), None)
+    wanted = hub_name(model)
+    return next((found.commit for (name, _), found in _fetched.items() if name == wanted), None)
 
 
 def fetch(

@@ -76,8 +76,9 @@ def read_memory_size(value: Any) -> int:
 def read_model(value: Any) -> Any:
     """Parse the path or the name of a model. `builtin` and `owner/name` are names, `./builtin` a folder."""
     path = read_path(value)
-    is_name = is_builtin(path) or hub_name(path)
-    return path.absolute() if is_name and not (is_builtin(value) or hub_name(value)) else path
+    if name := hub_name(value):
+        return Path(name.full)
+    return path.absolute() if not is_builtin(value) and (is_builtin(path) or hub_name(path)) else path
 
 
 def model_path(help: str, *published: str) -> Option:
