@@ -102,14 +102,14 @@ def hub_name(model: str | Path | None) -> HubName | None:
     A path that exists is a path. So is one below a folder that exists, and the name of a weights file, unless there is
     a revision. `./owner/name` is always a path.
     """
+    # Path.exists and Path.is_dir raise without permission.
     match = _HUB_NAME.fullmatch(str(model))
-    if match is None or os.path.exists(str(model)):  # noqa: PTH110  # Path.exists raises without permission
+    if match is None or os.path.exists(str(model)):  # noqa: PTH110
         return None
     owner, name, inside, revision = match.group("owner", "name", "inside", "revision")
     targets = {target_of(each.hub).lower() for each in PUBLISHED}
-    if revision is None and (
-        Path(owner).is_dir() or owner.lower() in targets or (not inside and name.endswith(WEIGHTS_SUFFIXES))
-    ):
+    is_file = not inside and name.endswith(WEIGHTS_SUFFIXES)
+    if revision is None and (is_file or os.path.isdir(owner) or owner.lower() in targets):  # noqa: PTH112
         return None
     return HubName(f"{owner}/{name}", inside or "", None if revision == DEFAULT_REVISION else revision)
 
