@@ -54,7 +54,7 @@ class ModelFacts:
 
 
 def describe(
-    path: str | Path | None = None, weights: Weights | None = None, progress: Progress | None = None
+    path: str | Path | None = None, weights: Weights | None = None, *, progress: Progress | None = None
 ) -> ModelFacts:
     """Describe the model at `path`: as in `load_model`; None and "builtin": the built-in model.
 

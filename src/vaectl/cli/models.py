@@ -30,7 +30,7 @@ def models(options: ModelsOptions) -> None:
 
     path = options.path or options.model
     with reporter() as progress:
-        facts = describe(path, options.weights, progress)
+        facts = describe(path, options.weights, progress=progress)
     if path is not None and not options.json:
         show(facts)
     elif path is not None:
@@ -84,9 +84,8 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
         for name, model in known
     ]
     print_table(console, ("model", "family", "parameters", "float32", "compression", "latent"), rows, names=(0, 1))
-    print_line(console, "The built-in model is the default. To use another one, pass its name on Hugging")
-    print_line(console, f"Face (--model {published[0].hub}; needs vaectl[hub]), or download")
-    print_line(console, "it with hf (pip install huggingface_hub) and pass --model as shown:")
+    print_line(console, "The built-in model is the default. To use another one, download it with hf")
+    print_line(console, "(pip install huggingface_hub) and pass --model as shown:")
     for each in published:
         first, *others = each.download
         print(f"\n{each.name}: --model {each.path or 'FOLDER, the one with config.json in it'}")
