@@ -9,15 +9,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from vaectl.io.parsing import read_json
 from vaectl.model_names import PUBLISHED as PUBLISHED
 from vaectl.model_names import Published as Published
-from vaectl.models.build import CONFIG_BYTES, build_model, read_config
-from vaectl.models.checkpoint import check_fit, check_types, locate, parts, select
+from vaectl.models.build import Note, silent
+from vaectl.models.checkpoint import build_on_meta, check_fit, check_types, config_of, locate, parts
 from vaectl.models.containers import read_outline
-from vaectl.models.weights import Weights, available, file_with
+from vaectl.models.names import select
+from vaectl.models.weights import Weights, available, file_with, metadata
 
 
 @dataclass(frozen=True)
@@ -49,25 +47,23 @@ class ModelFacts:
     """Normalization of latents for training on them: (z - shift)·scale."""
 
 
-def describe(path: str | Path | None = None, weights: Weights | None = None) -> ModelFacts:
+def describe(path: str | Path | None = None, weights: Weights | None = None, *, note: Note = silent) -> ModelFacts:
     """Describe the model at `path`: a directory, or one weights file in it; None and "builtin": the built-in model.
 
-    `weights`: of a checkpoint that has both; None for the default.
+    `weights`: of a checkpoint that has both; None for the default. `note` is called as `config_of` does.
     Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
     directory, file = locate(path)
-    config = read_config(directory / "config.json")
-    notes = read_json(directory / "config.json", CONFIG_BYTES)
-    with torch.device("meta"):
-        model = build_model(config)
+    config = config_of(directory, file, note)
+    model = build_on_meta(config)
     found = available(directory, file, read_outline(file))
     file = file_with(weights, directory, file)
     stored = read_outline(file)
     expected = model.state_dict()
     tensors = select(stored, expected, file, weights)
     check_types(tensors, expected, file)
-    check_fit(expected, tensors, file)
-    step = stored.get("current_step", notes.get("_step"))
+    check_fit(expected, tensors, file, config)
+    step = stored.get("current_step", metadata(directory, file).get("_step"))
     dtypes = Counter[str]()
     for tensor in tensors.values():
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()

@@ -24,10 +24,11 @@ def models(options: ModelsOptions) -> None:
     With a PATH: describe that checkpoint. Only the head of the file is read, so the size does not matter. Without:
     list the built-in model and the published checkpoints.
     """
+    from vaectl.cli.console import say
     from vaectl.inventory import PUBLISHED, describe
 
     path = options.path or options.model
-    facts = describe(path, options.weights)
+    facts = describe(path, options.weights, note=lambda note: say("note", note))
     if path is not None and not options.json:
         show(facts)
     elif path is not None:
