@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vaectl.errors import DamagedError, UsageError, VaectlError, first_few
 from vaectl.io.parsing import size_of
-from vaectl.model_names import how_to_get, is_builtin
+from vaectl.model_names import WEIGHTS_SUFFIXES, how_to_get, is_builtin
 from vaectl.models.build import Note, build_model, has_config, read_config, silent, validated
 from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import INDEX, UNQUANTISED, read_outline, read_values, shards
@@ -30,7 +30,6 @@ from vaectl.models.weights import STATE, WEIGHTS, Weights, available, file_with
 from vaectl.urls import check_local
 
 BUILTIN = Path(__file__).parent / "builtin"
-WEIGHTS_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf", INDEX)
 FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
 
@@ -44,6 +43,7 @@ def load_model(
 ) -> AnyVAE:
     """Load a model from its directory, or from one weights file in it. None and "builtin" load the built-in model.
 
+    The root of a pipeline repository means the vae/ in it. A file of the VAE of Wan or Qwen-Image needs no config.json.
     The model is in evaluation mode, without gradients. `device` is auto (a CUDA GPU if there is one), cpu, cuda, cuda:N
     or mps. `dtype` is auto (bfloat16 on GPUs that support it, else float32), float32, bfloat16 or float16. `weights`
     chooses between the weights of a training checkpoint: ema (their moving average) or raw; None loads the EMA weights
@@ -132,7 +132,8 @@ def config_of(directory: Path, file: Path, note: Note = silent) -> FamilyConfig:
     path = directory / "config.json"
     if (file.suffix == ".ckpt" or file.name.startswith((WEIGHTS, STATE))) and has_config(directory):
         return read_config(path, note)
-    if not file.name.endswith(WEIGHTS_SUFFIXES) and (file.suffix == ".json" or not has_config(directory)):
+    is_weights = file.suffix in WEIGHTS_SUFFIXES or has_config(directory)
+    if not is_weights or (file.suffix == ".json" and not file.name.endswith(INDEX)):
         raise UsageError(f"{file}: is no model", "give a model directory, or a file of weights")
     stored = read_outline(file)
     state = named(unwrapped(stored)[1], file)
@@ -141,14 +142,14 @@ def config_of(directory: Path, file: Path, note: Note = silent) -> FamilyConfig:
         if path.exists():
             return read_config(path, note)
         raise UsageError(
-            f"{directory}: holds no config.json for {file.name}, and its names are not those of Wan or Qwen-Image",
-            "give a directory that has both",
+            f"{file}: its folder holds no config.json, and its names are not those of Wan or Qwen-Image",
+            "give a folder with both",
         )
     config = validated(fields, AutoencoderKLWanConfig, file)
     expected = build_on_meta(config).state_dict()
     check_fit(expected, select(stored, expected, file), file, implied=True)
     if not original:
-        note(f"{file}: has no config.json; its names and shapes are those of an AutoencoderKLWan")
+        note(f"{file}: has no config.json of its own; its names and shapes are those of an AutoencoderKLWan")
     return config
 
 

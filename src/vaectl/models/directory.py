@@ -38,7 +38,7 @@ def find_weights(directory: Path) -> tuple[Path, Path]:
             return directory, found[0]
         if variants := sorted(file for end in ("safetensors", "bin") for file in directory.glob(f"{WEIGHTS}.*.{end}")):
             return directory, only(variants, "variants of the weights")
-    files = sorted(directory.iterdir())
+    files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
     if originals := [file for file in files if file.suffix in ORIGINAL_SUFFIXES and "vae" in file.name.lower()]:
         return directory, only(originals, "VAEs")
     if described and not ours:
@@ -51,15 +51,18 @@ def find_weights(directory: Path) -> tuple[Path, Path]:
         )
     if (directory / PIPELINE).exists():
         raise UsageError(f"{directory}: holds a pipeline without its vae/", "download that folder too")
-    inside = sorted((child.parent for child in directory.glob("*/config.json")), key=lambda part: part.name != "vae")
+    inside = sorted(
+        (file.parent for file in directory.glob("*/config.json")), key=lambda part: (part.name != "vae", part)
+    )
     hint = f"did you mean {inside[0]}?" if inside else ""
     raise UsageError(f"{directory}: holds no config.json, so it is not a model directory", hint)
 
 
 def vae_of(directory: Path) -> Path:
-    """Return the vae/ of a pipeline repository, or the directory itself."""
+    """Return the vae/ of a pipeline repository, or the directory itself if it is a model or has none."""
     vae = directory / "vae"
-    return vae if (directory / PIPELINE).exists() and (vae / "config.json").exists() else directory
+    is_pipeline = (directory / PIPELINE).exists() and (vae / "config.json").exists()
+    return vae if is_pipeline and not has_config(directory) else directory
 
 
 def only(files: Sequence[Path], what: str) -> Path:

@@ -72,8 +72,8 @@ def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
     `state` has tensors, of which only the shapes are used. Returns None if they are not of this network. Checks only
     the names and shapes that it needs.
     """
-    end = "encoder.mid_block.attentions.0.to_qkv.weight"
-    prefix = next((name.removesuffix(end) for name in state if name.endswith(end)), None)
+    known = "encoder.mid_block.attentions.0.to_qkv.weight"
+    prefix = next((name.removesuffix(known) for name in state if name.endswith(known)), None)
     if prefix is None:
         return None
     shapes = {
@@ -81,15 +81,16 @@ def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
         for name, tensor in state.items()
         if isinstance(tensor, Tensor) and tensor.ndim and name.startswith(prefix)
     }
-    ends = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
     blocks, samplers = (
         sorted((name for name in shapes if re.match(rf"encoder\.down_blocks\..+\.{end}$", name)), key=numbers)
         for end in (r"conv2\.weight", r"resample\.1\.weight")
     )
     num_res_blocks = len(blocks) // (len(samplers) + 1)
-    if any(len(shapes.get(name, ())) != 5 for name in ends) or not num_res_blocks:
+    ends = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
+    if not num_res_blocks or any(len(shapes.get(name, ())) != 5 for name in ends):
         return None
-    (base_dim, channels), latent, top, out = (shapes[ends[0]][:2], *(shapes[name][0] for name in ends[1:]))
+    base_dim, latent, top, out = (shapes[name][0] for name in ends)
+    channels = shapes["encoder.conv_in.weight"][1]
     widths = [shapes[name][0] for name in blocks[::num_res_blocks]]
     dim_mult = tuple(width // max(1, base_dim) for width in widths[: len(samplers) + 1])
     decoder_base_dim = top // max(1, dim_mult[-1])
