@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +35,44 @@ def oracles() -> dict[str, Any]:
     return {kind: diffusers_class(name)(**config).eval() for kind, (name, config) in KINDS.items()}
 
 
+ENDS = {
+    "quant_conv": "conv1",
+    "post_quant_conv": "conv2",
+    "conv_in": "conv1",
+    "norm_out": "head.0",
+    "conv_out": "head.2",
+}
+MIDDLE = {"resnets.0": "middle.0", "attentions.0": "middle.1", "resnets.1": "middle.2"}
+LAYERS = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
+LAYERS |= {"conv_shortcut": "shortcut"}
+
+
 def original_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict under the names of the original code of Wan, written down block by block."""
-    blocks = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
-    blocks |= {"conv_shortcut": "shortcut"}
-    mid = {"resnets.0": "middle.0", "attentions.0": "middle.1", "resnets.1": "middle.2"}
-    resnets = [name for name in state if re.match(r"decoder\.up_blocks\.0\.resnets\.\d+\.conv1\.weight", name)]
+    """Return a state dict under the names of the original code of Wan, written down part by part."""
+    nested = "decoder.up_blocks.0.upsampler.resample.1.weight" in state  # 2.2 has a list for each level
+    resnets = sum(name.startswith("decoder.up_blocks.0.resnets.") and name.endswith("conv1.bias") for name in state)
 
-    def original(name: str) -> str:
-        words = name.split(".")
-        side, *rest = words
-        if side in ("quant_conv", "post_quant_conv"):
-            return ".".join([{"quant_conv": "conv1", "post_quant_conv": "conv2"}[side], *rest])
-        if rest[0] in ("conv_in", "norm_out", "conv_out"):
-            return ".".join(
-                [side, {"conv_in": "conv1", "norm_out": "head.0", "conv_out": "head.2"}[rest[0]], *rest[1:]]
-            )
-        if rest[0] == "mid_block":
-            return ".".join([side, mid[".".join(rest[1:3])], blocks.get(rest[3], rest[3]), *rest[4:]])
-        level, part = int(rest[1]), rest[2]
-        down = rest[0] == "down_blocks"
-        samples = "downsamples" if down else "upsamples"
-        if part in ("downsampler", "upsampler"):  # the last of its level
-            last = len(resnets) - down
-            return ".".join([side, samples, str(level), samples, str(last), *rest[3:]])
-        if part == "resnets" and "decoder.up_blocks.0.upsampler.resample.1.weight" in state:
-            return ".".join([side, samples, str(level), samples, rest[3], blocks[rest[4]], *rest[5:]])
-        if part == "resnets":
-            return ".".join([side, samples, str(level * (len(resnets) + 1) + int(rest[3])), blocks[rest[4]], *rest[5:]])
-        if part == "upsamplers":
-            return ".".join([side, samples, str(level * (len(resnets) + 1) + len(resnets)), *rest[4:]])
-        return ".".join([side, samples, str(level), blocks.get(part, part), *rest[3:]])
+    def original(side: str, part: str, *rest: str) -> tuple[str, ...]:
+        if side in ENDS:
+            return ENDS[side], part
+        if part in ENDS:
+            return side, ENDS[part], *rest
+        if part == "mid_block":
+            block, number, layer, *more = rest
+            return side, MIDDLE[f"{block}.{number}"], LAYERS.get(layer, layer), *more
+        samples = part.replace("_blocks", "samples")
+        level, kind, *more = rest
+        if kind == "resnets":
+            index, layer, *more = more
+            place = (level, samples, index) if nested else (str(int(level) * (resnets + 1) + int(index)),)
+            return side, samples, *place, LAYERS[layer], *more
+        if kind in ("downsampler", "upsampler"):  # after the blocks, of which the encoder has one less
+            return side, samples, level, samples, str(resnets - (side == "encoder")), *more
+        if kind == "upsamplers":
+            return side, samples, str(int(level) * (resnets + 1) + resnets), *more[1:]
+        return side, samples, level, LAYERS.get(kind, kind), *more  # the encoder of 2.1 has one list in both
 
-    return {original(name): tensor.contiguous() for name, tensor in state.items()}
+    return {".".join(original(*name.split("."))): tensor.contiguous() for name, tensor in state.items()}
 
 
 @torch.no_grad()
