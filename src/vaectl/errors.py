@@ -4,6 +4,9 @@ They are raised with a problem and a remedy, and shown in one place (`vaectl.cli
 user is a bug.
 """
 
+from collections.abc import Iterable
+from itertools import islice
+
 from vaectl.shortage import is_memory_shortage
 
 
@@ -48,6 +51,13 @@ def shown(value: object, most: int = 100) -> str:
     if len(text) > most:
         text = text[: most - 1] + "…"
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def first_few(names: Iterable[str], count: int = 3) -> str:
+    """Format the first names from a file for a message."""
+    names = iter(names)
+    first = [shown(name) for name in islice(names, count)]
+    return ", ".join(first) + (", …" if any(True for _ in names) else "")
 
 
 def unforeseen(name: object, error: Exception) -> VaectlError:

@@ -9,17 +9,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vaectl.io.hub import commit_of
-from vaectl.io.parsing import read_json
 from vaectl.model_names import PUBLISHED as PUBLISHED
 from vaectl.model_names import Published as Published
-from vaectl.models.build import CONFIG_BYTES, build_model, read_config
-from vaectl.models.checkpoint import check_fit, check_types, downloaded, locate, parts, select
+from vaectl.models.checkpoint import build_on_meta, check_fit, check_types, config_of, downloaded, locate, parts
 from vaectl.models.containers import read_outline
-from vaectl.models.weights import Weights, available, file_with
-from vaectl.progress import Progress
+from vaectl.models.names import select
+from vaectl.models.weights import Weights, available, file_with, metadata
+from vaectl.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
@@ -58,22 +55,20 @@ def describe(
 ) -> ModelFacts:
     """Describe the model at `path`: as in `load_model`; None and "builtin": the built-in model.
 
-    `weights`: of a checkpoint that has both; None for the default. `progress` shows a download.
+    `weights`: of a checkpoint that has both; None for the default. `progress` shows a download and notes.
     Raises UsageError or VaectlError as `load_model` does, but does not check for NaN and infinity.
     """
     directory, file = locate(downloaded(path, progress=progress))
-    config = read_config(directory / "config.json")
-    notes = read_json(directory / "config.json", CONFIG_BYTES)
-    with torch.device("meta"):
-        model = build_model(config)
+    config = config_of(directory, file, (progress or Silent()).note)
+    model = build_on_meta(config)
     found = available(directory, file, read_outline(file))
     file = file_with(weights, directory, file)
     stored = read_outline(file)
     expected = model.state_dict()
     tensors = select(stored, expected, file, weights)
     check_types(tensors, expected, file)
-    check_fit(expected, tensors, file)
-    step = stored.get("current_step", notes.get("_step"))
+    check_fit(expected, tensors, file, config)
+    step = stored.get("current_step", metadata(directory, file).get("_step"))
     dtypes = Counter[str]()
     for tensor in tensors.values():
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()

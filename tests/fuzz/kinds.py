@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from tests.fuzz.mutate import ODD, spoil_bytes, spoil_json, spoil_safetensors, spoil_text
 from tests.models.test_checkpoint import TINY
+from tests.models.wan import SMALL, original_names
 from tests.training.runs import PLAIN, nano, run
 from tests.video.media import encode
 from vaectl.cli.derive import resolve
@@ -38,6 +39,7 @@ from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import read_config
 from vaectl.models.checkpoint import WEIGHTS
 from vaectl.models.config import WFVAEConfig
+from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, options_of
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
@@ -137,6 +139,12 @@ def make_checkpoints(folder: Path) -> None:
         save_file(half, folder / "shards" / f"{i}.safetensors")
     places = {name: f"{i}.safetensors" for i, half in enumerate(halves) for name in half}
     (folder / "shards" / f"{WEIGHTS}.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    wan = build_model(AutoencoderKLWanConfig(**SMALL))
+    save_model(wan, folder / "wan")
+    for name in ("original", "original_safetensors"):
+        (folder / name).mkdir()
+    torch.save(original_names(wan.state_dict()), folder / "original" / "Wan2.1_VAE.pth")
+    save_file(original_names(wan.state_dict()), folder / "original_safetensors" / "wan_2.1_vae.safetensors")
 
 
 def attempt_checkpoint(whole: Path, here: Path, rng: Random) -> None:
@@ -167,12 +175,13 @@ COMMANDS: Sequence[type] = (ReconstructOptions, PrepareEvalOptions, EvalOptions,
 
 def make_configs(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(WFVAEConfig(**TINY).to_json()))
+    (folder / "wan.json").write_text(json.dumps(AutoencoderKLWanConfig(**SMALL, clip_output=False).to_json()))
 
 
 def attempt_config(whole: Path, here: Path, rng: Random) -> None:
     if rng.random() < 0.4:
         file = here / "config.json"
-        file.write_bytes(spoil_json((whole / "config.json").read_bytes(), rng))
+        file.write_bytes(spoil_json((whole / rng.choice(("config.json", "wan.json"))).read_bytes(), rng))
         with torch.device("meta"):
             build_model(read_config(file))
         return

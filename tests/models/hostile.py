@@ -168,6 +168,13 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is a folder": (replaced_by(Path.mkdir, "config.json"), "not an ordinary file"),
     # safetensors
     "int8": (weights(all_changed(lambda t: (t * 10).to(torch.int8))), "int8"),
+    "float8_e4m3fn": (weights(all_changed(lambda t: t.to(torch.float8_e4m3fn))), "tensors are float8_e4m3fn"),
+    "float8_e5m2 in a pickle": (pickled(all_changed(lambda t: t.to(torch.float8_e5m2))), "tensors are float8_e5m2"),
+    "GGUF of another name": (replaced_by(lambda p: p.write_bytes(b"GGUF" + bytes(99))), "is a GGUF file"),
+    "GGUF of another name, a pickle": (
+        replaced_by(lambda p: p.write_bytes(b"GGUF" + bytes(99)), BIN),
+        "is a GGUF file",
+    ),
     "one tensor of int64": (weights(one_changed(lambda t: t.to(torch.int64))), "1 tensors are int64"),
     "bool": (weights(one_changed(lambda t: t > 0)), "1 tensors are bool"),
     "complex": (weights(one_changed(lambda t: t.to(torch.complex64))), "1 tensors are complex64"),

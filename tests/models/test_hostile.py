@@ -68,16 +68,6 @@ def test_short_memory_is_not_blamed_on_the_file(folder):
         raise MemoryError
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_float8_loads_as_the_values_that_it_stands_for(folder, model, kind):
-    small = {name: tensor.to(kind).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(small, folder / SAFETENSORS)
-    notes: list[str] = []
-    loaded = load_model(folder, device="cpu", note=notes.append).state_dict()
-    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in small.items())
-    assert [f"its weights are in {kind}".replace("torch.", "") in note for note in notes] == [True]
-
-
 def test_integers_that_belong_to_another_network_are_what_does_not_fit(folder, model):
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state | {"text.position_ids": torch.arange(7)}, folder / SAFETENSORS)

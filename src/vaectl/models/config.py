@@ -66,6 +66,11 @@ class FamilyConfig(BaseModel, ABC):
         """Shift and scale for training on latents: (z - shift)·scale. Encoding and decoding do not apply them."""
         return (0.0,) * self.latent_channels, (1.0,) * self.latent_channels
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """The values that define the network. Classes with the same network have the same."""
+        return {"_class_name": self.class_name, **self.model_dump(exclude={"shift", "scale"})}
+
     def is_called(self, name: str) -> bool:
         """Whether published scripts use `name` for this family: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
         plain, own = (

@@ -37,6 +37,7 @@ Choose: TypeAlias = Callable[[Stored], Mapping[str, Any]]
 """Selects entries from the content of a file, and gives them their new names."""
 
 UNREADABLE = "cannot be read as weights", "download it again"
+UNQUANTISED = "get the weights in float32, bfloat16 or float16"
 
 # Names of the safetensors specification. PyTorch has no type for the others.
 _TYPES = {
@@ -60,6 +61,8 @@ def read_outline(file: Path) -> Stored:
             outline |= read_outline(shard)
         return outline
     size_of(file, "give a file of weights")
+    if is_gguf(file):
+        raise VaectlError(f"{file}: is a GGUF file, and vaectl reads no quantised weights", UNQUANTISED)
     if file.suffix == ".safetensors":
         return _safetensors_outline(file)
     return load_pickle(file, "meta")
@@ -112,6 +115,12 @@ def _safetensors_outline(file: Path) -> dict[str, Tensor]:
                     raise VaectlError(f"{file}: {shown(name)} is of the type {shown(kind)}, which cannot be loaded")
                 outline[name] = torch.empty(part.get_shape(), dtype=_TYPES[kind], device="meta")
             return outline
+
+
+def is_gguf(file: Path) -> bool:
+    """Return whether a file is in the format of llama.cpp, by its first bytes (GGUF specification, file structure)."""
+    with parsing(file, *UNREADABLE), file.open("rb") as opened:
+        return opened.read(4) == b"GGUF"
 
 
 def _header_bytes(file: Path) -> int:

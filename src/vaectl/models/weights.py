@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from vaectl.errors import UsageError, shown
-from vaectl.io.parsing import read_json
-from vaectl.models.build import CONFIG_BYTES
+from vaectl.models.build import read_config_values
 from vaectl.models.containers import Stored, read_outline
 
 Weights: TypeAlias = Literal["ema", "raw"]
@@ -38,11 +37,16 @@ def available(directory: Path, file: Path, stored: Stored) -> tuple[Weights, ...
         return ("ema", "raw") if raw else ("ema",)
     if raw or file.name == STATE:
         return ("raw",)
-    values = read_json(directory / "config.json", CONFIG_BYTES) if file.name.startswith(WEIGHTS) else {}
-    recorded = RECORDED.get(str(values.get("_weights"))) if isinstance(values, dict) else None
+    recorded = RECORDED.get(str(metadata(directory, file).get("_weights")))
     if recorded == "ema" and (directory / STATE).is_file():
         return "ema", "raw"
     return (recorded,) if recorded else ()
+
+
+def metadata(directory: Path, file: Path) -> Mapping[str, Any]:
+    """Return the config.json that describes a file of weights; empty if none does."""
+    config = directory / "config.json"
+    return read_config_values(config) if file.name.startswith((WEIGHTS, STATE)) and config.exists() else {}
 
 
 def file_with(weights: Weights | None, directory: Path, file: Path) -> Path:

@@ -8,27 +8,27 @@ from typing import Any
 import torch
 
 from vaectl import distributed
-from vaectl.errors import OutOfMemoryError, UsageError
+from vaectl.errors import OutOfMemoryError, UsageError, first_few
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
 from vaectl.metrics.lpips import SMALLEST
 from vaectl.models.build import build_model, read_config
 from vaectl.models.checkpoint import (
+    build_on_meta,
     channels_last,
     check_finite,
     check_fit,
+    config_of,
     downloaded,
-    exact,
-    first_few,
     load_model,
     locate,
     locate_config,
     read_fitting_outline,
-    select,
 )
 from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import Stored, read_values
 from vaectl.models.device import choose_device, choose_dtype
+from vaectl.models.names import select
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import STATE, Weights, file_with
 from vaectl.options.train import TrainOptions
@@ -81,9 +81,8 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     elif pretrained is not None:
         model = placed(fitting(pretrained, weights, config_file, progress), device)
     elif config_file is not None:
-        config = read_config(config_file)
-        with torch.device("meta"):
-            outline = build_model(config)
+        config = read_config(config_file, progress.warn)
+        outline = build_on_meta(config)
         if options.init == "pca":
             check_pca_init(outline)
         check_room(outline, config_file)
@@ -118,7 +117,7 @@ def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
 
 def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
     """Raise UsageError if the config in `file` is not of the network of the pretrained model."""
-    given, own = ({**each.to_json(), "shift": None, "scale": None} for each in (read_config(file), config))
+    given, own = read_config(file).network, config.network
     if different := [name for name in own if given.get(name) != own[name]]:
         raise UsageError(
             f"{file}: is not the config of {pretrained}: {first_few(different)} differ",
@@ -130,7 +129,9 @@ def fitting(path: Path, weights: Weights | None, config: Path | None, progress: 
     """Return a new model with those pretrained weights that fit. `config` None: the config of the pretrained model."""
     directory, file = locate(path)
     file = file_with(weights, directory, file)
-    model: AnyVAE = build_model(read_config(config or directory / "config.json"))
+    model: AnyVAE = build_model(
+        read_config(config, progress.warn) if config else config_of(directory, file, progress.note)
+    )
     own = model.state_dict()
     outline = read_fitting_outline(file, own, weights, progress.note)
     fit = {name for name, tensor in own.items() if name in outline and outline[name].shape == tensor.shape}
@@ -138,7 +139,7 @@ def fitting(path: Path, weights: Weights | None, config: Path | None, progress: 
     def choose(stored: Stored) -> dict[str, Any]:
         return {name: value for name, value in select(stored, own, file, weights).items() if name in fit}
 
-    values = {name: exact(tensor).clone() for name, tensor in read_values(file, choose)}
+    values = {name: tensor.clone() for name, tensor in read_values(file, choose)}
     check_finite(values, file)
     model.load_state_dict(values, strict=False)
     if new := [name for name in own if name not in fit]:
