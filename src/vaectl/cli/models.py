@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from vaectl.inventory import ModelFacts, Published
     from vaectl.options.models import ModelsOptions
 
-EXAMPLES = """
-Examples:
-  vaectl models
-  vaectl models results/vae/best --weights raw
-  vaectl models Wan2.1-T2V-1.3B-Diffusers/vae --json
-"""
 HOW_TO_USE = (
     "The built-in model is the default. To use another one, pass its name on Hugging Face, as in"
     " --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or download it with hf and pass --model as shown. Both need the package"
@@ -24,6 +18,12 @@ HOW_TO_USE = (
 )
 MOST_CHANNELS = 16
 """Of more channels, only the range of the values is shown."""
+EXAMPLES = """
+Examples:
+  vaectl models
+  vaectl models results/vae/best --weights raw
+  vaectl models WF-VAE-L-16Chn/ --json
+"""
 
 
 def models(options: ModelsOptions) -> None:
