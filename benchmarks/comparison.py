@@ -1,13 +1,15 @@
 """Compare vaectl with the tools that people use instead: seams, speed, memory, frames, and PSNR of files.
 
-    python benchmarks/comparison.py [--wfvae FOLDER] [--parts networks diffusers frames files] [--clip FILE]
+    python benchmarks/comparison.py [--wfvae FOLDER] [--wan MODEL] [--clip FILE]
+                                    [--parts networks diffusers frames files]
 
 FOLDER is a clone of PKU-YuanGroup/WF-VAE. Its network needs the packages diffusers and einops; its scripts need its
 requirements.txt. Without FOLDER, only the figures of vaectl are measured. Parts, all on the CPU:
 
     networks   encode and decode the centre of a clip with the built-in model in float32: vaectl, the published network,
                and tiles with the overlap and the linear blending of diffusers (256 pixels, every 192)
-    diffusers  AutoencoderKLWan, narrow, with random weights: whole frames and tiles; needs the package diffusers
+    diffusers  the VAE of Wan: diffusers and vaectl, whole frames and tiles; needs the package diffusers. MODEL is a
+               directory; without it, the network is narrow and has random weights
     frames     how many frames come back, for several lengths
     files      PSNR of the frames that the network gives, and of the file that was written
 
@@ -92,11 +94,18 @@ def published(folder: str) -> Any:
     return WFVAEModel.from_pretrained(BUILTIN).eval()
 
 
-def wan() -> Any:
+def wan(folder: str) -> tuple[Any, Any]:
+    """Return the VAE of Wan of diffusers and of vaectl, with the same weights."""
+    sys.modules["torchvision"] = None  # type: ignore[assignment]  # that for CUDA cannot be imported with a CPU build
     from diffusers import AutoencoderKLWan
 
+    if folder:
+        return AutoencoderKLWan.from_pretrained(folder).eval(), vaectl.load_model(folder, device="cpu")
     torch.manual_seed(0)
-    return AutoencoderKLWan(base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1).eval()
+    theirs = AutoencoderKLWan(base_dim=16).eval()
+    with TemporaryDirectory() as directory:
+        theirs.save_pretrained(directory)
+        return theirs, vaectl.load_model(directory, device="cpu")
 
 
 def there_and_back(peer: Any, clip: Tensor, *, tiling: bool) -> Tensor:
@@ -107,24 +116,28 @@ def there_and_back(peer: Any, clip: Tensor, *, tiling: bool) -> Tensor:
         return peer.decode(peer.encode(clip).latent_dist.mode()).sample
 
 
-def ways_of(part: str, folder: str, names: list[str] | None = None) -> dict[str, Way]:
+def windows(model: Any, clip: Tensor, tile: int = 0) -> Tensor:
+    """Encode and decode with a model of vaectl in windows of frames, and in tiles of so many pixels (0: none)."""
+    return in_windows(model, window_frames(model.config, *clip.shape[3:]), clip, tile=tile)
+
+
+def ways_of(part: str, arguments: argparse.Namespace, names: list[str] | None = None) -> dict[str, Way]:
     """Return the ways of a part that `names` wants. A peer is imported and built only when it is wanted."""
     ours, peer = ("vaectl", "vaectl, tiles of 256 pixels", "blended tiles"), ("published", "published, enable_tiling")
-    theirs = ("whole frames", "enable_tiling")
+    theirs = ("diffusers", "diffusers, enable_tiling")
     ways: dict[str, Way] = {}
     if part == "networks" and (names is None or set(names) & set(ours)):
         model = make_model("built-in", CPU, torch.float32)
-
-        def windows(clip: Tensor, tile: int = 0) -> Tensor:
-            return in_windows(model, window_frames(model.config, *clip.shape[3:]), clip, tile=tile)
-
-        ways |= dict(zip(ours, (windows, partial(windows, tile=256), partial(blended_tiles, model)), strict=True))
-    if part == "networks" and folder and (names is None or set(names) & set(peer)):
-        other = published(folder)
+        whole = partial(windows, model)
+        ways |= dict(zip(ours, (whole, partial(whole, tile=256), partial(blended_tiles, model)), strict=True))
+    if part == "networks" and arguments.wfvae and (names is None or set(names) & set(peer)):
+        other = published(arguments.wfvae)
         ways |= {name: partial(there_and_back, other, tiling=name != peer[0]) for name in peer}
     if part == "diffusers":
-        other = wan()
+        other, own = wan(arguments.wan)
         ways |= {name: partial(there_and_back, other, tiling=name != theirs[0]) for name in theirs}
+        clamped = {ours[0]: 0, ours[1]: 256}  # as diffusers does
+        ways |= {name: lambda clip, tile=tile: windows(own, clip, tile).clamp(-1, 1) for name, tile in clamped.items()}
     return ways
 
 
@@ -138,7 +151,7 @@ def read(path: Path, num_frames: int, size: int) -> Tensor:
 def compare_networks(part: str, arguments: argparse.Namespace, console: Console) -> None:
     reuse_freed()
     clip = read(arguments.clip, arguments.frames, arguments.size)
-    ways = ways_of(part, arguments.wfvae)
+    ways = ways_of(part, arguments)
     results = {name: way(clip) for name, way in ways.items()}
     seconds = dict.fromkeys(ways, math.inf)
     for _, (name, way) in product(range(arguments.turns), ways.items()):
@@ -163,7 +176,7 @@ def compare_frames(arguments: argparse.Namespace, console: Console) -> None:
     table.add_column("way")
     for frames in LENGTHS:
         table.add_column(str(frames), justify="right")
-    for name, way in ways_of("networks", arguments.wfvae).items():
+    for name, way in ways_of("networks", arguments).items():
         if "blended" not in name:
             cells = [f"{came_back(way, length, 64, 64)}, {came_back(way, length, 60, 100)}" for length in LENGTHS]
             table.add_row(name, *cells)
@@ -221,7 +234,8 @@ def run(line: list[object], folder: str | None = None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--wfvae", default="", metavar="FOLDER", type=lambda text: str(Path(text).absolute()))
+    parser.add_argument("--wfvae", default="", metavar="FOLDER", type=lambda text: text and str(Path(text).absolute()))
+    parser.add_argument("--wan", default="", metavar="MODEL")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=("networks", "frames", "files"))
     parser.add_argument("--clip", type=lambda text: Path(text).absolute(), default=ROOT / ".samples/bigbuckbunny.mp4")
     parser.add_argument("--frames", type=int, default=33)
@@ -235,7 +249,7 @@ def main() -> None:
         clip = read(arguments.clip, arguments.frames, arguments.size)
         if name.startswith("vaectl"):
             reuse_freed()  # as the commands do
-        ways_of(part, arguments.wfvae, [name])[name](clip)
+        ways_of(part, arguments, [name])[name](clip)
         print(peak(CPU))
         return
     console = Console()

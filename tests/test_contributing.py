@@ -62,11 +62,11 @@ def test_the_family_of_the_recipe_runs_in_tiles_and_loads(tmp_path):
     family = package / "models" / "families" / "tinyvae.py"
     family.write_text(code)
     build = package / "models" / "build.py"
-    last_import = "from vaectl.models.families.wfvae import WFVAE\n"
-    before, after = build.read_text().split(last_import)
-    after, replaced = re.subn(r"^FAMILIES: .*\n", table, after, flags=re.MULTILINE)
+    next_import = "from vaectl.models.families.wan import"
+    before, after = build.read_text().split(next_import)
+    after, replaced = re.subn(r"^FAMILIES: .*?^}\n", table, after, flags=re.MULTILINE | re.DOTALL)
     assert replaced == 1
-    build.write_text(f"{before}from vaectl.models.families.tinyvae import TinyVAE\n{last_import}{after}")
+    build.write_text(f"{before}from vaectl.models.families.tinyvae import TinyVAE\n{next_import}{after}")
     (tmp_path / "test_tinyvae.py").write_text(test)
     path = f"{tmp_path / 'src'}:{tmp_path}"
     done = subprocess.run(

@@ -13,6 +13,8 @@ import torch
 from tests.conftest import ROOT
 from vaectl.cli.app import COMMANDS
 from vaectl.cli.spelling import spell_options
+from vaectl.models import build_model, save_model
+from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.options import cli_name, options_of
 
 PAGES = sorted(
@@ -209,6 +211,7 @@ def test_the_python_examples_run(page, samples, tmp_path):
     (tmp_path / "videos").mkdir()
     for name in ("clip.mp4", "long.mp4", "videos/clip.mp4"):
         (tmp_path / name).symlink_to(samples / "carphone_distorted.mp4")
+    save_model(build_model(AutoencoderKLWanConfig(base_dim=8)), tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae")
     torch.save({"state_dict": {"gen_model": {"weight": torch.zeros(1)}}}, tmp_path / "model.ckpt")
     done = subprocess.run(
         [sys.executable, "example.py"],

@@ -75,7 +75,7 @@ def describe(
     shift, scale = config.latent_statistics
     return ModelFacts(
         path=str(file),
-        family=config.class_name.removesuffix("Model"),
+        family=config.family,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         compression=f"{config.time_compression}x{config.space_compression}x{config.space_compression}",
         latent_channels=config.latent_channels,

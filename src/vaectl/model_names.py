@@ -45,6 +45,9 @@ class Published:
 
 
 PUBLISHED = (
+    Published("Wan 2.1", "Wan", 126_892_531, "4x8x8", 16, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "vae", True),
+    Published("Wan 2.2 TI2V-5B", "Wan", 704_688_668, "4x16x16", 48, "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "vae", True),
+    Published("Qwen-Image", "QwenImage", 126_892_531, "4x8x8", 16, "Qwen/Qwen-Image", "vae", True),
     Published("WF-VAE-L-16Chn", "WFVAE", 317_081_244, "4x8x8", 16, "chestnutlzj/WF-VAE-L-16Chn", "", True),
     Published(
         "Open-Sora Plan v1.5", "WFVAE", 227_035_624, "8x8x8", 32, "LanguageBind/Open-Sora-Plan-v1.5.0", None, True

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.models.narrow import CONFIGS, WAN_2_2, save_narrow
 from tests.models.reference import load_reference, synthetic_model
 from vaectl.cli.app import main
 from vaectl.inventory import PUBLISHED, describe
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import read_config
-from vaectl.models.config import CausalVAEConfig, WFVAEConfig
+from vaectl.models.config import CausalVAEConfig, FamilyConfig, WFVAEConfig
+from vaectl.models.families.wan_config import AutoencoderKLQwenImageConfig, AutoencoderKLWanConfig
 
 PUBLISHED_WFVAE = {"norm_type": "layernorm", "t_interpolation": "trilinear", "decoder_energy_flow_hidden_size": 128}
 RES2X = {
@@ -40,8 +42,14 @@ BOTH_3D = {
 RECIPES = Path(sys.modules["vaectl"].__file__).parent / "training" / "recipes"
 
 
-def published_config(name: str) -> WFVAEConfig | CausalVAEConfig:
+def published_config(name: str) -> FamilyConfig:
     """The configuration that the authors of a published checkpoint give."""
+    if name == "Wan 2.1":
+        return AutoencoderKLWanConfig()
+    if name == "Wan 2.2 TI2V-5B":
+        return AutoencoderKLWanConfig(**WAN_2_2)
+    if name == "Qwen-Image":
+        return AutoencoderKLQwenImageConfig()
     if name == "WF-VAE-L-16Chn":
         return read_config(RECIPES / "wfvae-l.json").model_copy(update={"latent_dim": 16})
     if name == "Open-Sora Plan v1.5":
@@ -60,8 +68,8 @@ def test_what_is_said_about_a_published_checkpoint_follows_from_its_configuratio
     with torch.device("meta"):
         model = build_model(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
-    assert known.family == config.class_name.removesuffix("Model")
-    assert known.compression == f"{config.time_compression}x8x8"
+    assert known.family == config.family
+    assert known.compression == f"{config.time_compression}x{config.space_compression}x{config.space_compression}"
     assert (known.latent_channels, known.streams) == (config.latent_channels, model.streams)
 
 
@@ -85,6 +93,36 @@ def test_the_builtin_model_is_listed_with_the_published_ones(capsys):
     for known in PUBLISHED:
         one_line = " ".join(out.replace("\\\n", " ").split())
         assert " ".join(known.download) in one_line
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "compression", "shift", "scale"),
+    [
+        ("Wan 2.1", "Wan", "4x8x8, 16 latent channels", "-0.7571 -0.7089 ", "0.3548 0.6877 "),
+        ("Wan 2.2", "Wan", "4x16x16, 48 latent channels", "0 to 4.7, one per channel", "0.02083 to 1, one per channel"),
+        ("Qwen-Image", "QwenImage", "4x8x8, 16 latent channels", "-0.7571 -0.7089 ", "0.3548 0.6877 "),
+    ],
+)
+def test_a_checkpoint_of_diffusers(capsys, tmp_path, name, family, compression, shift, scale):
+    theirs = save_narrow(name, tmp_path)
+    assert main(["models", str(tmp_path)]) == 0
+    shown = {line[:13].strip(): line[13:] for line in capsys.readouterr().out.splitlines()}
+    assert (shown["family"].strip(), shown["compression"].strip()) == (family, compression)
+    assert shown["shift"].startswith(shift)
+    assert shown["scale"].startswith(scale)
+    assert shown["long clips"].startswith("streamed")
+    facts = describe(tmp_path)
+    assert facts.parameters == sum(parameter.numel() for parameter in theirs.parameters())
+    assert facts.shift == tuple(theirs.config.latents_mean)
+    assert facts.scale == pytest.approx([1 / std for std in theirs.config.latents_std])
+    assert read_config(tmp_path / "config.json").is_called(CONFIGS[name][0])
+
+
+@pytest.mark.parametrize("name", ["Wan", "wan", "AutoencoderKLWan", "AutoencoderKL_Wan"])
+def test_a_family_has_a_short_and_a_long_name(name):
+    assert AutoencoderKLWanConfig().is_called(name)
+    assert not AutoencoderKLQwenImageConfig().is_called(name)
+    assert not WFVAEConfig().is_called(name)
 
 
 def test_a_checkpoint_of_vaectl_tells_its_step_and_whether_it_is_an_average(capsys, tmp_path, model):

@@ -19,8 +19,10 @@ from scipy import stats
 from torch import Tensor
 
 from tests.jobs import Listener, files
+from tests.models.narrow import CONFIGS, save_narrow
 from tests.video.media import cut, numbered_picture
 from vaectl import engine
+from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import pipeline
@@ -227,6 +229,20 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
     assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_of_diffusers_gives_the_same_file_of_numbers_in_one_step_and_in_two(clips, tmp_path, name):
+    save_narrow(name, tmp_path / "model")
+    real, model, made = f"--real-video-dir={clips[0]}", f"--ckpt={tmp_path / 'model'}", tmp_path / "out"
+    protocol = ["--num-frames=6", "--resolution=40", "--crop-size=0", "--device=cpu"]
+    metrics = ["--metric=psnr,ssim,lpips,flicker"]
+    assert main(["eval", real, model, *protocol, *metrics, f"--csv={tmp_path / 'one.csv'}"]) == 0
+    assert main(["prepare-eval", real, model, *protocol, f"--generated-video-dir={made}"]) == 0
+    assert main(["eval", real, f"--generated-video-dir={made}", *metrics, f"--csv={tmp_path / 'two.csv'}"]) == 0
+    one, two = ((tmp_path / f"{way}.csv").read_text() for way in ("one", "two"))
+    assert one == two
+    assert len(one.splitlines()) == 1 + 3 * 6
 
 
 def test_a_lack_of_memory_is_told_for_every_clip(clips, monkeypatch):

@@ -89,7 +89,7 @@ def vaectl(
         bool, typer.Option("--versions", help="Print all versions and the hardware, for a bug report.")
     ] = False,
 ) -> None:
-    """Train, run and measure causal video auto-encoders (WF-VAE, CausalVAE)."""
+    """Train, run and measure causal video auto-encoders (Wan, Qwen-Image, WF-VAE, CausalVAE)."""
     if version:
         from vaectl.versions import summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
     from vaectl.inventory import ModelFacts, Published
     from vaectl.options.models import ModelsOptions
 
+HOW_TO_USE = (
+    "The built-in model is the default. To use another one, pass its name on Hugging Face, as in"
+    " --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or download it with hf and pass --model as shown. Both need the package"
+    " huggingface_hub."
+)
+MOST_CHANNELS = 16
+"""Of more channels, only the range of the values is shown."""
 EXAMPLES = """
 Examples:
   vaectl models
@@ -84,8 +92,8 @@ def show_all(builtin: ModelFacts, published: tuple[Published, ...]) -> None:
         for name, model in known
     ]
     print_table(console, ("model", "family", "parameters", "float32", "compression", "latent"), rows, names=(0, 1))
-    print_line(console, "The built-in model is the default. To use another one, download it with hf")
-    print_line(console, "(pip install huggingface_hub) and pass --model as shown:")
+    for line in textwrap.wrap(HOW_TO_USE, min(console.width, 80), break_long_words=False, break_on_hyphens=False):
+        print_line(console, line)
     for each in published:
         first, *others = each.download
         print(f"\n{each.name}: --model {each.path or 'FOLDER, the one with config.json in it'}")
@@ -102,7 +110,9 @@ def size(number: int) -> str:
 
 
 def channels(values: tuple[float, ...]) -> str:
-    """Format the values of the channels; one value if all are equal."""
+    """Format the values of the channels: one if all are equal, and the range if there are very many."""
+    if len(values) > MOST_CHANNELS and len(set(values)) > 1:
+        return f"{min(values):.4g} to {max(values):.4g}, one per channel (--json lists them)"
     return " ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 

@@ -21,8 +21,9 @@ Examples:
 def train(options: TrainOptions) -> None:
     """Train a causal video auto-encoder on a tree of videos.
 
-    Every vaectl command and the original code load the checkpoints. --resume-from-checkpoint latest continues a killed
-    run from its last checkpoint. Ctrl-C writes a checkpoint before it stops.
+    Every vaectl command loads the checkpoints, and so does the original code (diffusers for Wan and Qwen-Image).
+    --resume-from-checkpoint latest continues a killed run from its last checkpoint. Ctrl-C writes a checkpoint before
+    it stops.
     """
     from vaectl import distributed
     from vaectl.cli.console import reporter

@@ -1,1 +1,1 @@
-"""The networks that vaectl supports, one file per family."""
+"""The networks that vaectl supports, one file per family. Wan and Qwen-Image are `wan*.py`."""
