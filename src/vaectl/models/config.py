@@ -47,6 +47,11 @@ class FamilyConfig(BaseModel, ABC):
     class_name: ClassVar[str]
 
     @property
+    def a_model(self) -> str:
+        """The class name with its article, for messages: a WFVAEModel, an AutoencoderKLWan."""
+        return f"a{'n' * self.class_name.startswith('A')} {self.class_name}"
+
+    @property
     @abstractmethod
     def latent_channels(self) -> int:
         """C of the latent."""
@@ -66,12 +71,18 @@ class FamilyConfig(BaseModel, ABC):
         """Shift and scale for training on latents: (z - shift)·scale. Encoding and decoding do not apply them."""
         return (0.0,) * self.latent_channels, (1.0,) * self.latent_channels
 
+    @property
+    def family(self) -> str:
+        """The distinctive part of `class_name`: WFVAE, CausalVAE, Wan, QwenImage."""
+        return self.class_name.removeprefix("AutoencoderKL").removesuffix("Model")
+
     def is_called(self, name: str) -> bool:
-        """Whether published scripts use `name` for this family: WFVAE, WF-VAE, WFVAEModel, WFVAEModel_D8_4x8x8, …"""
-        plain, own = (
-            re.sub(r"(model)?(_d\d+)?(_\d+x\d+x\d+)?$|[-_]", "", each.lower()) for each in (name, self.class_name)
-        )
-        return plain == own
+        """Whether `name` is a name of this family: Wan, AutoencoderKLWan; WFVAE, WF-VAE, WFVAEModel_D8_4x8x8, …
+
+        Published scripts use names with a compression.
+        """
+        plain = re.sub(r"^autoencoderkl|(model)?(_d\d+)?(_\d+x\d+x\d+)?$|[-_]", "", name.lower())
+        return plain == self.family.lower()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `config.json`, including the name of the family."""

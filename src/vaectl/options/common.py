@@ -95,7 +95,7 @@ ModelName = Annotated[
         metavar="NAME",
         aliases=("ae",),
         hidden=True,
-        help="Checked against the model: WFVAE or CausalVAE.",
+        help="Checked against the model: WFVAE, CausalVAE, Wan or QwenImage.",
     ),
 ]
 Device = Annotated[
