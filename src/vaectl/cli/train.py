@@ -13,6 +13,7 @@ EXAMPLES = """
 Examples:
   vaectl train --video-path videos/ --recipe tiny
   vaectl train --video-path videos/ --model-config config.json --ema
+  vaectl train --video-path videos/ --recipe finetune-decoder --model wan/vae
   vaectl train --resume-from-checkpoint results/vae/latest
   torchrun --nproc-per-node 8 -m vaectl train --config run.toml
 """
@@ -21,8 +22,9 @@ Examples:
 def train(options: TrainOptions) -> None:
     """Train a causal video auto-encoder on a tree of videos.
 
-    Every vaectl command and the original code load the checkpoints. --resume-from-checkpoint latest continues a killed
-    run from its last checkpoint. Ctrl-C writes a checkpoint before it stops.
+    Every vaectl command loads the checkpoints, and so does the original code, or diffusers for Wan and Qwen-Image.
+    --resume-from-checkpoint latest continues a killed run from its last checkpoint. Ctrl-C writes a checkpoint before
+    it stops.
     """
     from vaectl import distributed
     from vaectl.cli.console import reporter
