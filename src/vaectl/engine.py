@@ -125,7 +125,7 @@ def open_model(
         )
     if name is not None and not model.config.is_called(name):
         raise UsageError(
-            f"`model_name={name}`: {called} is a {model.config.class_name}", "leave the name out, or give another model"
+            f"`model_name={name}`: {called} is {model.config.a_model}", "leave the name out, or give another model"
         )
     return model
 

@@ -8,7 +8,6 @@ of the first group read by the third.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -241,7 +240,7 @@ class Toy(VideoVAE[ToyConfig]):
     def add_skip(self, skip: Tensor, h: Tensor, context: StreamContext) -> Tensor:
         return h + context.align(self.norm3, skip, h)
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+    def encoder_modules(self) -> list[nn.Module]:
         raise NotImplementedError  # it is not trained
 
     @property

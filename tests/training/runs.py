@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import load_file
@@ -27,6 +29,21 @@ NANO = {
     "t_interpolation": "trilinear",
 }
 """The config of the smallest WF-VAE that has everything."""
+
+WAN = {
+    "_class_name": "AutoencoderKLWan",
+    "base_dim": 8,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True],
+}
+"""The config of a very small Wan 2.1, 2x4x4."""
+
+WAN_2_2 = {**WAN, "is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
+"""The same as Wan 2.2, 2x8x8."""
+
+QWEN = {**WAN, "_class_name": "AutoencoderKLQwenImage"}
 
 PLAIN = {
     "num_frames": 5,
@@ -59,9 +76,9 @@ def run(videos: Path, here: Path, listener: Listener | None = None, **given: Any
     return train(options(videos, here, **given), listener or Listener())
 
 
-def nano(here: Path) -> Path:
+def nano(here: Path, config: Mapping[str, Any] = MappingProxyType(NANO)) -> Path:
     path = here / "nano.json"
-    path.write_text(json.dumps(NANO))
+    path.write_text(json.dumps(dict(config)))
     return path
 
 

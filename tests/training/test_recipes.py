@@ -57,7 +57,7 @@ def test_the_stages_are_the_published_schedule():
 
 @pytest.mark.parametrize("name", ["wfvae-xl", "", "../recipes/tiny", "tiny.toml"])
 def test_an_unknown_recipe_is_answered_with_the_known_ones(name):
-    with pytest.raises(UsageError, match=r"no recipe is called .*; choose from od-vae, stage1, .*wfvae-s$"):
+    with pytest.raises(UsageError, match=r"no recipe is called .*; choose from finetune-decoder, od-vae, .*wfvae-s$"):
         read_recipe(name)
 
 

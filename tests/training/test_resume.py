@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.jobs import Listener
-from tests.training.runs import lines, names, options, run, weights
+from tests.training.runs import NANO, WAN, lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models.checkpoint import load_model
 from vaectl.training.run_log import size_up_to
@@ -34,9 +34,10 @@ EVERYTHING = {
 """Every part of the state of a run."""
 
 
-@pytest.mark.parametrize("stop", [3, 4])
-def test_a_run_in_two_goes_is_the_run_in_one_bit_for_bit(videos, tmp_path, stop):
-    whole = run(videos, tmp_path, exp_name="whole", max_steps=7, save_ckpt_step=stop, **EVERYTHING)
+@pytest.mark.parametrize(("stop", "config"), [(3, NANO), (4, NANO), (4, WAN)], ids=["3", "4", "4-wan"])
+def test_a_run_in_two_goes_is_the_run_in_one_bit_for_bit(videos, tmp_path, stop, config):
+    given = {**EVERYTHING, "wavelet_loss": config is NANO, "model_config": str(nano(tmp_path, config))}
+    whole = run(videos, tmp_path, exp_name="whole", max_steps=7, save_ckpt_step=stop, **given)
     part = whole.run.with_name("part")
     shutil.copytree(whole.run, part, symlinks=True)
     for step in (6, 7):
@@ -63,13 +64,9 @@ def flat(state):
 
 
 def test_latest_begins_anew_where_there_is_nothing(videos, tmp_path):
-    assert run(videos, tmp_path, resume_from_checkpoint="latest", model_config=nano_of(tmp_path), max_steps=2).step == 2
-
-
-def nano_of(folder):
-    from tests.training.runs import nano
-
-    return str(nano(folder))
+    assert (
+        run(videos, tmp_path, resume_from_checkpoint="latest", model_config=str(nano(tmp_path)), max_steps=2).step == 2
+    )
 
 
 def test_a_checkpoint_brings_its_options_and_a_few_may_change(videos, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.jobs import Listener
-from tests.training.runs import PLAIN, lines, names, nano, run
+from tests.training.runs import NANO, PLAIN, WAN, lines, names, nano, run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "COLUMNS": "80"}
@@ -40,7 +40,7 @@ def program(*arguments: Any, torchrun: int = 0, code: str = "") -> subprocess.Po
 def arguments(videos: Path, here: Path, **given: Any) -> list[str]:
     values = {**PLAIN, "model_config": nano(here), "ckpt_dir": here / "results", "video_path": videos, **given}
     flags = [f"--{name}" if value else f"--no-{name}" for name, value in values.items() if isinstance(value, bool)]
-    return flags + [f"--{name}={value}" for name, value in values.items() if not isinstance(value, bool)]
+    return flags + [f"--{name}={value}" for name, value in values.items() if not isinstance(value, bool | None)]
 
 
 def wait_for(condition, process: subprocess.Popen[str]) -> None:
@@ -57,16 +57,15 @@ def steps(run: Path) -> int:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(videos, tmp_path):
-    given = {**PLAIN, "ema": True, "max_steps": 180, "save_ckpt_step": 4, "random_crop": True}
-    values = {
-        **given,
-        "video_path": str(videos),
-        "model_config": str(nano(tmp_path)),
-        "ckpt_dir": str(tmp_path / "killed"),
-    }
+@pytest.mark.parametrize(
+    ("config", "kills", "steps"), [(NANO, 20, 180), (WAN, 4, 30)], ids=["wfvae, 20 kills", "wan, 4 kills"]
+)
+def test_kills_change_nothing(videos, tmp_path, config, kills, steps):
+    given = {**PLAIN, "ema": True, "max_steps": steps, "save_ckpt_step": 4, "random_crop": True}
+    given |= {"wavelet_loss": config is NANO, "model_config": str(nano(tmp_path, config))}
+    values = {**given, "video_path": str(videos), "ckpt_dir": str(tmp_path / "killed")}
     (tmp_path / "options.json").write_text(json.dumps({**values, "exp_name": "vae"}))
-    harness = [sys.executable, Path(__file__).with_name("killing.py"), tmp_path / "options.json", "5", "20", "3"]
+    harness = [sys.executable, Path(__file__).with_name("killing.py"), tmp_path / "options.json", "5", str(kills), "3"]
     told = subprocess.run(harness, env=ENVIRONMENT, text=True, capture_output=True, timeout=300)
     assert told.returncode == 0, told.stderr
     report = json.loads(told.stdout)
@@ -134,13 +133,21 @@ job.write_checkpoint = limited
     assert names(tmp_path / "results" / "vae") >= {"checkpoint-00000002", "checkpoint-00000006"}
 
 
-def test_two_ranks_learn_as_one_with_twice_the_batch(videos, tmp_path):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_ranks_learn_as_one_with_twice_the_batch(videos, tmp_path, frozen):
     """Equal but for the order of sums, which Adam's first steps amplify: 1e-4 relative."""
-    process = program(*arguments(videos, tmp_path, max_steps=4, batch_size=1, ema=True), torchrun=2)
+    given = {"max_steps": 4, "ema": True, "model_config": str(nano(tmp_path))}
+    if frozen:
+        wan = run(
+            videos, tmp_path, max_steps=1, wavelet_loss=False, model_config=str(nano(tmp_path, WAN)), exp_name="a"
+        )
+        given |= {"model": str(wan.checkpoint), "recipe": "finetune-decoder", "wavelet_loss": False}
+        given |= {"model_config": None, "perceptual_weight": 0, "lr": 1e-3, "resolution": 16, "num_frames": 5}
+    process = program(*arguments(videos, tmp_path, batch_size=1, **given), torchrun=2)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     shared = lines(tmp_path / "results" / "vae")
-    alone = lines(run(videos, tmp_path, exp_name="alone", max_steps=4, batch_size=2, ema=True).run)
+    alone = lines(run(videos, tmp_path, exp_name="alone", batch_size=2, **given).run)
     assert [line["loss"] for line in shared] == pytest.approx([line["loss"] for line in alone], rel=1e-4)
     assert [line["grad_norm"] for line in shared] == pytest.approx([line["grad_norm"] for line in alone], rel=1e-3)
 

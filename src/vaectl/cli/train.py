@@ -13,6 +13,7 @@ EXAMPLES = """
 Examples:
   vaectl train --video-path videos/ --recipe tiny
   vaectl train --video-path videos/ --model-config config.json --ema
+  vaectl train --video-path videos/ --recipe finetune-decoder --model wan/vae
   vaectl train --resume-from-checkpoint results/vae/latest
   torchrun --nproc-per-node 8 -m vaectl train --config run.toml
 """

@@ -47,6 +47,11 @@ class FamilyConfig(BaseModel, ABC):
     class_name: ClassVar[str]
 
     @property
+    def a_model(self) -> str:
+        """The class name with its article, for messages: a WFVAEModel, an AutoencoderKLWan."""
+        return f"a{'n' * self.class_name.startswith('A')} {self.class_name}"
+
+    @property
     @abstractmethod
     def latent_channels(self) -> int:
         """C of the latent."""

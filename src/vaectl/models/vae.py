@@ -7,7 +7,7 @@ limit is in `tiling/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -48,8 +48,8 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         """From the latent "x" to the video "y"."""
 
     @abstractmethod
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the parameters of the encoder, which training can freeze."""
+    def encoder_modules(self) -> list[nn.Module]:
+        """Return the modules that encode, which training can freeze."""
 
     @property
     @abstractmethod
@@ -130,7 +130,7 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
 
     def check_pca_init(self) -> None:
         """Raise UsageError if `pca_init` does not support this model. A family that has it overrides both methods."""
-        raise UsageError(f"PCA initialization is not available for a {self.config.class_name}")
+        raise UsageError(f"PCA initialization is not available for {self.config.a_model}")
 
     def pca_init(self, videos_BCTHW: Sequence[Tensor]) -> None:
         """Set the weights by principal component analysis of videos, each (B, 3, T, H, W) in [-1, 1].

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from vaectl.errors import UsageError, shown
 from vaectl.numbers import INTEGER_LIMIT
@@ -55,7 +55,7 @@ class Option:
         from pydantic_core import core_schema
 
         def check(value: Any, typed: Callable[[Any], Any]) -> Any:
-            if isinstance(value, bool) and source is not bool:
+            if isinstance(value, bool) and bool not in (source, *get_args(source)):
                 raise ValueError("takes a value, not true or false")
             if self.read is not None and value is not None:
                 value = self.read(value)

@@ -41,7 +41,7 @@ DATA, OBJECTIVE, OPTIMIZER, VALIDATION, CHECKPOINTS = (
     "Run and checkpoints",
 )
 
-RECIPES = ("tiny", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2", "stage3")
+RECIPES = ("tiny", "finetune-decoder", "wfvae-s", "wfvae-m", "wfvae-l", "od-vae", "stage1", "stage2", "stage3")
 
 
 def read_weights(value: Any) -> Any:
@@ -181,7 +181,10 @@ class TrainOptions:
     lpips_weights: Annotated[Path | None, place(OBJECTIVE, "The weights of --lpips-net. (default: looked up)")] = None
     kl_weight: Annotated[float, number(OBJECTIVE, "Weight of the KL divergence to N(0, I).")] = 1e-6
     logvar_init: Annotated[float, number(OBJECTIVE, "Log-variance of the reconstruction error.", least=-30)] = 0.0
-    wavelet_loss: Annotated[bool, flag(OBJECTIVE, "Add a loss on wavelet coefficients (WF-VAE).")] = False
+    wavelet_loss: Annotated[bool | Literal["auto"], flag(OBJECTIVE, "Add a loss on wavelet coefficients (WF-VAE).")] = (
+        False
+    )
+    """auto, which recipes use: if the model has wavelets."""
     wavelet_weight: Annotated[float, number(OBJECTIVE, "Weight of the wavelet loss.")] = 0.1
     disc_weight: Annotated[float, number(OBJECTIVE, "Weight of the adversarial loss; 0 switches it off.")] = 0.5
     disc_start: Annotated[int, count(OBJECTIVE, "First step with the adversarial loss.", least=0)] = 5

@@ -34,7 +34,7 @@ from vaectl.training.pca_init import init_from_clips
 from vaectl.training.result import TrainResult
 from vaectl.training.resume import checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
-from vaectl.training.setup import check_run_dir, model_of, resume, trainer_of
+from vaectl.training.setup import check_run_dir, model_of, resume, trainer_of, with_wavelet_loss
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, ValidationError, best_so_far, improves, reason_of
 from vaectl.training.whole import damaged_after
@@ -67,6 +67,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         check_run_dir(run, None if options.not_resume_training_process else checkpoint)
         distributed.wait_for_others()
         model = model_of(options, checkpoint, progress)
+        options = with_wavelet_loss(options, model)
         clips = validation_clips(options, progress)
         data = data_of(options, clips.paths if clips else (), progress)
         validation = Validation(options, clips, model.device) if clips else None

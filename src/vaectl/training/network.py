@@ -43,10 +43,10 @@ class AutoEncoder(nn.Module):
 
 
 def trained_parameters(model: AnyVAE, *, freeze_encoder: bool) -> list[nn.Parameter]:
-    """Return the trained parameters, and set `requires_grad` of all: False for a frozen encoder."""
-    model.requires_grad_(True)
-    for parameter in model.encoder_parameters():
-        parameter.requires_grad_(not freeze_encoder)
+    """Return the trained parameters. A frozen encoder needs no gradients and is in evaluation mode: without dropout."""
+    model.train().requires_grad_(True)
+    for module in model.encoder_modules() if freeze_encoder else []:
+        module.eval().requires_grad_(False)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def check_run_dir(run: Path, checkpoint: Path | None) -> None:
 def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress) -> AnyVAE:
     """Return the model to train, float32 on its device: from the checkpoint, else pretrained, else new.
 
-    Raises UsageError if none is given, if the config differs from the pretrained one, or if the model cannot take the
-    clips or has no wavelets for the loss; also raises as `load_model` does.
+    Raises UsageError if none is given, if the config differs from the pretrained one, if the model cannot take the
+    clips, or if an encoder that is to be frozen is not trained; also raises as `load_model` does.
     """
     device = choose_device(distributed.device_of_rank(options.device))
     torch.manual_seed(seed_of(options.seed, "weights"))
@@ -74,12 +75,20 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     config_file = None
     if options.model_config is not None and (checkpoint is None or options.ignore_mismatched_sizes):
         config_file = locate_config(options.model_config, progress)
+    if options.freeze_encoder and pretrained is None and options.init == "random":
+        raise UsageError("`freeze_encoder` needs a model whose encoder is trained", "give `model`")
     if pretrained is not None and not options.ignore_mismatched_sizes:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", weights=weights, note=progress.note)
         if checkpoint is None and config_file is not None:
             check_config(config_file, model.config, pretrained)
     elif pretrained is not None:
-        model = placed(fitting(pretrained, weights, config_file, progress), device)
+        fitted, new = fitting(pretrained, weights, config_file, progress)
+        if options.freeze_encoder and (untrained := new & encoder_names(fitted)):
+            raise UsageError(
+                f"`freeze_encoder`: {len(untrained)} tensors of the encoder do not fit: {first_few(sorted(untrained))}",
+                "give a `model` whose encoder fits",
+            )
+        model = placed(fitted, device)
     elif config_file is not None:
         config = read_config(config_file, progress.warn)
         outline = build_on_meta(config)
@@ -92,9 +101,17 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     check_names(options, model.config)
     check_length(options.num_frames, model.config)
     check_sizes(options, model.config)
-    if options.wavelet_loss and not model.features:
-        raise UsageError(f"`wavelet_loss`: a {model.config.class_name} has no wavelets", "leave it out")
-    return model.train()
+    return model
+
+
+def with_wavelet_loss(options: TrainOptions, model: AnyVAE) -> TrainOptions:
+    """Return the options with the wavelet loss on or off: `auto` is on for a model with wavelets.
+
+    Raises UsageError if it is wanted for another model.
+    """
+    if options.wavelet_loss is True and not model.features:
+        raise UsageError(f"`wavelet_loss`: {model.config.a_model} has no wavelets", "leave it out")
+    return replace(options, wavelet_loss=bool(options.wavelet_loss and model.features))
 
 
 def check_room(model: AnyVAE, file: Path) -> None:
@@ -125,8 +142,17 @@ def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
         )
 
 
-def fitting(path: Path, weights: Weights | None, config: Path | None, progress: Progress) -> AnyVAE:
-    """Return a new model with those pretrained weights that fit. `config` None: the config of the pretrained model."""
+def encoder_names(model: AnyVAE) -> set[str]:
+    """Return the names of the tensors of the encoder."""
+    encoder = {parameter for module in model.encoder_modules() for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters() if parameter in encoder}
+
+
+def fitting(path: Path, weights: Weights | None, config: Path | None, progress: Progress) -> tuple[AnyVAE, set[str]]:
+    """Return a new model with those pretrained weights that fit, and the names of its other tensors.
+
+    `config` None: the config of the pretrained model.
+    """
     directory, file = locate(path)
     file = file_with(weights, directory, file)
     model: AnyVAE = build_model(
@@ -146,14 +172,14 @@ def fitting(path: Path, weights: Weights | None, config: Path | None, progress: 
         progress.warn(
             f"{file}: {len(new)} of {len(own)} tensors do not fit and are initialized at random: {first_few(new)}"
         )
-    return model
+    return model, set(new)
 
 
 def check_names(options: TrainOptions, config: FamilyConfig) -> None:
     """Raise UsageError if a published option names another class than the one that is used."""
     if options.model_name is not None and not config.is_called(options.model_name):
         raise UsageError(
-            f"`model_name={options.model_name}`: the config is of a {config.class_name}", "leave out `model_name`"
+            f"`model_name={options.model_name}`: the config is of {config.a_model}", "leave out `model_name`"
         )
     if options.disc_cls and not options.disc_cls.endswith(DISCRIMINATOR):
         raise UsageError(f"`disc_cls={options.disc_cls}`: vaectl trains with {DISCRIMINATOR}", "leave out `disc_cls`")
@@ -201,7 +227,7 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
             lpips_net=options.lpips_net,
             lpips_weights=options.lpips_weights,
             kl_weight=options.kl_weight,
-            wavelet_loss=options.wavelet_loss,
+            wavelet_loss=bool(options.wavelet_loss),
             wavelet_weight=options.wavelet_weight,
             disc_weight=options.disc_weight,
         ),

@@ -56,12 +56,14 @@ class Validation:
         is left, all ranks raise ValidationError.
         """
         failure = None
+        modes = {module: module.training for module in model.modules()}  # a frozen encoder stays in evaluation mode
         try:
             totals, picture = self._measure_share(model, warn)
         except Exception as error:  # the ranks wait for each other below
             failure = reason_of(error)
         finally:
-            model.train()
+            for module, training in modes.items():
+                module.training = training
         if any(distributed.any_rank([failure is not None])):
             raise ValidationError(next(filter(None, distributed.gather(failure)), ""))
         *sums, count = (distributed.mean(totals) * distributed.world_size()).tolist()

@@ -5,7 +5,7 @@ The config names the class of every layer, level by level; the decoder runs its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from typing import cast
 
@@ -172,9 +172,8 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
         dequantise = [] if self.post_quant_conv is None else self.post_quant_conv.segments("x", "x")
         return [*dequantise, *self.decoder.segments()]
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        modules = [self.encoder] if self.quant_conv is None else [self.encoder, self.quant_conv]
-        return chain.from_iterable(module.parameters() for module in modules)
+    def encoder_modules(self) -> list[nn.Module]:
+        return [self.encoder] if self.quant_conv is None else [self.encoder, self.quant_conv]
 
     @property
     def last_layer(self) -> Tensor:

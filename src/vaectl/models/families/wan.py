@@ -8,8 +8,6 @@ averages or repeats values.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from itertools import chain
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -196,8 +194,8 @@ class WanVAE(VideoVAE[WanFamily]):
             *([] if self.unpatchify is None else self.unpatchify.segments("y", "y")),
         ]
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        return chain(self.encoder.parameters(), self.quant_conv.parameters())
+    def encoder_modules(self) -> list[nn.Module]:
+        return [self.encoder, self.quant_conv]
 
     @property
     def last_layer(self) -> Tensor:

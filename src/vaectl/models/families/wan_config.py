@@ -78,7 +78,21 @@ class WanConfig(FamilyConfig):
             raise ValueError("latents_std must not be 0")
         if not self.has_shortcuts and any(width % 2 for width in self.decoder_widths[:-1]):
             raise ValueError("the decoder halves its channels, so those of each level but the last must be even")
+        if self.has_shortcuts:
+            self.check_shortcuts()
         return self
+
+    def check_shortcuts(self) -> None:
+        """Raise ValueError if a shortcut cannot average or repeat whole channels."""
+        down, up = self.encoder_widths, self.decoder_widths
+        times = self.temperal_downsample
+        values = [*(4 * (1 + time) for time in times), 1]
+        for before, width, factor in zip([down[0], *down], down, values, strict=False):
+            if before * factor % width:
+                raise ValueError(f"a shortcut of the encoder cannot average {before} channels to {width}")
+        for before, width, time in zip([up[0], *up], up, reversed(times), strict=False):
+            if width * 4 * (1 + time) % before:
+                raise ValueError(f"a shortcut of the decoder cannot repeat {before} channels to {width}")
 
     @property
     def patch(self) -> int:

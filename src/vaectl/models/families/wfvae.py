@@ -6,7 +6,7 @@ and the decoder predicts them. Read `Encoder.segments` and `Decoder.segments` to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -203,8 +203,8 @@ class WFVAE(VideoVAE[WFVAEConfig]):
     def decoder_segments(self) -> list[Segment]:
         return self.decoder.segments()
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        return self.encoder.parameters()
+    def encoder_modules(self) -> list[nn.Module]:
+        return [self.encoder]
 
     @property
     def last_layer(self) -> Tensor:
