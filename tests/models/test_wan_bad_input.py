@@ -111,7 +111,7 @@ def test_weights_of_wan_do_not_fit_another_family(tmp_path, oracles):
     assert "it is an AutoencoderKLWan, and the config is of a WFVAEModel; get the config.json" in one_line(tmp_path)
     original = tmp_path / "Wan2.1_VAE.pth"  # describes itself
     torch.save(original_names(oracles["2.1"].state_dict()), original)
-    assert describe(original).family == "AutoencoderKLWan"
+    assert describe(original).family == "Wan"
 
 
 OURS = "; vaectl reads WFVAEModel, CausalVAEModel, AutoencoderKLWan and AutoencoderKLQwenImage"

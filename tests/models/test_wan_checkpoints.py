@@ -90,7 +90,7 @@ def test_an_original_file_loads_alone_and_saves_as_diffusers(tmp_path, oracle, k
     again = diffusers_class("AutoencoderKLWan").from_pretrained(tmp_path / "saved", low_cpu_mem_usage=False).eval()
     assert_same_numbers(model, again)
     facts = describe(file)
-    assert (facts.path, facts.family, facts.weights, facts.step) == (str(file), "AutoencoderKLWan", None, None)
+    assert (facts.path, facts.family, facts.weights, facts.step) == (str(file), "Wan", None, None)
     assert facts.parameters == sum(tensor.numel() for tensor in state.values())
 
 
