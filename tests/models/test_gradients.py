@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import straightforward
+from tests.training.runs import WAN, WAN_2_2
 from vaectl.geometry import latent_frames
 from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig
@@ -193,10 +194,11 @@ def test_float32_gives_the_gradients_of_float64(name):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=allowed, msg=lambda m, n=parameter: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["wfvae_4x8x8", "causalvae_res2x"])
+@pytest.mark.parametrize("name", ["wfvae_4x8x8", "causalvae_res2x", "wan_2_1", "wan_2_2"])
 def test_a_clip_computed_twice_gives_the_same_gradients_with_less_memory(name):
-    case = load_reference(name)
-    model = synthetic_model({**case.config, "dropout": 0.1}).requires_grad_(True).train()
+    case = load_reference(name if name in CASES else "wfvae_4x8x8")
+    config = {"wan_2_1": WAN, "wan_2_2": WAN_2_2}.get(name, case.config)
+    model = synthetic_model({**config, "dropout": 0.1}).requires_grad_(True).train()
     x = case.video[:1, :, :5].repeat(1, 1, 1, 2, 2)[..., :64, :64]
     results, peaks = [], []
     for recompute in (False, True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,13 +105,16 @@ def test_a_frozen_encoder_has_no_dropout_also_after_a_validation(videos, tmp_pat
         ({"wavelet_loss": True}, "`wavelet_loss`: an AutoencoderKLWan has no wavelets; leave it out$"),
         ({"wavelet_loss": True, "recipe": "stage1"}, "`wavelet_loss`: an AutoencoderKLWan has no wavelets; leave it"),
         ({"model_name": "WFVAE"}, "`model_name=WFVAE`: the config is of an AutoencoderKLWan; leave out `model_name`$"),
+        ({"model_config": "wide.json"}, r"wide.json: a shortcut of the encoder cannot average 16 channels to 128$"),
         ({"num_frames": 6}, "`num_frames` must be 1 . 2n for this model, not 6; use 7|5$"),
         ({"crop_size": 24}, "`crop_size` must be a multiple of 16 for this model, not 24; use 16|32$"),
     ],
 )
-def test_a_request_that_a_wan_cannot_meet_is_one_line(videos, tmp_path, given, message):
+def test_a_request_that_a_wan_cannot_meet_is_one_line(videos, tmp_path, monkeypatch, given, message):
     """Of a Wan 2.2 with patches of 4x4 pixels: 2x16x16."""
     config = {**WAN_2_2, "patch_size": 4, "in_channels": 48, "out_channels": 48}
+    monkeypatch.chdir(tmp_path)
+    Path("wide.json").write_text(json.dumps({**config, "dim_mult": [1, 2, 16]}))
     given = {"resolution": 64, "max_steps": 1, "model_config": str(nano(tmp_path, config)), **given}
     with pytest.raises(UsageError, match=message) as error:
         run(videos, tmp_path, **{**({} if "recipe" in given else {"wavelet_loss": False}), **given})
