@@ -40,7 +40,6 @@ from vaectl.tiling.stream import executors, mark_last
 WAN_2_2 = {
     **{"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12},
     **{"out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16},
-    **{"latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Wan 2.1": ("AutoencoderKLWan", {}),
