@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -64,15 +65,19 @@ def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turn
 
     Run each once before, if a first run takes longer.
     """
-    best = [float("inf")] * len(works)
-    for _ in range(turns):
-        for i, work in enumerate(works):
-            synchronize(device)
-            begun = time.perf_counter()
-            work()
-            synchronize(device)
-            best[i] = min(best[i], time.perf_counter() - begun)
-    return best
+    return [min(seconds) for seconds in all_turns(works, device, turns)]
+
+
+def all_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int) -> list[list[float]]:
+    """Return the times of each in seconds, one for each turn."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for _, (work, taken) in product(range(turns), zip(works, seconds, strict=True)):
+        synchronize(device)
+        begun = time.perf_counter()
+        work()
+        synchronize(device)
+        taken.append(time.perf_counter() - begun)
+    return seconds
 
 
 def in_another_process(*arguments: str) -> float:

@@ -10,7 +10,7 @@ TOLERANCE = 1e-4
 
 
 def test_all_cases_are_here():
-    assert len(CASES) == 7
+    assert len(CASES) == 10
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,8 +22,8 @@ def video(frames: int, height: int = 24, width: int = 16, seed: int = 0) -> torc
     return torch.rand((1, 3, frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_only_layernorm_models_with_frame_attention_stream():
-    assert STREAMING == ["wfvae_4x8x8", "wfvae_8x8x8", "wfvae_image"]
+def test_only_models_with_norms_of_positions_and_attention_in_frames_stream():
+    assert STREAMING == ["qwen_image", "wan_2_1", "wan_2_2", "wfvae_4x8x8", "wfvae_8x8x8", "wfvae_image"]
 
 
 @settings(deadline=None, max_examples=25)

@@ -10,11 +10,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from tests.models.reference import load_reference, synthetic_model
 from tests.tiling.models import make_model
 from vaectl.models import haar, resample
 from vaectl.models.blocks import ResnetBlock, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.context import HaloSides, StreamContext
+from vaectl.models.families import wan_layers
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential
+from vaectl.models.vae import AnyVAE
 from vaectl.tiling.fusion import FusedSegment, fuse
 from vaectl.tiling.plan import both_sides
 
@@ -42,6 +45,21 @@ LAYERS: dict[str, tuple[Layer, int]] = {
     "InverseHaarWaveletTransform2D": (haar.InverseHaarWaveletTransform2D(), 8),
     "InverseHaarWaveletTransform3D": (haar.InverseHaarWaveletTransform3D(), 16),
     "Sequential": (Sequential(Conv2d(2, 2, 3, padding=1), resample.Downsample(2, 3)), 2),
+    "Wan CausalConv3d": (wan_layers.CausalConv3d(2, 3, 3, padding=1), 2),
+    "Wan CausalConv3d 1x1x1": (wan_layers.CausalConv3d(2, 3, 1), 2),
+    "Wan ResidualBlock": (wan_layers.ResidualBlock(2, 3, 0.0), 2),
+    "Wan DownConv2d": (wan_layers.DownConv2d(2), 2),
+    "Wan UpConv2d": (wan_layers.UpConv2d(2, 3), 2),
+    "Wan Downsample": (wan_layers.Downsample(2, time=False), 2),
+    "Wan Downsample and time": (wan_layers.Downsample(2, time=True), 2),
+    "Wan Upsample": (wan_layers.Upsample(2, 3, time=False), 2),
+    "Wan Upsample and time": (wan_layers.Upsample(2, 3, time=True), 2),
+    "Wan AverageDown": (wan_layers.AverageDown(2, 4, space=True, time=False), 2),
+    "Wan AverageDown and time": (wan_layers.AverageDown(2, 4, space=True, time=True), 2),
+    "Wan RepeatUp": (wan_layers.RepeatUp(2, 1, time=False), 2),
+    "Wan RepeatUp and time": (wan_layers.RepeatUp(2, 1, time=True), 2),
+    "Wan Patchify": (wan_layers.Patchify(2), 2),
+    "Wan Unpatchify": (wan_layers.Unpatchify(2), 12),
 }
 HALOS = (0, 1, 2, 5)
 for layer, _ in LAYERS.values():
@@ -91,7 +109,8 @@ def assert_reach(
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_reaches_no_further_than_it_declares(name, axis, halo):
     layer, channels = LAYERS[name]
-    stride = 2 if "Down" in name or name in ("Sequential", "HaarWaveletTransform2D", "HaarWaveletTransform3D") else 1
+    halving = ("Sequential", "HaarWaveletTransform2D", "HaarWaveletTransform3D", "Wan Patchify")
+    stride = 2 if "Down" in name or name in halving else 1
     declared = layer.input_halo(halo)
     assert_reach(lambda x: layer(x, StreamContext()), channels, 5, slice(16, 24), axis, halo, declared, (stride,) * 2)
 
@@ -133,8 +152,21 @@ KINDS = [
 @pytest.mark.parametrize("axis", [3, 4], ids=["rows", "columns"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_fused_networks_reach_no_further_than_the_derived_halos(kind, axis):
-    """For each fused segment that runs in tiles: each input, and all outputs that others take."""
-    model = copy.deepcopy(make_model(**kind)).double()
+    assert check_networks(make_model(**kind), axis, halved=2) >= 3
+
+
+@pytest.mark.parametrize("axis", [3, 4], ids=["rows", "columns"])
+@pytest.mark.parametrize(("name", "halved"), [("wan_2_1", 1), ("wan_2_2", 2), ("qwen_image", 1)])
+def test_the_fused_networks_of_wan_do_not_either(name, halved, axis):
+    assert check_networks(synthetic_model(load_reference(name).config), axis, halved) >= 2
+
+
+def check_networks(model: AnyVAE, axis: int, halved: int) -> int:
+    """For each fused segment that runs in tiles: each input, and all outputs that others take. Returns their number.
+
+    `halved`: the pixels of a position, in one direction, where a convolution halves the frame first.
+    """
+    model = copy.deepcopy(model).double()
     tried = 0
     for side in both_sides(model, 1 + model.config.time_compression, 32, 32):
         live = model.encoder_segments() if side.name == "encoder" else model.decoder_segments()
@@ -143,14 +175,14 @@ def test_the_fused_networks_reach_no_further_than_the_derived_halos(kind, axis):
         for part in (part for group in groups for part in group.parts):
             if not part.whole_frames:
                 for name in part.inputs:
-                    assert_part_reach(part, name, shapes, axis)
+                    assert_part_reach(part, name, shapes, axis, halved)
                     tried += 1
             for step in part.steps:
                 shapes.update(step.shapes)
-    assert tried >= 3
+    return tried
 
 
-def assert_part_reach(part: FusedSegment, name: str, shapes: dict[str, torch.Size], axis: int) -> None:
+def assert_part_reach(part: FusedSegment, name: str, shapes: dict[str, torch.Size], axis: int, halved: int) -> None:
     """Assert what a tile of one latent position takes of the input with that name.
 
     An output may take less than another one, and a layer that halves frames declares a position more before a tile.
@@ -172,8 +204,8 @@ def assert_part_reach(part: FusedSegment, name: str, shapes: dict[str, torch.Siz
         # All outputs at each latent position.
         return torch.cat([blocks(values[each], size) for each, size in part.outputs.items()], dim=1)
 
-    # Of the halving layers, each declares a position more before a tile than it reaches.
-    spare = {1: 1, 2: 1, 8: 4 + 8}[scale]
+    # Of the halving layers, each declares a position of its output more before a tile than it reaches.
+    spare = 1 if scale <= 2 else 2 * (scale - halved)
     tile = slice(edge, edge + scale)
     assert_reach(run, shapes[name][1], shapes[name][2], tile, axis, 0, halo, (spare, scale), across=scale)
 

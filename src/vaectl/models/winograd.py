@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MIN_CHANNELS = 128
+MIN_CHANNELS = 96
 """Input and output channels."""
 MIN_PRODUCTS = 256
 """Products for each output value and tap in space: input channels times kernel size in time."""

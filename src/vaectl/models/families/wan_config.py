@@ -178,7 +178,17 @@ class AutoencoderKLWanConfig(WanConfig):
     def check_wan(self) -> AutoencoderKLWanConfig:
         if self.out_channels != self.in_channels:
             raise ValueError(f"out_channels must be in_channels, {self.in_channels}")
+        if self.is_residual:
+            self.check_shortcuts()
         return self
+
+    def check_shortcuts(self) -> None:
+        """Raise ValueError if a level cannot average or repeat its values into its number of channels."""
+        factors = [4 * (1 + halves) for halves in self.temperal_downsample]
+        down, up = [self.base_dim, *self.encoder_widths], [self.decoder_widths[0], *self.decoder_widths]
+        averages, repeats = zip(down, down[1:], [*factors, 1]), zip(up, up[1:], factors[::-1])  # noqa: B905
+        if any(a * factor % b for a, b, factor in averages) or any(b * factor % a for a, b, factor in repeats):
+            raise ValueError(f"a shortcut cannot change the channels as dim_mult says: {down[1:]}, {up[1:]}")
 
     @property
     def patch(self) -> int:
