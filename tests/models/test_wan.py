@@ -188,7 +188,7 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize("dim_mult", [(1, 3, 4, 4), (1, 2, 4, 8), (1, 1, 8, 8)])
 def test_shortcuts_that_cannot_be_computed_are_refused(dim_mult):
     config = PUBLISHED["Wan 2.2"][1]
-    with pytest.raises(ValueError, match="a shortcut cannot"):
+    with pytest.raises(ValueError, match=r"a shortcut of the (en|de)coder cannot"):
         AutoencoderKLWanConfig(**{**config, "dim_mult": dim_mult})
 
 

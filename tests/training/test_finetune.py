@@ -64,7 +64,10 @@ def test_the_recipe_trains_the_decoder_and_keeps_the_encoder_bit_for_bit(videos,
     model = load_model(result.checkpoint, device="cpu")
     trained_parameters(model, freeze_encoder=True)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert {name for name in before if not torch.equal(before[name], after[name])} == trained
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= trained
+    # Attention does not depend on the bias of k: its gradient is zero, or rounding.
+    assert {name for name in trained - changed if not name.endswith(".k.conv.bias")} == set()
     assert {name.partition(".")[0] for name in trained} <= {"decoder", "post_quant_conv"}
     assert ("wavelet" in lines(result.run)[0]) == (config is NANO)
     video = torch.rand(1, 3, 5, 16, 16) * 2 - 1

@@ -84,15 +84,14 @@ class WanConfig(FamilyConfig):
 
     def check_shortcuts(self) -> None:
         """Raise ValueError if a shortcut cannot average or repeat whole channels."""
-        down, up = self.encoder_widths, self.decoder_widths
-        times = self.temperal_downsample
-        values = [*(4 * (1 + time) for time in times), 1]
-        for before, width, factor in zip([down[0], *down], down, values, strict=False):
-            if before * factor % width:
-                raise ValueError(f"a shortcut of the encoder cannot average {before} channels to {width}")
-        for before, width, time in zip([up[0], *up], up, reversed(times), strict=False):
-            if width * 4 * (1 + time) % before:
-                raise ValueError(f"a shortcut of the decoder cannot repeat {before} channels to {width}")
+        down, up = [self.base_dim, *self.encoder_widths], [self.decoder_widths[0], *self.decoder_widths]
+        values = [4 * (1 + halves) for halves in self.temperal_downsample]  # that become one position, at each level
+        for before, after, count in zip(down, down[1:], [*values, 1], strict=False):
+            if before * count % after:
+                raise ValueError(f"a shortcut of the encoder cannot average {before} channels to {after}")
+        for before, after, count in zip(up, up[1:], values[::-1], strict=False):
+            if after * count % before:
+                raise ValueError(f"a shortcut of the decoder cannot repeat {before} channels to {after}")
 
     @property
     def patch(self) -> int:
@@ -178,17 +177,7 @@ class AutoencoderKLWanConfig(WanConfig):
     def check_wan(self) -> AutoencoderKLWanConfig:
         if self.out_channels != self.in_channels:
             raise ValueError(f"out_channels must be in_channels, {self.in_channels}")
-        if self.is_residual:
-            self.check_shortcuts()
         return self
-
-    def check_shortcuts(self) -> None:
-        """Raise ValueError if a level cannot average or repeat its values into its number of channels."""
-        factors = [4 * (1 + halves) for halves in self.temperal_downsample]
-        down, up = [self.base_dim, *self.encoder_widths], [self.decoder_widths[0], *self.decoder_widths]
-        averages, repeats = zip(down, down[1:], [*factors, 1]), zip(up, up[1:], factors[::-1])  # noqa: B905
-        if any(a * factor % b for a, b, factor in averages) or any(b * factor % a for a, b, factor in repeats):
-            raise ValueError(f"a shortcut cannot change the channels as dim_mult says: {down[1:]}, {up[1:]}")
 
     @property
     def patch(self) -> int:
