@@ -18,6 +18,7 @@ from vaectl.models.config import FamilyConfig, WFVAEConfig
 from vaectl.models.vae import AnyVAE
 
 CAUSALVAE_CASES = [name for name in CASES if name.startswith("causalvae")]
+WAN_CASES = [name for name in CASES if name.startswith("wan")]
 
 
 def built_in(context: Context, dtype: torch.dtype = torch.float32) -> AnyVAE:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common import run_of
 from gpu_steps.context import Context, Values, dtype_name, largest_difference, psnr
-from gpu_steps.models import CAUSALVAE_CASES, built_in, clip, reference_model, wfvae
+from gpu_steps.models import CAUSALVAE_CASES, WAN_CASES, built_in, clip, reference_model, wfvae
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.plan import Plan, both_sides, fastest_cut, uniform_plan
@@ -43,6 +43,10 @@ def run(context: Context) -> None:
     for place in PLACES:
         context.case(f"built-in model, tiles, state on {place}", partial(tiles, context, built_in, place))
     context.case("WF-VAE-S, tiles, state on device", lambda: tiles(context, partial(wfvae, "S"), "device"))
+    for name in WAN_CASES:
+        context.case(
+            f"{name}, tiles, state on device", partial(tiles, context, partial(reference_model, name), "device")
+        )
     context.case("a latent drawn with a seed, against the CPU", lambda: drawn_latent(context))
     for name in CAUSALVAE_CASES:
         for place in PLACES if name == CAUSALVAE_CASES[0] else PLACES[:1]:

@@ -15,6 +15,10 @@ BUILTIN_NAME = "builtin"
 """The built-in model, wherever the path of a model is expected. A folder of that name is `./builtin`."""
 
 DEFAULT_REVISION = "main"
+WEIGHTS = "diffusion_pytorch_model"
+"""How the names of the weights files of diffusers begin."""
+LAYOUTS = tuple(f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"))
+"""Weights of a model directory, the first choice first. Training checkpoints, *.ckpt, come before them."""
 WEIGHTS_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf", ".json")
 
 

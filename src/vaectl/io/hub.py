@@ -13,13 +13,10 @@ from typing import NamedTuple
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.hub_client import FailedError, Files, client, files_in_cache, files_on_hub, is_offline, root_of
 from vaectl.io.parsing import read_json
-from vaectl.model_names import WEIGHTS_SUFFIXES, HubName, hub_name
+from vaectl.model_names import LAYOUTS, WEIGHTS_SUFFIXES, HubName, hub_name
 from vaectl.progress import Progress
 
 CONFIG = "config.json"
-WEIGHTS = "diffusion_pytorch_model"
-LAYOUTS = tuple(f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"))
-"""Weights of a model directory, the first choice first. Training checkpoints, *.ckpt, come before them."""
 ORIGINALS = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
 """Weights without a config. A config and weights in the layout of diffusers next to them are of a transformer."""
 PLACES = (f"vae/{CONFIG}", *ORIGINALS, CONFIG)

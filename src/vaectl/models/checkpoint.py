@@ -17,7 +17,7 @@ from torch import Tensor
 from vaectl.errors import DamagedError, UsageError, VaectlError, first_few
 from vaectl.io.hub import fetch
 from vaectl.io.parsing import size_of
-from vaectl.model_names import WEIGHTS_SUFFIXES, how_to_get, hub_name, is_builtin
+from vaectl.model_names import WEIGHTS, WEIGHTS_SUFFIXES, how_to_get, hub_name, is_builtin
 from vaectl.models.build import Note, build_model, has_config, read_config, silent, validated
 from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import INDEX, UNQUANTISED, read_outline, read_values, shards
@@ -27,7 +27,7 @@ from vaectl.models.families.wan_config import AutoencoderKLWanConfig, WanConfig
 from vaectl.models.families.wan_original import config_fields, is_original
 from vaectl.models.names import NEITHER, named, select, unwrapped
 from vaectl.models.vae import AnyVAE
-from vaectl.models.weights import STATE, WEIGHTS, Weights, available, file_with
+from vaectl.models.weights import STATE, Weights, available, file_with
 from vaectl.progress import Progress
 from vaectl.urls import check_local
 

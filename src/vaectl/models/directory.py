@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaectl.errors import UsageError, first_few
+from vaectl.model_names import LAYOUTS, WEIGHTS
 from vaectl.models.build import has_config, read_config
 from vaectl.models.containers import UNQUANTISED
-from vaectl.models.weights import WEIGHTS
 
 PIPELINE = "model_index.json"
 ORIGINAL_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -33,8 +33,7 @@ def find_weights(directory: Path) -> tuple[Path, Path]:
     if ours and (checkpoints := sorted(directory.glob("*.ckpt"))):
         return directory, only(checkpoints, "checkpoints")
     if ours or not described:
-        layouts = [f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")]
-        if found := [directory / name for name in layouts if (directory / name).exists()]:
+        if found := [directory / name for name in LAYOUTS if (directory / name).exists()]:
             return directory, found[0]
         if variants := sorted(file for end in ("safetensors", "bin") for file in directory.glob(f"{WEIGHTS}.*.{end}")):
             return directory, only(variants, "variants of the weights")

@@ -15,10 +15,11 @@ from torch import Tensor
 from vaectl.arrays import describe
 from vaectl.errors import UsageError, VaectlError, first_few
 from vaectl.io.atomic_write import atomic_write, flush_to_disk, refuse_special
+from vaectl.model_names import WEIGHTS
 from vaectl.models.checkpoint import check_finite
 from vaectl.models.config import FamilyConfig
 from vaectl.models.vae import AnyVAE, VideoVAE
-from vaectl.models.weights import STATE, WEIGHTS
+from vaectl.models.weights import STATE
 from vaectl.urls import check_local
 
 

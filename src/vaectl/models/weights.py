@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from vaectl.errors import UsageError, shown
+from vaectl.model_names import WEIGHTS
 from vaectl.models.build import read_config_values
 from vaectl.models.containers import Stored, read_outline
 
 Weights: TypeAlias = Literal["ema", "raw"]
 
-WEIGHTS = "diffusion_pytorch_model"
-"""How the names of the weights files of diffusers begin."""
 STATE = "training_state.pt"
 """The state of a training run of vaectl; with an EMA, it has the raw weights under `model`."""
 RECORDED: Mapping[str, Weights] = {"ema": "ema", "raw": "raw", "as trained": "raw"}
