@@ -29,7 +29,7 @@ from vaectl.models.device import choose_device
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training.job import train
-from vaectl.training.setup import placed, trainer_of
+from vaectl.training.setup import objective_of, placed, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
 
 CLIP = Path(".samples/bigbuckbunny.mp4")
@@ -55,7 +55,8 @@ ROUNDS = 2
 
 
 def trainer_for(options: TrainOptions, device: torch.device) -> Trainer:
-    return trainer_of(placed(build_model(WF_VAE_S), device).train(), options, steps=1)
+    model = placed(build_model(WF_VAE_S), device).train()
+    return trainer_of(model, objective_of(options, device), options, steps=1)
 
 
 def step(trainer: Trainer) -> float:

@@ -17,6 +17,7 @@ from vaectl.errors import UsageError
 from vaectl.models import build_model, load_model
 from vaectl.models.build import read_config
 from vaectl.training.network import trained_parameters
+from vaectl.training.outline import changing_statistics
 from vaectl.training.trainer import Trainer
 
 CAUSALVAE = {
@@ -102,8 +103,11 @@ def test_a_frozen_encoder_has_no_dropout_also_after_a_validation(videos, tmp_pat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"recipe": "finetune-decoder"}, "`freeze_encoder` needs a model whose encoder is trained; give `model`$"),
-        ({"freeze_encoder": True}, "`freeze_encoder` needs a model whose encoder is trained; give `model`$"),
+        (
+            {"recipe": "finetune-decoder"},
+            r"encoder \(`freeze_encoder`, `recipe=.*`\) must be trained .*; give `model`$",
+        ),
+        ({"freeze_encoder": True}, r"encoder \(`freeze_encoder`, `recipe=.*`\) must be trained already; give `model`$"),
         ({"recipe": "tiny"}, "PCA init.* is not available for an AutoencoderKLWan; use `init=random`$"),
         ({"wavelet_loss": True}, "`wavelet_loss`: an AutoencoderKLWan has no wavelets; leave it out$"),
         ({"wavelet_loss": True, "recipe": "stage1"}, "`wavelet_loss`: an AutoencoderKLWan has no wavelets; leave it"),
@@ -172,3 +176,31 @@ def test_every_term_trains_and_the_checkpoint_gives_the_same_numbers_in_diffuser
         torch.testing.assert_close(torch.cat([posterior.mean, posterior.logvar], 1), wanted, rtol=0, atol=1e-4)
         decoded = theirs.decode(posterior.mean).sample
         torch.testing.assert_close(ours.decode(posterior.mean).clamp(-1, 1), decoded, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "names"),
+    [
+        (WAN, {}, "latents_mean and latents_std"),
+        (QWEN, {}, "latents_mean and latents_std"),
+        (WAN, {"z_dim": 4}, ""),
+        (WAN, {"latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}, ""),
+        (WAN, {"latents_mean": [0.0] * 16, "latents_std": [2.0] * 16}, "latents_mean and latents_std"),
+        (NANO, {}, ""),
+        (NANO, {"scale": [0.5] * 4}, "shift and scale"),
+        (CAUSALVAE, {}, ""),
+    ],
+)
+def test_statistics_of_the_config_that_training_changes(tmp_path, config, more, names):
+    assert changing_statistics(read_config(nano(tmp_path, {**config, **more}))) == names
+
+
+def test_a_run_that_trains_the_encoder_notes_once_that_the_statistics_change(videos, tmp_path):
+    plain = {"model_config": str(nano(tmp_path, WAN)), "wavelet_loss": False}
+    new, resumed, frozen = Listener(), Listener(), Listener()
+    begun = run(videos, tmp_path, new, max_steps=1, **plain)
+    run(videos, tmp_path, resumed, max_steps=2, resume_from_checkpoint="latest")
+    run(videos, tmp_path, frozen, max_steps=1, exp_name="frozen", model=str(begun.run / "latest"), **RECIPE)
+    notes = [[note for note in each.notes if "measure them again" in note] for each in (new, resumed, frozen)]
+    assert [len(each) for each in notes] == [1, 0, 0]
+    assert notes[0][0].startswith("latents_mean and latents_std stay those of the config")

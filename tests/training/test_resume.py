@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from tests.jobs import Listener
-from tests.training.runs import NANO, WAN, lines, names, nano, options, run, weights
+from tests.training.runs import NANO, PLAIN, WAN, lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
 from vaectl.models.checkpoint import load_model
+from vaectl.options import parse
+from vaectl.options.train import TrainOptions
+from vaectl.training.resume import contradictions, recordable, underlying
 from vaectl.training.run_log import size_up_to
 
 EVERYTHING = {
@@ -87,6 +90,93 @@ def test_options_that_contradict_the_checkpoint_are_named(videos, tmp_path):
     more = {"kl_weight": 0.5, "accept_changes": True, "max_steps": 4}
     assert run(videos, tmp_path, listener, resume_from_checkpoint="latest", **more).step == 4
     assert ["`kl_weight` is 0.5, not 1e-06" in warning for warning in listener.warnings] == [True]
+
+
+@pytest.mark.parametrize("how", [{"accept_changes": True}, {"not_resume_training_process": True, "exp_name": "next"}])
+def test_how_a_run_started_cannot_change(videos, tmp_path, begun, how):
+    shutil.copytree(begun, tmp_path / "results", symlinks=True)
+    given = {
+        "model": "builtin",
+        "model_config": "other.json",
+        "weights": "raw",
+        "ignore_mismatched_sizes": True,
+        "recipe": "stage2",
+        "load_disc_from_checkpoint": "other",
+        "init": "pca",
+    }
+    for name, value in given.items():
+        source = tmp_path / "results" / ("new" if name == "init" else "from-model")
+        before = (source / "options.json").read_bytes()
+        resume = {"exp_name": source.name, "resume_from_checkpoint": str(source), "max_steps": 2, **how}
+        with pytest.raises(UsageError, match=f"`{name}` is .*; leave out `{name}`: .*; or start a new run$") as error:
+            run(videos, tmp_path, **{name: value}, **resume)
+        assert "\n" not in str(error.value)
+        assert (source / "options.json").read_bytes() == before
+    same = {name: json.loads(before)[name] for name in given}
+    assert run(videos, tmp_path, **same, **resume).step == 2
+
+
+@pytest.fixture(scope="module")
+def begun(videos, tmp_path_factory):
+    """Two runs of one step: of a new model, and from that model, with a discriminator."""
+    here = tmp_path_factory.mktemp("begun")
+    new = run(videos, here, exp_name="new", max_steps=1)
+    given = {"disc_weight": 0.5, "disc_start": 0, "resolution": 32, "batch_size": 1, "max_steps": 1}
+    run(videos, here, exp_name="from-model", model=str(new.checkpoint), **given)
+    return here / "results"
+
+
+def test_the_same_name_of_a_model_on_the_hub_is_no_change():
+    first, again = (
+        parse(TrainOptions, {"video_path": "v", "model": name}) for name in ("owner/name", "owner/name@main")
+    )
+    assert contradictions(again, recordable(first)) == {}
+
+
+def test_a_recipe_does_not_change_what_the_checkpoint_leaves_out(videos, tmp_path, begun):
+    model = str(begun / "new" / "latest")
+    given = {**PLAIN, "crop_size": 16, "init": "random", "recipe": "tiny"}
+    first = run(videos, tmp_path, model=model, max_steps=1, **given)
+    assert not {"init", "model_config"} & underlying({"recipe": "tiny", "model": model}).keys()
+    resume = {"recipe": "tiny", "resume_from_checkpoint": str(first.checkpoint)}
+    assert "model_config" not in underlying(resume)
+    listener = Listener()
+    assert run(videos, tmp_path, listener, max_steps=2, **resume).step == 2
+    assert listener.warnings == []
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_another_choice_of_freeze_encoder_needs_a_new_optimizer(videos, tmp_path, begun, before):
+    first = run(videos, tmp_path, max_steps=1, model=str(begun / "new" / "latest"), freeze_encoder=before)
+    resume = {"resume_from_checkpoint": str(first.run), "freeze_encoder": not before, "max_steps": 2}
+    said = f"`freeze_encoder` is {not before}, not {before}; pass"
+    with pytest.raises(UsageError, match=f"{said} `accept_changes` and `not_resume_optimizer`, because") as error:
+        run(videos, tmp_path, **resume)
+    assert "\n" not in str(error.value)
+    new = {"not_resume_training_process": True, "exp_name": "new"}
+    for more in ({"accept_changes": True}, new):
+        with pytest.raises(UsageError, match=f"{said} `not_resume_optimizer`, because"):
+            run(videos, tmp_path, **resume, **more)
+    assert run(videos, tmp_path, **resume, **new, not_resume_optimizer=True).step == 2
+    assert run(videos, tmp_path, **resume, accept_changes=True, not_resume_optimizer=True).step == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"disc_weight": 0.5, "ema": True, "weight_decay": 0.5}, {"disc_weight": 0, "ema": False, "weight_decay": 1}),
+        ({"disc_weight": 0, "ema": False}, {"disc_weight": 0.5, "ema": True}),
+        ({"mix_precision": "float32"}, {"mix_precision": "float16"}),
+        ({"mix_precision": "float16"}, {"mix_precision": "float32"}),
+    ],
+)
+def test_other_changes_take_effect_with_the_state_of_the_optimizer(videos, tmp_path, before, after):
+    first = run(videos, tmp_path, max_steps=1, disc_start=0, batch_size=1, resolution=32, **before)
+    resumed = run(videos, tmp_path, resume_from_checkpoint=str(first.run), max_steps=2, accept_changes=True, **after)
+    state = torch.load(resumed.checkpoint / "training_state.pt", weights_only=True)
+    group = state["generator_optimizer"]["param_groups"][0]
+    assert group["weight_decay"] == after.get("weight_decay", 1e-4)
+    assert state["generator_optimizer"]["state"][0]["step"] > 0
 
 
 def test_other_videos_are_told(videos, tmp_path):
@@ -201,10 +291,13 @@ def test_a_published_training_checkpoint_gives_its_weights(videos, tmp_path):
     torch.save({"epoch": 1, "state_dict": stored, "ema_state_dict": {}}, published / "checkpoint-100.ckpt")
     listener = Listener()
     given = {"resume_from_checkpoint": str(published / "checkpoint-100.ckpt"), "exp_name": "next", "lr": 0}
+    given |= {"model": "/elsewhere", "weights": "ema"}  # published commands may name both
     result = run(videos, tmp_path, listener, max_steps=1, **given)
     assert any("the run starts with its weights" in warning for warning in listener.warnings)
     after = weights(result.checkpoint)
     assert all(torch.equal(after[name], tensor) for name, tensor in model.state_dict().items())
+    recorded = json.loads((result.run / "options.json").read_text())
+    assert (recorded["model"], recorded["weights"]) == (None, None)
 
 
 def test_a_discriminator_comes_from_our_checkpoint_or_a_published_one(videos, tmp_path):

@@ -14,6 +14,7 @@ from tests.training.runs import lines, nano, options, run
 from tests.video.media import numbered_images
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
+from vaectl.metrics import lpips
 from vaectl.training import job, run_dir
 from vaectl.training.trainer import Trainer
 
@@ -194,3 +195,26 @@ def test_a_failed_start_leaves_the_other_runs_and_a_failed_run_stays(videos, tmp
     with pytest.raises(RuntimeError):
         run(videos, tmp_path, max_steps=3, exp_name="late")
     assert run_dir.has_begun(tmp_path / "results" / "late")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"perceptual_weight": 0.1, "lpips_net": "vgg"},
+            "cannot be fetched .*, or use `lpips_net=alex`, which needs no",
+        ),
+        ({"load_disc_from_checkpoint": "nowhere", "disc_weight": 0.5}, "nowhere: no such file"),
+    ],
+)
+def test_a_network_of_the_losses_that_is_missing_ends_a_run_before_its_plan(
+    videos, tmp_path, monkeypatch, given, message
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    name, _, *others = lpips.VGG16
+    monkeypatch.setattr(lpips, "VGG16", (name, f"http://localhost:9/{name}", *others))
+    listener = Listener()
+    with pytest.raises(VaectlError, match=message):
+        run(videos, tmp_path, listener, max_steps=1, **given)
+    assert listener.rows == {}
+    assert not (tmp_path / "results").exists()

@@ -22,11 +22,13 @@ PERIOD_SECONDS, MIN_BYTES_PER_PERIOD = 60.0, 2**20
 CHUNK = 2**20
 
 
-def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress | None = None) -> Path:
+def cached(
+    name: str, url: str, sha256: str, parameter: str, progress: Progress | None = None, instead: str = ""
+) -> Path:
     """Return the file `name` in `torch.hub.get_dir()/checkpoints`; if it is missing, download it atomically from `url`.
 
     An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
-    SHA-256; the remedy is where to put it, or the `parameter` that takes its path.
+    SHA-256; the remedy is where to put it, or the `parameter` that takes its path, or `instead`.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
@@ -45,7 +47,7 @@ def cached(name: str, url: str, sha256: str, parameter: str, progress: Progress 
     except (OSError, ValueError) as error:
         raise VaectlError(
             f"{url} cannot be fetched ({' '.join(str(error).split())})",
-            f"put the file at {file}, or pass its path as `{parameter}`",
+            f"put the file at {file}, or pass its path as `{parameter}`" + (f", or use {instead}" if instead else ""),
         ) from None
     return file
 

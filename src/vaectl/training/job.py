@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,15 +30,15 @@ from vaectl.training.clips import data_of, sources_of, steps_of, validation_clip
 from vaectl.training.determinism import deterministic_algorithms
 from vaectl.training.ema import scores
 from vaectl.training.interrupt import Interruption, finishing_the_step
-from vaectl.training.outline import outline
+from vaectl.training.outline import changing_statistics, outline
 from vaectl.training.pca_init import init_from_clips
 from vaectl.training.result import TrainResult
-from vaectl.training.resume import checkpoint_to_resume, recordable
+from vaectl.training.resume import check_start, checkpoint_to_resume, recordable
 from vaectl.training.run_log import RunLog
-from vaectl.training.setup import check_run_dir, model_of, resume, trainer_of, with_wavelet_loss
+from vaectl.training.setup import check_run_dir, model_of, objective_of, resume, trainer_of, with_wavelet_loss
 from vaectl.training.trainer import ClipBatch, Trainer
 from vaectl.training.validation import Validation, ValidationError, best_so_far, improves, reason_of
-from vaectl.training.whole import damaged_after
+from vaectl.training.whole import FACTS, damaged_after
 
 SHOWN = ("loss", "disc_loss", "rec", "perceptual", "kl", "wavelet", "generator")
 """The losses in the line of the current state; a narrow terminal shows the first ones."""
@@ -66,6 +67,10 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         distributed.wait_for_others()
         check_run_dir(run, None if options.not_resume_training_process else checkpoint)
         distributed.wait_for_others()
+        if checkpoint is not None and (checkpoint / FACTS).is_file():
+            check_start(options, checkpoint)
+        elif checkpoint is not None:
+            options = replace(options, model=None, weights=None, init="random")  # the checkpoint gives the weights
         model = model_of(options, checkpoint, progress)
         options = with_wavelet_loss(options, model)
         clips = validation_clips(options, progress)
@@ -73,11 +78,12 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
         validation = Validation(options, clips, model.device) if clips else None
         steps = steps_of(options, len(data))
         facts_of_run = partial(outline, run, options, data, model, steps, clips.paths if clips else (), checkpoint)
+        objective = objective_of(options, model.device, progress)
         if checkpoint is None:
             progress.facts(facts_of_run())
             if options.init == "pca":
                 init_from_clips(model, sources_of(options), options, progress)
-        trainer = trainer_of(model, options, steps, progress)
+        trainer = trainer_of(model, objective, options, steps)
         facts = resume(trainer, checkpoint, options, data.fingerprint, progress) if checkpoint else None
         best = None
         if checkpoint is not None and facts is not None:
@@ -94,6 +100,10 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
             return job.result(checkpoint)
         if checkpoint is not None:
             progress.facts(facts_of_run(trainer.step))
+        if trainer.step == 0 and not options.freeze_encoder and (names := changing_statistics(model.config)):
+            progress.note(
+                f"{names} stay those of the config, but training changes the latents: measure them again at the end"
+            )
         return job.go(validation_due=validation_due)
 
 

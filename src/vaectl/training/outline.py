@@ -9,6 +9,7 @@ import torch
 
 from vaectl import distributed
 from vaectl.data import ClipDataset
+from vaectl.models.config import FamilyConfig
 from vaectl.models.device import choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
@@ -50,6 +51,18 @@ def outline(
         ("validation", f"every {counted(options.eval_steps, 'step')}: {clips}" if validation else "none"),
         ("checkpoints", f"every {counted(options.save_ckpt_step, 'step')}{minutes}; last {options.keep}{best}"),
     ]
+
+
+def changing_statistics(config: FamilyConfig) -> str:
+    """Return the fields of the config with statistics of its latents, which training the encoder changes.
+
+    Empty if they say nothing of the latents: shifts of 0, and scales of 1 or the 0.18215 of every Open-Sora config.
+    """
+    shift, scale = config.latent_statistics
+    if {*shift} == {0.0} and {*scale} <= {1.0, 0.18215}:
+        return ""
+    names = ("latents_mean", "latents_std", "shift", "scale")
+    return " and ".join(name for name in names if name in type(config).model_fields)
 
 
 def counted(number: int, noun: str) -> str:

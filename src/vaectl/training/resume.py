@@ -19,10 +19,13 @@ from vaectl.training.run_dir import LATEST, checkpoints
 from vaectl.training.whole import FACTS, damage, last_whole, read_facts
 from vaectl.urls import check_local
 
+START = ("recipe", "model", "weights", "model_config", "init", "ignore_mismatched_sizes")
+"""How a run started. These options have no effect on a resumed run, so it cannot record other values of them."""
+
 
 def is_free(name: str, option: Option) -> bool:
     """Return whether a resumed run may change the option without a warning: it does not affect what a step computes."""
-    return option.panel in (VALIDATION, CHECKPOINTS, RUN) or name in (
+    return (option.panel in (VALIDATION, CHECKPOINTS, RUN) and name not in START) or name in (
         *("device", "num_workers", "strict", "epochs", "max_steps", "json"),
         *("lpips_weights", "model_name", "disc_cls", "find_unused_parameters"),
     )
@@ -78,18 +81,42 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
     if checkpoint is not None and (checkpoint / FACTS).is_file():
         recorded = read_facts(checkpoint).options
         lasting = {name for name, option in options_of(TrainOptions).items() if option.in_file} - {"json"}
-        values |= {name: value for name, value in recorded.items() if name in lasting and value is not None}
-    return values
+        values |= {name: value for name, value in recorded.items() if name in lasting}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each option that affects the result and differs from the checkpoint."""
+def contradictions(options: TrainOptions, recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Return a phrase for each option that affects the result and differs from the checkpoint, by its name."""
     now = recordable(options)
-    return [
-        f"`{name}` is {now[name]}, not {recorded[name]}"
+    return {
+        name: f"`{name}` is {now[name]}, not {recorded[name]}"
         for name, option in options_of(type(options)).items()
         if name in recorded and not is_free(name, option) and now[name] != recorded[name]
-    ]
+    }
+
+
+def check_start(options: TrainOptions, checkpoint: Path) -> None:
+    """Raise UsageError for options that the checkpoint rules out, with or without `accept_changes`.
+
+    They are `START`, the discriminator to start from if the checkpoint has one, and with the state of the optimizer
+    `freeze_encoder`: the state is of other parameters.
+    """
+    recorded = read_facts(checkpoint).options
+    different = contradictions(options, recorded)
+    keeps_discriminator = recorded["disc_weight"] and not options.not_resume_discriminator
+    start = (*START, "load_disc_from_checkpoint") if keeps_discriminator else START
+    if fixed := {name: phrase for name, phrase in different.items() if name in start}:
+        raise UsageError(
+            f"{checkpoint}: was trained with other options: {'; '.join(fixed.values())}",
+            f"leave out {', '.join(f'`{name}`' for name in fixed)}: no effect on a resumed run; or start a new run",
+        )
+    if "freeze_encoder" in different and not options.not_resume_optimizer:
+        accepted = options.accept_changes or options.not_resume_training_process
+        raise UsageError(
+            f"{checkpoint}: was trained with other options: {different['freeze_encoder']}",
+            f"pass {'' if accepted else '`accept_changes` and '}`not_resume_optimizer`, because the optimizer then has"
+            " other parameters",
+        )
 
 
 def recordable(options: TrainOptions) -> dict[str, Any]:

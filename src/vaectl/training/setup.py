@@ -72,12 +72,15 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
     torch.manual_seed(seed_of(options.seed, "weights"))
     pretrained = downloaded(checkpoint or options.model, progress=progress)
     weights = None if checkpoint else options.weights
-    config_file = None
-    if options.model_config is not None and (checkpoint is None or options.ignore_mismatched_sizes):
+    config_file, resumes = None, checkpoint is not None and (checkpoint / FACTS).is_file()
+    takes_part = options.ignore_mismatched_sizes and not resumes
+    if options.model_config is not None and (checkpoint is None or takes_part):
         config_file = locate_config(options.model_config, progress)
     if options.freeze_encoder and pretrained is None and options.init == "random":
-        raise UsageError("`freeze_encoder` needs a model whose encoder is trained", "give `model`")
-    if pretrained is not None and not options.ignore_mismatched_sizes:
+        raise UsageError(
+            "a frozen encoder (`freeze_encoder`, `recipe=finetune-decoder`) must be trained already", "give `model`"
+        )
+    if pretrained is not None and not takes_part:
         model: AnyVAE = load_model(pretrained, device=device, dtype="float32", weights=weights, note=progress.note)
         if checkpoint is None and config_file is not None:
             check_config(config_file, model.config, pretrained)
@@ -216,8 +219,8 @@ def check_sizes(options: TrainOptions, config: FamilyConfig) -> None:
             )
 
 
-def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progress | None = None) -> Trainer:
-    """Return the trainer before the first step: the model with its losses and optimizers."""
+def objective_of(options: TrainOptions, device: torch.device, progress: Progress | None = None) -> Objective:
+    """Return the losses with their networks, on `device`. Raises VaectlError for weights that are not available."""
     torch.manual_seed(seed_of(options.seed, "discriminator"))
     objective = Objective(
         ObjectiveConfig(
@@ -232,12 +235,17 @@ def trainer_of(model: AnyVAE, options: TrainOptions, steps: int, progress: Progr
             disc_weight=options.disc_weight,
         ),
         progress,
-    ).to(model.device)
+    ).to(device)
     if (file := options.load_disc_from_checkpoint) and objective.discriminator:
         weights = read_discriminator(file)
         check_fit(objective.discriminator.state_dict(), weights, file)
         with parsing(file, "its discriminator cannot be loaded", "leave out `load_disc_from_checkpoint`"):
             objective.discriminator.load_state_dict(weights)
+    return objective
+
+
+def trainer_of(model: AnyVAE, objective: Objective, options: TrainOptions, steps: int) -> Trainer:
+    """Return the trainer before the first step."""
     return Trainer(model, objective, options, choose_dtype(options.mix_precision, model.device), steps)
 
 
@@ -278,7 +286,7 @@ def check_same(
 ) -> None:
     """Warn of changes that affect the losses. Raises UsageError for other options, unless `accept_changes`."""
     if different := contradictions(options, facts.options):
-        listed = "; ".join(different)
+        listed = "; ".join(different.values())
         if not options.accept_changes:
             raise UsageError(
                 f"{checkpoint}: was trained with other options: {listed}", "pass `accept_changes` to continue"

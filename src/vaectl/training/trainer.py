@@ -207,10 +207,16 @@ class Trainer:
         if network:
             network.load_state_dict(state["discriminator"])
         if optimizer:
-            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-            self._scaler.load_state_dict(state["scaler"])
+            self._load_optimizer(self.generator_optimizer, state["generator_optimizer"])
+            if state["scaler"]:  # empty if the checkpoint is not of float16
+                self._scaler.load_state_dict(state["scaler"])
             if network and self.discriminator_optimizer:
-                self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+                self._load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
+
+    def _load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:  # the state brings that of the checkpoint
+            group["weight_decay"] = self.options.weight_decay
 
 
 def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
