@@ -28,7 +28,7 @@ def cached(
     """Return the file `name` in `torch.hub.get_dir()/checkpoints`; if it is missing, download it atomically from `url`.
 
     An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
-    SHA-256; the remedy is where to put it, or the `parameter` that takes its path, or `instead`.
+    SHA-256; the remedy is where to put it, or the `parameter` that takes its path; `instead` follows it.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
@@ -47,7 +47,7 @@ def cached(
     except (OSError, ValueError) as error:
         raise VaectlError(
             f"{url} cannot be fetched ({' '.join(str(error).split())})",
-            f"put the file at {file}, or pass its path as `{parameter}`" + (f", or use {instead}" if instead else ""),
+            f"put the file at {file}, or pass its path as `{parameter}`{instead}",
         ) from None
     return file
 

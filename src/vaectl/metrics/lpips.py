@@ -128,7 +128,8 @@ def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None 
     it is downloaded and `progress` reports it. Raises VaectlError for a missing or unreadable file, or another network.
     """
     if weights is None:
-        weights = ALEXNET if net == "alex" else cached(*VGG16, progress, "`lpips_net=alex`, which needs no download")
+        instead = ", or use `lpips_net=alex`, which needs no download"
+        weights = ALEXNET if net == "alex" else cached(*VGG16, progress, instead)
     model = LPIPS(net)
     features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
     heads = read(heads_file(net))
