@@ -25,6 +25,7 @@ from vaectl.models import load_model, save_model
 from vaectl.models.build import read_config
 from vaectl.models.checkpoint import locate, locate_config
 from vaectl.options import ReconstructOptions
+from vaectl.options.common import read_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training.resume import recordable
@@ -145,6 +146,19 @@ def test_a_slip_in_a_name_is_answered_with_the_name(tmp_path, monkeypatch, typed
         locate(typed)
     path = typed.rstrip("/")
     assert str(error.value) == f"{path}: no such file or directory; for the model on Hugging Face, give `model={meant}`"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://huggingface.co/a/b", "a/b"),
+        ("http://hf.co/a/b/tree/v1/vae/", "a/b/vae@v1"),
+        ("https://huggingface.co/a/b/resolve/main/x.pth?download=true", "a/b/x.pth"),
+    ],
+)
+def test_the_address_of_a_page_is_answered_with_the_name(url, name):
+    with pytest.raises(ValueError, match=f"for the model on Hugging Face, give `model={name}`$"):
+        read_model(url)
 
 
 @pytest.mark.parametrize("typed", ["datasets/a/b", "spaces/a/b", "huggingface.co/datasets/a/b"])

@@ -106,7 +106,10 @@ _HUB_NAME = re.compile(
 _SITES = r"(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)"
 _NO_MODEL = r"(?:datasets|spaces|buckets)/"
 _SLIPS = (
-    (rf"^{_SITES}/([^/]+/[^/]+)(?:/(?:tree|blob|resolve)/([^/]+))?(/.*)?$", r"\1\3@\2"),
+    (
+        rf"^(?:https?:/+)?{_SITES}/([^/?#]+/[^/?#]+)(?:/(?:tree|blob|resolve)/([^/?#]+))?(/[^?#]*)?(?:[?#].*)?$",
+        r"\1\3@\2",
+    ),
     (rf"@([^@]+)(/[^/@]+(?:{'|'.join(map(re.escape, WEIGHTS_SUFFIXES))}))$", r"\2@\1"),
     (r"^([^/:]+/[^/:]+):(?=\w)", r"\1/"),
     ("@$", ""),
