@@ -351,6 +351,9 @@ def test_another_part_of_a_pipeline_is_answered_with_the_name_of_its_vae(hub):
         fetched(f"{NAME}/transformer@main")
     assert str(error.value).startswith(f"{NAME}/transformer: ")
     assert error.value.remedy == f"give `model={NAME}/vae`"
+    hub.repositories[OTHER] = {"main": {"vae/config.json": config_of("AutoencoderKL")}}
+    with pytest.raises(UsageError, match="an image VAE; vaectl reads"):
+        fetched(f"{OTHER}/vae")
 
 
 def test_the_commands_record_the_name_and_the_commit_and_run_again_from_their_records(hub, samples, capsys, one_thread):
@@ -492,7 +495,8 @@ def test_an_answer_that_is_no_list_of_files_is_one_line(hub, content):
 def test_an_answer_that_is_no_list_of_files_or_none_leaves_the_cache(hub, monkeypatch):
     path, notes = fetched(NAME), []
     monkeypatch.setattr(hub_client, "LIMIT", 0.3)
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
+    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, limit, 0.3)
     for listing, pause in ((b"null", 0), (b" " * 100, 0.05)):
         new_process(monkeypatch)
         hub.listing, hub.pause = (listing, {}), pause

@@ -168,11 +168,10 @@ def how_to_download(name: HubName) -> str:
     """
     known = next((each for each in PUBLISHED if each.hub.lower() == name.repository.lower()), None)
     usual = known.folder if known else "" if "vae" in target_of(name.repository).lower() else "vae"
-    if name.repository.lower().startswith("wan-ai/") and not name.repository.lower().endswith("-diffusers"):
+    if re.fullmatch("wan-ai/.*(?<!-diffusers)", name.repository, re.IGNORECASE):
         usual = "*VAE.pth"
     inside = name.inside or usual
-    folder = target_of(name.repository)
-    place = f"`model={folder}/{inside}`".replace("/`", "`") if "*" not in (inside or "") else f"`model={folder}`"
+    place = f"`model={target_of(name.repository)}/{inside}`".replace("/*VAE.pth`", "`").replace("/`", "`")
     where = "its folder with config.json as `model`" if inside is None else place
     return f"download it: {' '.join(download(name.repository, inside, name.revision))}; then pass {where}"
 

@@ -134,13 +134,16 @@ def _choose(name: HubName, files: Files, check: Check, config_only: bool) -> Fet
             _got(files, _weights_in(_parent(file), name, files.names))
         found = _got(files, file)
         return found if config_only else found._replace(path=found.path.parent)
-    if refused and name.inside and PLACES[0] in files.names:
-        raise UsageError(refused.problem, f"give `model={name._replace(inside=_parent(PLACES[0]))}`")
+    if refused and name.inside not in ("", "vae") and PLACES[0] in files.names:
+        raise UsageError(refused.problem, f"give `model={name._replace(inside='vae')}`")
     raise refused or _holds_none(name, files.names)
 
 
 def _weights_in(folder: str, name: HubName, names: Collection[str]) -> str:
-    """Return the weights file of a model directory, or the index of several. Raises UsageError if it is ambiguous."""
+    """Return the weights file of a model directory, or the index of several.
+
+    Raises UsageError if it is ambiguous, LacksError if there is none.
+    """
     inside = sorted(file for file in names if _parent(file) == folder and file.endswith(WEIGHTS_SUFFIXES))
     checkpoints = [file for file in inside if file.endswith(".ckpt")]
     found = [*checkpoints, *(file for file in (_join(folder, each) for each in LAYOUTS) if file in names)]
@@ -148,7 +151,8 @@ def _weights_in(folder: str, name: HubName, names: Collection[str]) -> str:
         return found[0]
     others = checkpoints or [file for file in inside if not file.endswith(".json")]
     what = "several checkpoints" if checkpoints else f"no {LAYOUTS[0]} or .bin, sharded or not"
-    raise LacksError(f"{name}: its folder {folder or '.'} has {what}{_listed(others)}", _give_one(name, others))
+    kind = UsageError if checkpoints else LacksError
+    raise kind(f"{name}: its folder {folder or '.'} has {what}{_listed(others)}", _give_one(name, others))
 
 
 def _got(files: Files, file: str) -> Fetched:

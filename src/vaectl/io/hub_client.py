@@ -26,7 +26,7 @@ from vaectl.shortage import cannot_write, is_disk_shortage, is_memory_shortage
 T = TypeVar("T")
 MB = 10**6
 LIMIT = 30.0
-"""Seconds for a list of files or a small file. The limits of the client are between two pieces of an answer."""
+"""Minimum of the seconds for a list of files or a small file. Those of the client are between two pieces of it."""
 MISSING = "no such file or directory, and "
 ANSWERED = frozenset(
     {
@@ -106,8 +106,10 @@ def _failures(name: HubName, wanted: str) -> Iterator[None]:
         raise _explain(name, error, wanted) from None
 
 
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call in a thread. Raises TimeoutError after `seconds`; the thread is left behind."""
+def _within_limit(call: Callable[[], T]) -> T:
+    """Return the result of a call in a thread. Raises TimeoutError after LIMIT; the thread is left behind."""
+    from huggingface_hub import constants
+
     result: Future[T] = Future()
 
     def run() -> None:
@@ -118,7 +120,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
     thread = Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(max(LIMIT, constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT))
     if thread.is_alive():
         raise TimeoutError
     return result.result()
@@ -128,15 +130,11 @@ def files_on_hub(name: HubName, progress: Progress | None) -> Files:
     """List the files of a repository on the hub. Raises FailedError, as does `get` of the result."""
     from huggingface_hub import HfApi, constants
 
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    revision = name.revision
+    options: dict[str, Any] = {"timeout": constants.HF_HUB_ETAG_TIMEOUT, "files_metadata": True}
     with _failures(name, "list of files"):
-        api, revision = HfApi(), name.revision
-        info = _within(
-            max(LIMIT, timeout),
-            lambda: api.model_info(name.repository, revision=name.revision, timeout=timeout, files_metadata=True),
-        )
-        siblings: Any = info.siblings  # or None
-        sizes = {each.rfilename: each.size or 0 for each in siblings}
+        info: Any = _within_limit(lambda: HfApi().model_info(name.repository, revision=name.revision, **options))
+        sizes = {each.rfilename: each.size or 0 for each in info.siblings}
         if not all(isinstance(file, str) and isinstance(size, int) for file, size in sizes.items()):
             raise TypeError
 
@@ -146,7 +144,7 @@ def files_on_hub(name: HubName, progress: Progress | None) -> Files:
             raise UsageError(f"{name}: the repository lacks {shown(file)}, which its index lists", "use another one")
         with _failures(name, f"file {shown(file)}"):
             path = _download(name.repository, file, revision, sizes[file], progress)
-            if sizes[file] not in (0, path.stat().st_size):  # the cache is damaged
+            if path.stat().st_size < sizes[file]:  # the cache is damaged
                 path = _download(name.repository, file, revision, sizes[file], progress, force=True)
         # The first file is fetched by the revision, so that the cache knows its commit, the others by that commit.
         revision = root_of(path, file).name
@@ -190,7 +188,7 @@ def _download(
 
     options: dict[str, Any] = {"revision": revision, "force_download": force}
     if size < MB:
-        return Path(_within(LIMIT, lambda: hf_hub_download(repository, file, **options)))
+        return Path(_within_limit(lambda: hf_hub_download(repository, file, **options)))
     if progress is None:
         return Path(hf_hub_download(repository, file, **options))
 
@@ -258,10 +256,10 @@ def _explain(name: HubName, error: BaseException, wanted: str) -> FailedError:
         remedy += ", with HF_HOME"
     else:
         kind, also = VaectlError, MISSING
-        if status:
-            clause = f"{host} answered with status {status}"
-        elif ANSWERED & {each.__name__ for each in type(error).__mro__}:
+        if ANSWERED & {each.__name__ for each in type(error).__mro__}:
             clause = f"{host} answered with something that is no {wanted}"
+        elif status:
+            clause = f"{host} answered with status {status}"
         else:
             clause = f"{host} cannot be reached ({_reason(error).replace(netloc, host)})"
         remedy = f"check the path or the network, or {by_hand}"
