@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,10 @@ class Hub(ThreadingHTTPServer):
         self.gated: set[str] = set()
         self.status: int | None = None
         """The answer to every request, if the hub is out of order."""
+        self.listing: tuple[bytes, dict[str, str]] | None = None
+        """Content and headers in place of every list of files."""
+        self.pause = 0.0
+        """Seconds between two bytes of a list of files."""
         self.requests: list[str] = []
         """`GET owner/name` for a list of files, `HEAD owner/name/file` and `GET owner/name/file` for a file."""
         self.halfway: Callable[[], None] | None = None
@@ -81,6 +86,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def list_files(self, repository: str, revision: str, tree: bool) -> None:
         self.server.requests.append(f"{self.command} {repository}")
+        if self.server.listing is not None:
+            content, headers = self.server.listing
+            return self.send(content, 302 if "Location" in headers else 200, pause=self.server.pause, **headers)
         if repository not in self.server.repositories:
             return self.send(b"", 401, **{"X-Error-Code": "RepoNotFound"})
         found = self.server.find(repository, revision)
@@ -116,7 +124,12 @@ class Handler(BaseHTTPRequestHandler):
         return [each for pair in self.server.commits(repository).items() for each in pair]
 
     def send(
-        self, content: bytes, status: int = 200, halfway: Callable[[], None] | None = None, **headers: str
+        self,
+        content: bytes,
+        status: int = 200,
+        halfway: Callable[[], None] | None = None,
+        pause: float = 0,
+        **headers: str,
     ) -> None:
         if wanted := self.headers.get("Range"):  # of an interrupted download
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
@@ -131,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[:middle])
             if halfway:
                 halfway()
-            self.wfile.write(content[middle:])
+            for piece in [content[middle:]] if not pause else [bytes([byte]) for byte in content[middle:]]:
+                self.wfile.write(piece)
+                time.sleep(pause)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on stderr."""

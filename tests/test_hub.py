@@ -17,13 +17,15 @@ from vaectl.cli.app import main
 from vaectl.cli.derive import resolve
 from vaectl.errors import UsageError, VaectlError
 from vaectl.io import hub as fetching
+from vaectl.io import hub_client
 from vaectl.io.hub import commit_of, fetch
 from vaectl.io.hub_client import MB, _bar
-from vaectl.model_names import HubName, hub_name
+from vaectl.model_names import HubName, how_to_get, hub_name
 from vaectl.models import load_model, save_model
 from vaectl.models.build import read_config
 from vaectl.models.checkpoint import locate, locate_config
 from vaectl.options import ReconstructOptions
+from vaectl.options.common import read_model
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training.resume import recordable
@@ -103,9 +105,10 @@ def fetched(name, note=lambda _: None):
         ("a/b.safetensors@v1", HubName("a/b.safetensors", revision="v1")),
         *(
             (path, None)
-            for path in ("a", "/a/b", "./a/b", "../a/b", "~/a", "a/b/", "a/../b", "a//b", "a/b@", "a/b@x@y")
+            for path in ("a", "/a/b", "./a/b", "../a/b", "~/a", "a/../b", "//a/b", "a/b@", "a/b@x@y", "here//b/")
         ),
         *((path, None) for path in ("a/b@../x", "a/b/../c", "a/b/.c", "a/.b", "here/b", "here/b/c", "a/b.safetensors")),
+        *((path, None) for path in ("a/b@main/x.pth", "hf.co/a/b", "HuggingFace.co/a/b", "datasets/a/b", "spaces/a")),
         *((path, None) for path in ("here/is@main", "WF-VAE-L-16Chn/vae", "https://a/b", "ä/b", "a b/c", None)),
     ],
 )
@@ -117,6 +120,53 @@ def test_what_is_a_name_on_the_hub_and_what_a_path(tmp_path, monkeypatch, text, 
     if name:
         assert hub_name(name.full) == name
     assert hub_name("here/b@main") == HubName("here/b")
+    assert hub_name("a/b/") == hub_name("a//b") == HubName("a/b")
+    assert hub_name("a/b//c/@v1") is None
+    assert hub_name("a/b//c/") == HubName("a/b", "c")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("huggingface.co/a/b", "a/b"),
+        ("hf.co/a/b/", "a/b"),
+        ("www.HuggingFace.co/a/b@v1", "a/b@v1"),
+        ("huggingface.co/a/b/tree/main/vae", "a/b/vae"),
+        ("hf-mirror.com/a/b/blob/v1/c/x.pth", "a/b/c/x.pth@v1"),
+        ("a/b@main/x.pth", "a/b/x.pth"),
+        ("a/b@refs/pr/1/x.safetensors", "a/b/x.safetensors@refs/pr/1"),
+        ("a/b@", "a/b"),
+        ("a/b:vae", "a/b/vae"),
+        (f"{NAME}@", NAME),
+    ],
+)
+def test_a_slip_in_a_name_is_answered_with_the_name(tmp_path, monkeypatch, typed, meant):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        locate(typed)
+    path = typed.rstrip("/")
+    assert str(error.value) == f"{path}: no such file or directory; for the model on Hugging Face, give `model={meant}`"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://huggingface.co/a/b", "a/b"),
+        ("http://hf.co/a/b/tree/v1/vae/", "a/b/vae@v1"),
+        ("https://huggingface.co/a/b/resolve/main/x.pth?download=true", "a/b/x.pth"),
+    ],
+)
+def test_the_address_of_a_page_is_answered_with_the_name(url, name):
+    with pytest.raises(ValueError, match=f"for the model on Hugging Face, give `model={name}`$"):
+        read_model(url)
+
+
+@pytest.mark.parametrize("typed", ["datasets/a/b", "spaces/a/b", "huggingface.co/datasets/a/b"])
+def test_a_data_set_is_no_model(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"data sets, spaces and buckets hold none$"):
+        locate(typed)
+    assert how_to_get(Path("C:/models/wan")) is how_to_get(Path("data/tree/a/b")) is None
 
 
 def test_of_a_pipeline_only_the_vae_is_downloaded_and_a_second_run_takes_it_from_the_cache(hub, capsys, monkeypatch):
@@ -240,6 +290,17 @@ def test_of_every_layout_only_what_is_needed_is_downloaded(hub, vae, layout, ins
             f" `model={OTHER}/a`",
         ),
         (
+            {"transformer/config.json": b"{}", "unet/config.json": b"{}"},
+            "/nope",
+            f"{OTHER}/nope: the repository has no model that vaectl reads in nope (transformer, unet); check the name",
+        ),
+        (
+            {"a/config.json": b"{}", "vae/config.json": b"{}", "text_encoder/config.json": b"{}", "t5.pth": b"0"},
+            "/nope",
+            f"{OTHER}/nope: the repository has no model that vaectl reads in nope (vae, a, t5.pth, text_encoder); name"
+            f" one, as in `model={OTHER}/vae`",
+        ),
+        (
             {"b.pth": b"0"},
             "/a.pth",
             f"{OTHER}/a.pth: the repository has no a.pth (b.pth); name one, as in `model={OTHER}/b.pth`",
@@ -271,13 +332,28 @@ def test_a_repository_without_a_model_is_answered_with_what_it_has(hub, vae, lay
     assert not any(file.endswith((".safetensors", ".pth", ".ckpt")) for file in hub.downloads)
 
 
-def test_weights_are_not_downloaded_before_the_config_is_known_to_work(hub, capsys):
+def test_weights_are_not_downloaded_before_the_config_is_known_to_work(hub, capsys, monkeypatch):
     hub.repositories[OTHER] = {"main": {"vae/config.json": config_of("AutoencoderKL"), f"vae/{WEIGHTS}": b"0"}}
     assert main(["models", OTHER]) == 2
     err = capsys.readouterr().err
-    assert "vae/config.json: " in err
-    assert "AutoencoderKL" in err
+    assert err.startswith(f"error: {OTHER}: {Path('cache').absolute()}")
+    assert "vae/config.json: unknown _class_name 'AutoencoderKL', an image VAE" in err
     assert hub.downloads == ["vae/config.json"]
+    for offline in (True, False):  # or the hub is out of order
+        set_offline(monkeypatch, offline)
+        hub.status = 503
+        assert main(["models", OTHER]) == 2
+        assert capsys.readouterr().err == err
+
+
+def test_another_part_of_a_pipeline_is_answered_with_the_name_of_its_vae(hub):
+    with pytest.raises(UsageError) as error:
+        fetched(f"{NAME}/transformer@main")
+    assert str(error.value).startswith(f"{NAME}/transformer: ")
+    assert error.value.remedy == f"give `model={NAME}/vae`"
+    hub.repositories[OTHER] = {"main": {"vae/config.json": config_of("AutoencoderKL")}}
+    with pytest.raises(UsageError, match="an image VAE; vaectl reads"):
+        fetched(f"{OTHER}/vae")
 
 
 def test_the_commands_record_the_name_and_the_commit_and_run_again_from_their_records(hub, samples, capsys, one_thread):
@@ -365,6 +441,114 @@ def test_a_cache_that_lacks_a_part_is_not_used(hub, monkeypatch, vae, capsys):
         fetched(OTHER)
 
 
+def test_a_damaged_file_in_the_cache_is_downloaded_again(hub, monkeypatch, vae):
+    for file in ("config.json", WEIGHTS):
+        path = fetched(NAME) / file
+        path.write_bytes(path.read_bytes()[: -len(vae[file]) // 2] if file == WEIGHTS else b"")
+        new_process(monkeypatch)
+        hub.requests.clear()
+        assert (fetched(NAME) / file).read_bytes() == vae[file]
+        assert hub.downloads == [f"vae/{file}"]
+
+
+def test_a_damaged_cache_is_named(hub, monkeypatch):
+    config = fetched(NAME) / "config.json"
+    config.write_bytes(b"")
+    new_process(monkeypatch)
+    set_offline(monkeypatch, True)
+    with pytest.raises(UsageError) as error:
+        fetched(NAME)
+    assert str(error.value).startswith(f"{NAME}: {config}: cannot be read as JSON")
+    assert error.value.remedy == "delete this file, and load the model again"
+    ref = config.parents[3] / "refs" / "main"
+    ref.write_bytes(b"\xff")
+    for offline in (True, False):
+        set_offline(monkeypatch, offline)
+        with pytest.raises(UsageError) as error:
+            fetched(NAME)
+        assert str(error.value).startswith(f"{NAME}: {ref}: cannot be read ('utf-8' codec can't decode byte")
+        assert error.value.remedy == "delete it, or set HF_HOME to another folder"
+
+
+HTML = b"<html>log in</html>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", HTML, b"null", b"[]", b'"x"', b"{}", b"5", b"[" * 200_000, b"\xff\xfe{", b'{"id": "a/b"}'),
+        *(b'{"id": "a/b", "siblings": %s}' % part for part in (b"5", b"[{}]", b"[null]", b'[{"rfilename": 5}]')),
+        b'{"id": "a/b", "siblings": [{"rfilename": "vae/config.json", "size": "x"}]}',
+        *({"Location": "/api/models/a/b"}, {"Content-Encoding": "gzip"}),
+    ],
+)
+def test_an_answer_that_is_no_list_of_files_is_one_line(hub, content):
+    hub.listing = (HTML, content) if isinstance(content, dict) else (content, {})
+    with pytest.raises(VaectlError) as error:
+        fetched("a/b")
+    host = hub.endpoint.removeprefix("http://")
+    problem = f"a/b: no such file or directory, and {host} answered with something that is no list of files"
+    assert error.value.problem == problem
+    assert (error.value.exit_code, error.value.remedy[:30]) == (1, "check the path or the network,")
+
+
+def test_an_answer_that_is_no_list_of_files_or_none_leaves_the_cache(hub, monkeypatch):
+    path, notes = fetched(NAME), []
+    monkeypatch.setattr(hub_client, "LIMIT", 0.3)
+    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, limit, 0.3)
+    for listing, pause in ((b"null", 0), (b" " * 100, 0.05)):
+        new_process(monkeypatch)
+        hub.listing, hub.pause = (listing, {}), pause
+        assert fetched(NAME, notes.append) == path
+    assert [note.partition(hub.endpoint[7:])[2].partition(";")[0] for note in notes] == [
+        " answered with something that is no list of files",
+        " cannot be reached (timed out)",
+    ]
+
+
+def test_no_message_has_the_password_of_the_endpoint_or_a_token(hub, monkeypatch):
+    host = hub.endpoint.removeprefix("http://")
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://user:secret@{host}")
+    hub.gated.add(NAME)
+    said = []
+    for name, status in ((NAME, None), ("a/b", None), ("a/b", 503), ("a/b", 403)):
+        hub.status = status
+        with pytest.raises(VaectlError) as error:
+            fetched(name)
+        said.append(str(error.value))
+    for token in ("secret\x01", "secret\u00e9", "secret secret"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(UsageError, match=r"^a/b: HF_TOKEN has characters that no token has; log in") as error:
+            fetched("a/b")
+        said.append(str(error.value))
+    assert "secret" not in "".join(said)
+    assert f"accept them at http://{host}/{NAME}" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(
+            ("HF_ENDPOINT", value)
+            for value in ("http://[bad", "http://a:99999", "garbage", "ftp://x", "", "http://a..b")
+        ),
+        ("HF_HUB_ETAG_TIMEOUT", "abc"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "1.5"),
+    ],
+)
+def test_an_environment_variable_that_the_client_cannot_use_is_named(monkeypatch, variable, value):
+    new_process(monkeypatch)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError) as error:
+        fetched(NAME)
+    assert error.value.problem.startswith(f"{NAME}: ")
+    assert f"{variable} " in error.value.problem
+    assert "unset it" in error.value.remedy
+
+
 @pytest.mark.parametrize(
     ("name", "change", "code", "said"),
     [
@@ -437,6 +621,11 @@ def test_without_the_package_the_line_that_downloads_is_the_answer(tmp_path, mon
             "LanguageBind/Open-Sora-Plan-v1.5.0",
             'hf download LanguageBind/Open-Sora-Plan-v1.5.0 --include "*vae*"'
             " --local-dir Open-Sora-Plan-v1.5.0; then pass its folder with config.json as --model\n",
+        ),
+        (
+            "Wan-AI/Wan2.1-T2V-1.3B",
+            'hf download Wan-AI/Wan2.1-T2V-1.3B --include "*VAE.pth" --local-dir Wan2.1-T2V-1.3B; then pass --model'
+            " Wan2.1-T2V-1.3B\n",
         ),
         (
             "a/b/c/x.pth",

@@ -43,6 +43,10 @@ PATHS = [
             "download it first: hf download a/b vae/x.safetensors --local-dir b",
         ),
         ("https://huggingface.co/datasets/a/b", "download it first"),
+        (
+            "https://hf-mirror.com/a/b",
+            "download it first: HF_ENDPOINT=https://hf-mirror.com hf download a/b --local-dir b",
+        ),
     ],
 )
 def test_a_url_is_answered_with_the_command_that_downloads_it(url, remedy):

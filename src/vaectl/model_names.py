@@ -103,15 +103,33 @@ _HUB_NAME = re.compile(
 )
 
 
+_SITES = r"(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)"
+_NO_MODEL = r"(?:datasets|spaces|buckets)/"
+_SLIPS = (
+    (
+        rf"^(?:https?:/+)?{_SITES}/([^/?#]+/[^/?#]+)(?:/(?:tree|blob|resolve)/([^/?#]+))?(/[^?#]*)?(?:[?#].*)?$",
+        r"\1\3@\2",
+    ),
+    (rf"@([^@]+)(/[^/@]+(?:{'|'.join(map(re.escape, WEIGHTS_SUFFIXES))}))$", r"\2@\1"),
+    (r"^([^/:]+/[^/:]+):(?=\w)", r"\1/"),
+    ("@$", ""),
+)
+"""What users write, and the name that they mean: the address of a page, a revision before the file, a folder after a
+colon, and no revision."""
+
+
 def hub_name(model: str | Path | None) -> HubName | None:
     """Return the model of the hub that `model` names; None for a path.
 
     A path that exists is a path. So is one below a folder that exists, and the name of a weights file, unless there is
-    a revision. `./owner/name` is always a path.
+    a revision. `./owner/name` is always a path. Slashes at the end, and second ones, do not count, as in a path.
     """
+    text = re.sub("/+", "/", str(model)).removesuffix("/")
     # Path.exists and Path.is_dir raise without permission.
-    match = _HUB_NAME.fullmatch(str(model))
-    if match is None or os.path.exists(str(model)):  # noqa: PTH110
+    if os.path.exists(text) or re.match(f"{_SITES}/|{_NO_MODEL}", text, re.IGNORECASE):  # noqa: PTH110
+        return None
+    match = _HUB_NAME.fullmatch(text)
+    if match is None or (match["revision"] or "").endswith(WEIGHTS_SUFFIXES):
         return None
     owner, name, inside, revision = match.group("owner", "name", "inside", "revision")
     targets = {target_of(each.hub).lower() for each in PUBLISHED}
@@ -129,9 +147,11 @@ def target_of(repository: str) -> str:
 def download(repository: str, inside: str | None = "", revision: str | None = None) -> tuple[str, ...]:
     """Return the command that downloads a repository of the hub, or a part of it, in parts of a line.
 
-    `inside` is a folder or a weights file. If it is unknown (None): all files with "vae" in their path.
+    `inside` is a folder, a weights file or a pattern. If it is unknown (None): all files with "vae" in their path.
     """
-    if inside and inside.endswith(WEIGHTS_SUFFIXES):
+    if inside and "*" in inside:
+        part = f'--include "{inside}"'
+    elif inside and inside.endswith(WEIGHTS_SUFFIXES):
         part = f'"{inside}"'
     else:
         part = '--include "*vae*"' if inside is None else f'--include "{inside}/*"' if inside else ""
@@ -143,12 +163,15 @@ def download(repository: str, inside: str | None = "", revision: str | None = No
 def how_to_download(name: HubName) -> str:
     """Return the command that downloads a model of the hub, and what to pass then.
 
-    Unless a published model says where it is: in `vae`, as in all pipelines, or in the root of a repository of a VAE.
+    Unless a published model says where it is: in `vae`, as in all pipelines, or in the root of a repository of a VAE
+    or of the original code of Wan.
     """
     known = next((each for each in PUBLISHED if each.hub.lower() == name.repository.lower()), None)
     usual = known.folder if known else "" if "vae" in target_of(name.repository).lower() else "vae"
+    if re.fullmatch("wan-ai/.*(?<!-diffusers)", name.repository, re.IGNORECASE):
+        usual = "*VAE.pth"
     inside = name.inside or usual
-    place = f"`model={target_of(name.repository)}/{inside}`".replace("/`", "`")
+    place = f"`model={target_of(name.repository)}/{inside}`".replace("/*VAE.pth`", "`").replace("/`", "`")
     where = "its folder with config.json as `model`" if inside is None else place
     return f"download it: {' '.join(download(name.repository, inside, name.revision))}; then pass {where}"
 
@@ -156,10 +179,16 @@ def how_to_download(name: HubName) -> str:
 def how_to_get(model: Path) -> str | None:
     """Return how to get a model that is not here; None unless `model` looks like a published one or a name on the hub.
 
-    That is the name of a published model, or the folder that its command makes; or `owner/name` next to a folder
-    `owner`, which may also be a path.
+    That is a slip in a name on the hub; the name of a published model, or the folder that its command makes; or
+    `owner/name` next to a folder `owner`, which may also be a path.
     """
-    name = model.as_posix()
+    name = meant = model.as_posix()
+    for slip, right in _SLIPS:
+        meant = re.sub(slip, right, meant, flags=re.IGNORECASE)
+    if re.match(_NO_MODEL, meant, re.IGNORECASE):
+        return "check the path, or give the repository of a model: data sets, spaces and buckets hold none"
+    if meant != name and (right_name := hub_name(meant)):
+        return f"for the model on Hugging Face, give `model={right_name}`"
     for known in PUBLISHED:
         repository = f"/{target_of(known.hub)}/".lower()
         places = (repository, f"{repository}{known.folder}/")

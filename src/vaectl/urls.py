@@ -10,8 +10,9 @@ from vaectl.model_names import download
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(?=.)", re.IGNORECASE)
 _HUB = re.compile(
-    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/(?!datasets/|spaces/|buckets/)(\w[\w.-]*/[\w.-]+)"
-    r"(?:/(?:(?:tree|blob|resolve)/[^/]+/?)?([^?#]*))?"
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co|(?P<mirror>hf-mirror\.com))|hf:/)/"
+    r"(?!datasets/|spaces/|buckets/)(?P<name>\w[\w.-]*/[\w.-]+)"
+    r"(?:/(?:(?:tree|blob|resolve)/[^/]+/?)?(?P<inside>[^?#]*))?"
 )
 _COPY = {
     "http": "curl -LO {}",
@@ -38,10 +39,11 @@ def check_local(path: object, *, written: bool = False) -> None:
 def how_to_fetch(url: str) -> str:
     """Return what to do with a URL to read, with the command that downloads it if there is a usual one."""
     if hub := _HUB.match(url):
-        folder = (hub[2] or "").strip("/")
+        folder, name = (hub["inside"] or "").strip("/"), hub["name"]
         is_file = "." in folder.rpartition("/")[2]
-        parts = [f"hf download {hub[1]} {quote(folder)}", download(hub[1])[-1]] if is_file else download(hub[1], folder)
-        return f"download it first: {' '.join(parts)}"
+        parts = [f"hf download {name} {quote(folder)}", download(name)[-1]] if is_file else download(name, folder)
+        host = f"HF_ENDPOINT=https://{hub['mirror']} " if hub["mirror"] else ""
+        return f"download it first: {host}{' '.join(parts)}"
     scheme = scheme_of(url)
     if scheme == "file":
         return "give the path of the file"

@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from vaectl.errors import UsageError, VaectlError, shown
-from vaectl.io.hub_client import FailedError, Files, client, files_in_cache, files_on_hub, is_offline, root_of
+from vaectl.io.hub_client import (
+    FailedError,
+    Files,
+    LacksError,
+    client,
+    files_in_cache,
+    files_on_hub,
+    is_offline,
+    root_of,
+)
 from vaectl.io.parsing import read_json
 from vaectl.model_names import LAYOUTS, WEIGHTS_SUFFIXES, HubName, hub_name
 from vaectl.progress import Progress
@@ -24,6 +34,8 @@ PLACES = (f"vae/{CONFIG}", *ORIGINALS, CONFIG)
 INDEX_BYTES = 2**24
 LISTED = 5
 """Maximum number of files of a repository in a message."""
+OTHERS = re.compile("transformer|encoder|unet|t5|clip|tokenizer|scheduler", re.IGNORECASE)
+"""Parts of a pipeline that are not its VAE."""
 
 Check = Callable[[Path], object]
 """Raises VaectlError for a config that is not of a known family."""
@@ -57,19 +69,27 @@ def fetch(
     its own bars. `config_only`: fetch and return only the config.
 
     Raises UsageError without `huggingface_hub`, for an unknown repository or revision, without access, and for a
-    repository without a model; as `check` does; VaectlError if a download fails and the cache lacks the model.
+    repository without a model; as `check` does; VaectlError if a download fails and the cache lacks the model. Every
+    message begins with the name.
     """
     key = name, config_only
     if key not in _fetched:
-        with client(name, quiet=progress is not None):
-            _fetched[key] = _fetch(name, check, note, progress, config_only)
+        try:
+            with client(name, quiet=progress is not None):
+                _fetched[key] = _fetch(name, check, note, progress, config_only)
+        except VaectlError as error:
+            if error.problem.startswith(f"{name}: "):
+                raise
+            raise type(error)(f"{name}: {error.problem}", error.remedy) from None
     return _fetched[key].path
 
 
 def _fetch(name: HubName, check: Check, note: Note, progress: Progress | None, config_only: bool) -> Fetched:
     is_commit = re.fullmatch("[0-9a-f]{40}", name.revision or "")
-    if (is_commit or is_offline()) and (found := _from_cache(name, check, config_only)):
-        return found
+    if is_commit or is_offline():
+        with suppress(VaectlError):  # raised below if the hub does not help
+            if found := _from_cache(name, check, config_only):
+                return found
     try:
         return _choose(name, files_on_hub(name, progress), check, config_only)
     except FailedError as failure:
@@ -80,13 +100,16 @@ def _fetch(name: HubName, check: Check, note: Note, progress: Progress | None, c
 
 
 def _from_cache(name: HubName, check: Check, config_only: bool) -> Fetched | None:
-    """Return the model if all its files are in the cache."""
+    """Return the model if all its files are in the cache. Raises VaectlError if one of them is damaged or refused."""
     probes = [name.inside] if name.is_file else [_join(name.inside, place) for place in PLACES]
     files = files_in_cache(name, probes)
     try:
         return _choose(name, files, check, config_only) if files else None
-    except VaectlError:
+    except LacksError:
         return None
+    except VaectlError as error:
+        remedy = error.remedy or "delete this file, and load the model again"
+        raise type(error)(error.problem, remedy) from None
 
 
 def _choose(name: HubName, files: Files, check: Check, config_only: bool) -> Fetched:
@@ -111,11 +134,16 @@ def _choose(name: HubName, files: Files, check: Check, config_only: bool) -> Fet
             _got(files, _weights_in(_parent(file), name, files.names))
         found = _got(files, file)
         return found if config_only else found._replace(path=found.path.parent)
+    if refused and name.inside not in ("", "vae") and PLACES[0] in files.names:
+        raise UsageError(refused.problem, f"give `model={name._replace(inside='vae')}`")
     raise refused or _holds_none(name, files.names)
 
 
 def _weights_in(folder: str, name: HubName, names: Collection[str]) -> str:
-    """Return the weights file of a model directory, or the index of several. Raises UsageError if it is ambiguous."""
+    """Return the weights file of a model directory, or the index of several.
+
+    Raises UsageError if it is ambiguous, LacksError if there is none.
+    """
     inside = sorted(file for file in names if _parent(file) == folder and file.endswith(WEIGHTS_SUFFIXES))
     checkpoints = [file for file in inside if file.endswith(".ckpt")]
     found = [*checkpoints, *(file for file in (_join(folder, each) for each in LAYOUTS) if file in names)]
@@ -123,7 +151,8 @@ def _weights_in(folder: str, name: HubName, names: Collection[str]) -> str:
         return found[0]
     others = checkpoints or [file for file in inside if not file.endswith(".json")]
     what = "several checkpoints" if checkpoints else f"no {LAYOUTS[0]} or .bin, sharded or not"
-    raise UsageError(f"{name}: its folder {folder or '.'} has {what}{_listed(others)}", _give_one(name, others))
+    kind = UsageError if checkpoints else LacksError
+    raise kind(f"{name}: its folder {folder or '.'} has {what}{_listed(others)}", _give_one(name, others))
 
 
 def _got(files: Files, file: str) -> Fetched:
@@ -137,14 +166,14 @@ def _got(files: Files, file: str) -> Fetched:
     return Fetched(path, root_of(path, file).name)
 
 
-def _holds_none(name: HubName, names: Collection[str]) -> UsageError:
+def _holds_none(name: HubName, names: Collection[str]) -> LacksError:
     """Return the error for a repository, or a folder of it, without a model: it says what there is."""
     folders = {_parent(file) for file in names if file.endswith(f"/{CONFIG}")}
     weights = {file for file in names if file.endswith(WEIGHTS_SUFFIXES[:-1]) and _parent(file) not in folders}
-    found = sorted((*folders, *weights), key=lambda each: (each.count("/"), each))
+    found = sorted((*folders, *weights), key=lambda each: (_rank(each), each.count("/"), each))
     below = f" in {name.inside}" if name.inside else ""
     what = name.inside if name.is_file else f"model that vaectl reads{below}"
-    return UsageError(f"{name}: the repository has no {what}{_listed(found)}", _give_one(name, found))
+    return LacksError(f"{name}: the repository has no {what}{_listed(found)}", _give_one(name, found))
 
 
 def _listed(files: Collection[str]) -> str:
@@ -153,7 +182,14 @@ def _listed(files: Collection[str]) -> str:
 
 
 def _give_one(name: HubName, found: list[str]) -> str:
-    return f"name one, as in `model={name._replace(inside=found[0])}`" if found else "check the name"
+    if not found or _rank(found[0]) == 2:
+        return "check the name"
+    return f"name one, as in `model={name._replace(inside=found[0])}`"
+
+
+def _rank(file: str) -> int:
+    """Return 0 for what is called a VAE, 2 for another part of a pipeline, else 1."""
+    return 0 if "vae" in file.lower() else 2 if OTHERS.search(file) else 1
 
 
 def _parent(file: str) -> str:

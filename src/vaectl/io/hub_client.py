@@ -7,23 +7,34 @@ files make a model. `huggingface_hub` is imported on first use.
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from vaectl.errors import UsageError, VaectlError, shown
+from vaectl.io.hub_settings import LOG_IN, check_cache, check_token, import_client
 from vaectl.model_names import HubName, how_to_download
 from vaectl.progress import Progress
-from vaectl.shortage import cannot_write, is_disk_shortage
+from vaectl.shortage import cannot_write, is_disk_shortage, is_memory_shortage
 
+T = TypeVar("T")
 MB = 10**6
-LOG_IN = "log in (hf auth login) or set HF_TOKEN"
+LIMIT = 30.0
+"""Minimum of the seconds for a list of files or a small file. Those of the client are between two pieces of it."""
 MISSING = "no such file or directory, and "
+ANSWERED = frozenset(
+    {
+        *("AttributeError", "LookupError", "RecursionError", "TypeError", "UnicodeDecodeError", "JSONDecodeError"),
+        *("ContentDecodingError", "DecodingError", "FileMetadataError", "TooManyRedirects"),
+    }
+)
+"""Errors of Python, of the HTTP libraries and of the client about an answer that they cannot use."""
 
 
 class Files(NamedTuple):
@@ -32,6 +43,10 @@ class Files(NamedTuple):
     names: Collection[str]
     get: Callable[[str], Path]
     """Return the local path of a file, after downloading it if needed. Raises UsageError if there is none."""
+
+
+class LacksError(UsageError):
+    """A repository, or the part of it that is in the cache, lacks a file of the model."""
 
 
 class FailedError(Exception):
@@ -54,21 +69,20 @@ def is_offline() -> bool:
 def client(name: HubName, *, quiet: bool) -> Iterator[None]:
     """Import the client; if `quiet`, silence its bars, warnings and log.
 
-    Raises UsageError if it is not installed, or if `name` cannot be the name of a repository.
+    Raises UsageError if it is not installed, if its settings or its cache are damaged, or if `name` cannot be the name
+    of a repository.
     """
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore")
-        try:
-            utils: Any = import_module("huggingface_hub.utils")
-        except ImportError:
-            remedy = f"to load it from Hugging Face, install vaectl[hub], or {how_to_download(name)}"
-            raise UsageError(f"{name}: no such file or directory", remedy) from None
+        utils = import_client(name)
         try:
             utils.validate_repo_id(name.repository)
         except ValueError:
             problem = f"{name}: no such file or directory, and no name of a repository"
             raise UsageError(problem, "check the path or the name") from None
+        check_token(name)
+        check_cache(name)
         level, hidden = utils.logging.get_verbosity(), utils.are_progress_bars_disabled()
         if quiet:
             utils.logging.set_verbosity_error()
@@ -82,32 +96,57 @@ def client(name: HubName, *, quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _failures(name: HubName) -> Iterator[None]:
-    """Turn the errors of the client into FailedError."""
+def _failures(name: HubName, wanted: str) -> Iterator[None]:
+    """Turn all errors of the client while it gets what is `wanted` into FailedError."""
     try:
         yield
-    except _client_errors() as error:
-        raise _explain(name, error) from None
+    except Exception as error:
+        if isinstance(error, VaectlError) or is_memory_shortage(error):
+            raise
+        raise _explain(name, error, wanted) from None
+
+
+def _within_limit(call: Callable[[], T]) -> T:
+    """Return the result of a call in a thread. Raises TimeoutError after LIMIT; the thread is left behind."""
+    from huggingface_hub import constants
+
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(max(LIMIT, constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT))
+    if thread.is_alive():
+        raise TimeoutError
+    return result.result()
 
 
 def files_on_hub(name: HubName, progress: Progress | None) -> Files:
     """List the files of a repository on the hub. Raises FailedError, as does `get` of the result."""
     from huggingface_hub import HfApi, constants
 
-    with _failures(name):
-        info = HfApi().model_info(
-            name.repository, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True
-        )
-    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
-    # The first file is fetched by the revision, so that the cache knows its commit, and the others by that commit.
     revision = name.revision
+    options: dict[str, Any] = {"timeout": constants.HF_HUB_ETAG_TIMEOUT, "files_metadata": True}
+    with _failures(name, "list of files"):
+        info: Any = _within_limit(lambda: HfApi().model_info(name.repository, revision=name.revision, **options))
+        sizes = {each.rfilename: each.size or 0 for each in info.siblings}
+        if not all(isinstance(file, str) and isinstance(size, int) for file, size in sizes.items()):
+            raise TypeError
 
     def get(file: str) -> Path:
         nonlocal revision
         if file not in sizes:
             raise UsageError(f"{name}: the repository lacks {shown(file)}, which its index lists", "use another one")
-        with _failures(name):
+        with _failures(name, f"file {shown(file)}"):
             path = _download(name.repository, file, revision, sizes[file], progress)
+            if path.stat().st_size < sizes[file]:  # the cache is damaged
+                path = _download(name.repository, file, revision, sizes[file], progress, force=True)
+        # The first file is fetched by the revision, so that the cache knows its commit, the others by that commit.
         revision = root_of(path, file).name
         return path
 
@@ -130,7 +169,7 @@ def _files_below(root: Path) -> Files:
 
     def get(file: str) -> Path:
         if file not in paths:
-            raise UsageError(f"{root}: has no {shown(file)}")
+            raise LacksError(f"{root}: has no {shown(file)}")
         return paths[file]
 
     return Files(paths, get)
@@ -141,24 +180,28 @@ def root_of(path: Path, file: str) -> Path:
     return path.parents[file.count("/")]
 
 
-def _download(repository: str, file: str, revision: str | None, size: int, progress: Progress | None) -> Path:
-    """Return the path of a file in the cache, after downloading it if needed. Shows it unless it is small."""
+def _download(
+    repository: str, file: str, revision: str | None, size: int, progress: Progress | None, *, force: bool = False
+) -> Path:
+    """Return the path of a file in the cache. Downloads it if needed, or if `force`; shows this unless it is small."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    if progress is None or size < MB:
-        return Path(hf_hub_download(repository, file, revision=revision))
+    options: dict[str, Any] = {"revision": revision, "force_download": force}
+    if size < MB:
+        return Path(_within_limit(lambda: hf_hub_download(repository, file, **options)))
+    if progress is None:
+        return Path(hf_hub_download(repository, file, **options))
 
     def begin() -> None:
         progress.note(f"downloading {repository}/{file}: {size // MB} MB")
         progress.start("download", size // MB, "MB")
 
-    options: dict[str, Any] = {}
     if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(begin, progress.advance)
-    elif not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
+    elif force or not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
         begin()  # huggingface_hub before 1.10 does not say how much it has
     try:
-        return Path(hf_hub_download(repository, file, revision=revision, **options))
+        return Path(hf_hub_download(repository, file, **options))
     finally:
         progress.finish()
 
@@ -183,28 +226,25 @@ def _bar(begin: Callable[[], None], advance: Callable[[int], None]) -> type[Any]
     return type("Bar", (tqdm,), {"__init__": init, "update": update, **transfer})
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Return the classes of errors of the client and of the HTTP library of its version (requests: OSError)."""
-    libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    names = ("HTTPError", "InvalidURL")
-    return (OSError, ValueError, RuntimeError, *(getattr(library, name) for library in libraries for name in names))
-
-
-def _explain(name: HubName, error: BaseException) -> FailedError:
+def _explain(name: HubName, error: BaseException, wanted: str) -> FailedError:
     from huggingface_hub import constants, errors
 
-    host, by_hand = urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT, how_to_download(name)
+    if isinstance(error, errors.LocalEntryNotFoundError | ValueError) and error.__cause__:
+        error = error.__cause__  # what the client could not do comes second
+    scheme, netloc, *_ = urlsplit(constants.ENDPOINT)
+    host, by_hand = netloc.rpartition("@")[2], how_to_download(name)  # without a password
     status = getattr(getattr(error, "response", None), "status_code", None)
     kind: type[VaectlError] = UsageError
     also = ""
     if isinstance(error, errors.GatedRepoError):
         clause = f"{host} gives it only to users who have accepted its terms"
-        remedy = f"accept them at {constants.ENDPOINT}/{name.repository}, and {LOG_IN}"
+        remedy = f"accept them at {scheme}://{host}/{name.repository}, and {LOG_IN}"
     elif isinstance(error, errors.RepositoryNotFoundError):
         also, clause = MISSING, f"{host} has no such repository"
         remedy = f"check the name; if it is private, {LOG_IN}"
     elif isinstance(error, errors.RevisionNotFoundError):
         clause, remedy = f"{host} has no revision {name.revision} of it", "give a branch, a tag or a commit"
+        remedy += ", after the folder" if "/" in (name.revision or "") else ""
     elif isinstance(error, errors.OfflineModeIsEnabled):
         also, clause = MISSING, "the cache of Hugging Face lacks it (HF_HUB_OFFLINE is set)"
         remedy = f"unset HF_HUB_OFFLINE, or {by_hand}"
@@ -216,7 +256,12 @@ def _explain(name: HubName, error: BaseException) -> FailedError:
         remedy += ", with HF_HOME"
     else:
         kind, also = VaectlError, MISSING
-        clause = f"{host} answered with status {status}" if status else f"{host} cannot be reached ({_reason(error)})"
+        if ANSWERED & {each.__name__ for each in type(error).__mro__}:
+            clause = f"{host} answered with something that is no {wanted}"
+        elif status:
+            clause = f"{host} answered with status {status}"
+        else:
+            clause = f"{host} cannot be reached ({_reason(error).replace(netloc, host)})"
         remedy = f"check the path or the network, or {by_hand}"
     return FailedError(clause, kind(f"{name}: {also}{clause}", remedy))
 

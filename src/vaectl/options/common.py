@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from vaectl.errors import shown
 from vaectl.memory import parse_size
-from vaectl.model_names import hub_name, is_builtin
+from vaectl.model_names import how_to_get, hub_name, is_builtin
 from vaectl.numbers import read_fraction
 from vaectl.options.option import Option
 from vaectl.urls import how_to_fetch, scheme_of
@@ -75,6 +75,8 @@ def read_memory_size(value: Any) -> int:
 
 def read_model(value: Any) -> Any:
     """Parse the path or the name of a model. `builtin` and `owner/name` are names, `./builtin` a folder."""
+    if isinstance(value, str) and scheme_of(value) and (remedy := how_to_get(Path(value))):
+        raise ValueError(f"{shown(value)} is a URL; {remedy}")
     path = read_path(value)
     if name := hub_name(value):
         return Path(name.full)
