@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tests.jobs import files
 from tests.video.media import encode
 from vaectl.cli.app import main
-from vaectl.models.checkpoint import BUILTIN, WEIGHTS
+from vaectl.model_names import WEIGHTS
+from vaectl.models.checkpoint import BUILTIN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -206,7 +207,7 @@ def cut_weights(folder: Path) -> None:
 
 BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another shape": (lambda folder: change_weights(folder, lambda t: torch.zeros(*t.shape, 2)), "of another shape"),
-    "NaN": (lambda folder: change_weights(folder, lambda t: t * float("nan")), "NaN or infinite values in 1 tensors"),
+    "NaN": (lambda folder: change_weights(folder, lambda t: t * float("nan")), "NaN or infinite values in 1 tensor"),
     "another width": (lambda folder: change_config(folder, base_channels=32), "does not fit the config.json"),
     "malicious pickle": (malicious, "refused"),
     "malicious checkpoint": (malicious_zip, "refused"),

@@ -17,7 +17,8 @@ import pytest
 
 from tests.jobs import files
 from tests.video.media import encode
-from vaectl.models.checkpoint import BUILTIN, WEIGHTS
+from vaectl.model_names import WEIGHTS
+from vaectl.models.checkpoint import BUILTIN
 
 THREADS = {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 

@@ -35,9 +35,9 @@ from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.plan import deciding, is_there
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.inventory import describe
+from vaectl.model_names import WEIGHTS
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import read_config
-from vaectl.models.checkpoint import WEIGHTS
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, options_of

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vaectl.models.checkpoint import WEIGHTS
+from vaectl.model_names import WEIGHTS
 
 State = dict[str, Tensor]
 SAFETENSORS, BIN = f"{WEIGHTS}.safetensors", f"{WEIGHTS}.bin"
@@ -175,9 +175,9 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         replaced_by(lambda p: p.write_bytes(b"GGUF" + bytes(99)), BIN),
         "is a GGUF file",
     ),
-    "one tensor of int64": (weights(one_changed(lambda t: t.to(torch.int64))), "1 tensors are int64"),
-    "bool": (weights(one_changed(lambda t: t > 0)), "1 tensors are bool"),
-    "complex": (weights(one_changed(lambda t: t.to(torch.complex64))), "1 tensors are complex64"),
+    "one tensor of int64": (weights(one_changed(lambda t: t.to(torch.int64))), "1 tensor is int64"),
+    "bool": (weights(one_changed(lambda t: t > 0)), "1 tensor is bool"),
+    "complex": (weights(one_changed(lambda t: t.to(torch.complex64))), "1 tensor is complex64"),
     "float64 that overflows": (
         weights(all_changed(lambda t: t.double().sign() * 1e300)),
         "values too large for float32",

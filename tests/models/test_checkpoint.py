@@ -146,9 +146,9 @@ def test_a_model_is_not_saved_where_another_file_would_be_loaded(tmp_path, model
 def test_weights_that_cannot_be_loaded_are_not_saved(tmp_path, value):
     broken = build_model(WFVAEConfig(**TINY)).requires_grad_(False)
     broken.last_layer[0] = value
-    with pytest.raises(VaectlError, match=r"model/.*safetensors: NaN or infinite values in 1 tensors: decoder"):
+    with pytest.raises(VaectlError, match=r"model/.*safetensors: NaN or infinite values in 1 tensor: decoder"):
         save_model(broken, tmp_path / "model")
-    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensors"):
+    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensor"):
         save_model(build_model(WFVAEConfig(**TINY)), tmp_path / "model", weights=broken.state_dict())
     assert not list(tmp_path.iterdir())
 
@@ -303,7 +303,7 @@ def test_weights_of_nan_are_refused(directory, model):
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     state["decoder.conv_out.weight"][0, 0] = float("nan")
     save_file(state, directory / f"{LAYERS}.safetensors")
-    with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensors: decoder\.conv_out\.weight"):
+    with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensor: decoder\.conv_out\.weight"):
         load_model(directory)
 
 
@@ -462,7 +462,7 @@ def test_an_unknown_device_is_one_line(device):
 
 
 def test_a_config_is_a_file_or_that_of_a_directory_or_of_the_built_in_model(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"_class_name": "WFVAEModel"}')
     assert locate_config(tmp_path) == locate_config(tmp_path / "config.json") == tmp_path / "config.json"
     assert read_config(locate_config(Path("builtin"))) == load_model(device="cpu").config
     with pytest.raises(UsageError, match=r"none/config\.json: no such file; give the config\.json of a model"):

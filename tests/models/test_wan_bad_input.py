@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -78,6 +78,23 @@ def test_a_value_that_cannot_be_written_again_is_refused(tmp_path, value):
     assert len(str(error.value)) < len(str(tmp_path)) + 200
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("latents_std", [std] * 16) for std in (0.0, -1.0, 1e-320)),
+        *(("base_dim", value) for value in ("8", 8.0, True)),
+        ("patch_size", True),
+        ("dim_mult", ["1", 2, 2]),
+        ("temperal_downsample", ["false", "true"]),
+        ("is_residual", "no"),
+    ],
+)
+def test_a_value_of_another_type_or_range_is_refused(tmp_path, key, value):
+    config(tmp_path, _class_name="AutoencoderKLWan", **SMALL | {key: value})
+    with pytest.raises(UsageError, match=rf"config\.json: {key}"):
+        read_config(tmp_path / "config.json")
+
+
 @pytest.mark.parametrize(("given", "has"), [("2.1", "Qwen"), ("Qwen", "2.1")])
 def test_wan_and_qwen_image_are_one_network(tmp_path, oracles, given, has):
     oracles[has].save_pretrained(tmp_path)
@@ -105,13 +122,20 @@ def test_weights_of_another_wan_are_named_by_what_differs(tmp_path, oracles, giv
     assert line.endswith("; get the config.json of these weights")
 
 
+def test_damaged_weights_next_to_a_config_do_not_fit_it(tmp_path, oracles):
+    oracles["2.1"].save_config(tmp_path)
+    wide = torch.zeros(16, 3, 3, 3, 3)  # more channels than the first level
+    save_file(oracles["2.1"].state_dict() | {"encoder.conv_in.weight": wide}, tmp_path / WEIGHTS)
+    assert "does not fit the config.json next to it: it has base_dim 16 (not 8)" in one_line(tmp_path)
+
+
 def test_weights_of_wan_do_not_fit_another_family(tmp_path, oracles):
     oracles["2.1"].save_pretrained(tmp_path)
     config(tmp_path, _class_name="WFVAEModel", base_channels=8, norm_type="layernorm")
     assert "it is an AutoencoderKLWan, and the config is of a WFVAEModel; get the config.json" in one_line(tmp_path)
-    original = tmp_path / "Wan2.1_VAE.pth"  # describes itself
+    original = tmp_path / "Wan2.1_VAE.pth"
     torch.save(original_names(oracles["2.1"].state_dict()), original)
-    assert describe(original).family == "Wan"
+    assert "it is an AutoencoderKLWan, and the config is of a WFVAEModel; get the config.json" in one_line(original)
 
 
 OURS = "; vaectl reads WFVAEModel, CausalVAEModel, AutoencoderKLWan and AutoencoderKLQwenImage"
@@ -135,10 +159,13 @@ OURS = "; vaectl reads WFVAEModel, CausalVAEModel, AutoencoderKLWan and Autoenco
         ({"model_type": "qwen2_5_vl"}, "is the config of a qwen2_5_vl, not of a VAE; give the vae/ folder"),
         ({"_class_name": "AutoencoderKL"}, f"unknown _class_name 'AutoencoderKL', an image VAE{OURS}"),
         ({"_class_name": "AutoencoderKLFlux2"}, f"unknown _class_name 'AutoencoderKLFlux2', an image VAE{OURS}"),
-        ({"_class_name": "AutoencoderKLHunyuanVideo"}, f"unknown _class_name 'AutoencoderKLHunyuanVideo'{OURS}"),
-        ({"_class_name": "AutoencoderKLLTXVideo"}, f"unknown _class_name 'AutoencoderKLLTXVideo'{OURS}"),
-        ({"_class_name": "AutoencoderKLCogVideoX"}, f"unknown _class_name 'AutoencoderKLCogVideoX'{OURS}"),
-        ({"_class_name": "AutoencoderKLMochi"}, f"unknown _class_name 'AutoencoderKLMochi'{OURS}"),
+        *(
+            (
+                {"_class_name": f"AutoencoderKL{name}"},
+                f"unknown _class_name 'AutoencoderKL{name}', another video VAE{OURS}",
+            )
+            for name in ("HunyuanVideo", "LTXVideo", "CogVideoX", "Mochi")
+        ),
     ],
 )
 @pytest.mark.parametrize("weights", [WEIGHTS, "model-00001-of-00002.safetensors"])
@@ -168,7 +195,13 @@ def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {each: tensor for each, tensor in state.items() if each != name}
 
 
-FILES: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] = {
+LOST: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    "missing": lambda state, name: without(name)(state),
+    "None": lambda state, name: state | {name: None},
+    "scalar": lambda state, name: state | {name: torch.tensor(1.0)},
+    "flat": lambda state, name: state | {name: state[name].flatten()},
+}
+FILES: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = {
     "vae_fp8.safetensors": (
         lambda state: {name: tensor.to(torch.float8_e4m3fn) for name, tensor in state.items()},
         "tensors are float8_e4m3fn: encoder.conv_in.weight",
@@ -182,6 +215,21 @@ FILES: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
         lambda state: state | {"encoder.conv1.weight": torch.zeros(8, 4, 3, 3, 3)},
         "the network takes 4 channels of video, and vaectl has 3: RGB",
     ),
+    "both_names_vae.pth": (
+        lambda state: state | {"decoder.conv_in.weight": state["decoder.conv1.weight"] + 1},
+        "is not a whole AutoencoderKLWan: 1 unexpected: decoder.conv1.weight",
+    ),
+    "no_value_vae.pth": (
+        lambda state: state | {"decoder.head.2.bias": None, "epoch": 3},
+        "checkpoint of a video VAE: these are no tensors: decoder.conv_out.bias, epoch",
+    ),
+    **{
+        f"{what}_vae.pth": (
+            lambda state, change=change: change(state, "decoder.conv1.weight"),
+            "is not a whole AutoencoderKLWan: missing or of another shape: decoder.conv_in.weight; download it again",
+        )
+        for what, change in LOST.items()
+    },
     "no_width_vae.pth": (lambda state: state | {"encoder.conv1.weight": torch.zeros(0, 3, 3, 3, 3)}, "base_dim: "),
     "no_blocks_vae.pth": (
         lambda state: {name: tensor for name, tensor in state.items() if "residual.6" not in name},

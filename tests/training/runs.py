@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from tests.jobs import Listener
-from vaectl.models.checkpoint import WEIGHTS
+from vaectl.model_names import WEIGHTS
 from vaectl.options import parse
 from vaectl.options.train import TrainOptions
 from vaectl.training.job import TrainResult, train

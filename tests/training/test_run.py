@@ -244,7 +244,7 @@ def test_a_run_keeps_weights_that_are_not_finite(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "advance", diverges)
     checkpoint = run(videos, tmp_path, max_steps=1).checkpoint
     assert any(tensor.isnan().any() for tensor in weights(checkpoint).values())
-    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensors"):
+    with pytest.raises(VaectlError, match="NaN or infinite values in 1 tensor"):
         load_model(checkpoint)
 
 

@@ -15,6 +15,18 @@ from typing import Any
 from vaectl.errors import DamagedError, OutOfMemoryError, UsageError, VaectlError, shown
 from vaectl.shortage import is_memory_shortage
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a Git LFS pointer begins (git-lfs/docs/spec.md)."""
+
+
+def exists(path: Path) -> bool:
+    """Return whether a file or folder exists. Raises UsageError for a link without a target."""
+    there = path.exists()
+    if not there and path.is_symlink():
+        target = shown(str(path.readlink()))
+        raise UsageError(f"{path}: is a broken link to {target}", "mend the link, or download the file again")
+    return there
+
 
 def size_of(path: Path, remedy: str = "check the path") -> int:
     """Return the size of a regular file in bytes. Devices and pipes, which may never end, are not opened.
@@ -22,6 +34,7 @@ def size_of(path: Path, remedy: str = "check the path") -> int:
     Raises UsageError with `remedy` if `path` is not a regular file, and UsageError if it cannot be read.
     """
     try:
+        exists(path)
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path}: no such file", remedy) from None
@@ -63,6 +76,12 @@ def reason_of(error: BaseException) -> str:
     return shown(text if named and text else f"{type(error).__name__}: {text}" if text else type(error).__name__, 160)
 
 
+def refuse_lfs_pointer(path: Path, head: bytes) -> None:
+    """Raise DamagedError if a file that begins with `head` is what Git has in its place without Git LFS."""
+    if head.startswith(LFS_POINTER):
+        raise DamagedError(f"{path}: is a Git LFS pointer, not the file", "run git lfs pull in its repository")
+
+
 def read_json(path: Path, most: int, remedy: str = "check the path") -> Any:
     """Return the value of a JSON file of at most `most` bytes.
 
@@ -73,6 +92,8 @@ def read_json(path: Path, most: int, remedy: str = "check the path") -> Any:
         raise UsageError(f"{path}: has {size} bytes, and at most {most} are read", "give the right file")
     try:
         with parsing(path, "cannot be read as JSON"):
-            return json.loads(path.read_bytes().decode())
+            content = path.read_bytes()
+            refuse_lfs_pointer(path, content)
+            return json.loads(content.decode())
     except DamagedError as error:
         raise UsageError(error.problem, error.remedy) from None

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vaectl.errors import UsageError, shown
-from vaectl.io.parsing import read_json
+from vaectl.io.parsing import exists, read_json
 from vaectl.models.config import FamilyConfig
 from vaectl.models.families.causalvae import CausalVAE
 from vaectl.models.families.wan import AutoencoderKLQwenImage, AutoencoderKLWan
@@ -63,7 +63,7 @@ def read_config(path: Path, note: Note = silent) -> FamilyConfig:
 def has_config(directory: Path) -> bool:
     """Return whether a directory has a `config.json` of a known class. Raises UsageError if it cannot be read."""
     path = directory / "config.json"
-    return path.exists() and is_ours(read_config_values(path))
+    return exists(path) and is_ours(read_config_values(path))
 
 
 def read_config_values(path: Path) -> dict[str, Any]:

@@ -14,20 +14,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.errors import DamagedError, UsageError, VaectlError, first_few
+from vaectl.errors import DamagedError, UsageError, VaectlError, first_few, shown
 from vaectl.io.hub import fetch
-from vaectl.io.parsing import size_of
-from vaectl.model_names import WEIGHTS, WEIGHTS_SUFFIXES, how_to_get, hub_name, is_builtin
+from vaectl.io.parsing import exists, size_of
+from vaectl.model_names import how_to_get, hub_name, is_builtin
 from vaectl.models.build import Note, build_model, has_config, read_config, silent, validated
 from vaectl.models.config import FamilyConfig
-from vaectl.models.containers import INDEX, UNQUANTISED, read_outline, read_values, shards
+from vaectl.models.containers import UNQUANTISED, is_index, is_weights, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
-from vaectl.models.directory import find_weights, vae_of
+from vaectl.models.directory import check_whole, find_weights, vae_of
 from vaectl.models.families.wan_config import AutoencoderKLWanConfig, WanConfig
-from vaectl.models.families.wan_original import config_fields, is_original
+from vaectl.models.families.wan_original import config_fields, incomplete, is_original
 from vaectl.models.names import NEITHER, named, select, unwrapped
 from vaectl.models.vae import AnyVAE
-from vaectl.models.weights import STATE, Weights, available, file_with
+from vaectl.models.weights import Weights, available, file_with
 from vaectl.progress import Progress
 from vaectl.urls import check_local
 
@@ -80,7 +80,7 @@ def load_model(
         kind = str(precision).removeprefix("torch.")
         remedy = "use another checkpoint" if precision == torch.float32 else "use `dtype=float32`"
         raise VaectlError(
-            f"{file}: values too large for {kind} in {len(too_large)} tensors: {first_few(too_large)}", remedy
+            f"{file}: values too large for {kind} in {counted(too_large)}: {first_few(too_large)}", remedy
         )
     model.load_state_dict(placed, assign=True)
     return model.eval().requires_grad_(False)
@@ -122,37 +122,52 @@ def locate(path: str | Path | None) -> tuple[Path, Path]:
     check_local(path)
     path = BUILTIN if path is None or is_builtin(path) else Path(downloaded(path))
     try:
-        if not path.exists():
+        if not exists(path):
             remedy = how_to_get(path) or "give a directory with config.json and weights"
-            raise UsageError(f"{path}: no such file or directory", remedy)
-        if not path.is_dir():
-            return path.parent, path
-        return find_weights(path)
+            raise UsageError(f"{in_message(path)}: no such file or directory", remedy)
+        if path.is_dir():
+            return find_weights(path)
+        check_whole(path)
+        return path.parent, path
     except PermissionError as error:
         raise UsageError(f"{error.filename}: no permission to read it", "change its permissions or its owner") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be opened ({reason})", "check the path and its permissions") from None
+        raise UsageError(
+            f"{in_message(path)}: cannot be opened ({reason})", "check the path and its permissions"
+        ) from None
+
+
+def in_message(path: Path) -> str:
+    """Return a path for a message: a long one is cut, and one that ends with a space is quoted."""
+    text = shown(str(path), 300)
+    return repr(text) if text != text.strip() else text
 
 
 def config_of(directory: Path, file: Path, note: Note = silent) -> FamilyConfig:
     """Return the config of a located model: its config.json, or what the names and shapes of the weights imply.
 
-    These are enough for Wan. A file of its original code describes itself, and a config.json next to it is often of
-    another network. `note` is called as `read_config` does, and for diffusers weights without a config. Raises
-    UsageError if there is no config, and as `read_config`, `read_outline` and `check_fit` do.
+    These are enough for Wan. A config.json of a class that vaectl does not have is that of another network in the same
+    repository. `note` is called as `read_config` does, and for diffusers weights without a config. Raises UsageError if
+    there is no config, and as `read_config`, `read_outline` and `check_fit` do.
     """
     path = directory / "config.json"
-    if (file.suffix == ".ckpt" or file.name.startswith((WEIGHTS, STATE))) and has_config(directory):
-        return read_config(path, note)
-    is_weights = file.suffix in WEIGHTS_SUFFIXES or has_config(directory)
-    if not is_weights or (file.suffix == ".json" and not file.name.endswith(INDEX)):
+    ours = has_config(directory)
+    if not (is_weights(file) or (ours and file.suffix.lower() != ".json")):
         raise UsageError(f"{file}: is no model", "give a model directory, or a file of weights")
+    if ours:
+        return read_config(path, note)
     stored = read_outline(file)
     state = named(unwrapped(stored)[1], file)
     original, fields = is_original(unwrapped(stored)[1]), config_fields(state)
-    if fields is None or (not original and has_config(directory)):
-        if path.exists():
+    if fields is None:
+        lost = incomplete(state)
+        if lost and (original or len(lost) < 3):
+            raise DamagedError(
+                f"{file}: is not a whole AutoencoderKLWan: missing or of another shape: {first_few(lost)}",
+                "download it again",
+            )
+        if exists(path):
             return read_config(path, note)
         raise UsageError(
             f"{file}: its folder holds no config.json, and its names are not those of Wan or Qwen-Image",
@@ -160,7 +175,9 @@ def config_of(directory: Path, file: Path, note: Note = silent) -> FamilyConfig:
         )
     config = validated(fields, AutoencoderKLWanConfig, file)
     expected = build_on_meta(config).state_dict()
-    check_fit(expected, select(stored, expected, file), file, implied=True)
+    outline = select(stored, expected, file)
+    check_types(outline, expected, file)
+    check_fit(expected, outline, file, implied=True)
     if not original:
         note(f"{file}: has no config.json of its own; its names and shapes are those of an AutoencoderKLWan")
     return config
@@ -169,16 +186,23 @@ def config_of(directory: Path, file: Path, note: Note = silent) -> FamilyConfig:
 def locate_config(path: Path, progress: Progress | None = None) -> Path:
     """Return the `config.json` that a path means: a file, that of a model directory, or that of the built-in model.
 
-    Raises UsageError if it does not exist; with the command that downloads it, for the name of a published model. Of a
-    model on the hub, only the config is downloaded.
+    Of a model without one, its weights. Raises UsageError if it does not exist; with the command that downloads it, for
+    the name of a published model; and as `locate` does. Of a model on the hub, only the config is downloaded.
     """
     if name := hub_name(path):
         path = fetch(name, read_config, progress.note if progress else silent, progress, config_only=True)
     place = BUILTIN if is_builtin(path) else path
-    config = vae_of(place) / "config.json" if place.is_dir() else place
-    if not config.exists():
-        raise UsageError(f"{config}: no such file", how_to_get(path) or "give the config.json of a model")
-    return config
+    if not exists(place):
+        raise UsageError(f"{in_message(place)}: no such file", how_to_get(path) or "give the config.json of a model")
+    if not place.is_dir():
+        return place
+    directory = vae_of(place)
+    return directory / "config.json" if has_config(directory) else locate(place)[1]
+
+
+def config_at(file: Path, note: Note = silent) -> FamilyConfig:
+    """Read what `locate_config` returns. Raises as `read_config` and `config_of` do."""
+    return config_of(file.parent, file, note) if is_weights(file) else read_config(file, note)
 
 
 def read_fitting_outline(
@@ -198,8 +222,8 @@ def check_types(given: Mapping[str, Any], expected: Collection[str], file: Path)
 
     Integers are quantised weights, which are useless without their scales. Raises DamagedError.
     """
-    if not all(isinstance(value, Tensor) for value in given.values()):
-        raise DamagedError(f"{file}: {NEITHER}")
+    if plain := [str(name) for name, value in given.items() if not isinstance(value, Tensor)]:
+        raise DamagedError(f"{file}: {NEITHER}: these are no tensors: {first_few(plain)}")
     given = {name: given[name] for name in expected if name in given}
     odd = {
         name: "sparse" if tensor.layout != torch.strided else str(tensor.dtype).removeprefix("torch.")
@@ -208,7 +232,8 @@ def check_types(given: Mapping[str, Any], expected: Collection[str], file: Path)
     }
     if odd:
         kinds = ", ".join(sorted(set(odd.values())))
-        raise DamagedError(f"{file}: {len(odd)} tensors are {kinds}: {first_few(odd)}", UNQUANTISED)
+        count = f"{len(odd)} tensors are" if len(odd) > 1 else "1 tensor is"
+        raise DamagedError(f"{file}: {count} {kinds}: {first_few(odd)}", UNQUANTISED)
     held = sum(part.stat().st_size for part in parts(file))
     if (claimed := sum(tensor.numel() * tensor.element_size() for tensor in given.values())) > held:
         raise DamagedError(f"{file}: has {held} bytes, but its tensors are of {claimed}", "download it again")
@@ -216,7 +241,7 @@ def check_types(given: Mapping[str, Any], expected: Collection[str], file: Path)
 
 def parts(file: Path) -> list[Path]:
     """Return the weights files: the file, or those of an index. Raises UsageError if one is missing."""
-    found = shards(file) if file.name.endswith(INDEX) else [file]
+    found = shards(file) if is_index(file) else [file]
     for part in found:
         size_of(part)
     return found
@@ -260,7 +285,7 @@ def differences(config: FamilyConfig, given: Mapping[str, Any]) -> str:
     if (fields := config_fields(given)) is None:
         return ""
     if not isinstance(config, WanConfig):
-        return f"it is an AutoencoderKLWan, and the config is of a {config.class_name}"
+        return f"it is an AutoencoderKLWan, and the config is of {config.a_model}"
     own = AutoencoderKLWanConfig.model_construct(**fields, dropout=config.dropout).network
     differing = [f"{name} {own[name]} (not {value})" for name, value in config.network.items() if own[name] != value]
     return f"it has {', '.join(differing)}" if differing else ""
@@ -274,4 +299,10 @@ def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
 def refuse_not_finite(names: Collection[str], file: Path) -> None:
     """Raise VaectlError for the named tensors, if any. Such weights come from a training run that diverged."""
     if names:
-        raise VaectlError(f"{file}: NaN or infinite values in {len(names)} tensors: {first_few(names)}")
+        problem = f"{file}: NaN or infinite values in {counted(names)}: {first_few(names)}"
+        raise VaectlError(problem, "use an earlier checkpoint, or download it again")
+
+
+def counted(names: Collection[str]) -> str:
+    """Return the number of named tensors in words: 1 tensor, 2 tensors."""
+    return f"{len(names)} tensor{'s' * (len(names) != 1)}"

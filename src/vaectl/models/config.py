@@ -17,8 +17,9 @@ Channels = Annotated[int, Field(ge=1, le=8192)]
 Factor = Annotated[int, Field(ge=1, le=64)]
 Blocks = Annotated[int, Field(ge=1, le=32)]
 Pixels = Annotated[int, Field(ge=1, le=65536)]
-Statistics = Annotated[tuple[float, ...], Field(max_length=8192)]
-Levels = Field(max_length=8)
+# Tuples are not strict, so that they accept the lists of JSON. Their values are, where the config is.
+Statistics = Annotated[tuple[float, ...], Field(max_length=8192, strict=False)]
+Levels = Field(max_length=8, strict=False)
 Norm = Literal["groupnorm", "layernorm"]
 Conv = Literal["Conv2d", "CausalConv3d"]
 ResnetBlock = Literal["ResnetBlock2D", "ResnetBlock3D"]

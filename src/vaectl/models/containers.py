@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -20,10 +21,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from vaectl.errors import DamagedError, UsageError, VaectlError, shown
-from vaectl.io.parsing import parsing, read_json, size_of
+from vaectl.errors import DamagedError, UsageError, VaectlError, first_few, shown
+from vaectl.io.parsing import parsing, read_json, refuse_lfs_pointer, size_of
+from vaectl.model_names import WEIGHTS_SUFFIXES
 
-INDEX = ".index.json"
 INDEX_BYTES = 2**24
 HEADER_BYTES = 2**23
 """Limit of the header of a safetensors file, and of the rest of a pickle without tensors. Published: below 2 MiB."""
@@ -54,18 +55,17 @@ def read_outline(file: Path) -> Stored:
     Raises UsageError if a file is missing or not regular, DamagedError if it cannot be read as weights, or contains
     more than tensors and plain values.
     """
-    if file.name.endswith(INDEX):
+    if is_index(file):
         outline: dict[Any, Any] = {}
         for shard in shards(file):
             size_of(shard, "the index of the checkpoint names it: download it again")
-            outline |= read_outline(shard)
+            part = read_outline(shard)
+            if both := [str(name) for name in part if name in outline]:
+                raise DamagedError(f"{file}: several of its shards hold {first_few(both)}", "download it again")
+            outline |= part
         return outline
     size_of(file, "give a file of weights")
-    if is_gguf(file):
-        raise VaectlError(f"{file}: is a GGUF file, and vaectl reads no quantised weights", UNQUANTISED)
-    if file.suffix == ".safetensors":
-        return _safetensors_outline(file)
-    return load_pickle(file, "meta")
+    return _safetensors_outline(file) if is_safetensors(file) else load_pickle(file, "meta")
 
 
 def read_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
@@ -73,16 +73,16 @@ def read_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tensor]]:
 
     Safetensors files and pickles in zip format are memory-mapped, so unused tensors are not read.
     """
-    if file.suffix == ".safetensors":
-        yield from _safetensors_values(file, choose)
-    elif not file.name.endswith(INDEX):
-        yield from choose(load_pickle(file, "cpu")).items()
-    else:
+    if is_index(file):
         places = {name: shard for shard in shards(file) for name in read_outline(shard)}
         wanted = choose({name: name for name in places})
         for shard in dict.fromkeys(places.values()):
             held = {name: stored for name, stored in wanted.items() if places[stored] == shard}
             yield from read_values(shard, partial(_pick, held))
+    elif is_safetensors(file):
+        yield from _safetensors_values(file, choose)
+    else:
+        yield from choose(load_pickle(file, "cpu")).items()
 
 
 def _pick(wanted: Mapping[str, str], stored: Stored) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def shards(index: Path) -> list[Path]:
         raise UsageError(f"{index}: holds no weight_map from names to files", "download it again")
     names = sorted({Path(name).name for name in places.values()})
     if len(names) > SHARDS or any(
-        name.endswith(INDEX) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
+        is_index(Path(name)) or name in ("", "..") or len(name) > 255 or not name.isprintable() for name in names
     ):
         raise UsageError(f"{index}: names files that are no shards of weights", "download it again")
     return [index.parent / name for name in names]
@@ -117,10 +117,40 @@ def _safetensors_outline(file: Path) -> dict[str, Tensor]:
             return outline
 
 
-def is_gguf(file: Path) -> bool:
-    """Return whether a file is in the format of llama.cpp, by its first bytes (GGUF specification, file structure)."""
+def is_weights(file: Path) -> bool:
+    """Return whether a file has the name of weights, or of an index of shards."""
+    suffix = file.suffix.lower()
+    return is_index(file) if suffix == ".json" else suffix in (*WEIGHTS_SUFFIXES, ".sft")
+
+
+def is_index(file: Path) -> bool:
+    """Return whether a file has the name of an index of shards: x.index.json, or x.index.fp16.json of a variant."""
+    return re.search(r"\.index(\.\w+)?\.json$", file.name) is not None
+
+
+def is_shard(file: Path) -> bool:
+    """Return whether a file has the name of one of several shards: x-00001-of-00002.safetensors."""
+    found = re.search(r"-\d{5}-of-(\d{5})\.\w+$", file.name)
+    return found is not None and int(found[1]) > 1
+
+
+def is_safetensors(file: Path) -> bool:
+    """Return whether weights are a safetensors file, else a pickle: by the content, or by the name if it is neither.
+
+    Raises VaectlError for a GGUF file (by its first bytes: GGUF specification, file structure), a Git LFS pointer, and
+    a pickle with the name of a safetensors file, which `torch.load` refuses.
+    """
     with parsing(file, *UNREADABLE), file.open("rb") as opened:
-        return opened.read(4) == b"GGUF"
+        head = opened.read(100)
+    refuse_lfs_pointer(file, head)
+    if head.startswith(b"GGUF"):
+        raise VaectlError(f"{file}: is a GGUF file, and vaectl reads no quantised weights", UNQUANTISED)
+    if head[8:9] == b"{":
+        return True
+    is_named = file.suffix.lower() in (".safetensors", ".sft")
+    if is_named and head.startswith((b"PK\3\4", b"\x80\2")):
+        raise DamagedError(f"{file}: is a pickle, not a safetensors file", f"rename it to {file.stem}.pth")
+    return is_named
 
 
 def _header_bytes(file: Path) -> int:

@@ -81,6 +81,8 @@ def plain_names(
     for compiled in ("", "_orig_mod."):
         for prefix in prefixes:
             plain = {name.replace(compiled, "") if compiled else name: value for name, value in own.items()}
+            if len(plain) < len(own):  # two entries would have one name
+                continue
             plain = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
             plain = {name: value for name, value in plain.items() if not name.startswith("loss.")}
             if (plain.keys() <= names if partly else plain.keys() == names) and plain:

@@ -17,6 +17,14 @@ IMAGE_VAES = frozenset(
     }
 )
 """Classes of diffusers that encode single images."""
+VIDEO_VAES = frozenset(
+    {
+        *("AutoencoderKLAllegro", "AutoencoderKLCogVideoX", "AutoencoderKLCosmos", "AutoencoderKLHunyuanVideo"),
+        *("AutoencoderKLHunyuanVideo15", "AutoencoderKLKVAEVideo", "AutoencoderKLLTX2Video", "AutoencoderKLLTXVideo"),
+        *("AutoencoderKLMagvit", "AutoencoderKLMochi", "AutoencoderKLTemporalDecoder", "AutoencoderVidTok"),
+    }
+)
+"""Other classes of diffusers that encode videos."""
 
 
 def refuse_config(path: Path, values: Mapping[str, Any], known: Collection[str]) -> UsageError:
@@ -30,16 +38,19 @@ def refuse_config(path: Path, values: Mapping[str, Any], known: Collection[str])
         return UsageError(
             f"{path}: unknown _class_name {shown(repr(name))}, a diffusion network, not a VAE", vae_near(path.parent)
         )
-    kind = ", an image VAE" if called in IMAGE_VAES else ""
+    kind = ", an image VAE" if called in IMAGE_VAES else ", another video VAE" if called in VIDEO_VAES else ""
     *others, last = known
     return UsageError(
         f"{path}: unknown _class_name {shown(repr(name))}{kind}", f"vaectl reads {', '.join(others)} and {last}"
     )
 
 
-def vae_near(directory: Path) -> str:
-    """Return which folder to give instead of another part of the same repository."""
+GIVE_VAE = "give the vae/ folder, or the file of the VAE, in its repository"
+
+
+def vae_near(directory: Path, otherwise: str = GIVE_VAE) -> str:
+    """Return which folder to give instead of another part of the same repository; `otherwise` if it is not here."""
     for root in (directory, directory.parent):
         if (root / "vae" / "config.json").is_file():
             return f"give {root / 'vae'}"
-    return "give the vae/ folder, or the file of the VAE, in its repository"
+    return otherwise

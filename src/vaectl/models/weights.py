@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from vaectl.errors import UsageError, shown
+from vaectl.io.parsing import exists
 from vaectl.model_names import WEIGHTS
 from vaectl.models.build import read_config_values
 from vaectl.models.containers import Stored, read_outline
@@ -45,7 +46,7 @@ def available(directory: Path, file: Path, stored: Stored) -> tuple[Weights, ...
 def metadata(directory: Path, file: Path) -> Mapping[str, Any]:
     """Return the config.json that describes a file of weights; empty if none does."""
     config = directory / "config.json"
-    return read_config_values(config) if file.name.startswith((WEIGHTS, STATE)) and config.exists() else {}
+    return read_config_values(config) if file.name.startswith((WEIGHTS, STATE)) and exists(config) else {}
 
 
 def file_with(weights: Weights | None, directory: Path, file: Path) -> Path:

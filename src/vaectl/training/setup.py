@@ -13,12 +13,13 @@ from vaectl.errors import OutOfMemoryError, UsageError, first_few
 from vaectl.io.parsing import parsing
 from vaectl.memory import format_size, obtainable
 from vaectl.metrics.lpips import SMALLEST
-from vaectl.models.build import build_model, read_config
+from vaectl.models.build import build_model
 from vaectl.models.checkpoint import (
     build_on_meta,
     channels_last,
     check_finite,
     check_fit,
+    config_at,
     config_of,
     downloaded,
     load_model,
@@ -93,7 +94,7 @@ def model_of(options: TrainOptions, checkpoint: Path | None, progress: Progress)
             )
         model = placed(fitted, device)
     elif config_file is not None:
-        config = read_config(config_file, progress.warn)
+        config = config_at(config_file, progress.warn)
         outline = build_on_meta(config)
         if options.init == "pca":
             check_pca_init(outline)
@@ -137,7 +138,7 @@ def placed(model: AnyVAE, device: torch.device) -> AnyVAE:
 
 def check_config(file: Path, config: FamilyConfig, pretrained: Path) -> None:
     """Raise UsageError if the config in `file` is not of the network of the pretrained model."""
-    given, own = read_config(file).network, config.network
+    given, own = config_at(file).network, config.network
     if different := [name for name in own if given.get(name) != own[name]]:
         raise UsageError(
             f"{file}: is not the config of {pretrained}: {first_few(different)} differ",
@@ -159,7 +160,7 @@ def fitting(path: Path, weights: Weights | None, config: Path | None, progress: 
     directory, file = locate(path)
     file = file_with(weights, directory, file)
     model: AnyVAE = build_model(
-        read_config(config, progress.warn) if config else config_of(directory, file, progress.note)
+        config_at(config, progress.warn) if config else config_of(directory, file, progress.note)
     )
     own = model.state_dict()
     outline = read_fitting_outline(file, own, weights, progress.note)

@@ -45,9 +45,12 @@ LATENTS_MEAN, LATENTS_STD = STATISTICS[16]
 
 
 class WanConfig(FamilyConfig):
-    """Fields that the families share. Unknown keys are kept: diffusers adds some, and they change no network."""
+    """Fields that the families share. Unknown keys are kept: diffusers adds some, and they change no network.
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    Types are strict: "8" is no number, and "false" is no boolean.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
     __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
 
     base_dim: Channels = 96
@@ -74,8 +77,8 @@ class WanConfig(FamilyConfig):
         for name, default in (("latents_mean", LATENTS_MEAN), ("latents_std", LATENTS_STD)):
             if len(values := getattr(self, name)) != self.z_dim and values != default:
                 raise ValueError(f"{name} must have {self.z_dim} values, one per latent channel")
-        if 0 in self.latents_std:
-            raise ValueError("latents_std must not be 0")
+        if not all(std > 0 and math.isfinite(1 / std) for std in self.latents_std):
+            raise ValueError("latents_std must be positive, with a finite inverse")
         if not self.has_shortcuts and any(width % 2 for width in self.decoder_widths[:-1]):
             raise ValueError("the decoder halves its channels, so those of each level but the last must be even")
         if self.has_shortcuts:
@@ -114,9 +117,14 @@ class WanConfig(FamilyConfig):
         return [self.base_dim * mult for mult in self.dim_mult]
 
     @property
+    def decoder_base(self) -> int:
+        """`base_dim` of the decoder."""
+        return self.base_dim
+
+    @property
     def decoder_widths(self) -> list[int]:
         """Channels of each level, in the order of the decoder."""
-        return self.encoder_widths[::-1]
+        return [self.decoder_base * mult for mult in reversed(self.dim_mult)]
 
     @property
     def network(self) -> dict[str, Any]:
@@ -125,7 +133,7 @@ class WanConfig(FamilyConfig):
             "patch_size": self.patch,
             "in_channels": self.video_channels,
             "base_dim": self.base_dim,
-            "decoder_base_dim": self.decoder_widths[-1] // self.dim_mult[0],
+            "decoder_base_dim": self.decoder_base,
             "z_dim": self.z_dim,
             "dim_mult": self.dim_mult,
             "num_res_blocks": self.num_res_blocks,
@@ -192,5 +200,5 @@ class AutoencoderKLWanConfig(WanConfig):
         return self.is_residual
 
     @property
-    def decoder_widths(self) -> list[int]:
-        return [(self.decoder_base_dim or self.base_dim) * mult for mult in reversed(self.dim_mult)]
+    def decoder_base(self) -> int:
+        return self.decoder_base_dim or self.base_dim

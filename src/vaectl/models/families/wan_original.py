@@ -42,6 +42,10 @@ NAMES = (
 UP = r"\.upsamples\.(\d{1,4})\.(?!upsamples\.)"
 """A block of the decoder of Wan 2.1. diffusers has a list for each level; the original has one for all."""
 
+ATTENTION = "encoder.mid_block.attentions.0.to_qkv.weight"
+ENDS = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
+"""Tensors that define the config, under the names of diffusers."""
+
 
 def is_original(names: Iterable[str]) -> bool:
     """Return whether names are those of the original code, perhaps with a prefix."""
@@ -49,7 +53,10 @@ def is_original(names: Iterable[str]) -> bool:
 
 
 def diffusers_names(state: Mapping[str, V]) -> dict[str, V]:
-    """Rename the entries of an original checkpoint as diffusers does. Others are unchanged. A prefix is kept."""
+    """Rename the entries of an original checkpoint as diffusers does. Others are unchanged. A prefix is kept.
+
+    An entry whose new name is taken keeps its own, so that it is found to be unexpected.
+    """
     if not is_original(state):
         return dict(state)
     per_level = 1 + min((int(found[1]) for name in state if (found := re.search(UP + "resample", name))), default=10**4)
@@ -58,12 +65,24 @@ def diffusers_names(state: Mapping[str, V]) -> dict[str, V]:
         i, block = divmod(int(found[1]), per_level)
         return f".up_blocks.{i}." + ("upsamplers.0." if block == per_level - 1 else f"resnets.{block}.")
 
-    renamed = {}
+    renamed: dict[str, V] = {}
     for name, value in state.items():
+        new = name
         for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[re.sub(UP, level, name)] = value
+            new = re.sub(pattern, replacement, new)
+        new = re.sub(UP, level, new)
+        renamed[name if new in renamed or new in state else new] = value
     return renamed
+
+
+def incomplete(state: Mapping[str, Any]) -> list[str]:
+    """Return which of the tensors in ATTENTION and ENDS are missing, or have another number of dimensions."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return [
+        needed
+        for needed, dimensions in ((ATTENTION, 4), *((end, 5) for end in ENDS))
+        if not any(name.endswith(needed) and len(shape) == dimensions for name, shape in shapes.items())
+    ]
 
 
 def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -72,8 +91,7 @@ def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
     `state` has tensors, of which only the shapes are used. Returns None if they are not of this network. Checks only
     the names and shapes that it needs.
     """
-    known = "encoder.mid_block.attentions.0.to_qkv.weight"
-    prefix = next((name.removesuffix(known) for name in state if name.endswith(known)), None)
+    prefix = next((name.removesuffix(ATTENTION) for name in state if name.endswith(ATTENTION)), None)
     if prefix is None:
         return None
     shapes = {
@@ -86,10 +104,9 @@ def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
         for end in (r"conv2\.weight", r"resample\.1\.weight")
     )
     num_res_blocks = len(blocks) // (len(samplers) + 1)
-    ends = ("encoder.conv_in.weight", "post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
-    if not num_res_blocks or any(len(shapes.get(name, ())) != 5 for name in ends):
+    if not num_res_blocks or any(len(shapes.get(name, ())) != 5 for name in ENDS):
         return None
-    base_dim, latent, top, out = (shapes[name][0] for name in ends)
+    base_dim, latent, top, out = (shapes[name][0] for name in ENDS)
     channels = shapes["encoder.conv_in.weight"][1]
     widths = [shapes[name][0] for name in blocks[::num_res_blocks]]
     dim_mult = tuple(width // max(1, base_dim) for width in widths[: len(samplers) + 1])
