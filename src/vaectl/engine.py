@@ -119,7 +119,7 @@ def open_model(
     called = "the built-in model" if is_builtin(path) else path
     path = downloaded(path, progress=progress or Silent())
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
-    with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
+    with explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(
             path, device=where, dtype=precision, weights=weights, note=(progress or Silent()).note
         )
@@ -273,7 +273,7 @@ def _run_windows(
     made = reconstruct_windows(
         run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
     )
-    with _explain_shortage(source, run.model.device), returning_freed(run.model):
+    with explain_shortage(source, run.model.device), returning_freed(run.model):
         for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
@@ -289,7 +289,8 @@ LESS = "use `enable_tiling` with a smaller `memory_limit`, or smaller frames"
 
 
 @contextmanager
-def _explain_shortage(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
+def explain_shortage(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
+    """Raise OutOfMemoryError instead of the errors that libraries raise when memory is short."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
