@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import format_size, obtainable, resident, return_freed
+from vaectl.memory import format_limit, format_size, obtainable, resident, return_freed
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -182,7 +182,7 @@ def prepare_run(
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
-        asked = format_size(limits.memory_limit)
+        asked = format_limit(limits.memory_limit)
         progress.warn(f"`memory_limit` is {asked}, but {model.device} has only {format_size(limit)}")
     if model.device.type == "cpu":
         budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
@@ -196,11 +196,13 @@ def prepare_run(
     groups = len(plan.encoder) + len(plan.decoder)
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile
-        how = f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}"
+        how = f"tiles of {tile} pixels" if tile < max(height, width) else "whole frames"
+        if plan.window < num_frames:
+            how += f", windows of {plan.window} frames, causal caches {WHERE[plan.place]}"
     else:
         data = f"the data between them {WHERE[plan.place]}"
         how = f"this model needs the whole clip: {groups} groups of layers, with {data}"
-    progress.note(f"{how}, about {format_size(plan.peak)} on {model.device}")
+    progress.note(f"{how}, estimated peak {format_size(plan.peak)} on {model.device}")
 
     def report(number: int) -> None:
         if not model.streams:
