@@ -29,7 +29,7 @@ TILE_BYTES, SMALL_TILE_BYTES = 2**28, 2**26
 """Bytes of the largest tile of a model that does not stream, and with low memory. Larger ones are no faster on CPUs."""
 LOW_MEMORY_SLOWDOWN = 2.0
 """Maximum time of a plan with low memory, as a ratio to the fastest plan."""
-MUCH_LESS = 1.1
+HARDLY_MORE = 1.1
 """Peak of a plan with low memory, as a ratio to the smallest one: the fastest plan below this is used."""
 MEAN_HALO = 0.4
 """Width of the halo that a layer computes, as a ratio to the halo of the tile: the mean, weighted by cost."""
@@ -192,7 +192,7 @@ def streaming_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, l
         bearable.sort(key=lambda plan: (-plan.window, -plan.encoder[0].tile))
         smallest = {plan.place: plan for plan in bearable}
         least = min(needed(model, plan, budget).peak for plan in smallest.values())
-        enough = next(plan for plan in plans if needed(model, plan, budget).peak <= MUCH_LESS * least)
+        enough = next(plan for plan in plans if needed(model, plan, budget).peak <= HARDLY_MORE * least)
         plans = [enough, *(plan for plan in plans if plan is not enough)]  # few traces: each takes time
     return plans
 
