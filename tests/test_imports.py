@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 WITHOUT_PYAV = (
     "vaectl.engine",
     "vaectl.models",
+    "vaectl.tensors",
     "vaectl.tiling.executor",
     "vaectl.tiling.stream",
     "vaectl.training.trainer",
@@ -52,7 +53,7 @@ BASE = {
     "urls",
     "versions",
 }
-JOBS = {"evaluation", "inventory", "reconstruction", "training"}
+JOBS = {"evaluation", "inventory", "reconstruction", "tensors", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,
     {"io", "options"},

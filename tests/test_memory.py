@@ -56,6 +56,22 @@ def test_a_size_reads_back_as_about_itself(count):
     assert memory.parse_size(memory.format_size(count)) == pytest.approx(count, rel=0.01, abs=2**20)
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("300MB", "300MB (286 MiB)"),
+        ("6GB", "6GB (5.59 GiB)"),
+        ("1.5gb", "1.5GB (1.40 GiB)"),
+        ("1500MB", "1.5GB (1.40 GiB)"),
+        ("6GiB", "6.00 GiB"),
+        ("500MiB", "500 MiB"),
+        ("123456789", "118 MiB"),
+    ],
+)
+def test_a_limit_is_shown_as_it_is_typed(typed, shown):
+    assert memory.format_limit(memory.parse_size(typed)) == shown
+
+
 @given(st.integers(2**20, 2**45))
 def test_what_is_needed_at_least_is_enough_when_it_is_given(count):
     told = memory.parse_size(memory.format_size(count, at_least=True))

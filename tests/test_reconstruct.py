@@ -119,7 +119,8 @@ def test_a_start_behind_the_end_is_an_error(clip, tmp_path):
 def test_sizes_are_the_ones_asked_for_after_a_centre_crop(clip, tmp_path, options, size):
     result = run_one(clip, tmp_path / "out.mkv", num_frames=3, side_by_side=True, lossless=True, **options)
     original, rebuilt = halves(tmp_path / "out.mkv")
-    assert (result.width, result.height) == size == tuple(original.shape[:1:-1])
+    assert size == tuple(original.shape[:1:-1])
+    assert (result.width, result.height) == (2 * size[0], size[1])  # the file has both pictures
     assert torch.equal(original, resize(read_video(clip, num_frames=3).frames, *size))
     assert result.psnr == pytest.approx(mean_psnr(original, rebuilt), abs=1e-9)
 

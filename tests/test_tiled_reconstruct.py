@@ -54,13 +54,16 @@ def test_tiles_give_the_frames_of_the_whole(clip, tmp_path, options):
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3
     (note,) = listener.notes
-    assert re.fullmatch(r"tiles of \d+ pixels, windows of \d+ frames, state (in memory|on disk), about .* on cpu", note)
+    tiles = r"tiles of \d+ pixels" if "memory_limit" in options else "whole frames"
+    assert re.fullmatch(
+        rf"{tiles}, windows of \d+ frames, causal caches (in memory|on disk), estimated peak \S+ [MG]iB on cpu", note
+    )
 
 
 def test_a_tight_limit_cuts_the_frame_and_spools_the_state(clip, tmp_path):
     listener = Listener()
     run_one(clip, tmp_path / "a.mkv", listener, memory_limit=least(clip, tmp_path))
-    pixels = re.match(r"tiles of (\d+) pixels, windows of 4 frames, state on disk", listener.notes[0])
+    pixels = re.match(r"tiles of (\d+) pixels, windows of 4 frames, causal caches on disk", listener.notes[0])
     assert pixels
     assert int(pixels[1]) < 200
 

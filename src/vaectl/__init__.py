@@ -1,4 +1,4 @@
-"""Causal video VAEs in Python: `load_model`, `read_video`, `write_video`, `evaluate`.
+"""Causal video VAEs in Python: `load_model`, `encode`, `decode`, `read_video`, `write_video`, `evaluate`.
 
 Each is imported on first use, so `import vaectl` is fast: it imports no torch and no PyAV.
 """
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from vaectl.evaluation.api import evaluate as evaluate
     from vaectl.models import load_model as load_model
     from vaectl.models import save_model as save_model
+    from vaectl.tensors import decode as decode
+    from vaectl.tensors import encode as encode
     from vaectl.video import Clip as Clip
     from vaectl.video import VideoReader as VideoReader
     from vaectl.video import VideoWriter as VideoWriter
@@ -20,6 +22,8 @@ _HOMES = {
     "Clip": "vaectl.video",
     "VideoReader": "vaectl.video",
     "VideoWriter": "vaectl.video",
+    "decode": "vaectl.tensors",
+    "encode": "vaectl.tensors",
     "evaluate": "vaectl.evaluation.api",
     "load_model": "vaectl.models",
     "read_video": "vaectl.video",

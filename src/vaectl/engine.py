@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import format_size, obtainable, resident, return_freed
+from vaectl.memory import format_limit, format_size, obtainable, resident, return_freed
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -119,7 +119,7 @@ def open_model(
     called = "the built-in model" if is_builtin(path) else path
     path = downloaded(path, progress=progress or Silent())
     precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
-    with _explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
+    with explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(
             path, device=where, dtype=precision, weights=weights, note=(progress or Silent()).note
         )
@@ -182,7 +182,7 @@ def prepare_run(
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
-        asked = format_size(limits.memory_limit)
+        asked = format_limit(limits.memory_limit)
         progress.warn(f"`memory_limit` is {asked}, but {model.device} has only {format_size(limit)}")
     if model.device.type == "cpu":
         budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
@@ -196,11 +196,13 @@ def prepare_run(
     groups = len(plan.encoder) + len(plan.decoder)
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile
-        how = f"tiles of {tile} pixels, windows of {plan.window} frames, state {WHERE[plan.place]}"
+        how = f"tiles of {tile} pixels" if tile < max(height, width) else "whole frames"
+        if plan.window < num_frames:
+            how += f", windows of {plan.window} frames, causal caches {WHERE[plan.place]}"
     else:
         data = f"the data between them {WHERE[plan.place]}"
         how = f"this model needs the whole clip: {groups} groups of layers, with {data}"
-    progress.note(f"{how}, about {format_size(plan.peak)} on {model.device}")
+    progress.note(f"{how}, estimated peak {format_size(plan.peak)} on {model.device}")
 
     def report(number: int) -> None:
         if not model.streams:
@@ -273,7 +275,7 @@ def _run_windows(
     made = reconstruct_windows(
         run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
     )
-    with _explain_shortage(source, run.model.device), returning_freed(run.model):
+    with explain_shortage(source, run.model.device), returning_freed(run.model):
         for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
@@ -289,7 +291,8 @@ LESS = "use `enable_tiling` with a smaller `memory_limit`, or smaller frames"
 
 
 @contextmanager
-def _explain_shortage(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
+def explain_shortage(source: object, device: torch.device, remedy: str = LESS) -> Iterator[None]:
+    """Raise OutOfMemoryError instead of the errors that libraries raise when memory is short."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:

@@ -1,6 +1,6 @@
 """The job behind `vaectl models`: describe a model directory, and list the published checkpoints.
 
-Only the head of a file is read, so a large checkpoint needs no memory.
+Only the header of a file is read, so a large checkpoint needs no memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from vaectl.model_names import PUBLISHED as PUBLISHED
 from vaectl.model_names import Published as Published
 from vaectl.models.checkpoint import build_on_meta, check_fit, check_types, config_of, downloaded, locate, parts
 from vaectl.models.containers import read_outline
+from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.models.names import select
 from vaectl.models.weights import Weights, available, file_with, metadata
 from vaectl.progress import Progress, Silent
@@ -26,7 +27,11 @@ class ModelFacts:
     path: str
     """The weights file, or the index of several."""
     family: str
-    """The name that `model_name` takes."""
+    """Short name of the class, which `model_name` takes."""
+    class_name: str
+    """`_class_name` of the config."""
+    version: str | None
+    """Wan 2.1 or Wan 2.2, which share a class; None for other families."""
     parameters: int
     compression: str
     """Factors for time, height and width: 4x8x8."""
@@ -76,6 +81,8 @@ def describe(
     return ModelFacts(
         path=str(file),
         family=config.family,
+        class_name=config.class_name,
+        version=f"Wan 2.{1 + config.is_residual}" if isinstance(config, AutoencoderKLWanConfig) else None,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         compression=f"{config.time_compression}x{config.space_compression}x{config.space_compression}",
         latent_channels=config.latent_channels,

@@ -46,6 +46,14 @@ def format_size(count: int, *, at_least: bool = False) -> str:
     return f"{figure:.{digits}f} {name}"
 
 
+def format_limit(count: int) -> str:
+    """Format a limit as it was typed, if it is a whole number of MB, with its binary units; else as `format_size`."""
+    if count % 10**6 or count % 2**20 == 0:
+        return format_size(count)
+    unit, name = (10**9, "GB") if count % 10**8 == 0 and count >= 10**9 else (10**6, "MB")
+    return f"{count / unit:.10g}{name} ({format_size(count)})"
+
+
 def peak(device: torch.device) -> int:
     """Return the peak memory since the process started, in bytes: resident on the CPU, reserved by PyTorch on a GPU."""
     import resource

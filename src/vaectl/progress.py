@@ -5,6 +5,7 @@ Jobs take a `Progress`. The CLI passes one that draws bars; notebooks and tests 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -69,3 +70,10 @@ class Silent:
     def note(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None: ...
+
+
+class Warnings(Silent):
+    """A `Progress` that shows only warnings, as Python does."""
+
+    def warn(self, message: str) -> None:
+        warnings.warn(message, stacklevel=2)

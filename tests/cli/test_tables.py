@@ -76,7 +76,7 @@ TABLES = [
     ),
     (lambda: prepare_eval.show(PREPARED, PREPARE), ["1234", "567", "89", "33", "256x256", "1234.5", "1.50"]),
     (lambda: models.show_all(describe(None), PUBLISHED), ["5.5M", "317M", "1.27", "908", "4x8x8", "8x8x8", "32"]),
-    (lambda: models.show(describe(None)), ["5.5M", "10.9", "4x8x8", "16", "-0.06138", "-0.0007171", "2.268", "8000"]),
+    (lambda: models.show(describe(None)), ["5.5M", "10.9", "4x8x8", "16", "-0.06138", "0.02554", "2.8", "8000"]),
 ]
 
 
@@ -108,6 +108,14 @@ def test_a_pipe_gets_whole_names_on_one_line(capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in NAMES)
     assert max(map(len, out.splitlines())) < 150
+
+
+@pytest.mark.parametrize(("show", "figures"), TABLES, ids=["reconstruct", "eval", "prepare-eval", "known", "model"])
+def test_a_pipe_gets_no_trailing_blanks(show, figures, capsys):
+    show()
+    lines = capsys.readouterr().out.splitlines()
+    assert figures[0] in " ".join(lines)
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 @pytest.mark.parametrize(

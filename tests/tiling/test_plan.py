@@ -97,3 +97,15 @@ def test_the_last_window_may_be_the_costliest():
     plans = [uniform_plan(model, n, 64, 64, tile=8, window=8) for n in (32, 33)]
     peaks = [plan.needed(model, each, NOTHING_ELSE).peak for each in plans]
     assert peaks[0] > 1.05 * peaks[1]
+
+
+@pytest.mark.parametrize(("fixed", "calls", "saved"), [(2**30, 4, False), (0, 99, True)])
+def test_low_memory_keeps_the_fastest_plan_if_others_need_hardly_less(fixed, calls, saved, monkeypatch):
+    """Each estimate is a trace: on a short, small clip, those of all candidates took longer than the run."""
+    model, budget, done = make_model(), plan.Budget(2**40, fixed, 0, ("device", "disk")), []
+    fastest = plan.make_plan(model, 5, 64, 256, budget)
+    needed = plan.needed
+    monkeypatch.setattr(plan, "needed", lambda *inputs: done.append(inputs) or needed(*inputs))
+    low = plan.make_plan(model, 5, 64, 256, budget, low_memory=True)
+    assert (low.peak < 0.8 * fastest.peak) if saved else low == fastest
+    assert len(done) <= calls

@@ -16,7 +16,7 @@ HOW_TO_USE = (
     " --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or download it with hf and pass --model as shown. Both need the package"
     " huggingface_hub."
 )
-MOST_CHANNELS = 16
+MOST_CHANNELS = 8
 """Of more channels, only the range of the values is shown."""
 EXAMPLES = """
 Examples:
@@ -30,8 +30,8 @@ Examples:
 def models(options: ModelsOptions) -> None:
     """Describe a model, or list the known models.
 
-    With a PATH or a name on Hugging Face: describe that checkpoint. Only the head of the file is read, so the size
-    does not matter. Without: list the built-in model and the published checkpoints.
+    With a PATH or a name on Hugging Face: describe that checkpoint. Only the header of the file is read, so the
+    size does not matter. Without: list the built-in model and the published checkpoints.
     """
     from vaectl.cli.console import reporter
     from vaectl.inventory import PUBLISHED, describe
@@ -56,7 +56,7 @@ def show(facts: ModelFacts) -> None:
 
     rows = {
         "weights": f"{facts.path} ({size(facts.bytes)}, {facts.dtype})",
-        "family": facts.family,
+        "family": facts.class_name + (f" ({facts.version})" if facts.version else ""),
         "parameters": count(facts.parameters),
         "compression": f"{facts.compression}, {facts.latent_channels} latent channels",
         "shift": channels(facts.shift),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +26,17 @@ def stdout() -> Console:
     if not console.is_terminal:
         console.width = 100_000
     return console
+
+
+def _print(console: Console, *parts: RenderableType) -> None:
+    """Print parts below each other; in a pipe or a file without the blanks that pad their lines."""
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as capture:
+        console.print(*parts, sep="\n")
+    for line in capture.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
 
 
 def printable(text: str) -> str:
@@ -82,7 +93,7 @@ def print_table(
     folded = (table for table, size in zip(tables[1:], sizes[1:], strict=True) if size.minimum <= console.width)
     if table := next(whole, None) or next(folded, None):
         blank = [] if table.show_edge else [""]
-        console.print(*blank, table, *blank, sep="\n")
+        _print(console, *blank, table, *blank)
         return
     console.print()
     for number, row in enumerate(rows):
@@ -130,4 +141,4 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     table.add_column()
     for name, value in facts.items():
         table.add_row(Text(name, style="bold"), Text(printable(value), overflow="fold"))
-    console.print(table)
+    _print(console, table)

@@ -6,7 +6,6 @@ Files and folders go through the job of that command. Clips in memory go through
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -25,7 +24,7 @@ from vaectl.metrics import DEFAULT
 from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions, options_of, parse
 from vaectl.prefetch import batch_by_shape
-from vaectl.progress import Progress, Silent
+from vaectl.progress import Progress, Warnings
 from vaectl.video.arrays import Frames, frames_of
 from vaectl.video.clip import Clip
 
@@ -35,13 +34,6 @@ OF_COMMAND = {"real_video_dir", "generated_video_dir", "metric", "json", "config
 """Options of the command that have another name in Python, or no meaning."""
 IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "batch_size"}
 """Options that clips in memory take."""
-
-
-class Warnings(Silent):
-    """A `Progress` that shows only warnings, as Python does."""
-
-    def warn(self, message: str) -> None:
-        warnings.warn(message, stacklevel=2)
 
 
 def evaluate(

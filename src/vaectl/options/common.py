@@ -164,7 +164,11 @@ MemoryLimit = Annotated[
     ),
 ]
 SaveMemory = Annotated[
-    bool, Option(panel=MEMORY, help="Use less memory; takes up to about twice the time. Implies tiling.")
+    bool,
+    Option(
+        panel=MEMORY,
+        help="Use less memory: up to about twice the time, after a longer search for tiles. Implies tiling.",
+    ),
 ]
 TileOverlapFactor = Annotated[
     float | None,

@@ -45,6 +45,7 @@ class ClipResult:
     target: Path
     num_frames: int = 0
     width: int = 0
+    """Pixels in the output file: with `side_by_side`, of both pictures."""
     height: int = 0
     psnr: float = float("nan")
     """dB, mean over frames: 8-bit output of the network against its input."""
@@ -169,8 +170,8 @@ def reconstruct_clip(
             even=True,
         )
         frame = width * height
-        shown = 2 * frame if options.side_by_side else frame
-        overhead = HostOverhead.of(stored=info.width * info.height, frame=frame, shown=shown)
+        shown = 2 * width if options.side_by_side else width
+        overhead = HostOverhead.of(stored=info.width * info.height, frame=frame, shown=shown * height)
         run = prepare_run(model, len(times), width, height, limits, overhead, progress)
         at_once = run.window if (width, height) == (info.width, info.height) else frames_at_once(info, run.window)
         clips = reader.clips(options.start, len(times), options.sample_rate, batch_size=at_once)
@@ -183,7 +184,7 @@ def reconstruct_clip(
         with (
             VideoWriter(
                 target,
-                width=2 * width if options.side_by_side else width,
+                width=shown,
                 height=height,
                 frame_rate=rate,
                 timestamps=times,
@@ -205,7 +206,7 @@ def reconstruct_clip(
                 writer.write(Clip(picture, tuple(times[done : len(errors)]), rate))
                 progress.advance(len(result))
     seconds = time.monotonic() - begun
-    return ClipResult(source, target, len(errors), width, height, mean_psnr(errors), writer.codec_psnr, seconds)
+    return ClipResult(source, target, len(errors), shown, height, mean_psnr(errors), writer.codec_psnr, seconds)
 
 
 def in_windows(batches: Iterable[torch.Tensor], window: int) -> Generator[torch.Tensor, None, None]:

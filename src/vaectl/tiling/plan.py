@@ -14,7 +14,7 @@ import torch
 from vaectl.errors import UsageError, VaectlError
 from vaectl.geometry import latent_frames
 from vaectl.io.spill_file import check_spill_room
-from vaectl.memory import format_size
+from vaectl.memory import format_limit, format_size
 from vaectl.models.config import FamilyConfig
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut
@@ -29,6 +29,8 @@ TILE_BYTES, SMALL_TILE_BYTES = 2**28, 2**26
 """Bytes of the largest tile of a model that does not stream, and with low memory. Larger ones are no faster on CPUs."""
 LOW_MEMORY_SLOWDOWN = 2.0
 """Maximum time of a plan with low memory, as a ratio to the fastest plan."""
+HARDLY_MORE = 1.1
+"""Peak of a plan with low memory, as a ratio to the smallest one: the fastest plan below this is used."""
 MEAN_HALO = 0.4
 """Width of the halo that a layer computes, as a ratio to the halo of the tile: the mean, weighted by cost."""
 SLOWDOWN: dict[Place, float] = {"device": 1.0, "host": 1.2, "disk": 1.5}
@@ -139,7 +141,7 @@ def make_plan(
     if full_disk is not None:
         raise full_disk
     raise UsageError(
-        f"`memory_limit={format_size(budget.limit)}` is too small for {width}x{height} pixels",
+        f"`memory_limit={format_limit(budget.limit)}` is too small for {width}x{height} pixels",
         f"give at least {format_size(math.ceil(least), at_least=True)}",
     )
 
@@ -186,9 +188,12 @@ def streaming_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, l
                 slowdown[plan] = computed * (1 + 1 / window) * SLOWDOWN[place]
     plans = sorted(slowdown, key=lambda plan: slowdown[plan])
     if low_memory:
-        peaks = {plan: needed(model, plan, budget).peak for plan in plans}
-        bearable = [peaks[plan] for plan in plans if slowdown[plan] <= LOW_MEMORY_SLOWDOWN * slowdown[plans[0]]]
-        plans.sort(key=lambda plan: peaks[plan] > 1.1 * min(bearable))
+        bearable = [plan for plan in plans if slowdown[plan] <= LOW_MEMORY_SLOWDOWN * slowdown[plans[0]]]
+        bearable.sort(key=lambda plan: (-plan.window, -plan.encoder[0].tile))
+        smallest = {plan.place: plan for plan in bearable}
+        least = min(needed(model, plan, budget).peak for plan in smallest.values())
+        enough = next(plan for plan in plans if needed(model, plan, budget).peak <= HARDLY_MORE * least)
+        plans = [enough, *(plan for plan in plans if plan is not enough)]  # few traces: each takes time
     return plans
 
 
