@@ -73,8 +73,9 @@ def find_weights(directory: Path) -> tuple[Path, Path]:
 def vae_of(directory: Path) -> Path:
     """Return the vae/ of a pipeline repository, or the directory itself if it is a model or has none."""
     vae = directory / "vae"
-    is_pipeline = exists(directory / PIPELINE) and exists(vae / "config.json")
-    return vae if is_pipeline and not has_config(directory) else directory
+    if has_config(directory) or not exists(directory / PIPELINE):
+        return directory
+    return vae if exists(vae / "config.json") else directory
 
 
 def check_whole(file: Path) -> None:
