@@ -87,7 +87,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path, model, clips):
     state = model.state_dict()
     state["decoder.conv_out.weight"] = state["decoder.conv_out.weight"] * 1e9
     save_model(model, tmp_path / "best", weights=state)
-    with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensors: decoder\.conv_out\.weight"):
+    with pytest.raises(VaectlError, match=r"NaN or infinite values in 1 tensor: decoder\.conv_out\.weight"):
         export(tmp_path / "best", tmp_path / "out", clips)
     assert not (tmp_path / "out").exists()
 
