@@ -303,7 +303,7 @@ def test_steps_follow_from_epochs_and_the_size_of_the_data(videos, tmp_path):
         ({"video_path": "broken"}, "1 of 1 videos cannot be read"),
         ({"load_disc_from_checkpoint": "nano.json", "disc_weight": 0.5}, "nano.json: cannot be read"),
         ({"model_config": None}, "what to train is missing"),
-        ({"model_config": "some/vae"}, "some/vae: no such file; check the path; or, if it is a WF-VAE .* download it"),
+        ({"model_config": "some/vae"}, "some/vae: no such file or directory, and the cache of Hugging Face lacks it"),
         ({"model_config": "wide.json"}, r"wide\.json: out of memory: .* take \d+\.\d+ GiB"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere: no such checkpoint"),
     ],
