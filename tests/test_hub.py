@@ -609,8 +609,8 @@ def test_without_the_package_the_line_that_downloads_is_the_answer(tmp_path, mon
     ):
         assert main([*command, NAME]) == 2
         assert capsys.readouterr().err == (
-            f"error: {NAME}: no such file or directory; to load it from Hugging Face, install vaectl[hub], or"
-            f" {BY_HAND}\n"
+            f"error: {NAME}: no such file or directory; to load it from Hugging Face, run pip install"
+            f" huggingface_hub; or elsewhere, {BY_HAND}\n"
         )
     for name, line in (
         (

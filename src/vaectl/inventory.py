@@ -14,7 +14,6 @@ from vaectl.model_names import PUBLISHED as PUBLISHED
 from vaectl.model_names import Published as Published
 from vaectl.models.checkpoint import build_on_meta, check_fit, check_types, config_of, downloaded, locate, parts
 from vaectl.models.containers import read_outline
-from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.models.names import select
 from vaectl.models.weights import Weights, available, file_with, metadata
 from vaectl.progress import Progress, Silent
@@ -31,7 +30,7 @@ class ModelFacts:
     class_name: str
     """`_class_name` of the config."""
     version: str | None
-    """Wan 2.1 or Wan 2.2, which share a class; None for other families."""
+    """Which of the models that share the class: Wan 2.1 or Wan 2.2; None for other classes."""
     parameters: int
     compression: str
     """Factors for time, height and width: 4x8x8."""
@@ -82,7 +81,7 @@ def describe(
         path=str(file),
         family=config.family,
         class_name=config.class_name,
-        version=f"Wan 2.{1 + config.is_residual}" if isinstance(config, AutoencoderKLWanConfig) else None,
+        version=config.version,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         compression=f"{config.time_compression}x{config.space_compression}x{config.space_compression}",
         latent_channels=config.latent_channels,

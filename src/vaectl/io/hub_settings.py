@@ -36,7 +36,7 @@ def import_client(name: HubName) -> Any:
         import_module("huggingface_hub.constants")
         return import_module("huggingface_hub.utils")
     except ImportError:
-        remedy = f"to load it from Hugging Face, install vaectl[hub], or {how_to_download(name)}"
+        remedy = f"to load it from Hugging Face, run pip install huggingface_hub; or elsewhere, {how_to_download(name)}"
         raise UsageError(f"{name}: no such file or directory", remedy) from None
     except ValueError as error:  # of an environment variable
         said = str(error)

@@ -1,4 +1,4 @@
-"""Residual and attention blocks of both model families, with the parameter names of the published checkpoints."""
+"""Residual and attention blocks that several families share, with the parameter names of the published checkpoints."""
 
 from __future__ import annotations
 

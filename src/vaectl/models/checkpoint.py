@@ -23,8 +23,8 @@ from vaectl.models.config import FamilyConfig
 from vaectl.models.containers import UNQUANTISED, is_index, is_weights, read_outline, read_values, shards
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.directory import check_whole, find_weights, vae_of
-from vaectl.models.families.wan_config import AutoencoderKLWanConfig, WanConfig
-from vaectl.models.families.wan_original import config_fields, incomplete, is_original
+from vaectl.models.families.wan_config import AutoencoderKLWanConfig
+from vaectl.models.families.wan_original import config_fields, differences, incomplete, is_original
 from vaectl.models.names import NEITHER, named, select, unwrapped
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import Weights, available, file_with
@@ -278,17 +278,6 @@ def check_fit(
             f"{file}: does not fit the config.json next to it: {differing or listed}",
             "get the config.json of these weights" if differing else "",
         )
-
-
-def differences(config: FamilyConfig, given: Mapping[str, Any]) -> str:
-    """Return how the weights of a Wan differ from a config; empty if they do not, or are of another network."""
-    if (fields := config_fields(given)) is None:
-        return ""
-    if not isinstance(config, WanConfig):
-        return f"it is an AutoencoderKLWan, and the config is of {config.a_model}"
-    own = AutoencoderKLWanConfig.model_construct(**fields, dropout=config.dropout).network
-    differing = [f"{name} {own[name]} (not {value})" for name, value in config.network.items() if own[name] != value]
-    return f"it has {', '.join(differing)}" if differing else ""
 
 
 def check_finite(state: Mapping[str, Tensor], file: Path) -> None:

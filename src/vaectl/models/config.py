@@ -82,6 +82,11 @@ class FamilyConfig(BaseModel, ABC):
         """The distinctive part of `class_name`: WFVAE, CausalVAE, Wan, QwenImage."""
         return self.class_name.removeprefix("AutoencoderKL").removesuffix("Model")
 
+    @property
+    def version(self) -> str | None:
+        """Which of several models that share the class; None if there is one."""
+        return None
+
     def is_called(self, name: str) -> bool:
         """Whether `name` is a name of this family: Wan, AutoencoderKLWan; WFVAE, WF-VAE, WFVAEModel_D8_4x8x8, …
 

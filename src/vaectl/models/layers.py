@@ -1,4 +1,4 @@
-"""The layers of both model families, with the parameter names of the published checkpoints.
+"""The layers that several families share, with the parameter names of the published checkpoints.
 
 Every layer takes (x, context). x is (B, C, T, H, W), always channels-last in memory ("NDHWC"), where norms and 1x1
 products are contiguous and convolutions are faster. `context` holds the state in time (see `context.py`). Layers do not

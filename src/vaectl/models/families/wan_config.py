@@ -188,6 +188,10 @@ class AutoencoderKLWanConfig(WanConfig):
         return self
 
     @property
+    def version(self) -> str | None:
+        return "Wan 2.2" if self.is_residual else "Wan 2.1"
+
+    @property
     def patch(self) -> int:
         return self.patch_size or 1
 

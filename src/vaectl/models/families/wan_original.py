@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vaectl.models.families.wan_config import STATISTICS
+from vaectl.models.config import FamilyConfig
+from vaectl.models.families.wan_config import STATISTICS, AutoencoderKLWanConfig, WanConfig
 
 V = TypeVar("V")
 
@@ -130,6 +131,17 @@ def config_fields(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if latent in STATISTICS:
         fields["latents_mean"], fields["latents_std"] = STATISTICS[latent]
     return fields
+
+
+def differences(config: FamilyConfig, given: Mapping[str, Any]) -> str:
+    """Return how the weights of a Wan differ from a config; empty if they do not, or are of another network."""
+    if (fields := config_fields(given)) is None:
+        return ""
+    if not isinstance(config, WanConfig):
+        return f"it is an AutoencoderKLWan, and the config is of {config.a_model}"
+    own = AutoencoderKLWanConfig.model_construct(**fields, dropout=config.dropout).network
+    differing = [f"{name} {own[name]} (not {value})" for name, value in config.network.items() if own[name] != value]
+    return f"it has {', '.join(differing)}" if differing else ""
 
 
 def numbers(name: str) -> list[int]:
