@@ -13,7 +13,7 @@ from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  #
 
 ROOT = Path(__file__).parent.parent
 
-# No test asks the Hugging Face hub; tests/test_hub.py has a hub of its own. huggingface_hub reads these on import.
+# No test asks the Hugging Face hub; tests/hub/ has a hub of its own. huggingface_hub reads these on import.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(Path(tempfile.gettempdir(), "vaectl-no-cache-of-hugging-face"))
 
