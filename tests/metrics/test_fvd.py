@@ -116,8 +116,8 @@ def test_moments_of_a_stream_are_those_of_the_whole(parts, offset, seed):
 def test_the_value_is_the_distance_of_the_detectors_features(detector):
     real, generated = smooth(6, 3, 3, 50, 40), smooth(6, 3, 3, 50, 40, seed=7)
     metric = fvd(detector)
-    metric.add(real[:4], generated[:4])
-    metric.add(real[4:], generated[4:])
+    metric.add(real[:4], [generated[:4], real[:4]])
+    metric.add(real[4:], [generated[4:], real[4:]])
     features = [
         Detector()(torch.stack([scale_and_crop(clip).transpose(0, 1) for clip in clips]), False, False, True).double()
         for clips in (real, generated)
@@ -125,10 +125,12 @@ def test_the_value_is_the_distance_of_the_detectors_features(detector):
     (m1, c1), (m2, c2) = ((f.mean(dim=0), f.T.cov()) for f in features)
     root = np.real(scipy.linalg.sqrtm((c1 @ c2).numpy()))
     expected = float((m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * np.trace(root))
-    assert metric.value() == pytest.approx(expected, rel=1e-4)
+    value, of_equal = metric.values()
+    assert value == pytest.approx(expected, rel=1e-4)
+    assert of_equal == pytest.approx(0, abs=1e-9)
     same = fvd(detector)
-    same.add(real, real)
-    assert same.value() == pytest.approx(0, abs=1e-9)
+    same.add(real, [real])
+    assert same.values() == pytest.approx([0], abs=1e-9)
 
 
 def test_frames_are_scaled_to_224_cropped_and_brought_to_plus_minus_one():
@@ -145,12 +147,12 @@ def test_frames_are_scaled_to_224_cropped_and_brought_to_plus_minus_one():
 def test_fewer_than_two_clips_and_clips_that_are_too_short_are_refused(detector):
     metric = fvd(detector)
     with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 0"):
-        metric.value()
-    metric.add(noise(1, 2, 3, 8, 8), noise(1, 2, 3, 8, 8))
+        metric.values()
+    metric.add(noise(1, 2, 3, 8, 8), [noise(1, 2, 3, 8, 8)])
     with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 1"):
-        metric.value()
+        metric.values()
     with pytest.raises(UsageError, match=r"fvd: the detector does not take clips of 1 frames: .*kernel size") as caught:
-        metric.add(noise(1, 1, 3, 8, 8), noise(1, 1, 3, 8, 8))
+        metric.add(noise(1, 1, 3, 8, 8), [noise(1, 1, 3, 8, 8)])
     assert "\n" not in str(caught.value)
 
 
@@ -174,7 +176,7 @@ def test_features_that_are_not_finite_are_an_error(tmp_path):
 
     torch.jit.script(Broken()).save(str(tmp_path / "broken.pt"))
     with pytest.raises(VaectlError, match="the detector gave NaN or infinity"):
-        fvd(tmp_path / "broken.pt").add(noise(1, 2, 3, 8, 8), noise(1, 2, 3, 8, 8))
+        fvd(tmp_path / "broken.pt").add(noise(1, 2, 3, 8, 8), [noise(1, 2, 3, 8, 8)])
 
 
 def test_users_see_no_warning_that_torchscript_is_old(detector):

@@ -80,6 +80,8 @@ def test_it_is_symmetric_and_zero_for_equal_frames_whatever_their_size(alex, bat
     assert (result > 0).all()
     torch.testing.assert_close(result, metric.measure(generated, real), rtol=1e-5, atol=1e-7)
     assert torch.equal(metric.measure(real, real), torch.zeros(batch, frames, dtype=torch.float64))
+    both = metric.measure_all(real, [generated, real])
+    assert torch.equal(torch.stack(both), torch.stack([result, torch.zeros(batch, frames, dtype=torch.float64)]))
 
 
 def test_it_does_not_depend_on_what_is_measured_together(alex, monkeypatch):

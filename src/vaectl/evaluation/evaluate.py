@@ -249,7 +249,7 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
     for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
             try:
-                values[name] = metric.value()
+                (values[name],) = metric.values()
             except VaectlError as error:
                 failures.append(str(error))
     return values, failures

@@ -150,7 +150,7 @@ def compare(
         return
     for metric in metrics.values():
         if isinstance(metric, SetMetric):
-            metric.add(real_BTCHW, generated_BTCHW)
+            metric.add(real_BTCHW, [generated_BTCHW])
     for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
         values = {name: tuple(rows[index]) for name, rows in numbers.items()}
         num_frames, _, height, width = real.shape

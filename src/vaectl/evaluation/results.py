@@ -78,8 +78,25 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a model costs, on the device and at the size of the protocol, after warm-up."""
+
+    parameters: int
+    compression: tuple[int, int]
+    """Frames and pixels of a side for each position of the latent."""
+    latent_channels: int
+    bits_per_pixel: float
+    """Bits of the latent for each pixel of the clip, in the dtype of the model."""
+    encode_frames_per_second: float
+    decode_frames_per_second: float
+    encode_peak_memory: int
+    """Bytes, of the device."""
+    decode_peak_memory: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Everything that `vaectl eval` reports."""
+    """Everything that `vaectl eval` reports about one candidate."""
 
     metrics: tuple[MetricFacts, ...]
     clips: tuple[ClipScores, ...]
@@ -102,6 +119,12 @@ class Evaluation:
     """The CSV file, if it was written."""
     report: Path | None = None
     """The report, if it was written."""
+    name: str = ""
+    """Of the candidate, where there are several."""
+    temporal_compression: int | None = None
+    """Frames for each frame of the latent; None if that is unknown."""
+    cost: Cost | None = None
+    """None if no model ran."""
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.clips)} clip{'s' * (len(self.clips) != 1)}: {_shown(self.means)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,19 +23,35 @@ def per_frame(
     `measure` maps two (N, C, H, W) uint8 on `device` to (N,). It gets at most `pixels` pixels of each side at a time,
     but at least one frame. Raises ValueError for clips of different shapes, or not uint8.
     """
-    if real_BTCHW.shape != generated_BTCHW.shape or real_BTCHW.ndim != 5:
-        raise ValueError(f"no pair of clips: {tuple(real_BTCHW.shape)} and {tuple(generated_BTCHW.shape)}")
-    if real_BTCHW.dtype != torch.uint8 or generated_BTCHW.dtype != torch.uint8:
-        raise ValueError(f"frames must be 8-bit, not {real_BTCHW.dtype} and {generated_BTCHW.dtype}")
-    real, generated = real_BTCHW.flatten(0, 1), generated_BTCHW.flatten(0, 1)
-    size = max(1, pixels // max(1, real.shape[-2] * real.shape[-1]))
+    return per_frame_of_all(lambda a, b: [measure(a, b[0])], real_BTCHW, [generated_BTCHW], device, pixels)[0]
+
+
+def per_frame_of_all(
+    measure: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor]],
+    real_BTCHW: Tensor,
+    generated: Sequence[Tensor],
+    device: torch.device,
+    pixels: int,
+) -> list[Tensor]:
+    """Apply `measure`, which compares frames with those of several candidates, as `per_frame` does: one result each."""
+    for clips in generated:
+        if real_BTCHW.shape != clips.shape or real_BTCHW.ndim != 5:
+            raise ValueError(f"no pair of clips: {tuple(real_BTCHW.shape)} and {tuple(clips.shape)}")
+        if real_BTCHW.dtype != torch.uint8 or clips.dtype != torch.uint8:
+            raise ValueError(f"frames must be 8-bit, not {real_BTCHW.dtype} and {clips.dtype}")
+    size = max(1, pixels // max(1, real_BTCHW.shape[-2] * real_BTCHW.shape[-1]))
+    sides = [torch.split(clips.flatten(0, 1), size) for clips in (real_BTCHW, *generated)]
     with torch.inference_mode(), exact_float32():
         numbers = [
-            measure(a.to(device), b.to(device)).cpu().double()
-            for a, b in zip(torch.split(real, size), torch.split(generated, size), strict=True)
-            if len(a)
+            [each.cpu().double() for each in measure(real.to(device), [side.to(device) for side in others])]
+            for real, *others in zip(*sides, strict=True)
+            if len(real)
         ]
-    return torch.cat(numbers or [torch.empty(0, dtype=torch.float64)]).view(real_BTCHW.shape[:2])
+    empty = torch.empty(0, dtype=torch.float64)
+    return [
+        torch.cat([part[index] for part in numbers] or [empty]).view(real_BTCHW.shape[:2])
+        for index in range(len(generated))
+    ]
 
 
 def at_least(side: int, frames: Tensor, metric: str) -> None:

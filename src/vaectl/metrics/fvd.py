@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ SIDE = 224
 
 
 class FVD:
-    """A `SetMetric`. Keeps the mean and covariance of the features of both sides, not the features."""
+    """A `SetMetric`. Keeps the mean and covariance of the features of all sides, not the features."""
 
     unit = ""
     better: Literal["higher", "lower"] = "lower"
@@ -41,28 +41,32 @@ class FVD:
     def __init__(self, detector: Callable[..., Tensor], device: torch.device) -> None:
         self.detector = detector
         self.device = device
-        self.real, self.generated = RunningCovariance(), RunningCovariance()
+        self.real = RunningCovariance()
+        self.generated: list[RunningCovariance] = []
+        """One for each candidate."""
 
-    def add(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
-        """Add pairs of clips. Raises UsageError for clips that are too short for the detector."""
-        for moments, clips in ((self.real, real_BTCHW), (self.generated, generated_BTCHW)):
+    def add(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> None:
+        """Add originals and the clips of each candidate. Raises UsageError for clips too short for the detector."""
+        self.generated = self.generated or [RunningCovariance() for _ in generated]
+        for moments, clips in zip((self.real, *self.generated), (real_BTCHW, *generated), strict=True):
             for clip_TCHW in clips:
                 moments.add(self._features(clip_TCHW))
 
-    def value(self) -> float:
+    def values(self) -> list[float]:
         if self.real.count < 2:
             raise UsageError(f"fvd needs at least 2 clips, not {self.real.count}", "leave it out")
-        return frechet_distance(
-            self.real.mean, self.real.covariance(), self.generated.mean, self.generated.covariance()
-        )
+        mean, covariance = self.real.mean, self.real.covariance()
+        return [frechet_distance(mean, covariance, each.mean, each.covariance()) for each in self.generated]
 
-    def state(self) -> tuple[RunningCovariance, RunningCovariance]:
+    def state(self) -> tuple[RunningCovariance, list[RunningCovariance]]:
         return self.real, self.generated
 
-    def merge(self, state: tuple[RunningCovariance, RunningCovariance]) -> None:
+    def merge(self, state: tuple[RunningCovariance, list[RunningCovariance]]) -> None:
         real, generated = state
         self.real.merge(real)
-        self.generated.merge(generated)
+        self.generated = self.generated or [RunningCovariance() for _ in generated]
+        for mine, other in zip(self.generated, generated, strict=False):  # a process without clips has none
+            mine.merge(other)
 
     def _features(self, clip_TCHW: Tensor) -> Tensor:
         """Return the features, (1, D) float64, on the CPU."""

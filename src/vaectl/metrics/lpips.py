@@ -7,6 +7,7 @@ from the latter. Training uses the same module as its perceptual loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from vaectl.errors import DamagedError, VaectlError
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
-from vaectl.metrics.frames import at_least, per_frame
+from vaectl.metrics.frames import at_least, per_frame_of_all
 from vaectl.models.containers import load_pickle
 from vaectl.progress import Progress
 
@@ -66,20 +67,27 @@ class LPIPS(nn.Module):
         image, summed and averaged, as in published tables. Without, each map is averaged and the averages are summed,
         as in the training of the metric. Raises UsageError for images that are too small.
         """
+        return self.distances(x_BCHW, [y_BCHW], spatial)[0]
+
+    def distances(self, x_BCHW: Tensor, others: Sequence[Tensor], spatial: bool = False) -> list[Tensor]:
+        """Return the distances of `x_BCHW` to each of `others`, as a call does, with the features of `x_BCHW` once."""
         at_least(SMALLEST[self.net], x_BCHW, f"lpips ({self.net})")
         height, width = x_BCHW.shape[-2:]
         # Separate passes: a side that needs no gradient stores no activations.
-        sides = [(side - self.shift) / self.scale for side in (x_BCHW, y_BCHW)]
+        sides = [(side - self.shift) / self.scale for side in (x_BCHW, *others)]
         sides = [side.contiguous(memory_format=torch.channels_last) for side in sides]
-        total = x_BCHW.new_zeros(len(x_BCHW))
+        totals = [x_BCHW.new_zeros(len(x_BCHW)) for _ in others]
         heads = iter(self.heads)
         for index, layer in enumerate(self.features):
             sides = [layer(h) for h in sides]
             if index in self.depths:
-                x, y = (h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10) for h in sides)
-                map_BHW = torch.einsum("bchw,c->bhw", (x - y).square(), next(heads))
-                total = total + (map_BHW if not spatial else weigh(map_BHW, height, width)).mean(dim=(1, 2))
-        return total
+                head = next(heads)
+                x, *ys = (h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10) for h in sides)
+                for number, y in enumerate(ys):
+                    map_BHW = torch.einsum("bchw,c->bhw", (x - y).square(), head)
+                    map_BHW = map_BHW if not spatial else weigh(map_BHW, height, width)
+                    totals[number] = totals[number] + map_BHW.mean(dim=(1, 2))
+        return totals
 
 
 def weigh(map_BHW: Tensor, height: int, width: int) -> Tensor:
@@ -165,7 +173,7 @@ def read(file: Path) -> dict[str, Tensor]:
 
 
 class LPIPSMetric:
-    """A `FrameMetric`: LPIPS as in the published tables, with spatial maps."""
+    """A `SharingMetric`: LPIPS as in the published tables, with spatial maps."""
 
     unit = ""
     better: Literal["higher", "lower"] = "lower"
@@ -175,11 +183,13 @@ class LPIPSMetric:
         self.device = device
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
-        return per_frame(self._distance, real_BTCHW, generated_BTCHW, self.device, PIXELS[self.model.net])
+        return self.measure_all(real_BTCHW, [generated_BTCHW])[0]
 
-    def _distance(self, a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-        distance: Tensor = self.model(a_NCHW / 127.5 - 1, b_NCHW / 127.5 - 1, spatial=True)
-        return distance
+    def measure_all(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> list[Tensor]:
+        return per_frame_of_all(self._distances, real_BTCHW, generated, self.device, PIXELS[self.model.net])
+
+    def _distances(self, a_NCHW: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
+        return self.model.distances(a_NCHW / 127.5 - 1, [b_NCHW / 127.5 - 1 for b_NCHW in others], spatial=True)
 
 
 def build(settings: MetricSettings, device: torch.device) -> LPIPSMetric:

@@ -1,0 +1,15 @@
+"""The results of several candidates, measured on the same clips under one protocol: plain values. No tensors here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaectl.evaluation.results import Evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that `vaectl eval` reports about one candidate or several."""
+
+    evaluations: tuple[Evaluation, ...]
+    """One for each candidate, in the given order, with the same clips and metrics."""
