@@ -115,7 +115,7 @@ def compare_clips(
         pair = Pair(name, Path(name), Path(name))
         pairs.append(DecodedPair(pair, Clip.from_frames(a, 1), Clip.from_frames(b, 1), stored=0, seconds=0.0))
     device = choose_device(options.device)
-    metrics, facts = job.build_metrics(options, device, progress)
+    metrics, facts = job.build_metrics(options, device, progress, min(map(len, real)))
     results = PartialResults()
     for batch in batch_by_shape(iter(pairs), lambda clip: clip.real.frames.shape, options.batch_size):
         compare(batch, metrics, None, results, refuse, progress)
