@@ -18,6 +18,7 @@ PATIENCE = ("--retries", "1", "--timeout", "15")
 """Without network, pip would try for minutes."""
 MOST_SECONDS = 1800.0
 """A slower download is given up."""
+MIB = 2**20
 
 
 def command(requirement: str) -> str:
@@ -25,42 +26,50 @@ def command(requirement: str) -> str:
     return f"python3 -m pip download --no-deps {requirement}"
 
 
-def download(requirement: str, sha256: str, folder: Path, progress: Progress) -> None:
-    """Download the archive of `requirement` (name==version) into the existing `folder`.
+def download(requirement: str, sha256: str, size: int, folder: Path, progress: Progress) -> None:
+    """Download the archive of `requirement` (name==version), of `size` bytes, into the existing `folder`.
 
     pip checks its SHA-256 before it runs anything in it. Raises OSError, with pip's reason in one line, if that fails.
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     arguments = ["download", "--no-deps", *QUIET, *PATIENCE, "--dest", str(folder), "--requirement", str(requirements)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "pip", *arguments],
-        cwd=folder,  # Python would import modules from the current one
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # with the processes that it starts
-    ) as process:
-        try:
-            output = _wait(process, progress)
-        except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
+    progress.start(requirement, size // MIB, "MiB")
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "pip", *arguments],
+            cwd=folder,  # Python would import modules from the current one
+            env=os.environ | {"TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # with the processes that it starts
+        ) as process:
+            try:
+                output = _wait(process, folder, progress)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+    finally:
+        progress.finish()
     if process.returncode:
         raise OSError(_reason(output))
 
 
-def _wait(process: subprocess.Popen[str], progress: Progress) -> str:
-    """Return the output of a process. Raises TimeoutError if it takes too long."""
-    begun = time.monotonic()
+def _wait(process: subprocess.Popen[str], folder: Path, progress: Progress) -> str:
+    """Return the output of pip. Reports how much it has downloaded. Raises TimeoutError if it takes too long."""
+    begun, done = time.monotonic(), 0
     while True:
         try:
-            return process.communicate(timeout=1)[0]
+            return process.communicate(timeout=0.5)[0]
         except subprocess.TimeoutExpired:
-            progress.advance(1)
+            with suppress(OSError):  # pip moves the file
+                received = sum(file.stat().st_size for file in folder.glob("pip-unpack-*/*") if file.is_file()) // MIB
+                progress.advance(max(0, received - done))
+                done = max(done, received)
             if time.monotonic() - begun > MOST_SECONDS:
                 raise TimeoutError(f"pip did not finish in {MOST_SECONDS / 60:.0f} minutes") from None
 

