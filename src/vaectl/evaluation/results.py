@@ -153,6 +153,7 @@ class Evaluation:
         summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
+            "name": self.name,
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
