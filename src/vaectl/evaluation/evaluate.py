@@ -30,6 +30,7 @@ from vaectl.distributed import (
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.frames import how_to_read
+from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
 from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
@@ -42,6 +43,7 @@ from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
+from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress, Silent
 from vaectl.video.sequence import files_of
@@ -115,6 +117,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             peak_memory=memory.peak(device),
             stopped_before=len(pairing.pairs) - compared if stopped else 0,
             failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
+            temporal_compression=temporal_compression(model, manifest),
         )
         if is_main():
             evaluation = write(evaluation, report, options)
@@ -130,6 +133,13 @@ def build_metrics(
     settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+
+
+def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int | None:
+    """Return the frames for each latent frame of what made the generated clips; None if that is unknown."""
+    if model:
+        return int(model.config.time_compression)
+    return manifest.model.temporal_compression if manifest else None
 
 
 # Checks before anything is decoded
