@@ -39,7 +39,7 @@ def tag(matrix: int = 2, color_range: int = 0) -> dict[str, Any]:
 FFV1 = {"codec": "ffv1"}
 VIDEOS: dict[str, dict[str, Any]] = {
     "yuv420p": {},
-    "yuv420p of 720 lines": {"size": (1280, 720)},
+    "yuv420p of 1280 columns": {"size": (1280, 48)},
     "yuv420p in BT.709": tag(1, 1),
     "yuv420p in BT.2020": tag(9, 1),
     "yuv420p in full range": tag(6, 2),
@@ -74,13 +74,13 @@ def test_real_clips_from_anywhere(samples: Path, name: str) -> None:
     path = samples / f"{name}.mp4"
     with av.open(str(path)) as container:
         frames = container.decode(video=0)
-        expected = [frame.to_ndarray(format="rgb24") for number, frame in zip(range(42), frames, strict=False)]
+        expected = [frame.to_ndarray(format="rgb24") for number, frame in zip(range(24), frames, strict=False)]
     start = read_video(path, 0, 4, rgb_conversion="swscale")
     assert np.array_equal(start.frames.permute(0, 2, 3, 1), expected[:4])
     assert start.frames.is_contiguous()
     reader = VideoReader(path, rgb_conversion="swscale")
-    later = torch.cat([clip.frames for clip in reader.clips(30, 4, 3, batch_size=3)])
-    assert np.array_equal(later.permute(0, 2, 3, 1), expected[30:42:3])
+    later = torch.cat([clip.frames for clip in reader.clips(12, 4, 3, batch_size=3)])
+    assert np.array_equal(later.permute(0, 2, 3, 1), expected[12:24:3])
 
 
 def test_it_is_not_the_accurate_conversion(tmp_path: Path) -> None:

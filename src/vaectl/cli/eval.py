@@ -130,7 +130,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         if not evaluation.failures:
             yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
-    yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
+    rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
+    yield f"frames: {read['num_frames']}{every}{rgb}; {read['resize']}; crop {read['crop']}"
     if model:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"

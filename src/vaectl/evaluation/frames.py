@@ -89,7 +89,8 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
     except ValueError as error:
         raise UsageError(str(error)) from None
     crop = resolution if options.crop_size is None else options.crop_size or None
-    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
+    rgb_conversion = options.rgb_conversion or "accurate"
+    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop, rgb_conversion)
 
 
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
@@ -97,7 +98,7 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
     begun = time.monotonic()
     source_size = note = None
     if reading.real_is_prepared:
-        real = read_video(pair.real)
+        real = read_video(pair.real, rgb_conversion=reading.protocol.rgb_conversion)
         stored = real.frames[0, 0].numel()
     else:
         real, info = read_clip_and_facts(pair.real, reading.protocol)
@@ -107,7 +108,7 @@ def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
     if pair.generated:
         prepared = reading.generated_is_prepared
         generated = (
-            read_video(pair.generated)
+            read_video(pair.generated, rgb_conversion=reading.protocol.rgb_conversion)
             if prepared
             else read_foreign(pair.generated, real, source_size, reading.protocol)
         )

@@ -206,6 +206,7 @@ def deciding(manifest: Manifest) -> dict[str, str]:
         "`sample_rate`": str(protocol.sample_rate),
         "`resolution`": str(protocol.resolution),
         "`crop_size`": str(protocol.crop_size or 0),
+        "`rgb_conversion`": protocol.rgb_conversion,
         "`format`": str(options.get("format")),
         "`sample_fps`": str(options.get("sample_fps") or "of the source"),
         "`device`": model.device,

@@ -27,6 +27,7 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
+    RgbConversionName,
     SaveMemory,
     Weights,
     check_weights,
@@ -34,6 +35,7 @@ from vaectl.options.common import (
     read_dtype,
     read_output_path,
     read_path,
+    rgb_conversion_option,
 )
 from vaectl.options.option import Option
 
@@ -102,6 +104,9 @@ class EvalOptions:
             0,
             16384,
         ),
+    ] = None
+    rgb_conversion: Annotated[
+        RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")
     ] = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
