@@ -45,15 +45,17 @@ def eval(options: EvalOptions) -> None:
         if options.sample_fps is not None:
             progress.note("--sample-fps has no effect: frames are chosen by --sample-rate")
         try:
-            evaluation, stop = evaluate(options, progress), None
+            comparison, stop = evaluate(options, progress), None
         except Interrupted as error:
-            evaluation, stop = error.evaluation, error
+            comparison, stop = error.comparison, error
     if not is_main():
         return
     if options.json:
-        print(as_json(evaluation.as_json()))
+        print(as_json(comparison.as_json()))
     else:
-        show(evaluation)
+        for evaluation in comparison.evaluations:
+            show(evaluation)
+    evaluation = comparison.evaluations[0]
     for failure in evaluation.failures[:REASONS]:
         say("error", failure)
     if len(evaluation.failures) > REASONS:
@@ -113,6 +115,22 @@ def written(evaluation: Evaluation) -> Iterator[str]:
         yield f"report: {evaluation.report} (open it in a browser)"
 
 
+def position_lines(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
+    from vaectl.evaluation.position import by_position
+    from vaectl.evaluation.results import format_number
+
+    if not any(metric.name == "psnr" for metric in evaluation.metrics):
+        return
+    psnr = by_position(evaluation, "psnr")
+    within = psnr.within_group or ()
+    known = [format_number(value) for value in within if value is not None]
+    if len(known) == len(within) > 1 and psnr.first is not None:
+        without = "; exact frames left out" if psnr.exact else ""
+        first = format_number(psnr.first)
+        yield f"psnr by position in a group of {len(within)}: {' '.join(known)}; first frame {first}{without}"
+
+
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
@@ -123,6 +141,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
+    yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"
     if evaluation.left_out:
