@@ -462,6 +462,14 @@ def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
         run(*clips, subset_size=1, **chosen)
 
 
+def test_fvd_of_clips_that_are_too_short_is_refused_before_anything_is_fetched_or_read(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("vaectl.io.pip.download", pytest.fail)
+    monkeypatch.setattr(pipeline, "read_group", pytest.fail)
+    with pytest.raises(UsageError, match="fvd needs clips of at least 9 frames, not 4; raise `num_frames`"):
+        run(*clips, metric=("psnr", "fvd"))
+
+
 def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(clips, tmp_path):
     real, results = clips
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))

@@ -81,7 +81,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             warn_of_same_files(grouping, progress)
 
         device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress)
+        metrics, facts = build_metrics(options, device, progress, reading.protocol.num_frames)
         check_set_sizes(grouping, facts, options)
         limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
         models = {
@@ -146,10 +146,13 @@ def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stil
 
 
 def build_metrics(
-    options: EvalOptions, device: torch.device, progress: Progress
+    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
-    """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
+    """Build the metrics for clips of `num_frames` on `device`, and the facts about them.
+
+    Raises as `vaectl.metrics.build` does.
+    """
+    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress, num_frames)
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 
