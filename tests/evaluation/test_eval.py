@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,15 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
     assert (one.temporal_compression, two.temporal_compression) == (4, 4)
     assert one.as_json()["positions"] == two.as_json()["positions"]
+    assert one.cost == two.cost
+    assert one.cost.bits_per_pixel == 16 * 2 * (4 * 4) * 32 / (5 * 32 * 32)
+
+
+def test_speed_and_memory_are_measured_if_asked_for(clips):
+    evaluation = run(clips[0], model=Path("builtin"), cost=True, subset_size=1)
+    assert evaluation.cost.encode_frames_per_second > 0
+    assert evaluation.as_json()["cost"] == json.loads(json.dumps(asdict(evaluation.cost)))
+    assert run(*clips, cost=True, subset_size=1).as_json()["cost"] is None
 
 
 @pytest.mark.parametrize("name", CONFIGS)

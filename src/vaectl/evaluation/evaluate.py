@@ -29,6 +29,7 @@ from vaectl.distributed import (
 )
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.cost import candidate_cost
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.pairs import Pairing, find_pairs
@@ -106,6 +107,13 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         if not results.clips and is_main():
             raise VaectlError(first_reason(left_out, progress))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
+        peak_memory = memory.peak(device)
+        cost = None
+        if is_main():
+            first = results.clips[0]
+            size, measured = (first.num_frames, first.height, first.width), bool(options.cost) and not stopped
+            made_by = manifest.model if manifest else None
+            cost = candidate_cost(model, made_by, size, Limits.of(options), measured=measured, progress=progress)
         evaluation = Evaluation(
             metrics=facts,
             clips=tuple(results.clips),
@@ -114,10 +122,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             left_out=left_out,
             seconds=time.monotonic() - begun,
             decode_seconds=results.decode_seconds,
-            peak_memory=memory.peak(device),
+            peak_memory=peak_memory,
             stopped_before=len(pairing.pairs) - compared if stopped else 0,
             failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
             temporal_compression=temporal_compression(model, manifest),
+            cost=cost,
         )
         if is_main():
             evaluation = write(evaluation, report, options)
