@@ -11,8 +11,9 @@ from tests.jobs import Listener
 from tests.models.reference import load_reference, synthetic_model
 from vaectl.engine import Limits
 from vaectl.evaluation import cost
-from vaectl.evaluation.cost import candidate_cost, known_cost, measure_cost, model_cost
-from vaectl.evaluation.manifest import ManifestModel
+from vaectl.evaluation.cost import costs_of, known_cost, measure_cost, model_cost
+from vaectl.evaluation.manifest import Manifest, ManifestModel
+from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.evaluation.results import Cost
 from vaectl.models import build_model, load_model
 from vaectl.models.families.wan_config import AutoencoderKLWanConfig
@@ -48,12 +49,10 @@ def test_frames_and_pixels_that_are_padded_have_a_latent(wan):
 
 
 def test_a_folder_has_what_its_manifest_has():
-    def of(made_by):
-        return candidate_cost(None, made_by, (9, 32, 32), Limits(), measured=True, progress=Silent())
-
-    assert of(None) is None
-    assert of(ManifestModel(None, "WFVAEModel", "", "cpu", "float32")) is None  # an earlier version
-    assert of(MADE_BY) == known_cost(MADE_BY, (9, 32, 32))
+    earlier = ManifestModel(None, "WFVAEModel", "", "cpu", "float32")
+    now, before = (Manifest({}, model, ClipProtocol(9, 1, 32, 32), {}, "", ()) for model in (MADE_BY, earlier))
+    found = costs_of({}, [None, now, before], (9, 32, 32), Limits(), Silent(), measured=True)
+    assert found == [None, known_cost(MADE_BY, (9, 32, 32)), None]
 
 
 def causalvae():
@@ -151,8 +150,8 @@ def test_a_model_that_does_not_fit_has_no_speed_and_the_evaluation_continues(mon
 
     monkeypatch.setattr(Executor, "run", run)
     listener = Listener()
-    found = candidate_cost(wan, None, (5, 32, 48), Limits(), measured=True, progress=listener)
-    assert found == model_cost(wan, (5, 32, 48))
+    found = costs_of({1: wan}, [None, None], (5, 32, 48), Limits(), listener, measured=True)
+    assert found == [None, model_cost(wan, (5, 32, 48))]
     assert listener.warnings[0].startswith("speed and memory are not measured: 5 frames of 48x32 pixels: out of memory")
     assert listener.clips == [("speed and memory", 2, 0)]
 
@@ -169,3 +168,12 @@ def test_memory_that_a_run_frees_again_is_its_peak(wan):
     result, peak = cost.peak_of(wan, run)
     assert result == 1
     assert weights + added <= peak < weights + added + 2**23
+
+
+def test_on_a_gpu_the_peak_is_what_pytorch_allocates(monkeypatch):
+    weights = [torch.zeros(25)]
+    model = SimpleNamespace(device=torch.device("cuda"), parameters=lambda: iter(weights))
+    stats = {"reset_peak_memory_stats": None, "memory_allocated": 1000, "max_memory_allocated": 1700}
+    for name, value in stats.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert cost.peak_of(model, lambda: 2.5) == (2.5, 4 * 25 + 700)

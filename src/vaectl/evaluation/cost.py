@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import returning_freed
 from vaectl.engine import Limits, Run, explain_shortage, prepare_run, retry_on_oom
 from vaectl.errors import OutOfMemoryError
-from vaectl.evaluation.manifest import ManifestModel
+from vaectl.evaluation.manifest import Manifest, ManifestModel
 from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.results import Cost
 from vaectl.geometry import latent_frames
@@ -53,27 +53,28 @@ class Speed:
     warm: bool
 
 
-def candidate_cost(
-    model: AnyVAE | None,
-    made_by: ManifestModel | None,
+def costs_of(
+    models: Mapping[int, AnyVAE],
+    manifests: Sequence[Manifest | None],
     size: Size,
     limits: Limits,
+    progress: Progress,
     *,
     measured: bool,
-    progress: Progress,
-) -> Cost | None:
-    """Return what is known about the cost of a candidate: of a `model`, or of the model that a manifest names.
+) -> list[Cost | None]:
+    """Return what is known about the cost of each candidate: a model by its number, or folders by their manifests.
 
-    Speed and memory are measured if `measured`, and a model is given. None if nothing is known.
+    Speed and memory of the models are only known if `measured`.
     """
-    if model is None:
-        return known_cost(made_by, size) if made_by else None
-    if measured:
+    costs: list[Cost | None] = [known_cost(each.model, size) if each else None for each in manifests]
+    for number, model in models.items():
+        costs[number] = model_cost(model, size)
         try:
-            return measure_cost(model, *size, limits, progress)
+            if measured:
+                costs[number] = measure_cost(model, *size, limits, progress)
         except OutOfMemoryError as error:
             progress.warn(f"speed and memory are not measured: {error}")
-    return model_cost(model, size)
+    return costs
 
 
 def model_cost(model: AnyVAE, size: Size) -> Cost:

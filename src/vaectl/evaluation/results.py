@@ -157,6 +157,7 @@ class Evaluation:
         positions = {m.name: by_position(self, m.name).as_json() for m in self.metrics if not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
+            "name": self.name,
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
