@@ -32,6 +32,7 @@ def provenance(
         "clips": {
             "num_frames": protocol.num_frames,
             "sample_rate": protocol.sample_rate,
+            "rgb_conversion": protocol.rgb_conversion,
             "resize": f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits",
             "crop": crop,
             "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",

@@ -30,7 +30,7 @@ from vaectl.models.statistics import RunningCovariance
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
 
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 4
 """Frames that are scaled at once. The whole clip in float32 can take gigabytes."""
 PREPROCESSING = "1"
 """Version of `scale_and_crop`. Cached features of another version are not used."""
