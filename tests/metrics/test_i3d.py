@@ -85,6 +85,11 @@ def test_fvd_of_real_clips_is_that_of_their_features(network, samples, weights_f
     assert expected > 10
 
 
+def test_weights_in_half_precision_are_computed_with_in_float32(weights_file):
+    halves = {name: tensor.half() for name, tensor in load_file(weights_file).items()}
+    assert {parameter.dtype for parameter in load_i3d(halves, CPU).parameters()} == {torch.float32}
+
+
 def test_clips_that_are_too_short_are_refused(weights_file, tmp_path, monkeypatch):
     """I3D halves time three times and needs two frames then. A download comes after the check."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
