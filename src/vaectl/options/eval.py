@@ -154,6 +154,11 @@ class EvalOptions:
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
 
+    cost: Annotated[
+        bool | None,
+        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+    ] = None
+
     json: Json = False
     csv: Annotated[
         Path | None,
