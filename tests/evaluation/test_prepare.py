@@ -108,7 +108,8 @@ def test_what_is_written_is_exactly_what_went_in_and_came_out(here):
 def test_the_manifest_tells_how_it_was_made(here):
     run(output_origin=True, crop_size=16, seed=7)
     manifest = json.loads(Path("out/manifest.json").read_text())
-    assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
+    size = {"resolution": 24, "crop_size": 16}
+    assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, **size, "rgb_conversion": "accurate"}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
     latent = ("temporal_compression", "spatial_compression", "latent_channels", "parameters")
