@@ -8,11 +8,11 @@ import pytest
 
 from tests.cli.conftest import environment
 from vaectl.cli.app import COMMANDS, main
-from vaectl.cli.config_file import read_config
 from vaectl.cli.derive import resolve
 from vaectl.cli.train import underlying
 from vaectl.io.json_values import write_json
 from vaectl.options import ReconstructOptions, dump, options_of
+from vaectl.options.file import read_config
 from vaectl.options.train import RECIPES, TrainOptions
 from vaectl.training.resume import recordable
 

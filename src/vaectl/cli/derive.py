@@ -17,12 +17,13 @@ from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from vaectl.cli.config_file import as_toml, read_config
+from vaectl.cli.config_file import as_toml
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError
 from vaectl.memory import reuse_freed
 from vaectl.options import cli_name, options_of, parse
 from vaectl.options.common import INPUT, read_path
+from vaectl.options.file import read_config
 
 T = TypeVar("T")
 Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -128,7 +129,7 @@ def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspe
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
         default = defaults[field]
-        flag = isinstance(default, bool)
+        flag = not option.metavar
         names = [cli_name(name) for name in (field, *option.aliases)]
         # The parser accepts underscores anyway; completion needs both spellings.
         names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))
