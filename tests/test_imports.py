@@ -68,6 +68,7 @@ LAYERS: tuple[set[str], ...] = (
 USERS_OF_OPTIONS = {"cli", "distributed", *JOBS}
 EXCEPTIONS = {
     ("options.eval", "metrics"),  # the names of the metrics
+    ("options.protocol", "metrics"),
 }
 
 

@@ -84,6 +84,35 @@ def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def parallel_streams(
+    function: Callable[[S], Generator[T, None, None]], items: Iterable[S], workers: int
+) -> Generator[T, None, None]:
+    """Yield what the generator `function(item)` yields, for each item, in order, computed by `workers` threads.
+
+    At most `workers` more generators have begun, and each is one result ahead. So memory grows neither with the number
+    of items nor with the length of a generator.
+    """
+    begun: deque[tuple[Generator[T, None, None], Future[T | object]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+
+    def first() -> Iterator[T]:
+        stream, result = begun.popleft()
+        while (value := result.result()) is not _END:
+            result = pool.submit(next, stream, _END)
+            yield value  # type: ignore[misc]  # everything but the end marker is a T
+
+    try:
+        for item in items:
+            stream = function(item)
+            begun.append((stream, pool.submit(next, stream, _END)))
+            if len(begun) > workers:
+                yield from first()
+        while begun:
+            yield from first()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def batch_by_shape(items: Iterable[T], shape: Callable[[T], object], size: int) -> Iterator[list[T]]:
     """Yield batches of at most `size` consecutive items of the same `shape`."""
     for _, alike in groupby(items, shape):

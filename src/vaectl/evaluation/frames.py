@@ -17,9 +17,9 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, Manifest
 from vaectl.evaluation.pairs import Pair
 from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of
-from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
+from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip, read_clip_and_facts
 from vaectl.options import EvalOptions
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION, check_crop
+from vaectl.options.clips import RESOLUTION, check_crop
 from vaectl.progress import Progress
 from vaectl.video import Clip, VideoReader, read_video
 from vaectl.video.clip import others_left_out
@@ -83,13 +83,11 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
         )
     if options.generated_video_dir and (options.sample or (options.dtype, options.seed) != (None, None)):
         progress.note("`dtype`, `sample` and `seed` have no effect: no model runs")
-    resolution = options.resolution or RESOLUTION
     try:
-        check_crop(resolution, options.crop_size)
+        check_crop(options.resolution or RESOLUTION, options.crop_size)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    crop = resolution if options.crop_size is None else options.crop_size or None
-    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
+    return protocol_of(options)
 
 
 def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
