@@ -66,24 +66,6 @@ def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterat
             thread.join()
 
 
-def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
-    """Yield `function(item)` for each item, in order, computed by `workers` threads.
-
-    At most `workers` more results wait, so memory does not grow with the number of items.
-    """
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def parallel_streams(
     function: Callable[[S], Generator[T, None, None]], items: Iterable[S], workers: int
 ) -> Generator[T, None, None]:

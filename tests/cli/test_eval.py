@@ -10,7 +10,9 @@ import pytest
 
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.options.candidates import Candidate
 
 PATHS = ["eval", "--real-video-dir", "in", "--generated-video-dir", "out"]
 PUBLISHED = """
@@ -22,7 +24,7 @@ PUBLISHED = """
 
 class Interrupted(KeyboardInterrupt):
     def __init__(self, evaluation):
-        self.evaluation = evaluation
+        self.comparison = Comparison((evaluation,))
 
 
 @pytest.fixture
@@ -30,7 +32,10 @@ def job(monkeypatch):
     """Let a function stand in for the job."""
 
     def stand_in(function):
-        module = SimpleNamespace(evaluate=function, Interrupted=Interrupted)
+        def of_one(*arguments):
+            return Comparison((function(*arguments),))
+
+        module = SimpleNamespace(evaluate=of_one, Interrupted=Interrupted)
         monkeypatch.setitem(sys.modules, "vaectl.evaluation.evaluate", module)
 
     return stand_in
@@ -54,7 +59,10 @@ def test_a_published_command_line_is_taken_as_it_is(job, capsys, dashes):
     if dashes:
         words = [word.replace("_", "-") if word.startswith("--") else word for word in words]
     options = options_of(job, ["eval", *words])
-    assert (options.real_video_dir, options.generated_video_dir) == (Path("in"), Path("out"))
+    assert (options.real_video_dir, options.candidates) == (
+        Path("in"),
+        (Candidate("out", Path("out"), is_model=False),),
+    )
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (17, 288, 2, 256)
     assert (options.batch_size, options.num_workers, options.subset_size) == (2, 8, 100)
     assert (options.metric, options.fvd_method, options.device) == (("ssim",), "styleganv", "cpu")
@@ -75,7 +83,10 @@ def test_metrics_can_be_a_list_in_a_file(job, tmp_path):
         'metric = ["flicker", "psnr"]\nreal_video_dir = "in"\nfrom_pretrained = "model"'
     )
     options = options_of(job, ["eval", "--config", str(tmp_path / "eval.toml")])
-    assert (options.metric, options.model) == (("flicker", "psnr"), Path("model"))
+    assert (options.metric, options.candidates) == (
+        ("flicker", "psnr"),
+        (Candidate("model", Path("model"), is_model=True),),
+    )
 
 
 def test_the_defaults_are_left_to_what_was_prepared(job):
@@ -90,7 +101,9 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
     [
         (["eval"], "--real-video-dir is missing"),
         (PATHS[:3], "--generated-video-dir is missing; give it, or --model"),
-        ([*PATHS, "--model", "model"], "--model excludes --generated-video-dir; give one or the other"),
+        ([*PATHS, "--model", "a/out"], "in: no such file"),
+        ([*PATHS, "--model", "out=a"], "two candidates are called out; name each, as in NAME=PATH"),
+        ([*PATHS, "--model", "=a"], "--model: give a name before the equals sign, or ./=a for the path"),
         ([*PATHS, "--metric", "pnsr"], "--metric: there is no metric 'pnsr'; did you mean psnr?"),
         ([*PATHS, "--metric", "psnr,"], "--metric: there is no metric ''; there are psnr, "),
         ([*PATHS, "--fvd_method", "videogpt"], "--fvd-method: must be styleganv"),

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import pipeline
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.options.candidates import NamedPath
 from vaectl.video import Clip, read_video, write_video
 from vaectl.video.transform import scale_and_crop
 
@@ -56,9 +59,21 @@ def store(path: Path, frames: Tensor) -> Path:
 
 
 def run(real: Path, generated: Path | None = None, listener: Listener | None = None, **options: Any) -> Evaluation:
+    (evaluation,) = compare(real, [generated] if generated else [], listener, **options).evaluations
+    return evaluation
+
+
+def compare(real: Path, generated: Sequence[Path], listener: Listener | None = None, **options: Any) -> Comparison:
+    """Several candidates; `model` is a path, or several with their names."""
     chosen: dict[str, Any] = {"metric": ("psnr",), "num_frames": 4, "resolution": 32, "device": "cpu"}
-    places = {"real_video_dir": real, "generated_video_dir": generated}
-    return evaluate(EvalOptions(**{**chosen, **places, **options}), listener or Listener())
+    models = options.pop("model", ())
+    models = models if isinstance(models, tuple) else (NamedPath("", models),)
+    paths = {
+        "real_video_dir": real,
+        "generated_video_dir": tuple(NamedPath("", path) for path in generated),
+        "model": models,
+    }
+    return evaluate(EvalOptions(**{**chosen, **paths, **options}), listener or Listener())
 
 
 def psnr(a: Tensor, b: Tensor) -> list[float]:
@@ -301,10 +316,10 @@ def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
 
     def counted(pair, reading):
         read.append(pair.name)
-        return read_pair(pair, reading)
+        return read_group(pair, reading)
 
-    read_pair = pipeline.read_pair
-    monkeypatch.setattr(pipeline, "read_pair", counted)
+    read_group = pipeline.read_group
+    monkeypatch.setattr(pipeline, "read_group", counted)
     evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
     assert sorted(read) == ["a", "b", "deep/c"]
     assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
@@ -339,20 +354,20 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
     lock, begun, most = threading.Lock(), [0], [0]
-    read_pair, compare = pipeline.read_pair, pipeline.compare
+    read_group, compare = pipeline.read_group, pipeline.compare
 
     def reading(pair, how):
         with lock:
             begun[0] += 1
             most[0] = max(most[0], begun[0])
-        return read_pair(pair, how)
+        return read_group(pair, how)
 
     def comparing(*arguments):
         with lock:
             begun[0] -= 1
         return compare(*arguments)
 
-    monkeypatch.setattr(pipeline, "read_pair", reading)
+    monkeypatch.setattr(pipeline, "read_group", reading)
     monkeypatch.setattr(pipeline, "compare", comparing)
     assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
     assert most[0] <= 5
@@ -480,7 +495,7 @@ def test_nothing_that_is_read_is_replaced(clips, option):
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
@@ -503,7 +518,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
 def test_an_output_that_is_no_place_for_it_is_refused_before_anything_is_read(
     clips, tmp_path, monkeypatch, option, name, said
 ):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     both = {"csv": tmp_path / "same"} if name == "same" else {}
@@ -523,7 +538,7 @@ def test_a_failed_start_leaves_nothing(clips, tmp_path, option):
 
 
 def test_a_pipe_is_no_place_for_numbers(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     os.mkfifo(tmp_path / "pipe")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="pipe: is a device, pipe or socket; name a file"):
@@ -553,7 +568,7 @@ def test_ctrl_c_keeps_what_was_measured(clips, tmp_path, monkeypatch):
 
     with pytest.raises(Interrupted) as caught:
         run(*clips, Impatient(), csv=tmp_path / "numbers.csv", report=tmp_path / "report.html")
-    evaluation = caught.value.evaluation
+    evaluation = caught.value.comparison.evaluations[0]
     assert [clip.name for clip in evaluation.clips] == ["a", "b"]
     assert evaluation.stopped_before == 1
     assert evaluation.as_json()["stopped_before"] == 1

@@ -26,7 +26,7 @@ from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
 from vaectl.models import load_model, save_model
-from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.options import EvalOptions, PrepareEvalOptions, parse
 from vaectl.progress import Silent
 from vaectl.rng import generator_for
 from vaectl.tiling.executor import Executor
@@ -166,10 +166,11 @@ def test_images_are_clips_of_one_frame(here):
 
 
 def evaluated(real: str, generated: str = "out", **given) -> list[tuple[str, float]]:
-    chosen = EvalOptions(
-        real_video_dir=Path(real), generated_video_dir=Path(generated), metric=("psnr",), device="cpu", **given
-    )
-    return [(clip.name, clip.mean("psnr")) for clip in evaluate(chosen, Listener()).clips]
+    paths = {"real_video_dir": real, "generated_video_dir": generated}
+    (evaluation,) = evaluate(
+        parse(EvalOptions, {**paths, "metric": "psnr", "device": "cpu", **given}), Listener()
+    ).evaluations
+    return [(clip.name, clip.mean("psnr")) for clip in evaluation.clips]
 
 
 def test_a_file_is_prepared_resumed_and_measured(here):

@@ -45,15 +45,17 @@ def eval(options: EvalOptions) -> None:
         if options.sample_fps is not None:
             progress.note("--sample-fps has no effect: --sample-rate and --frame-rate choose the frames")
         try:
-            evaluation, stop = evaluate(options, progress), None
+            comparison, stop = evaluate(options, progress), None
         except Interrupted as error:
-            evaluation, stop = error.evaluation, error
+            comparison, stop = error.comparison, error
     if not is_main():
         return
     if options.json:
-        print(as_json(evaluation.as_json()))
+        print(as_json(comparison.as_json()))
     else:
-        show(evaluation)
+        for evaluation in comparison.evaluations:
+            show(evaluation)
+    evaluation = comparison.evaluations[0]
     for failure in evaluation.failures[:REASONS]:
         say("error", failure)
     if len(evaluation.failures) > REASONS:

@@ -20,7 +20,7 @@ from vaectl.io.json_values import plain
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, Count, Side
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.read import VideoReader, frames_at_once
-from vaectl.video.transform import scale_and_crop
+from vaectl.video.transform import scale_and_crop, target_size
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,21 @@ def select(reader: VideoReader, protocol: ClipProtocol, step: int | None = None)
     return Selection(size, windows, step, left_out)
 
 
+def frame_size(info: VideoInfo, protocol: ClipProtocol) -> tuple[int, int]:
+    """Return the width and height of the frames that are compared. Raises VaectlError if the crop does not fit."""
+    size = info.width, info.height
+    if protocol.resolution != "source":
+        size = target_size(*size, short_size=protocol.resolution)
+    if protocol.crop_size is None:
+        return size
+    if protocol.crop_size > min(size):
+        raise VaectlError(
+            f"{info.path}: its frames are {size[0]}x{size[1]}, too small for a crop of {protocol.crop_size} pixels",
+            "lower `crop_size`, or leave the clip out",
+        )
+    return protocol.crop_size, protocol.crop_size
+
+
 def read_windows(reader: VideoReader, protocol: ClipProtocol, selection: Selection) -> Generator[Clip, None, None]:
     """Yield the windows of a file, (num_frames, 3, H, W) uint8 RGB, with their times in the file.
 
@@ -131,26 +146,19 @@ def read_windows(reader: VideoReader, protocol: ClipProtocol, selection: Selecti
     crop.
     """
     info, size = reader.info, selection.num_frames
-    crop = protocol.crop_size
-    if protocol.resolution == "source" and crop and crop > min(info.width, info.height):
-        raise VaectlError(
-            f"{info.path}: its frames are {info.width}x{info.height}, too small for a crop of {crop} pixels",
-            "lower `crop_size`, or leave the clip out",
-        )
+    width, height = frame_size(info, protocol)
     wanted = (0, selection.total, selection.step)
     rate = info.frame_rate / selection.step
     resolution = None if protocol.resolution == "source" else protocol.resolution
-    window, times = torch.empty(0), reader.timestamps(*wanted)
+    window, times = torch.empty((size, 3, height, width), dtype=torch.uint8), reader.timestamps(*wanted)
     numbers = iter(range(selection.total))
     for batch in reader.clips(*wanted, batch_size=frames_at_once(info, FRAMES_AT_ONCE)):
-        for frame in scale_and_crop(batch.frames, resolution, crop):
+        for frame in scale_and_crop(batch.frames, resolution, protocol.crop_size):
             number = next(numbers)
-            place = number % size
-            if place == 0:
-                window = frame.new_empty((size, *frame.shape))
-            window[place] = frame
-            if place == size - 1 and number + 1 < selection.total:
+            window[number % size] = frame
+            if (number + 1) % size == 0 and number + 1 < selection.total:
                 yield Clip(window, times[number + 1 - size : number + 1], rate)
+                window = torch.empty_like(window)
     yield Clip(window, times[-size:], rate)  # now that the file is closed
 
 

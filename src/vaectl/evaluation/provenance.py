@@ -17,14 +17,17 @@ from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions, parse
+from vaectl.options.candidates import Candidate
 from vaectl.options.protocol import ProtocolOptions
 from vaectl.versions import versions
 
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
 
 
-def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
-    """Return how the clips were read, what made the generated ones, and how they were compared, on `device`."""
+def provenance(
+    options: EvalOptions, candidate: Candidate, reading: Reading, manifest: Manifest | None, device: str
+) -> dict[str, Any]:
+    """Return how the clips were read, what made those of `candidate`, and how they were compared, on `device`."""
     protocol = reading.protocol
     crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
     resize = f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits"
@@ -32,7 +35,7 @@ def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None
         resize = "size of the source"
     return {
         "real_video_dir": str(options.real_video_dir),
-        "generated_video_dir": _text(options.generated_video_dir),
+        "generated_video_dir": None if candidate.is_model else str(candidate.path),
         "name": options.protocol,
         "changed": _changed(options, protocol),
         "hash": protocol.hash,
@@ -44,10 +47,10 @@ def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None
             "resize": resize,
             "crop": crop,
             "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
-            "generated": _generated(options, reading),
+            "generated": _generated(candidate, manifest),
             "subset_size": options.subset_size,
         },
-        "model": _model(options, manifest, device),
+        "model": _model(options, candidate, manifest, device),
         **measurement(options, device),
     }
 
@@ -68,19 +71,19 @@ def measurement(options: EvalOptions, device: str) -> dict[str, Any]:
     }
 
 
-def _generated(options: EvalOptions, reading: Reading) -> str:
-    if options.model is not None:
+def _generated(candidate: Candidate, manifest: Manifest | None) -> str:
+    if candidate.is_model:
         return "by the model, in memory"
-    return "as prepared" if reading.generated_is_prepared else "as they are, or resized and cropped as the originals"
+    return "as prepared" if manifest else "as they are, or resized and cropped as the originals"
 
 
-def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
+def _model(options: EvalOptions, candidate: Candidate, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
     """Return what made the generated clips; None if that is unknown."""
-    if options.model is not None:
+    if candidate.is_model:
         return {
-            "path": str(options.model),
-            "commit": commit_of(options.model),
-            "weights": loaded_weights(options.model, options.weights),
+            "path": str(candidate.path),
+            "commit": commit_of(candidate.path),
+            "weights": loaded_weights(candidate.path, options.weights),
             "device": device,
             "dtype": options.model_dtype,
             "posterior": _posterior(options.sample, options.model_seed),
@@ -116,7 +119,3 @@ def _file(path: Path | None) -> str:
     if path is None:
         return "the published ones"
     return f"{path}, SHA-256 {sha256_of(path)}"
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

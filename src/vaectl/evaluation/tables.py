@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 
-from vaectl.evaluation.results import Evaluation
+from vaectl.evaluation.comparison import Comparison
 from vaectl.io.atomic_write import atomic_write
 
 
-def write_csv(path: Path, evaluation: Evaluation) -> None:
+def write_csv(path: Path, comparison: Comparison) -> None:
     """Write one row for each clip and frame (from 0), with a column for each metric of frames, at full precision.
 
     A metric of neighbouring frames is in the row of the second frame; the row of frame 0 is empty. An exact frame has a
     PSNR of inf. The file is UTF-8; bytes of names that are not are written as `\\udcff`. Replaces `path` atomically.
     """
+    (evaluation,) = comparison.evaluations
     metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
     with (
         atomic_write(path, overwrite=True) as temporary,
@@ -23,5 +25,5 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["clip", "frame", *metrics])
         for clip in evaluation.clips:
-            columns = [("",) * (clip.num_frames - len(clip.values[name])) + clip.values[name] for name in metrics]
+            columns = [chain.from_iterable(clip.in_windows(name)) for name in metrics]
             rows.writerows([clip.name, frame, *row] for frame, row in enumerate(zip(*columns, strict=True)))

@@ -125,9 +125,9 @@ Weights = Annotated[
 ]
 
 
-def check_weights(weights: WeightsName | None, model: Path | None) -> None:
+def check_weights(weights: WeightsName | None, has_model: bool) -> None:
     """Raise ValueError if `weights` is given without the model that it is about."""
-    if weights is not None and model is None:
+    if weights is not None and not has_model:
         raise ValueError("`weights` is for the weights of `model`; give `model` too, or leave it out")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from vaectl.errors import shown
 from vaectl.metrics import DEFAULT
+from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
 from vaectl.options.clips import RealVideoDir, SubsetSize, check_crop, check_windows
 from vaectl.options.common import (
     DTYPES,
@@ -30,8 +31,8 @@ from vaectl.options.common import (
     SaveMemory,
     Weights,
     check_weights,
-    model_path,
     read_dtype,
+    read_model,
     read_output_path,
     read_path,
 )
@@ -63,15 +64,17 @@ class EvalOptions:
 
     real_video_dir: RealVideoDir
     generated_video_dir: Annotated[
-        Path | None,
+        tuple[NamedPath, ...],
         Option(
             panel=INPUT,
             metavar="PATH",
             main=True,
-            read=read_path,
-            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
+            many=True,
+            read=read_named_paths(read_path),
+            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model. "
+            "Repeat it to compare several; NAME=PATH names one.",
         ),
-    ] = None
+    ] = ()
     protocol: ProtocolName = None
     num_frames: NumFrames = None
     sample_rate: SampleRate = None
@@ -134,14 +137,17 @@ class EvalOptions:
     overwrite: Overwrite = False
 
     model: Annotated[
-        Path | None,
-        model_path(
-            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, one"
-            f" weights file in it, {ON_HUB}, or builtin.",
-            "ckpt",
-            "from_pretrained",
+        tuple[NamedPath, ...],
+        Option(
+            panel=MODEL,
+            metavar="PATH",
+            aliases=("ckpt", "from_pretrained"),
+            many=True,
+            read=read_named_paths(read_model),
+            help="Reconstruct the originals in memory with this model: a directory, one weights file in it, "
+            f"{ON_HUB}, or builtin. Repeat it to compare several; NAME=PATH names one.",
         ),
-    ] = None
+    ] = ()
     weights: Weights = None
     device: Device = "auto"
     dtype: Annotated[
@@ -188,6 +194,11 @@ class EvalOptions:
     debug: Debug = False
 
     @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What is compared with the originals, at least one: folders and files first, then models."""
+        return candidates_of(self.generated_video_dir, self.model)
+
+    @property
     def model_dtype(self) -> DtypeName:
         """The dtype of a model that runs in memory."""
         return self.dtype or "float32"
@@ -201,10 +212,8 @@ class EvalOptions:
         check_windows(self.num_frames, self.all_windows)
         if self.resolution is not None:
             check_crop(self.resolution, self.crop_size)
-        if self.generated_video_dir is None and self.model is None:
+        if not self.candidates:
             raise ValueError(
                 "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
             )
-        if self.generated_video_dir is not None and self.model is not None:
-            raise ValueError("`model` excludes `generated_video_dir`; give one or the other")
-        check_weights(self.weights, self.model)
+        check_weights(self.weights, bool(self.model))
