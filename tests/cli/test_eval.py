@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +170,29 @@ def test_exact_frames_are_reported(job, capsys):
     out = capsys.readouterr().out
     assert "psnr: 1 of 4 frames are exact, so it is inf" in out
     assert ["psnr", "(dB)", "↑", "inf", "31.00", "a"] in [line.split() for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "line"),
+    [
+        (2, (40.0, 30.0, 31.5, 30.5, 31.5), "psnr by position in a group of 2: 30.25 31.50; first frame 40.00"),
+        (
+            2,
+            (inf, 30.0, 31.5),
+            "psnr by position in a group of 2: 30.00 31.50; first frame inf; exact frames left out",
+        ),
+        (2, (40.0, 30.0), None),
+        (1, (40.0, 30.0), None),
+        (None, (40.0, 30.0), None),
+    ],
+    ids=str,
+)
+def test_psnr_by_position_is_shown_where_it_says_something(job, capsys, group, values, line):
+    clip = replace(GOOD, num_frames=len(values), values={"psnr": values, "lpips": (0.1,) * len(values)})
+    job(lambda *_: found(clip, temporal_compression=group))
+    assert main(PATHS) == 0
+    lines = [text for text in capsys.readouterr().out.splitlines() if "by position" in text]
+    assert lines == ([line] if line else [])
 
 
 def test_many_clips_have_no_table_of_their_own(job, capsys):

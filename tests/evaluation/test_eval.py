@@ -244,6 +244,8 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
     assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+    assert (one.temporal_compression, two.temporal_compression) == (4, 4)
+    assert one.as_json()["positions"] == two.as_json()["positions"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -112,6 +112,7 @@ def test_the_manifest_tells_how_it_was_made(here):
     assert manifest["protocol"] == {**given, "frame_rate": None, "all_windows": False}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
+    assert manifest["model"]["temporal_compression"] == 4
     assert (manifest["options"]["real_video_dir"], manifest["options"]["seed"]) == ("in", 7)
     assert manifest["real_video_dir"] == str(here / "in")
     assert set(manifest["versions"]) == {"vaectl", "torch", "av"}

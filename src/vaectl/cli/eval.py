@@ -122,6 +122,22 @@ def written(evaluation: Evaluation) -> Iterator[str]:
         yield f"report: {evaluation.report} (open it in a browser)"
 
 
+def position_lines(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
+    from vaectl.evaluation.position import by_position
+    from vaectl.evaluation.results import format_number
+
+    if not any(metric.name == "psnr" for metric in evaluation.metrics):
+        return
+    psnr = by_position(evaluation, "psnr")
+    within = psnr.within_group or ()
+    known = [format_number(value) for value in within if value is not None]
+    if len(known) == len(within) > 1 and psnr.first is not None:
+        without = "; exact frames left out" if psnr.exact else ""
+        first = format_number(psnr.first)
+        yield f"psnr by position in a group of {len(within)}: {' '.join(known)}; first frame {first}{without}"
+
+
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
@@ -133,6 +149,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
+    yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"
     if evaluation.left_out:

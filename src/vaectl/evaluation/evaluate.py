@@ -44,6 +44,7 @@ from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
+from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress, Silent
 from vaectl.video.sequence import files_of
@@ -123,7 +124,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
                 peak_memory=peak_memory,
                 stopped_before=len(grouping.groups) - compared if stopped else 0,
                 failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
-                temporal_compression=models[number].config.time_compression if number in models else None,
+                temporal_compression=temporal_compression(models.get(number), manifests[number]),
             )
             for number, candidate in enumerate(candidates)
         )
@@ -152,6 +153,13 @@ def build_metrics(
     settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+
+
+def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int | None:
+    """Return the frames for each latent frame of what made the generated clips; None if that is unknown."""
+    if model:
+        return int(model.config.time_compression)
+    return manifest.model.temporal_compression if manifest else None
 
 
 # Checks before anything is decoded

@@ -152,6 +152,7 @@ def start_manifest(
             dtype=str(model.dtype).removeprefix("torch."),
             weights=loaded_weights(options.model, options.weights),
             commit=commit_of(options.model),
+            temporal_compression=model.config.time_compression,
         ),
         protocol=protocol_of(options),
         options=dump(options),

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
 
 
@@ -171,12 +172,14 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
         summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
+        positions = {m.name: by_position(self, m.name).as_json() for m in self.metrics if not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "name": self.name,
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
+            "positions": positions,
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
             "failures": list(self.failures),
