@@ -5,7 +5,8 @@ from another tool:
 
 - size: if it has the size of its original, it is resized and cropped like the original; if it has the size that the
   protocol gives, it is used as it is; any other size is an error;
-- frames: if it has as many frames as are compared, all are used; otherwise those that the protocol selects.
+- frames: if it has as many frames as the protocol selects, with or without those after the last window, it is used
+  from the first on; otherwise those that the protocol selects.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def how_to_read_foreign(
     protocol, info = reading.protocol, result.info
     source = None if reading.real_is_prepared else (real.info.width, real.info.height)
     step = protocol.step((info if reading.real_is_prepared else real.info).frame_rate)
-    if len(result.timestamps()) == selection.total:
+    if len(result.timestamps()) in (selection.total, selection.total + selection.left_out):
         step = 1
     if (info.width, info.height) == source:
         return protocol, step

@@ -198,9 +198,6 @@ def compare(
             leave_out(group, known)
         return
     sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
-    if all(clip.windows == 1 for clip in batch):
-        for of_all in sets.values():
-            of_all.add(real_BTCHW, generated)
     for index, clip in enumerate(batch):
         group, (num_frames, _, height, width) = clip.group, clip.real.frames.shape
         real, made = real_BTCHW[index], [clips[index] for clips in generated]
@@ -217,15 +214,17 @@ def compare(
             for number, path in enumerate(group.generated)
         )
         results.decode_seconds += clip.seconds
+        own = {name: metric.empty() for name, metric in sets.items()} if clip.windows > 1 else sets
+        begun = results.begun.setdefault(group.name, BegunClip(own))
+        begun.windows.append(scores)
+        for metric_of_set in begun.sets.values():
+            metric_of_set.add(real[None], [each[None] for each in made])
+        if clip.window + 1 < clip.windows:
+            continue
+        del results.begun[group.name]
         if clip.windows > 1:
-            begun = results.begun.setdefault(group.name, BegunClip({name: each.empty() for name, each in sets.items()}))
-            begun.windows.append(scores)
-            for of_clip in begun.sets.values():
-                of_clip.add(real[None], [each[None] for each in made])
-            if clip.window + 1 < clip.windows:
-                continue
-            for name, of_clip in results.begun.pop(group.name).sets.items():
-                sets[name].merge(of_clip.state())
+            for name, metric_of_set in begun.sets.items():
+                sets[name].merge(metric_of_set.state())
             scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
         elif report:
             report.add(scores, real, made, clip.real.frame_rate)
