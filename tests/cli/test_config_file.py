@@ -28,9 +28,13 @@ LINES = {
         ["--video-path", "in", "--rec-path", "out", "--ae", "WFVAE", "--tile-overlap-factor", "0.25", "--json"],
     ],
     "prepare-eval": [
-        ["--real-video-dir", "a", "--generated-video-dir", "b", "--sample-fps", "29.97", "--ckpt", "./builtin"]
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--sample-fps", "29.97", "--ckpt", "./builtin"],
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--protocol", "full", "--crop-size", "64"],
     ],
-    "eval": [["--real-video-dir", "a", "--model", "builtin", "--metric", "psnr,fvd", "--csv", "x.csv", "--mp"]],
+    "eval": [
+        ["--real-video-dir", "a", "--model", "builtin", "--metric", "psnr,fvd", "--csv", "x.csv", "--mp"],
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--protocol", "vidtok", "--no-all-windows"],
+    ],
     "models": [[], ["builtin", "--json"]],
 }
 

@@ -30,8 +30,9 @@ REASONS = 10
 def eval(options: EvalOptions) -> None:
     """Compare reconstructions with their originals.
 
-    Computes all metrics in one pass and reads each pair of clips once. The protocol is that of the published tables:
-    take the first frames, resize the shorter side, crop the centre, compare 8-bit frames. With --model, eval
+    Computes all metrics in one pass and reads each clip once. The default protocol is that of the published tables:
+    take the first frames, resize the shorter side, crop the centre, compare 8-bit frames; --protocol names others. With
+    --model, eval
     reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
     from vaectl.cli.console import reporter, say
@@ -159,6 +160,9 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     if name := name_in_words(protocol):
         yield spell_options(f"protocol: {name}")
     yield f"frames: {frames_in_words(read)}; {read['resize']}; crop {read['crop']}"
+    if read.get("all_windows"):
+        windows, left_out = sum(clip.windows for clip in clips), sum(clip.frames_left_out for clip in clips)
+        yield f"windows: {windows}; frames left out after the last one of a clip: {left_out}"
     if model:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"

@@ -46,13 +46,18 @@ def provenance(
             "all_windows": protocol.all_windows,
             "resize": resize,
             "crop": crop,
-            "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
+            "originals": "as prepared" if reading.real_is_prepared else _treatment(protocol),
             "generated": _generated(candidate, manifest),
             "subset_size": options.subset_size,
         },
         "model": _model(options, candidate, manifest, device),
         **measurement(options, device),
     }
+
+
+def _treatment(protocol: ClipProtocol) -> str:
+    resized = ["resized"] * (protocol.resolution != "source") + ["cropped"] * (protocol.crop_size is not None)
+    return " and ".join(resized) or "as they are"
 
 
 def _changed(options: EvalOptions, protocol: ClipProtocol) -> list[str]:
