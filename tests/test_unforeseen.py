@@ -36,10 +36,10 @@ def trouble(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The message about b."""
     probe = read.open_source
 
-    def fail(path: Path) -> Any:
+    def fail(path: Path, *how: Any) -> Any:
         if path.stem == "b":
             raise request.param
-        return probe(path)
+        return probe(path, *how)
 
     monkeypatch.setattr(read, "open_source", fail)
     return "AssertionError: never thought of that; this is a bug" if "bug" in request.node.name else "out of memory"

@@ -59,6 +59,7 @@ def complete(*words: str) -> list[str]:
         (["train", "--disc"], ["--disc-weight", "--disc-start"]),
         (["eval", "--fvd"], ["--fvd-detector"]),
         (["eval", "--protocol", "v"], ["vidtok"]),
+        (["eval", "--rgb-conversion", ""], ["accurate", "swscale"]),
         (["eval", "--mp"], []),
         (["reconstruct", "--tile"], []),
         (["train", "--find_unused"], []),

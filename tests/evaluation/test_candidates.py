@@ -47,7 +47,7 @@ def test_originals_are_read_once_for_all_candidates(clips, monkeypatch):  # noqa
     real, results = clips
     read = []
     reader = frames.VideoReader
-    monkeypatch.setattr(frames, "VideoReader", lambda path: (read.append(path), reader(path))[1])
+    monkeypatch.setattr(frames, "VideoReader", lambda path, **how: (read.append(path), reader(path, **how))[1])
     copies = tuple(NamedPath(name, results) for name in "abc")
     compare(real, [], generated_video_dir=copies)
     originals = [path for path in read if path.is_relative_to(real)]

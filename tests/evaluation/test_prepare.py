@@ -109,10 +109,11 @@ def test_the_manifest_tells_how_it_was_made(here):
     run(output_origin=True, crop_size=16, seed=7)
     manifest = json.loads(Path("out/manifest.json").read_text())
     given = {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
-    assert manifest["protocol"] == {**given, "frame_rate": None, "all_windows": False}
+    assert manifest["protocol"] == {**given, "rgb_conversion": "accurate", "frame_rate": None, "all_windows": False}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
-    assert manifest["model"]["temporal_compression"] == 4
+    latent = ("temporal_compression", "spatial_compression", "latent_channels", "parameters")
+    assert [manifest["model"][name] for name in latent] == [4, 8, 16, 5_451_204]
     assert (manifest["options"]["real_video_dir"], manifest["options"]["seed"]) == ("in", 7)
     assert manifest["real_video_dir"] == str(here / "in")
     assert set(manifest["versions"]) == {"vaectl", "torch", "av"}

@@ -37,7 +37,7 @@ def test_the_names_are_those_of_the_files():
     ("name", "protocol", "tiled"),
     [
         ("wfvae", ClipProtocol(33, 1, 256, 256), False),
-        ("vidtok", ClipProtocol(17, 1, 256, 256, Fraction(30), all_windows=True), False),
+        ("vidtok", ClipProtocol(17, 1, 256, 256, frame_rate=Fraction(30), all_windows=True), False),
         ("published-script", ClipProtocol(100, 1, 336, None), False),
         ("full", ClipProtocol("all", 1, "source", None), True),
     ],
@@ -79,13 +79,16 @@ def test_the_hash_is_of_what_is_compared_however_it_was_asked_for(tmp_path):
         prepare_options(protocol="vidtok"),
     ]
     assert len({protocol_of(options).hash for options in ways}) == 1
-    others = [ClipProtocol(17, 1, 256, 256, Fraction(30)), ClipProtocol(17, 1, 256, None, Fraction(30), True)]
+    others = [
+        ClipProtocol(17, 1, 256, 256, frame_rate=Fraction(30)),
+        ClipProtocol(17, 1, 256, None, frame_rate=Fraction(30), all_windows=True),
+    ]
     assert len({protocol.hash for protocol in [protocol_of(ways[0]), *others]}) == 3
 
 
 def test_the_hash_of_a_protocol_never_changes():
     assert ClipProtocol(33, 1, 256, 256).hash.startswith("f9a2fddf")
-    assert ClipProtocol(17, 1, 256, 256, Fraction(30), all_windows=True).hash.startswith("2468d81c")
+    assert ClipProtocol(17, 1, 256, 256, frame_rate=Fraction(30), all_windows=True).hash.startswith("2468d81c")
 
 
 @pytest.mark.parametrize(

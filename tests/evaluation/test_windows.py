@@ -104,7 +104,7 @@ def test_a_clip_without_a_whole_window_is_too_short(numbered):
     [(25, 1, 1), (30, 1, 1), (100, 1, 1), (12, 1, 2), ("25/3", 1, 3), (10, 1, 2), (7, 1, 4), (12, 2, 4), (5, 1, 5)],
 )
 def test_frames_are_chosen_at_about_a_rate_and_none_comes_twice(numbered, rate, sample_rate, step):
-    protocol = ClipProtocol(3, sample_rate, 48, None, Fraction(rate))
+    protocol = ClipProtocol(3, sample_rate, 48, None, frame_rate=Fraction(rate))
     clip = read_clip(numbered, protocol)
     assert (numbers_in(clip.frames), clip.frame_rate) == ([0, step, 2 * step], Fraction(25, step))
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaectl.memory import format_size
+
 if TYPE_CHECKING:
-    from vaectl.evaluation.results import Evaluation
+    from vaectl.evaluation.results import Cost, Evaluation
     from vaectl.options import EvalOptions
 
 EXAMPLES = """
@@ -139,6 +141,20 @@ def position_lines(evaluation: Evaluation) -> Iterator[str]:
         yield f"psnr by position in a group of {len(within)}: {' '.join(known)}; first frame {first}{without}"
 
 
+def cost_lines(cost: Cost) -> Iterator[str]:
+    """Yield a line about the latent, and one about speed and memory if they were measured."""
+    time, space = cost.compression
+    yield (
+        f"latent: {time}x{space}x{space} to {cost.latent_channels} channels, {cost.bits_per_pixel:.3g} bits a pixel;"
+        f" {cost.parameters / 1e6:.1f}M parameters"
+    )
+    if cost.encode_peak_memory is not None and cost.decode_peak_memory is not None:
+        yield (
+            f"encode: {cost.encode_frames_per_second:.3g} frames/s, {format_size(cost.encode_peak_memory)}; decode:"
+            f" {cost.decode_frames_per_second:.3g} frames/s, {format_size(cost.decode_peak_memory)}"
+        )
+
+
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
@@ -159,7 +175,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
             yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     if name := name_in_words(protocol):
         yield spell_options(f"protocol: {name}")
-    yield f"frames: {frames_in_words(read)}; {read['resize']}; crop {read['crop']}"
+    rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
+    yield f"frames: {frames_in_words(read)}{rgb}; {read['resize']}; crop {read['crop']}"
     if read.get("all_windows"):
         windows, left_out = sum(clip.windows for clip in clips), sum(clip.frames_left_out for clip in clips)
         yield f"windows: {windows}; frames left out after the last one of a clip: {left_out}"
@@ -167,6 +184,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"
         yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
+    if evaluation.cost:
+        yield from cost_lines(evaluation.cost)
     yield (
         f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"
         f" {evaluation.decode_seconds:.1f} s in parallel, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"

@@ -119,7 +119,7 @@ def read_group(group: Group, reading: Reading) -> Generator[DecodedGroup, None, 
     """
     begun, protocol = time.monotonic(), reading.protocol
     with ExitStack() as files:
-        real = files.enter_context(VideoReader(group.real))
+        real = files.enter_context(VideoReader(group.real, rgb_conversion=protocol.rgb_conversion))
         info = real.info
         note = f"{group.real}: {others_left_out(info)}" if info.other_videos and not reading.real_is_prepared else None
         of_real = as_prepared(protocol) if reading.real_is_prepared else protocol
@@ -128,7 +128,7 @@ def read_group(group: Group, reading: Reading) -> Generator[DecodedGroup, None, 
         for path, prepared in zip(group.generated, reading.are_prepared, strict=True):
             if path is None:
                 continue
-            result = files.enter_context(VideoReader(path))
+            result = files.enter_context(VideoReader(path, rgb_conversion=protocol.rgb_conversion))
             if prepared:
                 how, step = as_prepared(protocol), 1
             else:
@@ -160,7 +160,7 @@ def read_group(group: Group, reading: Reading) -> Generator[DecodedGroup, None, 
 def as_prepared(protocol: ClipProtocol) -> ClipProtocol:
     """Return the protocol to read what `prepare-eval` wrote by `protocol`: whole frames, all of them."""
     num_frames = protocol.num_frames if protocol.all_windows else "all"
-    return ClipProtocol(num_frames, 1, "source", None, all_windows=protocol.all_windows)
+    return replace(protocol, num_frames=num_frames, sample_rate=1, frame_rate=None, resolution="source", crop_size=None)
 
 
 def how_to_read_foreign(

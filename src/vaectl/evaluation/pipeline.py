@@ -217,7 +217,8 @@ def compare(
         own = {name: metric.empty() for name, metric in sets.items()} if clip.windows > 1 else sets
         begun = results.begun.setdefault(group.name, BegunClip(own))
         begun.windows.append(scores)
-        for metric_of_set in begun.sets.values():
+        for name, metric_of_set in begun.sets.items():
+            progress.status(f"{clip.name}: {name}")
             metric_of_set.add(real[None], [each[None] for each in made])
         if clip.window + 1 < clip.windows:
             continue

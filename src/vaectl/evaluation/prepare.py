@@ -145,7 +145,7 @@ def read(options: PrepareEvalOptions, entry: ManifestClip) -> Generator[ClipJob,
     """Yield the windows of a clip, and the reason if one cannot be read."""
     source, protocol = source_of(options, entry), protocol_of(options)
     try:
-        with VideoReader(source) as reader:
+        with VideoReader(source, rgb_conversion=protocol.rgb_conversion) as reader:
             info, selection = reader.info, select(reader, protocol)
             times = reader.timestamps(0, selection.total, selection.step)
             note = f"{source}: {others_left_out(info)}" if info.other_videos else None

@@ -19,6 +19,7 @@ from vaectl.errors import VaectlError
 from vaectl.io.json_values import plain
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, Count, Side
 from vaectl.video.clip import Clip, VideoInfo
+from vaectl.video.color import RgbConversion
 from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop, target_size
 
@@ -34,6 +35,8 @@ class ClipProtocol:
     """Pixels of the shorter side."""
     crop_size: Annotated[int, Field(ge=1, le=16384)] | None
     """Side of the square in pixels; None keeps the whole frame."""
+    rgb_conversion: RgbConversion = "accurate"
+    """How decoded frames become RGB. Manifests of earlier versions do not have it."""
     frame_rate: Annotated[Fraction, Field(gt=0)] | None = None
     """Frames per second of which `sample_rate` takes every n-th; None: those of the source."""
     all_windows: bool = False
@@ -71,6 +74,8 @@ class ClipOptions(Protocol):
     def frame_rate(self) -> Fraction | None: ...
     @property
     def all_windows(self) -> bool | None: ...
+    @property
+    def rgb_conversion(self) -> RgbConversion | None: ...
 
 
 def protocol_of(options: ClipOptions) -> ClipProtocol:
@@ -82,6 +87,7 @@ def protocol_of(options: ClipOptions) -> ClipProtocol:
         options.sample_rate or 1,
         resolution,
         square if options.crop_size is None else options.crop_size or None,
+        options.rgb_conversion or "accurate",
         options.frame_rate,
         bool(options.all_windows),
     )
@@ -169,7 +175,10 @@ def read_clip(path: Path, protocol: ClipProtocol) -> Clip:
 
 def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, VideoInfo]:
     """Read the same as `read_clip`, and facts about the file."""
-    with VideoReader(path) as reader, closing(read_windows(reader, protocol, select(reader, protocol))) as windows:
+    with (
+        VideoReader(path, rgb_conversion=protocol.rgb_conversion) as reader,
+        closing(read_windows(reader, protocol, select(reader, protocol))) as windows,
+    ):
         return next(windows), reader.info
 
 

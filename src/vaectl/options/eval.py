@@ -46,6 +46,7 @@ from vaectl.options.protocol import (
     NumFrames,
     ProtocolName,
     Resolution,
+    RgbConversion,
     SampleRate,
 )
 
@@ -82,6 +83,7 @@ class EvalOptions:
     all_windows: AllWindows = None
     resolution: Resolution = None
     crop_size: CropSize = None
+    rgb_conversion: RgbConversion = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
         bool,
@@ -114,6 +116,11 @@ class EvalOptions:
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
+
+    cost: Annotated[
+        bool | None,
+        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+    ] = None
 
     json: Json = False
     csv: Annotated[

@@ -21,7 +21,14 @@ from vaectl.options.clips import (
     check_crop,
     check_windows,
 )
-from vaectl.options.common import INPUT, EnableTiling, expand_user, read_frame_rate
+from vaectl.options.common import (
+    INPUT,
+    EnableTiling,
+    RgbConversionName,
+    expand_user,
+    read_frame_rate,
+    rgb_conversion_option,
+)
 from vaectl.options.option import Option
 
 METRIC = "Metrics"
@@ -97,6 +104,7 @@ CropSize = Annotated[
         16384,
     ),
 ]
+RgbConversion = Annotated[RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")]
 Metric = Annotated[
     tuple[str, ...],
     Option(
@@ -122,6 +130,7 @@ class ProtocolOptions:
     all_windows: AllWindows = None
     resolution: Resolution = None
     crop_size: CropSize = None
+    rgb_conversion: RgbConversion = None
     metric: Metric = DEFAULT
     enable_tiling: EnableTiling = False
 
