@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,11 @@ class ClipScores:
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
-    """Metric of frames -> one number for each frame (flicker: for each pair of neighbours)."""
+    """Metric of frames -> one number for each frame (flicker: for each pair of neighbours in a window)."""
+    windows: int = 1
+    """Windows of equal length that were measured one by one; the numbers are those of all, one after the other."""
+    frames_left_out: int = 0
+    """Frames of the original after the last window."""
 
     def __repr__(self) -> str:
         return f"ClipScores({self.name!r}, {self.num_frames} frames, {self.width}x{self.height}: {_shown(self.means)})"
@@ -52,6 +57,12 @@ class ClipScores:
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
 
+    def in_windows(self, metric: str) -> list[tuple[float | None, ...]]:
+        """Return the values of each window, one for each frame; None for the first if it compares neighbours."""
+        values, size = self.values[metric], self.num_frames // self.windows
+        count = len(values) // self.windows
+        return [(None,) * (size - count) + values[n * count : (n + 1) * count] for n in range(self.windows)]
+
     @property
     def figures(self) -> str:
         """Return the means of the first metrics as text; the frames if no metric is of frames."""
@@ -63,6 +74,15 @@ class ClipScores:
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
         json: dict[str, Any] = plain(values | {"mean": self.means})
         return json
+
+
+def join_windows(windows: Sequence[ClipScores], frames_left_out: int) -> ClipScores:
+    """Return the scores of a clip from those of its windows, in order."""
+    values = {name: tuple(chain.from_iterable(each.values[name] for each in windows)) for name in windows[0].values}
+    num_frames = sum(each.num_frames for each in windows)
+    return replace(
+        windows[0], num_frames=num_frames, values=values, windows=len(windows), frames_left_out=frames_left_out
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 
 from vaectl.evaluation.comparison import Comparison
@@ -24,5 +25,5 @@ def write_csv(path: Path, comparison: Comparison) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["clip", "frame", *metrics])
         for clip in evaluation.clips:
-            columns = [("",) * (clip.num_frames - len(clip.values[name])) + clip.values[name] for name in metrics]
+            columns = [chain.from_iterable(clip.in_windows(name)) for name in metrics]
             rows.writerows([clip.name, frame, *row] for frame, row in enumerate(zip(*columns, strict=True)))

@@ -61,6 +61,9 @@ class FVD:
         self.generated: list[RunningCovariance] = []
         """One for each candidate."""
 
+    def empty(self) -> FVD:
+        return FVD(self.detector, self.device, self.progress)
+
     def add(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> None:
         """Add originals and the clips of each candidate. Raises UsageError for clips too short for the detector."""
         self.generated = self.generated or [RunningCovariance() for _ in generated]
