@@ -158,9 +158,15 @@ def _cost(cost: Cost | None) -> list[str]:
         f"{frames}x{pixels}x{pixels}",
         str(cost.latent_channels),
         f"{cost.bits_per_pixel:.3g}",
-        f"{cost.encode_frames_per_second:.3g}<small>{format_size(cost.encode_peak_memory)}</small>",
-        f"{cost.decode_frames_per_second:.3g}<small>{format_size(cost.decode_peak_memory)}</small>",
+        _speed(cost.encode_frames_per_second, cost.encode_peak_memory),
+        _speed(cost.decode_frames_per_second, cost.decode_peak_memory),
     ]
+
+
+def _speed(frames_per_second: float | None, peak_memory: int | None) -> str:
+    """Return speed, and memory below it; empty if they were not measured."""
+    speed = "" if frames_per_second is None else f"{frames_per_second:.3g}"
+    return speed if peak_memory is None else f"{speed}<small>{format_size(peak_memory)}</small>"
 
 
 def protocol(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
