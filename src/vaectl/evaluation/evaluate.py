@@ -30,6 +30,7 @@ from vaectl.distributed import (
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.cost import costs_of
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
@@ -37,7 +38,7 @@ from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
@@ -81,7 +82,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             warn_of_same_files(grouping, progress)
 
         device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress)
+        metrics, facts = build_metrics(options, device, progress, reading.protocol.num_frames)
         check_set_sizes(grouping, facts, options)
         limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
         models = {
@@ -110,6 +111,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             raise VaectlError(first_reason(left_out, progress))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         seconds, peak_memory = time.monotonic() - begun, memory.peak(device)
+        costs: list[Cost | None] = [None] * len(candidates)
+        if is_main():
+            first, wanted = results.clips[0][0], len(models) > 1 if options.cost is None else options.cost
+            size = first.num_frames, first.height, first.width
+            costs = costs_of(models, manifests, size, limits, progress, measured=wanted and not stopped)
         evaluations = tuple(
             Evaluation(
                 name=candidate.name,
@@ -124,6 +130,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
                 stopped_before=len(grouping.groups) - compared if stopped else 0,
                 failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
                 temporal_compression=temporal_compression(models.get(number), manifests[number]),
+                cost=costs[number],
             )
             for number, candidate in enumerate(candidates)
         )
@@ -146,10 +153,13 @@ def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stil
 
 
 def build_metrics(
-    options: EvalOptions, device: torch.device, progress: Progress
+    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
-    """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
+    """Build the metrics for clips of `num_frames` on `device`, and the facts about them.
+
+    Raises as `vaectl.metrics.build` does.
+    """
+    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress, num_frames)
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 

@@ -76,7 +76,12 @@ class ManifestModel:
     commit: str | None = None
     """The commit of a model of the hub."""
     temporal_compression: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Frames for each frame of the latent; None in manifests of earlier versions."""
+    """Frames for each frame of the latent; None in manifests of earlier versions, as all that follows."""
+    spatial_compression: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Pixels of a side for each position of the latent."""
+    latent_channels: Annotated[int, Field(ge=1)] | None = None
+    parameters: Annotated[int, Field(ge=1)] | None = None
+    """The number of parameters."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs, on the device and at the size of the protocol, after warm-up."""
+    """What a model costs at the size of the protocol. Speed and memory are None if they were not measured."""
 
     parameters: int
     compression: tuple[int, int]
@@ -88,11 +88,13 @@ class Cost:
     latent_channels: int
     bits_per_pixel: float
     """Bits of the latent for each pixel of the clip, in the dtype of the model."""
-    encode_frames_per_second: float
-    decode_frames_per_second: float
-    encode_peak_memory: int
-    """Bytes, of the device."""
-    decode_peak_memory: int
+    encode_frames_per_second: float | None = None
+    decode_frames_per_second: float | None = None
+    encode_peak_memory: int | None = None
+    """Bytes of the weights and of what a run adds, on the device, without the clip."""
+    decode_peak_memory: int | None = None
+    warm: bool | None = None
+    """Whether speed was measured after a run for warm-up; not if that run took long enough to be the measurement."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Evaluation:
     temporal_compression: int | None = None
     """Frames for each frame of the latent; None if that is unknown."""
     cost: Cost | None = None
-    """None if no model ran."""
+    """None if nothing is known about the model."""
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.clips)} clip{'s' * (len(self.clips) != 1)}: {_shown(self.means)})"
@@ -160,6 +162,7 @@ class Evaluation:
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
             "positions": positions,
+            "cost": plain(asdict(self.cost)) if self.cost else None,
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
             "failures": list(self.failures),

@@ -28,6 +28,7 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
+    RgbConversionName,
     SaveMemory,
     Weights,
     check_weights,
@@ -35,6 +36,7 @@ from vaectl.options.common import (
     read_model,
     read_output_path,
     read_path,
+    rgb_conversion_option,
 )
 from vaectl.options.option import Option
 
@@ -106,6 +108,9 @@ class EvalOptions:
             16384,
         ),
     ] = None
+    rgb_conversion: Annotated[
+        RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")
+    ] = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
         bool,
@@ -148,6 +153,11 @@ class EvalOptions:
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
+
+    cost: Annotated[
+        bool | None,
+        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+    ] = None
 
     json: Json = False
     csv: Annotated[
