@@ -66,6 +66,7 @@ def numbers(
     places = {same[0].name: number for number, same in enumerate(clips)}
     return {
         "candidates": list(names),
+        "styles": markup.STYLES,
         "metrics": [
             {**asdict(metric), "digits": markup.digits(clip.mean(metric.name) for same in clips for clip in same)}
             for metric in metrics

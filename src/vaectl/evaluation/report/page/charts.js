@@ -42,14 +42,16 @@ function drawChart(box, { title, unit, across, series, digits, marks, named, alo
     add(drawing, "text", { class: "tick", x: left - 8, y: y(mark) + 4, "text-anchor": "end" }, text);
   }
   const horizontal = ticks(x0, x1, Math.max(2, Math.floor(width / 90)));
-  for (const [mark, text] of marks ?? horizontal.marks.map((mark) => [mark, written(mark, horizontal.digits)])) {
+  const whole = horizontal.marks.filter((mark) => named || mark % 1 === 0); // frames have whole numbers
+  const digitsAcross = named ? horizontal.digits : 0;
+  for (const [mark, text] of marks ?? whole.map((mark) => [mark, written(mark, digitsAcross)])) {
     add(drawing, "text", { class: "tick", x: x(mark), y: height - bottom + 18, "text-anchor": "middle" }, text);
   }
   const middle = (left + width - right) / 2;
   add(drawing, "text", { class: "tick", x: middle, y: height - 4, "text-anchor": "middle" }, across);
 
   for (const one of series) {
-    const group = add(drawing, "g", { class: several ? `c${one.candidate % STYLES}` : "" });
+    const group = add(drawing, "g", { class: style(one.candidate) });
     let pen = "M";
     let path = "";
     for (const [at, value] of one.points) {

@@ -127,7 +127,8 @@ if (data.clips.length) {
   addEventListener("hashchange", () => {
     const before = chosen;
     follow();
-    if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
+    if (!new URLSearchParams(location.hash.slice(1)).has("clip")) $("panel").scrollIntoView();
+    else if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
   });
   new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
 }

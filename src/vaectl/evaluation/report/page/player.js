@@ -1,5 +1,6 @@
 // Plays all sides of a clip in sync: the original and each candidate. They are parts of one video, so they cannot drift
-// apart. Each is drawn on a canvas of its own; in the wipe view two of them share the first canvas.
+// apart. Each is drawn on a canvas of its own; in the wipe view two of them share the first canvas. The frame is copied
+// from the video once, because the next one may come while the sides are drawn.
 
 const GAP = 6;
 const CAPTION = 28; // pixels below a side
@@ -9,6 +10,7 @@ const player = {
   media: null,
   video: Object.assign(document.createElement("video"),
     { muted: true, loop: true, playsInline: true, preload: "auto" }),
+  sheet: document.createElement("canvas"), // the frame that is shown, with all sides
   screens: [],
   onframe() {}, // called with the frame whenever playback shows another one
 
@@ -70,6 +72,11 @@ const player = {
   draw() {
     if (!this.media || this.video.readyState < 2) return;
     const { width, height } = this.media;
+    const [across, down] = [this.video.videoWidth, this.video.videoHeight];
+    if (this.sheet.width !== across || this.sheet.height !== down) {
+      Object.assign(this.sheet, { width: across, height: down });
+    }
+    this.sheet.getContext("2d").drawImage(this.video, 0, 0);
     if (!this.wiping) {
       this.screens.forEach((screen, side) => this.paint(screen, side, 0, width));
       return;
@@ -90,7 +97,7 @@ const player = {
     const left = (side % columns) * even(width) + from;
     const top = Math.floor(side / columns) * even(height);
     const brush = screen.getContext("2d");
-    brush.drawImage(this.video, left, top, to - from, height, from, 0, to - from, height);
+    brush.drawImage(this.sheet, left, top, to - from, height, from, 0, to - from, height);
   },
 
   // The middle of the frame, so that rounding cannot select a neighbour.

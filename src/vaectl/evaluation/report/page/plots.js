@@ -79,8 +79,8 @@ function drawPlot(parent, clip, number, series, front, x, width) {
   const order = [...series.keys()].sort((a, b) => (a === front) - (b === front));
   const dots = [];
   for (const at of order) {
-    const style = several ? `c${at % STYLES}${at === front ? " front" : ""}` : "";
-    const group = add(drawing, "g", { class: style });
+    const group = add(drawing, "g", { class: style(at) });
+    group.classList.toggle("front", several && at === front);
     drawLine(group, clip, metric, series[at], at === front, x, y, show);
     dots[at] = add(group, "circle", { class: "dot", r: 4 });
   }
@@ -97,7 +97,7 @@ function drawPlot(parent, clip, number, series, front, x, width) {
         dots[at].setAttribute("cy", y(value));
       }
       const item = add(readout, "span", several ? { class: "key", title: data.candidates[at] } : {});
-      if (several) add(item, "i", { class: `swatch c${at % STYLES}` });
+      if (several) add(item, "i", { class: `swatch ${style(at)}` });
       const unit = metric.unit && !several ? ` ${metric.unit}` : "";
       add(item, "b", {}, value === undefined ? "none" : show(value) + unit);
     });

@@ -6,9 +6,12 @@ const several = data.candidates.length > 1;
 // The name of a side of the player: the original, then the candidates.
 const sideName = (side) => (side ? (several ? data.candidates[side - 1] : "generated") : "original");
 
+// The class with the colour and the dashes of a candidate.
+const style = (number) => (several ? `c${number % data.styles}` : "");
+
 // An element with a line as in the plots, and a name.
 function key(parent, number, name) {
-  add(parent, "i", { class: `swatch c${number % STYLES}` });
+  add(parent, "i", { class: `swatch ${style(number)}` });
   add(parent, "span", { title: name }, short(name, 26));
 }
 

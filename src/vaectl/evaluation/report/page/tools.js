@@ -1,6 +1,5 @@
 // Helpers of the other scripts: elements, numbers, and the data of the page.
 
-const STYLES = 10; // lines that style.css can tell apart
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 
