@@ -25,6 +25,7 @@ METRICS: dict[str, str] = {
     "lpips": "vaectl.metrics.lpips:build",
     "fvd": "vaectl.metrics.fvd:build",
     "flicker": "vaectl.metrics.flicker:build",
+    "ms_ssim": "vaectl.metrics.ms_ssim:build",
 }
 """Name -> module:function. The function takes (`MetricSettings`, device), returns a `FrameMetric` or `SetMetric`."""
 
