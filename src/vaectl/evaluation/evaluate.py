@@ -127,7 +127,9 @@ def build_metrics(
     options: EvalOptions, device: torch.device, progress: Progress
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
     """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
+    settings = MetricSettings(
+        options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress
+    )
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 

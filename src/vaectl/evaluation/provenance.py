@@ -12,6 +12,8 @@ from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.io.checksum import sha256_of
 from vaectl.io.hub import commit_of
+from vaectl.metrics import OF_FFMPEG
+from vaectl.metrics.codec import provenance as of_ffmpeg
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions
 from vaectl.versions import versions
@@ -89,6 +91,9 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
         settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}
     if "fvd" in options.metric:
         settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector)}
+    for name in OF_FFMPEG:
+        if name in options.metric:
+            settings[name] = of_ffmpeg(name, options.vmaf_model)
     return settings
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from vaectl.errors import UsageError, shown
-from vaectl.metrics import DEFAULT, METRICS, known
+from vaectl.metrics import DEFAULT, METRICS, VmafModel, known
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, RealVideoDir, SubsetSize, check_crop
 from vaectl.options.common import (
     DTYPES,
@@ -141,6 +141,15 @@ class EvalOptions:
         Path | None,
         Option(panel=METRIC, metavar="FILE", read=read_path, help="The network of FVD. (default: it is downloaded)"),
     ] = None
+    vmaf_model: Annotated[
+        VmafModel,
+        Option(
+            panel=METRIC,
+            metavar="NAME",
+            choices=get_args(VmafModel),
+            help="The model of vmaf: vmaf_v0.6.1, or vmaf_4k_v0.6.1 for 4K. vmaf_neg takes its NEG form.",
+        ),
+    ] = "vmaf_v0.6.1"
     fvd_method: Annotated[
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
