@@ -15,7 +15,7 @@ from vaectl.errors import VaectlError, unforeseen
 from vaectl.evaluation import prepare
 from vaectl.evaluation.evaluate import evaluate
 from vaectl.evaluation.manifest import read_manifest
-from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.options import EvalOptions, PrepareEvalOptions, parse
 from vaectl.video import read, transform
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,10 +84,9 @@ def test_writing_in_prepare_eval(clips: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_eval(clips: Path, trouble: str) -> None:
-    options = EvalOptions(
-        real_video_dir=clips, model=Path("builtin"), num_frames=5, resolution=32, device="cpu", metric=("psnr",)
-    )
-    evaluation = evaluate(options, Listener())
+    small = {"num_frames": 5, "resolution": 32, "device": "cpu", "metric": "psnr"}
+    options = parse(EvalOptions, {"real_video_dir": clips, "model": "builtin", **small})
+    (evaluation,) = evaluate(options, Listener()).evaluations
     assert [clip.name for clip in evaluation.clips] == ["a", "c"]
     assert evaluation.left_out["b"].startswith(f"{clips / 'b.mp4'}: {trouble}")
 

@@ -72,6 +72,8 @@ class HostOverhead:
     fixed: int
     per_frame: int
     """For each frame of a window."""
+    on_device: int = 0
+    """Bytes on the device of the model, if that is not the CPU: the weights of other models."""
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
@@ -188,7 +190,7 @@ def prepare_run(
         budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
-        budget = Budget(limit, fixed=0, per_frame=0, places=("device", "host", "disk"), host=host)
+        budget = Budget(limit, overhead.on_device, per_frame=0, places=("device", "host", "disk"), host=host)
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
     plan = make_plan(model, num_frames, height, width, budget, low_memory=limits.low_memory)

@@ -11,7 +11,9 @@ import pytest
 
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
+from vaectl.options.candidates import Candidate
 
 PATHS = ["eval", "--real-video-dir", "in", "--generated-video-dir", "out"]
 PUBLISHED = """
@@ -23,7 +25,7 @@ PUBLISHED = """
 
 class Interrupted(KeyboardInterrupt):
     def __init__(self, evaluation):
-        self.evaluation = evaluation
+        self.comparison = Comparison((evaluation,))
 
 
 @pytest.fixture
@@ -31,7 +33,10 @@ def job(monkeypatch):
     """Let a function stand in for the job."""
 
     def stand_in(function):
-        module = SimpleNamespace(evaluate=function, Interrupted=Interrupted)
+        def of_one(*arguments):
+            return Comparison((function(*arguments),))
+
+        module = SimpleNamespace(evaluate=of_one, Interrupted=Interrupted)
         monkeypatch.setitem(sys.modules, "vaectl.evaluation.evaluate", module)
 
     return stand_in
@@ -55,7 +60,10 @@ def test_a_published_command_line_is_taken_as_it_is(job, capsys, dashes):
     if dashes:
         words = [word.replace("_", "-") if word.startswith("--") else word for word in words]
     options = options_of(job, ["eval", *words])
-    assert (options.real_video_dir, options.generated_video_dir) == (Path("in"), Path("out"))
+    assert (options.real_video_dir, options.candidates) == (
+        Path("in"),
+        (Candidate("out", Path("out"), is_model=False),),
+    )
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (17, 288, 2, 256)
     assert (options.batch_size, options.num_workers, options.subset_size) == (2, 8, 100)
     assert (options.metric, options.fvd_method, options.device) == (("ssim",), "styleganv", "cpu")
@@ -76,7 +84,10 @@ def test_metrics_can_be_a_list_in_a_file(job, tmp_path):
         'metric = ["flicker", "psnr"]\nreal_video_dir = "in"\nfrom_pretrained = "model"'
     )
     options = options_of(job, ["eval", "--config", str(tmp_path / "eval.toml")])
-    assert (options.metric, options.model) == (("flicker", "psnr"), Path("model"))
+    assert (options.metric, options.candidates) == (
+        ("flicker", "psnr"),
+        (Candidate("model", Path("model"), is_model=True),),
+    )
 
 
 def test_the_defaults_are_left_to_what_was_prepared(job):
@@ -84,6 +95,9 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (None,) * 4
     assert (options.dtype, options.model_dtype) == (None, "float32")
     assert (options.metric, options.lpips_net) == (("psnr", "ssim", "lpips"), "alex")
+    assert options.cost is None
+    assert options_of(job, [*PATHS, "--cost"]).cost is True
+    assert options_of(job, [*PATHS, "--no-cost"]).cost is False
 
 
 @pytest.mark.parametrize(
@@ -91,7 +105,9 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
     [
         (["eval"], "--real-video-dir is missing"),
         (PATHS[:3], "--generated-video-dir is missing; give it, or --model"),
-        ([*PATHS, "--model", "model"], "--model excludes --generated-video-dir; give one or the other"),
+        ([*PATHS, "--model", "a/out"], "in: no such file"),
+        ([*PATHS, "--model", "out=a"], "two candidates are called out; name each, as in NAME=PATH"),
+        ([*PATHS, "--model", "=a"], "--model: give a name before the equals sign, or ./=a for the path"),
         ([*PATHS, "--metric", "pnsr"], "--metric: there is no metric 'pnsr'; did you mean psnr?"),
         ([*PATHS, "--metric", "psnr,"], "--metric: there is no metric ''; there are psnr, "),
         ([*PATHS, "--fvd_method", "videogpt"], "--fvd-method: must be styleganv"),
@@ -178,6 +194,48 @@ def test_what_ffmpeg_computed_is_stated(job, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["summary"]["vmaf"]["harmonic_mean"] == pytest.approx(33.0)
     assert [clip["harmonic_mean"]["vmaf"] for clip in result["clips"]] == pytest.approx([65 + 2 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "line"),
+    [
+        (2, (40.0, 30.0, 31.5, 30.5, 31.5), "psnr by position in a group of 2: 30.25 31.50; first frame 40.00"),
+        (
+            2,
+            (inf, 30.0, 31.5),
+            "psnr by position in a group of 2: 30.00 31.50; first frame inf; exact frames left out",
+        ),
+        (2, (40.0, 30.0), None),
+        (1, (40.0, 30.0), None),
+        (None, (40.0, 30.0), None),
+    ],
+    ids=str,
+)
+def test_psnr_by_position_is_shown_where_it_says_something(job, capsys, group, values, line):
+    clip = replace(GOOD, num_frames=len(values), values={"psnr": values, "lpips": (0.1,) * len(values)})
+    job(lambda *_: found(clip, temporal_compression=group))
+    assert main(PATHS) == 0
+    lines = [text for text in capsys.readouterr().out.splitlines() if "by position" in text]
+    assert lines == ([line] if line else [])
+
+
+def test_the_cost_is_two_lines(job, capsys):
+    cost = Cost(5_451_204, (4, 8), 16, 24 / 11)
+    job(lambda *_: found(GOOD, cost=cost))
+    assert main(PATHS) == 0
+    latent = "latent: 4x8x8 to 16 channels, 2.18 bits a pixel; 5.5M parameters"
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(("latent", "encode"))] == [latent]
+    measured = replace(
+        cost,
+        encode_frames_per_second=123.4,
+        decode_frames_per_second=0.234,
+        encode_peak_memory=2**28,
+        decode_peak_memory=3 * 2**29,
+    )
+    job(lambda *_: found(GOOD, cost=measured))
+    assert main([*PATHS, "--no-cost"]) == 0
+    out = capsys.readouterr().out
+    assert f"{latent}\nencode: 123 frames/s, 256 MiB; decode: 0.234 frames/s, 1.50 GiB\n" in out
 
 
 def test_many_clips_have_no_table_of_their_own(job, capsys):

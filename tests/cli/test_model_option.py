@@ -28,6 +28,13 @@ REQUIRED = {
     "eval": {"real_video_dir": "in"},
 }
 OPTIONS = {function.__name__.replace("_", "-"): model for function, model, _ in COMMANDS}
+
+
+def model_of(options):
+    """The path of the only model."""
+    return options.model if not isinstance(options.model, tuple) else options.model[0].path
+
+
 EVERY_NAME = [(command, name) for command, names in NAMES.items() for name in names]
 
 
@@ -52,7 +59,7 @@ def typed(monkeypatch):
 @pytest.mark.parametrize(("command", "name"), EVERY_NAME)
 def test_every_command_accepts_every_name_of_its_model(typed, command, name):
     needed = [word for field, value in REQUIRED[command].items() for word in (f"--{field}", value)]
-    assert typed(command, *needed, name, "folder").model == Path("folder")
+    assert model_of(typed(command, *needed, name, "folder")) == Path("folder")
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])
@@ -60,7 +67,7 @@ def test_every_command_accepts_every_name_of_its_model(typed, command, name):
 def test_a_configuration_accepts_every_name_of_the_model(tmp_path, command, name, suffix):
     file = tmp_path / f"run.{suffix}"
     file.write_text(f'{name[2:]} = "folder"' if suffix == "toml" else json.dumps({name[2:]: "folder"}))
-    assert resolve(OPTIONS[command], {**REQUIRED[command], "config": str(file)}).model == Path("folder")
+    assert model_of(resolve(OPTIONS[command], {**REQUIRED[command], "config": str(file)})) == Path("folder")
 
 
 def test_a_configuration_names_the_model_once(tmp_path, capsys):
@@ -92,9 +99,9 @@ def test_models_takes_a_path_or_the_option(capsys, tmp_path):
 def test_builtin_is_a_name_and_a_folder_of_that_name_is_a_path(typed, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     needed = [word for field, value in REQUIRED[command].items() for word in (f"--{field}", value)]
-    assert typed(command, *needed, "--model", "builtin").model == Path("builtin")
+    assert model_of(typed(command, *needed, "--model", "builtin")) == Path("builtin")
     for folder in ("./builtin", "builtin/", str(tmp_path / "builtin")):
-        assert typed(command, *needed, "--model", folder).model == tmp_path / "builtin"
+        assert model_of(typed(command, *needed, "--model", folder)) == tmp_path / "builtin"
 
 
 def test_a_model_is_found_by_the_name_builtin_or_by_its_path(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,8 @@ import math
 import os
 import re
 import threading
+from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,14 @@ from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import pipeline
+from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.cost import model_cost
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.options.candidates import NamedPath
 from vaectl.video import Clip, read_video, write_video
 from vaectl.video.transform import scale_and_crop
 
@@ -56,9 +61,21 @@ def store(path: Path, frames: Tensor) -> Path:
 
 
 def run(real: Path, generated: Path | None = None, listener: Listener | None = None, **options: Any) -> Evaluation:
+    (evaluation,) = compare(real, [generated] if generated else [], listener, **options).evaluations
+    return evaluation
+
+
+def compare(real: Path, generated: Sequence[Path], listener: Listener | None = None, **options: Any) -> Comparison:
+    """Several candidates; `model` is a path, or several with their names."""
     chosen: dict[str, Any] = {"metric": ("psnr",), "num_frames": 4, "resolution": 32, "device": "cpu"}
-    places = {"real_video_dir": real, "generated_video_dir": generated}
-    return evaluate(EvalOptions(**{**chosen, **places, **options}), listener or Listener())
+    models = options.pop("model", ())
+    models = models if isinstance(models, tuple) else (NamedPath("", models),)
+    paths = {
+        "real_video_dir": real,
+        "generated_video_dir": tuple(NamedPath("", path) for path in generated),
+        "model": models,
+    }
+    return evaluate(EvalOptions(**{**chosen, **paths, **options}), listener or Listener())
 
 
 def psnr(a: Tensor, b: Tensor) -> list[float]:
@@ -229,6 +246,28 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
     assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+    assert (one.temporal_compression, two.temporal_compression) == (4, 4)
+    assert one.as_json()["positions"] == two.as_json()["positions"]
+    assert one.cost == two.cost
+    assert one.cost.bits_per_pixel == 16 * 2 * (4 * 4) * 32 / (5 * 32 * 32)
+
+
+@pytest.mark.parametrize(("models", "cost", "measured"), [(1, None, 0), (1, True, 1), (2, None, 2), (2, False, 0)])
+def test_speed_and_memory_are_measured_if_asked_for_or_of_several_models(clips, monkeypatch, models, cost, measured):
+    calls = []
+
+    def measure_cost(model, *size):
+        calls.append((model.config.class_name, *size[:3]))
+        return model_cost(model, size[:3])
+
+    monkeypatch.setattr("vaectl.evaluation.cost.measure_cost", measure_cost)
+    names = tuple(NamedPath(name, Path("builtin")) for name in "ab"[:models])
+    found = compare(clips[0], [clips[1]], model=names, cost=cost, subset_size=1)
+    costs = sorted(found.evaluations, key=lambda evaluation: evaluation.cost is None)
+    assert calls == [("WFVAEModel", 4, 32, 32)] * measured
+    assert [each.cost is None for each in costs] == [False] * models + [True]
+    assert costs[0].as_json()["cost"] == json.loads(json.dumps(asdict(costs[0].cost)))
+    assert costs[-1].as_json()["cost"] is None
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -301,10 +340,10 @@ def test_every_clip_is_decoded_once_for_all_metrics(clips, monkeypatch):
 
     def counted(pair, reading):
         read.append(pair.name)
-        return read_pair(pair, reading)
+        return read_group(pair, reading)
 
-    read_pair = pipeline.read_pair
-    monkeypatch.setattr(pipeline, "read_pair", counted)
+    read_group = pipeline.read_group
+    monkeypatch.setattr(pipeline, "read_group", counted)
     evaluation = run(*clips, metric=("psnr", "ssim", "flicker"))
     assert sorted(read) == ["a", "b", "deep/c"]
     assert all(list(clip.values) == ["psnr", "ssim", "flicker"] for clip in evaluation.clips)
@@ -339,20 +378,20 @@ def test_no_more_clips_are_held_than_are_decoded_at_once(tmp_path, monkeypatch):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / f"{number:02}.mkv").symlink_to(made)
     lock, begun, most = threading.Lock(), [0], [0]
-    read_pair, compare = pipeline.read_pair, pipeline.compare
+    read_group, compare = pipeline.read_group, pipeline.compare
 
     def reading(pair, how):
         with lock:
             begun[0] += 1
             most[0] = max(most[0], begun[0])
-        return read_pair(pair, how)
+        return read_group(pair, how)
 
     def comparing(*arguments):
         with lock:
             begun[0] -= 1
         return compare(*arguments)
 
-    monkeypatch.setattr(pipeline, "read_pair", reading)
+    monkeypatch.setattr(pipeline, "read_group", reading)
     monkeypatch.setattr(pipeline, "compare", comparing)
     assert len(run(tmp_path / "real", tmp_path / "made", num_workers=2).clips) == 24
     assert most[0] <= 5
@@ -445,6 +484,14 @@ def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
         run(*clips, subset_size=1, **chosen)
 
 
+def test_fvd_of_clips_that_are_too_short_is_refused_before_anything_is_fetched_or_read(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("vaectl.io.pip.download", pytest.fail)
+    monkeypatch.setattr(pipeline, "read_group", pytest.fail)
+    with pytest.raises(UsageError, match="fvd needs clips of at least 9 frames, not 4; raise `num_frames`"):
+        run(*clips, metric=("psnr", "fvd"))
+
+
 def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(clips, tmp_path):
     real, results = clips
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
@@ -480,7 +527,7 @@ def test_nothing_that_is_read_is_replaced(clips, option):
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write there"):
         run(*clips, csv=tmp_path / "file" / "numbers.csv")
@@ -503,7 +550,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
 def test_an_output_that_is_no_place_for_it_is_refused_before_anything_is_read(
     clips, tmp_path, monkeypatch, option, name, said
 ):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     both = {"csv": tmp_path / "same"} if name == "same" else {}
@@ -523,7 +570,7 @@ def test_a_failed_start_leaves_nothing(clips, tmp_path, option):
 
 
 def test_a_pipe_is_no_place_for_numbers(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_pair", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("was read"))
     os.mkfifo(tmp_path / "pipe")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="pipe: is a device, pipe or socket; name a file"):
@@ -553,7 +600,7 @@ def test_ctrl_c_keeps_what_was_measured(clips, tmp_path, monkeypatch):
 
     with pytest.raises(Interrupted) as caught:
         run(*clips, Impatient(), csv=tmp_path / "numbers.csv", report=tmp_path / "report.html")
-    evaluation = caught.value.evaluation
+    evaluation = caught.value.comparison.evaluations[0]
     assert [clip.name for clip in evaluation.clips] == ["a", "b"]
     assert evaluation.stopped_before == 1
     assert evaluation.as_json()["stopped_before"] == 1

@@ -26,7 +26,7 @@ from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
 from vaectl.models import load_model, save_model
-from vaectl.options import EvalOptions, PrepareEvalOptions
+from vaectl.options import EvalOptions, PrepareEvalOptions, parse
 from vaectl.progress import Silent
 from vaectl.rng import generator_for
 from vaectl.tiling.executor import Executor
@@ -111,6 +111,8 @@ def test_the_manifest_tells_how_it_was_made(here):
     assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
+    latent = ("temporal_compression", "spatial_compression", "latent_channels", "parameters")
+    assert [manifest["model"][name] for name in latent] == [4, 8, 16, 5_451_204]
     assert (manifest["options"]["real_video_dir"], manifest["options"]["seed"]) == ("in", 7)
     assert manifest["real_video_dir"] == str(here / "in")
     assert set(manifest["versions"]) == {"vaectl", "torch", "av"}
@@ -165,10 +167,11 @@ def test_images_are_clips_of_one_frame(here):
 
 
 def evaluated(real: str, generated: str = "out", **given) -> list[tuple[str, float]]:
-    chosen = EvalOptions(
-        real_video_dir=Path(real), generated_video_dir=Path(generated), metric=("psnr",), device="cpu", **given
-    )
-    return [(clip.name, clip.mean("psnr")) for clip in evaluate(chosen, Listener()).clips]
+    paths = {"real_video_dir": real, "generated_video_dir": generated}
+    (evaluation,) = evaluate(
+        parse(EvalOptions, {**paths, "metric": "psnr", "device": "cpu", **given}), Listener()
+    ).evaluations
+    return [(clip.name, clip.mean("psnr")) for clip in evaluation.clips]
 
 
 def test_a_file_is_prepared_resumed_and_measured(here):

@@ -15,6 +15,7 @@ from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.options import EvalOptions
+from vaectl.options.candidates import NamedPath
 
 CLIPS, OUT, ORIGIN = Path("clips"), Path("out"), Path("out/origin")
 
@@ -43,8 +44,9 @@ def changed(**facts) -> None:
 
 def read(real: Path = CLIPS, generated: Path | None = OUT, listener: Listener | None = None, **options):
     manifest = manifest_of(generated) if generated else None
-    chosen = EvalOptions(real_video_dir=real, generated_video_dir=generated, **options)
-    return how_to_read(chosen, manifest, listener or Listener())
+    results = (NamedPath("", generated),) if generated else ()
+    chosen = EvalOptions(real_video_dir=real, generated_video_dir=results, **options)
+    return how_to_read(chosen, [manifest], listener or Listener())
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def read(real: Path = CLIPS, generated: Path | None = OUT, listener: Listener | 
         ({"resolution": 128}, "with `resolution=256`, not 128"),
         ({"crop_size": 128}, "with `crop_size=256`, not 128"),
         ({"crop_size": 0}, "with `crop_size=256`, not 0"),
+        ({"rgb_conversion": "swscale"}, "with `rgb_conversion=accurate`, not swscale"),
         ({"subset_size": 4}, "with `subset_size=3`, not 4"),
         ({"dtype": "bfloat16"}, "with `dtype=float32`, not bfloat16"),
         ({"sample": True}, "without `sample`"),
@@ -113,10 +116,10 @@ def test_a_sample_of_another_seed_is_a_contradiction():
 
 
 def test_the_model_that_runs_now_has_options_of_its_own():
-    reading = read(OUT, None, model=Path("builtin"), dtype="bfloat16", sample=True)
+    reading = read(OUT, None, model=(NamedPath("", Path("builtin")),), dtype="bfloat16", sample=True)
     assert reading.real_is_prepared
     with pytest.raises(UsageError, match="out: its clips were prepared with `num_frames=33`, not 17"):
-        read(OUT, None, model=Path("builtin"), num_frames=17)
+        read(OUT, None, model=(NamedPath("", Path("builtin")),), num_frames=17)
 
 
 def test_options_of_a_model_without_a_model_are_noted():
@@ -194,17 +197,17 @@ def test_swapped_folders_are_refused_with_the_right_order(real, generated, said,
     with pytest.raises(UsageError) as error:
         read(real, generated)
     assert str(error.value) == f"{said} (manifest.json of out says so); {SWAPPED.format(*right)}"
-    assert read(*right).generated_is_prepared
+    assert read(*right).are_prepared == (True,)
 
 
 def test_files_of_a_prepared_folder_are_read_as_prepared():
     reading = read(ORIGIN / "deep" / "b.mkv", OUT / "deep" / "b.mkv")
-    assert (reading.real_is_prepared, reading.generated_is_prepared) == (True, True)
+    assert (reading.real_is_prepared, reading.are_prepared) == (True, (True,))
     assert not read(CLIPS / "a.mp4", OUT / "a.mkv").real_is_prepared
     with pytest.raises(UsageError, match=r"out/a\.mkv: its clips were prepared with `sample_rate=1`, not 2"):
         read(CLIPS / "a.mp4", OUT / "a.mkv", sample_rate=2)
     (OUT / "manifest.json").write_text("[]")
-    assert not read(CLIPS / "a.mp4", OUT / "a.mkv").generated_is_prepared
+    assert read(CLIPS / "a.mp4", OUT / "a.mkv").are_prepared == (False,)
 
 
 @pytest.mark.parametrize("generated", [OUT, Path("link")])
@@ -224,7 +227,7 @@ def test_a_result_is_not_its_own_original(generated):
 
 def test_a_manifest_holds_through_a_link_to_a_result():
     Path("link.mkv").symlink_to(OUT / "a.mkv")
-    assert read(CLIPS / "a.mp4", Path("link.mkv")).generated_is_prepared
+    assert read(CLIPS / "a.mp4", Path("link.mkv")).are_prepared == (True,)
     with pytest.raises(UsageError, match=r"link\.mkv: its clips were prepared with `num_frames=33`, not 4"):
         read(CLIPS / "a.mp4", Path("link.mkv"), num_frames=4)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.evaluation.browser import Browser
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
 
@@ -50,11 +51,11 @@ def write(
 ) -> Evaluation:
     """The report of `clips`, all with frames of rising and falling grey."""
     found = evaluation(metrics, clips, **more)
-    report = ReportBuilder(metrics, media)
+    report = ReportBuilder(metrics, clips_with_media=media)
     for one in clips:
         size = one.width, one.height, one.num_frames
-        report.add(one, greys(LEFT, 20, *size), greys(RIGHT, -20, *size), RATE)
-    report.write(path, found)
+        report.add([one], greys(LEFT, 20, *size), [greys(RIGHT, -20, *size)], RATE)
+    report.write(path, Comparison((found,)))
     return found
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.evaluation.test_report import PSNR, clip, evaluation
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report import ReportBuilder, builder, media
 from vaectl.evaluation.report.builder import worst_frame
 from vaectl.evaluation.report.media import LONGEST_SIDE, Media, heat_map, image, picture
@@ -42,7 +43,7 @@ def kept(report: ReportBuilder) -> list[str]:
 def test_the_worst_clips_are_shown_in_whatever_order_they_come(order):
     report = ReportBuilder([PSNR], clips_with_media=3)
     for number in order:
-        report.add(clip(str(number), psnr=[20.0 + number] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
+        report.add([clip(str(number), psnr=[20.0 + number] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25))
     assert kept(report) == ["0", "1", "2"]
 
 
@@ -50,7 +51,7 @@ def test_the_worst_are_the_largest_where_less_is_better():
     lpips = MetricFacts("lpips", "", "lower", of_set=False)
     report = ReportBuilder([MetricFacts("fvd", "", "lower", of_set=True), lpips], clips_with_media=1)
     for number in range(3):
-        report.add(clip(str(number), lpips=[number / 10] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
+        report.add([clip(str(number), lpips=[number / 10] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25))
     assert kept(report) == ["2"]
 
 
@@ -62,12 +63,12 @@ def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch):
     report = ReportBuilder([PSNR])
     for number in range(9):
         scores = clip(str(number), psnr=[20.0 + number] * 2, num_frames=2)
-        report.add(scores, noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25))
+        report.add([scores], noise(2, 64, 64), [noise(2, 64, 64, seed=1)], Fraction(25))
     assert kept(report) == ["0", "1"]
     assert seen == ["0", "1", "2"]  # the others were not even encoded
     monkeypatch.setattr(builder, "MEDIA_BYTES", 1)
     report = ReportBuilder([PSNR])
-    report.add(clip("only", psnr=[20.0] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
+    report.add([clip("only", psnr=[20.0] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25))
     assert kept(report) == ["only"]
 
 
@@ -146,10 +147,10 @@ def test_a_full_disk_costs_pictures_and_no_numbers(tmp_path, monkeypatch):
     scores = [clip(name, psnr=[20.0] * 2, num_frames=2) for name in ("first", "second", "third")]
     report = ReportBuilder([PSNR])
     for one in scores:
-        report.add(one, noise(), noise(seed=1), Fraction(25))
+        report.add([one], noise(), [noise(seed=1)], Fraction(25))
         monkeypatch.setattr(builder, "picture", failing)
     with pytest.raises(VaectlError, match=r"report.html: written, but lacks pictures: /full/preview.mp4: .*TMPDIR"):
-        report.write(page, evaluation([PSNR], scores))
+        report.write(page, Comparison((evaluation([PSNR], scores),)))
     assert page.read_text().count("data:video/mp4") == 1
     assert '"name": "third"' in page.read_text()
 
@@ -159,14 +160,14 @@ def test_a_page_replaces_the_last_one_whole_or_not_at_all(tmp_path, monkeypatch)
     report = ReportBuilder([PSNR])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    report.add(clip("a", psnr=[20.0] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
-    report.write(page, evaluation([PSNR], [clip("a", psnr=[20.0] * 2, num_frames=2)]))
+    report.add([clip("a", psnr=[20.0] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25))
+    report.write(page, Comparison((evaluation([PSNR], [clip("a", psnr=[20.0] * 2, num_frames=2)]),)))
     before = page.read_bytes()
     monkeypatch.setattr(builder, "document", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report.write(page, evaluation([PSNR], []))
+        report.write(page, Comparison((evaluation([PSNR], []),)))
     with pytest.raises(UsageError, match="is a folder"):
-        report.write(page.parent, evaluation([PSNR], []))
+        report.write(page.parent, Comparison((evaluation([PSNR], []),)))
     assert page.read_bytes() == before
     assert [file.name for file in page.parent.iterdir()] == ["report.html"]
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -177,7 +178,9 @@ def test_what_several_processes_kept_comes_together(monkeypatch):
     for rank in range(2):
         report = ReportBuilder([PSNR], clips_with_media=3)
         for number in range(rank, 8, 2):
-            report.add(clip(str(number), psnr=[20.0 + number] * 2, num_frames=2), noise(), noise(seed=1), Fraction(25))
+            report.add(
+                [clip(str(number), psnr=[20.0 + number] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25)
+            )
         reports.append(report)
     monkeypatch.setattr(builder, "gather", lambda own: [own, (reports[1]._kept, reports[1]._failures)])
     reports[0].gather()

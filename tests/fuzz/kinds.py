@@ -40,7 +40,7 @@ from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import read_config
 from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wan_config import AutoencoderKLWanConfig
-from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, options_of
+from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, options_of, parse
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
@@ -237,8 +237,8 @@ def attempt_manifest(whole: Path, here: Path, rng: Random) -> None:
     real, generated = copy / "real", copy / "generated"
     spoil_file(generated / rng.choice((MANIFEST, MANIFEST, ".manifest-0.jsonl")), rng)
     manifest = read_manifest(generated)
-    options = EvalOptions(real_video_dir=real, generated_video_dir=generated, subset_size=3)
-    reading = how_to_read(options, manifest, Silent())
+    options = parse(EvalOptions, {"real_video_dir": real, "generated_video_dir": generated, "subset_size": 3})
+    reading = how_to_read(options, [manifest], Silent())
     find_pairs(real, generated, manifest, 0, reading.protocol.num_frames == 1)
     if manifest is not None:
         deciding(manifest)
@@ -246,7 +246,7 @@ def attempt_manifest(whole: Path, here: Path, rng: Random) -> None:
         json.dumps(asdict(manifest))
         write_manifest(generated, manifest)
         read_manifest(generated)
-    how_to_read(EvalOptions(real_video_dir=generated, generated_video_dir=real), None, Silent())
+    how_to_read(parse(EvalOptions, {"real_video_dir": generated, "generated_video_dir": real}), [None], Silent())
 
 
 # Run folders

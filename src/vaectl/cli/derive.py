@@ -83,8 +83,8 @@ def unexpected(model: type[Any], arguments: Sequence[str], given: Collection[str
     """Return the answer to arguments without the name of an option: the options that they probably mean."""
     main = {field: option for field, option in options_of(model).items() if option.main}
     single = [field for field, option in main.items() if field not in given and not option.many]
-    many = [field for field, option in main.items() if option.many]
-    free = many * (len(arguments) - len(single)) + single
+    spare = len(arguments) - len(single)
+    free = [field for field, option in main.items() for _ in range(spare if option.many else field in single)]
     problem = f"Got unexpected extra argument(s) ({' '.join(arguments)})"
     if len(arguments) > len(free):
         return UsageError(problem, "see --help")
@@ -128,7 +128,7 @@ def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspe
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
         default = defaults[field]
-        flag = isinstance(default, bool)
+        flag = not option.metavar
         names = [cli_name(name) for name in (field, *option.aliases)]
         # The parser accepts underscores anyway; completion needs both spellings.
         names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))

@@ -15,8 +15,8 @@ from torch import Tensor
 from vaectl import memory
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
-from vaectl.evaluation.frames import DecodedPair
-from vaectl.evaluation.pairs import Pair
+from vaectl.evaluation.frames import DecodedGroup
+from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.pipeline import PartialResults, compare
 from vaectl.evaluation.provenance import measurement
 from vaectl.evaluation.results import Evaluation
@@ -75,8 +75,11 @@ def evaluate(
     }
     given = options | {"metric": metrics, "device": str(device)}
     if isinstance(real, str | Path) and isinstance(generated, str | Path | None):
-        paths = {"real_video_dir": real, "generated_video_dir": generated}
-        evaluation = job.evaluate(parse(EvalOptions, given | protocol | paths, in_python), progress or Warnings())
+        paths = {"real_video_dir": real} | ({} if generated is None else {"generated_video_dir": generated})
+        parsed = parse(EvalOptions, given | protocol | paths, in_python)
+        if len(parsed.candidates) > 1:
+            raise UsageError("vaectl.evaluate takes one candidate", "evaluate each, and pass them to vaectl.compare")
+        (evaluation,) = job.evaluate(parsed, progress or Warnings()).evaluations
         if evaluation.failures:
             more = f" (and {len(evaluation.failures) - 1} more)" if len(evaluation.failures) > 1 else ""
             raise VaectlError(f"{evaluation.failures[0]}{more}")
@@ -101,31 +104,31 @@ def compare_clips(
 ) -> Evaluation:
     """Compute the metrics of clips (T, 3, H, W) uint8, the first with the first and so on. Raises as `evaluate`."""
 
-    def refuse(_pair: Pair, reason: str) -> NoReturn:
+    def refuse(_group: Group, reason: str) -> NoReturn:
         raise VaectlError(reason)
 
     begun = time.monotonic()
     if len(real) != len(generated) or not real:
         raise UsageError(f"there are {len(real)} originals and {len(generated)} reconstructions", "give pairs")
-    pairs = []
+    clips = []
     for number, (a, b) in enumerate(zip(real, generated, strict=True)):
         name = f"clip {number}"
         if a.shape != b.shape:
             raise UsageError(f"{name}: frames {tuple(b.shape)}, but those of the original are {tuple(a.shape)}")
-        pair = Pair(name, Path(name), Path(name))
-        pairs.append(DecodedPair(pair, Clip.from_frames(a, 1), Clip.from_frames(b, 1), stored=0, seconds=0.0))
+        group = Group(name, Path(name), (Path(name),))
+        clips.append(DecodedGroup(group, Clip.from_frames(a, 1), (Clip.from_frames(b, 1),), stored=0, seconds=0.0))
     device = choose_device(options.device)
-    metrics, facts = job.build_metrics(options, device, progress)
+    metrics, facts = job.build_metrics(options, device, progress, min(map(len, real)))
     results = PartialResults()
-    for batch in batch_by_shape(iter(pairs), lambda clip: clip.real.frames.shape, options.batch_size):
+    for batch in batch_by_shape(iter(clips), lambda clip: clip.real.frames.shape, options.batch_size):
         compare(batch, metrics, None, results, refuse, progress)
     set_values, failures = job.values_of_sets(metrics)
     if failures:
         raise VaectlError(failures[0])
     return Evaluation(
         metrics=facts,
-        clips=tuple(results.clips),
-        set_values=set_values,
+        clips=tuple(scores for (scores,) in results.clips),
+        set_values={name: value for name, (value,) in set_values.items()},
         protocol={"clips": "in memory, as they are", "model": None, **measurement(options, str(device))},
         left_out={},
         seconds=time.monotonic() - begun,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vaectl.evaluation.results import Evaluation
 
@@ -13,3 +14,8 @@ class Comparison:
 
     evaluations: tuple[Evaluation, ...]
     """One for each candidate, in the given order, with the same clips and metrics."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: of one candidate, its evaluation; of several, all of them."""
+        evaluations = [evaluation.as_json() for evaluation in self.evaluations]
+        return evaluations[0] if len(evaluations) == 1 else {"candidates": evaluations}

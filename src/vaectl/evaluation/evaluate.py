@@ -1,4 +1,4 @@
-"""The job behind `vaectl eval`: decode each pair of clips once and compute all metrics in one pass.
+"""The job behind `vaectl eval`: decode each clip once and compute all metrics in one pass.
 
 Joins `video`, `models` and `metrics`. Threads decode clips in advance, and a clip is freed once it is measured, so
 memory does not grow with the number of clips. `pairs` decides which clips belong together, `frames` how they are read,
@@ -29,19 +29,23 @@ from vaectl.distributed import (
 )
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.cost import costs_of
 from vaectl.evaluation.frames import how_to_read
-from vaectl.evaluation.pairs import Pairing, find_pairs
+from vaectl.evaluation.manifest import Manifest
+from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
 from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
+from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress, Silent
 from vaectl.video.sequence import files_of
@@ -53,45 +57,47 @@ REASONS = 10
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with the results so far."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
+    def __init__(self, comparison: Comparison) -> None:
         super().__init__()
-        self.evaluation = evaluation
+        self.comparison = comparison
 
 
-def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
-    """Compare reconstructions with their originals; write the CSV file and the report if `options` ask for them.
+def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
+    """Compare the reconstructions of one candidate or several with their originals; write the files asked for.
 
-    The result lists failures. Under torchrun the ranks share the pairs; at the end rank 0 has all numbers, the other
-    ranks their own. Raises UsageError for invalid requests, VaectlError if no pair can be compared, and `Interrupted`
-    on Ctrl-C after the first clips.
+    The originals are read once. Every evaluation lists the failures of the run. Under torchrun the ranks share the
+    clips; at the end rank 0 has all numbers, the other ranks their own. Raises UsageError for invalid requests,
+    VaectlError if no clip can be compared, and `Interrupted` on Ctrl-C after the first clips.
     """
     begun, stopped = time.monotonic(), False
+    candidates = options.candidates
     with process_group(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
-        manifest = manifest_of(options.generated_video_dir) if options.generated_video_dir else None
-        reading = how_to_read(options, manifest, progress)
-        stills = reading.protocol.num_frames == 1
-        pairing = find_pairs(options.real_video_dir, options.generated_video_dir, manifest, options.subset_size, stills)
-        check_partners(pairing, options, progress)
+        manifests = [None if each.is_model else manifest_of(each.path) for each in candidates]
+        reading = how_to_read(options, manifests, progress)
+        grouping = find_groups(options, manifests, stills=reading.protocol.num_frames == 1)
+        check_partners(grouping, options, progress)
         if is_main():
-            check_outputs(pairing, options)
-            warn_of_same_files(pairing, progress)
+            check_outputs(grouping, options)
+            warn_of_same_files(grouping, progress)
 
         device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress)
-        check_set_sizes(pairing, facts, options)
-        model = None
-        if options.model:
-            limits, dtype = Limits.of(options), options.model_dtype
-            model = open_model(options.model, str(device), dtype, limits, progress=progress, weights=options.weights)
+        metrics, facts = build_metrics(options, device, progress, reading.protocol.num_frames)
+        check_set_sizes(grouping, facts, options)
+        limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
+        models = {
+            number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
+            for number, each in enumerate(candidates)
+            if each.is_model
+        }
         wait_for_others()
 
-        mine, results = pairing.pairs[rank() :: world_size()], PartialResults()
-        report = ReportBuilder(facts) if options.report else None
+        mine, results = grouping.groups[rank() :: world_size()], PartialResults()
+        report = ReportBuilder(facts, [each.name for each in candidates]) if options.report else None
         progress.start_clips(len(mine), share=share())
         try:
-            compare_all(mine, reading, model, metrics, report, options, results, progress)
-            results = merge_ranks(results, pairing, metrics)
+            compare_all(mine, reading, models, metrics, report, options, results, progress)
+            results = merge_ranks(results, grouping, metrics)
             if report:
                 report.gather()
         except KeyboardInterrupt:
@@ -100,53 +106,86 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             stopped = True
 
         compared = len(results.clips) + len(results.left_out)
-        left_out = pairing.missing | results.left_out
+        left_out = grouping.missing | results.left_out
         if not results.clips and is_main():
             raise VaectlError(first_reason(left_out, progress))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
-        evaluation = Evaluation(
-            metrics=facts,
-            clips=tuple(results.clips),
-            set_values=set_values,
-            protocol=provenance(options, reading, manifest, str(device)),
-            left_out=left_out,
-            seconds=time.monotonic() - begun,
-            decode_seconds=results.decode_seconds,
-            peak_memory=memory.peak(device),
-            stopped_before=len(pairing.pairs) - compared if stopped else 0,
-            failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
-        )
+        seconds, peak_memory = time.monotonic() - begun, memory.peak(device)
+        costs: list[Cost | None] = [None] * len(candidates)
         if is_main():
-            evaluation = write(evaluation, report, options)
+            first, wanted = results.clips[0][0], len(models) > 1 if options.cost is None else options.cost
+            size = first.num_frames, first.height, first.width
+            costs = costs_of(models, manifests, size, limits, progress, measured=wanted and not stopped)
+        evaluations = tuple(
+            Evaluation(
+                name=candidate.name,
+                metrics=facts,
+                clips=tuple(scores[number] for scores in results.clips),
+                set_values={name: values[number] for name, values in set_values.items()},
+                protocol=provenance(options, candidate, reading, manifests[number], str(device)),
+                left_out=left_out,
+                seconds=seconds,
+                decode_seconds=results.decode_seconds,
+                peak_memory=peak_memory,
+                stopped_before=len(grouping.groups) - compared if stopped else 0,
+                failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
+                temporal_compression=temporal_compression(models.get(number), manifests[number]),
+                cost=costs[number],
+            )
+            for number, candidate in enumerate(candidates)
+        )
+        comparison = Comparison(evaluations)
+        if is_main():
+            comparison = write(comparison, report, options)
     if stopped:
-        raise Interrupted(evaluation)
-    return evaluation
+        raise Interrupted(comparison)
+    return comparison
+
+
+def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stills: bool) -> Grouping:
+    """Return each original with its reconstructions, one by each candidate. Raises UsageError as `find_pairs` does."""
+    real, candidates = options.real_video_dir, options.candidates
+    pairings = [
+        find_pairs(real, None if each.is_model else each.path, manifest, options.subset_size, stills)
+        for each, manifest in zip(candidates, manifests, strict=True)
+    ]
+    return group_pairs(pairings, [each.path for each in candidates])
 
 
 def build_metrics(
-    options: EvalOptions, device: torch.device, progress: Progress
+    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
-    """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
+    """Build the metrics for clips of `num_frames` on `device`, and the facts about them.
+
+    Raises as `vaectl.metrics.build` does.
+    """
     settings = MetricSettings(
-        options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress
+        options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress, num_frames
     )
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 
 
+def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int | None:
+    """Return the frames for each latent frame of what made the generated clips; None if that is unknown."""
+    if model:
+        return int(model.config.time_compression)
+    return manifest.model.temporal_compression if manifest else None
+
+
 # Checks before anything is decoded
 
 
-def check_partners(pairing: Pairing, options: EvalOptions, progress: Progress) -> None:
+def check_partners(grouping: Grouping, options: EvalOptions, progress: Progress) -> None:
     """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
-    if pairing.missing and not options.allow_missing:
-        raise UsageError(first_reason(pairing.missing, progress), "pass `allow_missing` to leave them out")
+    if grouping.missing and not options.allow_missing:
+        raise UsageError(first_reason(grouping.missing, progress), "pass `allow_missing` to leave them out")
 
 
-def check_set_sizes(pairing: Pairing, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
+def check_set_sizes(grouping: Grouping, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
     """Raise UsageError if a metric of sets has fewer than 2 clips."""
     sets = [metric.name for metric in facts if metric.of_set]
-    if sets and len(pairing.pairs) < 2:
+    if sets and len(grouping.groups) < 2:
         raise UsageError(
             f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"
         )
@@ -184,9 +223,11 @@ def _one_line(reasons: Mapping[str, str]) -> str:
     return f"{reasons[first]}; also affected: {', '.join(others[:3])}{more}"
 
 
-def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
+def check_outputs(grouping: Grouping, options: EvalOptions) -> None:
     """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
-    paths = [file for pair in pairing.pairs for path in (pair.real, pair.generated) if path for file in files_of(path)]
+    paths = [
+        file for group in grouping.groups for path in (group.real, *group.generated) if path for file in files_of(path)
+    ]
     read = {identity(path) for path in paths if path.exists()}
     for file, what, suffixes in (
         (options.csv, "`csv` writes a CSV file", (".csv", ".txt")),
@@ -204,18 +245,16 @@ def check_outputs(pairing: Pairing, options: EvalOptions) -> None:
         raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
 
 
-def warn_of_same_files(pairing: Pairing, progress: Progress) -> None:
-    """Warn if both clips of a pair are the same file, through links or not."""
-    same = [
-        pair
-        for pair in pairing.pairs
-        if pair.generated and pair.real.exists() and pair.generated.exists() and pair.real.samefile(pair.generated)
-    ]
-    if same:
-        progress.warn(
-            f"{same[0].generated}: is the same file as its original; this holds for {len(same)} of {len(pairing.pairs)}"
-            " pairs, and their numbers say nothing"
-        )
+def warn_of_same_files(grouping: Grouping, progress: Progress) -> None:
+    """Warn if a reconstruction is the same file as its original, through links or not."""
+    for paths in zip(*(group.generated for group in grouping.groups), strict=True):
+        pairs = [(group.real, path) for group, path in zip(grouping.groups, paths, strict=True) if path]
+        same = [path for real, path in pairs if real.exists() and path.exists() and real.samefile(path)]
+        if same:
+            progress.warn(
+                f"{same[0]}: is the same file as its original; this holds for {len(same)} of {len(pairs)} pairs, and"
+                " their numbers say nothing"
+            )
 
 
 class _Leave(Exception):  # noqa: N818  # not an error
@@ -225,8 +264,8 @@ class _Leave(Exception):  # noqa: N818  # not an error
 # After the last clip
 
 
-def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> PartialResults:
-    """Return the results of all ranks, in the order of the pairs, on rank 0; on other ranks their own.
+def merge_ranks(results: PartialResults, grouping: Grouping, metrics: Metrics) -> PartialResults:
+    """Return the results of all ranks, in the order of the groups, on rank 0; on other ranks their own.
 
     On rank 0 the metrics of sets merge the state of the other ranks.
     """
@@ -237,37 +276,47 @@ def merge_ranks(results: PartialResults, pairing: Pairing, metrics: Metrics) -> 
             metric.merge(states[name])
     if len(gathered) < 2:
         return results
-    order = {pair.name: place for place, pair in enumerate(pairing.pairs)}
+    order = {group.name: place for place, group in enumerate(grouping.groups)}
     return PartialResults(
-        sorted((clip for part, _ in gathered for clip in part.clips), key=lambda clip: order[clip.name]),
+        sorted((scores for part, _ in gathered for scores in part.clips), key=lambda scores: order[scores[0].name]),
         {name: reason for part, _ in gathered for name, reason in part.left_out.items()},
         sum(part.decode_seconds for part, _ in gathered),
     )
 
 
-def values_of_sets(metrics: Metrics) -> tuple[dict[str, float], list[str]]:
-    """Return the value of each metric of sets, and one line for each that has none."""
+def values_of_sets(metrics: Metrics) -> tuple[dict[str, list[float]], list[str]]:
+    """Return the values of each metric of sets, one for each candidate, and one line for each that has none."""
     values, failures = {}, []
     for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
             try:
-                (values[name],) = metric.values()
+                values[name] = metric.values()
             except VaectlError as error:
                 failures.append(str(error))
     return values, failures
 
 
-def write(evaluation: Evaluation, report: ReportBuilder | None, options: EvalOptions) -> Evaluation:
-    """Write the CSV file and the report if asked for; return the evaluation with their paths, or why one is missing."""
+def write(comparison: Comparison, report: ReportBuilder | None, options: EvalOptions) -> Comparison:
+    """Write the CSV file and the report if asked for; return the results with their paths, or why one is missing."""
     written: dict[str, Path] = {}
-    failures = list(evaluation.failures)
+    failures: list[str] = []
     for name, file, fill in ("csv", options.csv, write_csv), ("report", options.report, report and report.write):
         try:
             if file and fill:
-                fill(file, evaluation)
+                fill(file, comparison)
                 written[name] = file
         except VaectlError as error:
             failures.append(str(error))
         except OSError as error:
             failures.append(f"{file}: writing failed ({error.strerror}); free space or choose another place")
-    return replace(evaluation, failures=tuple(failures), csv=written.get("csv"), report=written.get("report"))
+    return Comparison(
+        tuple(
+            replace(
+                each,
+                failures=(*each.failures, *failures),
+                csv=written.get("csv"),
+                report=written.get("report"),
+            )
+            for each in comparison.evaluations
+        )
+    )

@@ -1,4 +1,4 @@
-"""Read the frames of a pair of clips: which frames are compared, and at which size. Knows no model and no metric.
+"""Read the frames of an original and its reconstructions: which are compared, and at which size. Knows no model.
 
 Clips written by `prepare-eval` are read whole and unchanged. For a clip from another tool:
 
@@ -10,12 +10,14 @@ Clips written by `prepare-eval` are read whole and unchanged. For a clip from an
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, Manifest
-from vaectl.evaluation.pairs import Pair
+from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of
 from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
 from vaectl.options import EvalOptions
@@ -32,17 +34,18 @@ class Reading:
     protocol: ClipProtocol
     real_is_prepared: bool
     """The originals are inputs or outputs of the network in an earlier run of `prepare-eval`."""
-    generated_is_prepared: bool
+    are_prepared: tuple[bool, ...]
+    """Whether `prepare-eval` wrote the reconstructions, for each candidate."""
 
 
 @dataclass(frozen=True)
-class DecodedPair:
-    """A pair with its frames."""
+class DecodedGroup:
+    """An original and its reconstructions with their frames."""
 
-    pair: Pair
+    group: Group
     real: Clip
-    generated: Clip | None
-    """None if the model still has to run."""
+    generated: tuple[Clip | None, ...]
+    """None for a model that still has to run."""
     stored: int
     """Pixels per frame in the file of the original."""
     seconds: float
@@ -51,37 +54,44 @@ class DecodedPair:
     """A warning about the original."""
 
 
-def how_to_read(options: EvalOptions, manifest: Manifest | None, progress: Progress) -> Reading:
-    """Return how to read the clips: by the manifest of the results or of the originals, else by `options`.
+def how_to_read(options: EvalOptions, manifests: Sequence[Manifest | None], progress: Progress) -> Reading:
+    """Return how to read the clips: by the manifests of the candidates or of the originals, else by `options`.
 
-    Raises UsageError if the folders are swapped, or if options contradict the manifest without `as_prepared`.
+    `manifests` has one for each candidate. Raises UsageError if the folders are swapped, if manifests contradict each
+    other, or if options contradict them without `as_prepared`.
     """
-    real, generated = options.real_video_dir, options.generated_video_dir
-    of_real = manifest_of(real)
-    if generated:
-        check_order(real, generated)
-    known = manifest or of_real
-    if known is None:
-        return Reading(protocol_without_manifest(options, progress), False, False)
-    check_options(options, generated if manifest and generated else real, known, progress)
-    if manifest and generated and of_real:
-        check_same_protocol(generated, manifest, real, of_real)
-    if manifest and manifest.options.get("format") == "mp4":
-        progress.warn(
-            f"{generated}: its clips are lossy (`format=mp4`), so every number includes the loss of the codec"
-        )
-    return Reading(known.protocol, of_real is not None, manifest is not None)
+    real, of_real = options.real_video_dir, manifest_of(options.real_video_dir)
+    prepared: list[tuple[Path, Manifest]] = []
+    for candidate, manifest in zip(options.candidates, manifests, strict=True):
+        if not candidate.is_model:
+            check_order(real, candidate.path)
+        if manifest:
+            prepared.append((candidate.path, manifest))
+            if manifest.options.get("format") == "mp4":
+                progress.warn(
+                    f"{candidate.path}: its clips are lossy (`format=mp4`), so every number includes the loss of the"
+                    " codec"
+                )
+    are_prepared = tuple(manifest is not None for manifest in manifests)
+    known = [*prepared, *([(real, of_real)] if of_real else [])]
+    if not known:
+        return Reading(protocol_without_manifest(options, progress), False, are_prepared)
+    for path, manifest in prepared or known:
+        check_options(options, path, manifest, progress)
+    for path, manifest in known[1:]:
+        check_same_protocol(*known[0], path, manifest)
+    return Reading(known[0][1].protocol, of_real is not None, are_prepared)
 
 
 def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipProtocol:
     """Return the protocol that `options` define. Raises UsageError for `as_prepared`, or a crop that does not fit."""
     if options.as_prepared:
         raise UsageError(
-            f"{options.generated_video_dir or options.real_video_dir}: has no {MANIFEST}, so it is unknown how its"
-            " clips were prepared",
+            f"{[options.real_video_dir, *(each.path for each in options.generated_video_dir)][-1]}: has no {MANIFEST},"
+            " so it is unknown how its clips were prepared",
             "leave out `as_prepared`",
         )
-    if options.generated_video_dir and (options.sample or (options.dtype, options.seed) != (None, None)):
+    if not options.model and (options.sample or (options.dtype, options.seed) != (None, None)):
         progress.note("`dtype`, `sample` and `seed` have no effect: no model runs")
     resolution = options.resolution or RESOLUTION
     try:
@@ -89,34 +99,35 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
     except ValueError as error:
         raise UsageError(str(error)) from None
     crop = resolution if options.crop_size is None else options.crop_size or None
-    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
+    rgb_conversion = options.rgb_conversion or "accurate"
+    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop, rgb_conversion)
 
 
-def read_pair(pair: Pair, reading: Reading) -> DecodedPair:
-    """Decode both clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
+def read_group(group: Group, reading: Reading) -> DecodedGroup:
+    """Decode all clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
     begun = time.monotonic()
     source_size = note = None
+    read_prepared = partial(read_video, rgb_conversion=reading.protocol.rgb_conversion)  # `format=mp4` is not RGB
     if reading.real_is_prepared:
-        real = read_video(pair.real)
+        real = read_prepared(group.real)
         stored = real.frames[0, 0].numel()
     else:
-        real, info = read_clip_and_facts(pair.real, reading.protocol)
+        real, info = read_clip_and_facts(group.real, reading.protocol)
         source_size, stored = (info.width, info.height), info.width * info.height
-        note = f"{pair.real}: {others_left_out(info)}" if info.other_videos else None
-    generated = None
-    if pair.generated:
-        prepared = reading.generated_is_prepared
-        generated = (
-            read_video(pair.generated)
-            if prepared
-            else read_foreign(pair.generated, real, source_size, reading.protocol)
-        )
-        if generated.frames.shape != real.frames.shape:
+        note = f"{group.real}: {others_left_out(info)}" if info.other_videos else None
+    clips: list[Clip | None] = []
+    for path, prepared in zip(group.generated, reading.are_prepared, strict=True):
+        if path is None:
+            clips.append(None)
+            continue
+        clip = read_prepared(path) if prepared else read_foreign(path, real, source_size, reading.protocol)
+        if clip.frames.shape != real.frames.shape:
             raise VaectlError(
-                f"{pair.generated}: has {_extent(generated)}, its original {pair.real} has {_extent(real)}",
+                f"{path}: has {_extent(clip)}, its original {group.real} has {_extent(real)}",
                 "make it again from this original",
             )
-    return DecodedPair(pair, real, generated, stored, time.monotonic() - begun, note)
+        clips.append(clip)
+    return DecodedGroup(group, real, tuple(clips), stored, time.monotonic() - begun, note)
 
 
 def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, protocol: ClipProtocol) -> Clip:

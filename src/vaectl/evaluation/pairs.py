@@ -38,6 +38,44 @@ class Pairing:
     """Clips of either side without a partner: name -> reason, in one line."""
 
 
+@dataclass(frozen=True)
+class Group:
+    """An original and its reconstruction by each candidate."""
+
+    name: str
+    real: Path
+    generated: tuple[Path | None, ...]
+    """None for a model that runs in memory."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The groups to compare."""
+
+    groups: tuple[Group, ...]
+    missing: dict[str, str]
+    """Clips that some candidate lacks, and results without an original: name -> reason, in one line."""
+
+
+def group_pairs(pairings: Sequence[Pairing], candidates: Sequence[Path]) -> Grouping:
+    """Join the pairs of the candidates at these paths. A clip that one of them lacks leaves all.
+
+    Raises UsageError if none is left.
+    """
+    missing = {name: reason for pairing in reversed(pairings) for name, reason in pairing.missing.items()}
+    partners = [{pair.real: pair for pair in pairing.pairs} for pairing in pairings]
+    groups = []
+    for pair in {pair.real: pair for pairs in partners for pair in pairs.values()}.values():
+        lacking = [path for path, pairs in zip(candidates, partners, strict=True) if pair.real not in pairs]
+        if not lacking:
+            groups.append(Group(pair.name, pair.real, tuple(pairs[pair.real].generated for pairs in partners)))
+        elif pair.name not in missing:  # the folder was prepared from a subset
+            missing[pair.name] = f"{pair.real}: has no partner in {lacking[0]}"
+    if not groups:
+        raise UsageError("no clip has a reconstruction by every candidate", f"first: {next(iter(missing.values()))}")
+    return Grouping(tuple(groups), missing)
+
+
 def find_pairs(
     real: Path, generated: Path | None, manifest: Manifest | None, subset_size: int = 0, stills: bool = False
 ) -> Pairing:

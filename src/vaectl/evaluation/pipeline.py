@@ -1,6 +1,6 @@
-"""The pipeline of an evaluation: decode clips, run the model if there is one, and measure.
+"""The pipeline of an evaluation: decode clips, run the models if there are any, and measure.
 
-Each step is a generator that takes the output of the step before. A clip is freed once it is measured. If a pair fails,
+Each step is a generator that takes the output of the step before. A clip is freed once it is measured. If a clip fails,
 the reason is recorded and the others continue. Knows neither which clips there are nor how numbers are shown.
 """
 
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from vaectl.engine import Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
-from vaectl.evaluation.frames import DecodedPair, Reading, read_pair
-from vaectl.evaluation.pairs import Pair
+from vaectl.evaluation.frames import DecodedGroup, Reading, read_group
+from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import ClipScores
-from vaectl.metrics.metric import FrameMetric, SetMetric
+from vaectl.evaluation.results import ClipScores, format_number
+from vaectl.metrics.metric import FrameMetric, SetMetric, measure_all
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_map
@@ -35,7 +36,8 @@ Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 class PartialResults:
     """The results so far, of one rank or of all."""
 
-    clips: list[ClipScores] = field(default_factory=list)
+    clips: list[tuple[ClipScores, ...]] = field(default_factory=list)
+    """For each group, the scores of each candidate."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Clip name -> reason."""
     decode_seconds: float = 0.0
@@ -43,32 +45,39 @@ class PartialResults:
 
 @dataclass(frozen=True)
 class Failed:
-    """A pair that cannot be compared."""
+    """A group that cannot be compared."""
 
-    pair: Pair
+    group: Group
     reason: str
 
 
+LeaveOut: TypeAlias = Callable[[Group, str], None]
+"""Takes a group that cannot be compared, with the reason."""
+
+
 def compare_all(
-    pairs: Sequence[Pair],
+    groups: Sequence[Group],
     reading: Reading,
-    model: AnyVAE | None,
+    models: Mapping[int, AnyVAE],
     metrics: Metrics,
     report: ReportBuilder | None,
     options: EvalOptions,
     results: PartialResults,
     progress: Progress,
 ) -> None:
-    """Compute all metrics of all pairs. Each result is added to `results` at once, so that Ctrl-C does not lose it."""
+    """Compute all metrics of all groups; `models` has those that run in memory, by the number of the candidate.
 
-    def leave_out(pair: Pair, reason: str) -> None:
-        results.left_out[pair.name] = reason
-        progress.end_clip(pair.name, reason, failed=True)
+    Each result is added to `results` at once, so that Ctrl-C does not lose it.
+    """
 
-    with closing(decode(pairs, reading, options)) as attempts:
+    def leave_out(group: Group, reason: str) -> None:
+        results.left_out[group.name] = reason
+        progress.end_clip(group.name, reason, failed=True)
+
+    with closing(decode(groups, reading, options)) as attempts:
         clips = succeeded(attempts, leave_out)
-        if model:
-            clips = succeeded(through_model(clips, model, options, progress), leave_out)
+        for number, model in models.items():
+            clips = succeeded(through_model(clips, number, model, models, options, progress), leave_out)
         for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
@@ -77,87 +86,127 @@ def compare_all(
 
 
 def decode(
-    pairs: Sequence[Pair], reading: Reading, options: EvalOptions
-) -> Generator[DecodedPair | Failed, None, None]:
-    """Yield the pairs with their frames, in order. Threads decode some of them in advance."""
+    groups: Sequence[Group], reading: Reading, options: EvalOptions
+) -> Generator[DecodedGroup | Failed, None, None]:
+    """Yield the groups with their frames, in order. Threads decode some of them in advance."""
 
-    def attempt(pair: Pair) -> DecodedPair | Failed:
+    def attempt(group: Group) -> DecodedGroup | Failed:
         try:
-            return read_pair(pair, reading)
+            return read_group(group, reading)
         except VaectlError as error:
-            return Failed(pair, str(error))
+            return Failed(group, str(error))
         except Exception as error:  # an unexpected error in one clip must not stop the others
-            return Failed(pair, str(unforeseen(pair.real, error)))
+            return Failed(group, str(unforeseen(group.real, error)))
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
     # With tiles memory is short: hold no clips that wait.
-    return parallel_map(attempt, pairs, 1 if Limits.of(options).tiled else workers)
+    return parallel_map(attempt, groups, 1 if Limits.of(options).tiled else workers)
 
 
-def succeeded(
-    attempts: Iterable[DecodedPair | Failed], leave_out: Callable[[Pair, str], None]
-) -> Iterator[DecodedPair]:
-    """Yield the pairs that did not fail; pass the others to `leave_out`, with the reason."""
+def succeeded(attempts: Iterable[DecodedGroup | Failed], leave_out: LeaveOut) -> Iterator[DecodedGroup]:
+    """Yield the groups that did not fail; pass the others to `leave_out`, with the reason."""
     for attempt in attempts:
         if isinstance(attempt, Failed):
-            leave_out(attempt.pair, attempt.reason)
+            leave_out(attempt.group, attempt.reason)
         else:
             yield attempt
 
 
 def through_model(
-    clips: Iterable[DecodedPair], model: AnyVAE, options: EvalOptions, progress: Progress
-) -> Iterator[DecodedPair | Failed]:
-    """Yield the clips with their reconstructions. The batch size is 1, so that a clip always has the same result."""
+    clips: Iterable[DecodedGroup],
+    number: int,
+    model: AnyVAE,
+    models: Mapping[int, AnyVAE],
+    options: EvalOptions,
+    progress: Progress,
+) -> Iterator[DecodedGroup | Failed]:
+    """Yield the clips with their reconstructions by candidate `number`, one of `models`.
+
+    The batch size is 1, so that a clip always has the same result.
+    """
     limits = Limits.of(options)
+    which = f" (candidate {options.candidates[number].name})" if len(options.candidates) > 1 else ""
+    others = sum(weights_of(other) for other in models.values() if other is not model)
     for clip in clips:
-        frames, pair = clip.real.frames, clip.pair
+        frames, group = clip.real.frames, clip.group
         overhead = host_overhead(frames[None], clip.stored)
-        generator = generator_for(options.model_seed, pair.name) if options.sample else None
+        made_by_others = (len(clip.generated) - 1) * frames.numel()
+        overhead = replace(overhead, fixed=overhead.fixed + others + made_by_others, on_device=others)
+        generator = generator_for(options.model_seed, group.name) if options.sample else None
         try:
-            (made,) = reconstruct_frames(model, frames[None], pair.real, limits, overhead, progress, generator)
+            (made,) = reconstruct_frames(model, frames[None], group.real, limits, overhead, progress, generator)
         except UsageError:
             raise
         except VaectlError as error:
-            yield Failed(pair, str(error))
+            yield Failed(group, str(VaectlError(f"{error.problem}{which}", error.remedy)))
         except Exception as error:
-            yield Failed(pair, str(unforeseen(pair.real, error)))
+            known = unforeseen(group.real, error)
+            yield Failed(group, str(VaectlError(f"{known.problem}{which}", known.remedy)))
         else:
-            yield replace(clip, generated=replace(clip.real, frames=made))
+            generated = list(clip.generated)
+            generated[number] = replace(clip.real, frames=made)
+            yield replace(clip, generated=tuple(generated))
+
+
+def weights_of(model: AnyVAE) -> int:
+    """Return the bytes of the parameters of a model."""
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def compare(
-    batch: Sequence[DecodedPair],
+    batch: Sequence[DecodedGroup],
     metrics: Metrics,
     report: ReportBuilder | None,
     results: PartialResults,
-    leave_out: Callable[[Pair, str], None],
+    leave_out: LeaveOut,
     progress: Progress,
 ) -> None:
     """Measure clips of one shape and add their numbers to `results`."""
     real_BTCHW = torch.stack([clip.real.frames for clip in batch])
-    generated_BTCHW = torch.stack([clip.generated.frames for clip in batch if clip.generated])
+    generated = [
+        torch.stack([clip.frames for clip in clips if clip])
+        for clips in zip(*(clip.generated for clip in batch), strict=True)
+    ]
     try:
-        numbers = {}
+        numbers: dict[str, list[Tensor]] = {}
         for name, metric in metrics.items():
             if isinstance(metric, FrameMetric):
-                progress.status(f"{batch[0].pair.name}: {name}")
-                numbers[name] = metric.measure(real_BTCHW, generated_BTCHW).tolist()
+                progress.status(f"{batch[0].group.name}: {name}")
+                numbers[name] = measure_all(metric, real_BTCHW, generated)
     except Exception as error:
-        for pair in (clip.pair for clip in batch):
-            known = f"{pair.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(pair.real, error))
-            leave_out(pair, known)
+        for group in (clip.group for clip in batch):
+            known = f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
+            leave_out(group, known)
         return
-    for metric in metrics.values():
+    for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
-            metric.add(real_BTCHW, [generated_BTCHW])
-    for index, (clip, real, generated) in enumerate(zip(batch, real_BTCHW, generated_BTCHW, strict=True)):
-        values = {name: tuple(rows[index]) for name, rows in numbers.items()}
-        num_frames, _, height, width = real.shape
-        pair = clip.pair
-        scores = ClipScores(pair.name, pair.real, pair.generated, num_frames, width, height, values)
+            progress.status(f"{batch[0].group.name}: {name}")
+            metric.add(real_BTCHW, generated)
+    for index, clip in enumerate(batch):
+        num_frames, _, height, width = clip.real.frames.shape
+        group = clip.group
+        scores = tuple(
+            ClipScores(
+                group.name,
+                group.real,
+                path,
+                num_frames,
+                width,
+                height,
+                {name: tuple(rows[number][index].tolist()) for name, rows in numbers.items()},
+            )
+            for number, path in enumerate(group.generated)
+        )
         if report:
-            report.add(scores, real, generated, clip.real.frame_rate)
+            report.add(scores, real_BTCHW[index], [clips[index] for clips in generated], clip.real.frame_rate)
         results.clips.append(scores)
         results.decode_seconds += clip.seconds
-        progress.end_clip(pair.name, scores.figures)
+        progress.end_clip(group.name, figures_of(scores))
+
+
+def figures_of(scores: Sequence[ClipScores]) -> str:
+    """Return the means of a clip as text: of one candidate, or of the first metric for several."""
+    if len(scores) == 1 or not scores[0].values:
+        return scores[0].figures
+    metric = next(iter(scores[0].values))
+    return f"{metric} {', '.join(format_number(each.mean(metric)) for each in scores)}"

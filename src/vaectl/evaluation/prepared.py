@@ -150,8 +150,8 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
     subset = made.get("subset_size")
     if isinstance(subset, int) and 0 < subset <= max(subset, len(manifest.clips)) < options.subset_size:
         yield f"with `subset_size={subset}`, not {options.subset_size}"
-    if options.generated_video_dir is None:
-        return  # the options of the model are those of the model that runs now
+    if options.model:
+        return  # these are the options of the model that runs now
     if options.dtype not in (None, "auto", manifest.model.dtype):
         yield f"with `dtype={manifest.model.dtype}`, not {options.dtype}"
     if options.sample and not made.get("sample"):

@@ -16,28 +16,32 @@ from vaectl.metrics import OF_FFMPEG
 from vaectl.metrics.codec import provenance as of_ffmpeg
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions
+from vaectl.options.candidates import Candidate
 from vaectl.versions import versions
 
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
 
 
-def provenance(options: EvalOptions, reading: Reading, manifest: Manifest | None, device: str) -> dict[str, Any]:
-    """Return how the clips were read, what made the generated ones, and how they were compared, on `device`."""
+def provenance(
+    options: EvalOptions, candidate: Candidate, reading: Reading, manifest: Manifest | None, device: str
+) -> dict[str, Any]:
+    """Return how the clips were read, what made those of `candidate`, and how they were compared, on `device`."""
     protocol = reading.protocol
     crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
     return {
         "real_video_dir": str(options.real_video_dir),
-        "generated_video_dir": _text(options.generated_video_dir),
+        "generated_video_dir": None if candidate.is_model else str(candidate.path),
         "clips": {
             "num_frames": protocol.num_frames,
             "sample_rate": protocol.sample_rate,
+            "rgb_conversion": protocol.rgb_conversion,
             "resize": f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits",
             "crop": crop,
             "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
-            "generated": _generated(options, reading),
+            "generated": _generated(candidate, manifest),
             "subset_size": options.subset_size,
         },
-        "model": _model(options, manifest, device),
+        "model": _model(options, candidate, manifest, device),
         **measurement(options, device),
     }
 
@@ -50,19 +54,19 @@ def measurement(options: EvalOptions, device: str) -> dict[str, Any]:
     }
 
 
-def _generated(options: EvalOptions, reading: Reading) -> str:
-    if options.model is not None:
+def _generated(candidate: Candidate, manifest: Manifest | None) -> str:
+    if candidate.is_model:
         return "by the model, in memory"
-    return "as prepared" if reading.generated_is_prepared else "as they are, or resized and cropped as the originals"
+    return "as prepared" if manifest else "as they are, or resized and cropped as the originals"
 
 
-def _model(options: EvalOptions, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
+def _model(options: EvalOptions, candidate: Candidate, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
     """Return what made the generated clips; None if that is unknown."""
-    if options.model is not None:
+    if candidate.is_model:
         return {
-            "path": str(options.model),
-            "commit": commit_of(options.model),
-            "weights": loaded_weights(options.model, options.weights),
+            "path": str(candidate.path),
+            "commit": commit_of(candidate.path),
+            "weights": loaded_weights(candidate.path, options.weights),
             "device": device,
             "dtype": options.model_dtype,
             "posterior": _posterior(options.sample, options.model_seed),
@@ -90,18 +94,15 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
     if "lpips" in options.metric:
         settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}
     if "fvd" in options.metric:
-        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector)}
+        i3d = "I3D of DeepMind, trained on Kinetics-400"
+        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector, i3d)}
     for name in OF_FFMPEG:
         if name in options.metric:
             settings[name] = of_ffmpeg(name, options.vmaf_model)
     return settings
 
 
-def _file(path: Path | None) -> str:
+def _file(path: Path | None, default: str = "the published ones") -> str:
     if path is None:
-        return "the published ones"
+        return default
     return f"{path}, SHA-256 {sha256_of(path)}"
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from vaectl.evaluation.results import Evaluation
+from vaectl.evaluation.comparison import Comparison
 from vaectl.io.atomic_write import atomic_write
 
 
-def write_csv(path: Path, evaluation: Evaluation) -> None:
+def write_csv(path: Path, comparison: Comparison) -> None:
     """Write one row for each clip and frame (from 0), with a column for each metric of frames, at full precision.
 
     A metric of neighbouring frames is in the row of the second frame; the row of frame 0 is empty. An exact frame has a
     PSNR of inf. The file is UTF-8; bytes of names that are not are written as `\\udcff`. Replaces `path` atomically.
     """
+    (evaluation,) = comparison.evaluations
     metrics = [metric.name for metric in evaluation.metrics if not metric.of_set]
     with (
         atomic_write(path, overwrite=True) as temporary,

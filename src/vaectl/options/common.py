@@ -125,9 +125,9 @@ Weights = Annotated[
 ]
 
 
-def check_weights(weights: WeightsName | None, model: Path | None) -> None:
+def check_weights(weights: WeightsName | None, has_model: bool) -> None:
     """Raise ValueError if `weights` is given without the model that it is about."""
-    if weights is not None and model is None:
+    if weights is not None and not has_model:
         raise ValueError("`weights` is for the weights of `model`; give `model` too, or leave it out")
 
 
@@ -143,6 +143,23 @@ Dtype = Annotated[
         help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32.",
     ),
 ]
+
+RgbConversionName = Literal["accurate", "swscale"]
+RGB_CONVERSIONS: tuple[RgbConversionName, ...] = ("accurate", "swscale")
+
+
+def rgb_conversion_option(default: str = "") -> Option:
+    """Declare `--rgb-conversion`; `default` explains a default that is not a value."""
+    return Option(
+        panel=INPUT,
+        metavar="KIND",
+        choices=RGB_CONVERSIONS,
+        help="How decoded frames become RGB: accurate, as players show them; swscale, as decord and PyAV convert them,"
+        f" to compare with published numbers.{default}",
+    )
+
+
+RgbConversion = Annotated[RgbConversionName, rgb_conversion_option()]
 
 EnableTiling = Annotated[
     bool,

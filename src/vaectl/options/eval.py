@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from vaectl.errors import UsageError, shown
 from vaectl.metrics import DEFAULT, METRICS, VmafModel, known
+from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, RealVideoDir, SubsetSize, check_crop
 from vaectl.options.common import (
     DTYPES,
@@ -27,13 +28,15 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
+    RgbConversionName,
     SaveMemory,
     Weights,
     check_weights,
-    model_path,
     read_dtype,
+    read_model,
     read_output_path,
     read_path,
+    rgb_conversion_option,
 )
 from vaectl.options.option import Option
 
@@ -73,15 +76,17 @@ class EvalOptions:
 
     real_video_dir: RealVideoDir
     generated_video_dir: Annotated[
-        Path | None,
+        tuple[NamedPath, ...],
         Option(
             panel=INPUT,
             metavar="PATH",
             main=True,
-            read=read_path,
-            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model.",
+            many=True,
+            read=read_named_paths(read_path),
+            help="The reconstructions: a folder written by prepare-eval or another tool, or a file. Or give --model. "
+            "Repeat it to compare several; NAME=PATH names one.",
         ),
-    ] = None
+    ] = ()
     num_frames: Annotated[
         int | None, _from_manifest("N", f"Frames of each clip. (default: as prepared, else {NUM_FRAMES})", 1)
     ] = None
@@ -102,6 +107,9 @@ class EvalOptions:
             0,
             16384,
         ),
+    ] = None
+    rgb_conversion: Annotated[
+        RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")
     ] = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
@@ -155,6 +163,11 @@ class EvalOptions:
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
 
+    cost: Annotated[
+        bool | None,
+        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+    ] = None
+
     json: Json = False
     csv: Annotated[
         Path | None,
@@ -177,14 +190,17 @@ class EvalOptions:
     overwrite: Overwrite = False
 
     model: Annotated[
-        Path | None,
-        model_path(
-            "Instead of --generated-video-dir: reconstruct the originals in memory with this model: a directory, one"
-            f" weights file in it, {ON_HUB}, or builtin.",
-            "ckpt",
-            "from_pretrained",
+        tuple[NamedPath, ...],
+        Option(
+            panel=MODEL,
+            metavar="PATH",
+            aliases=("ckpt", "from_pretrained"),
+            many=True,
+            read=read_named_paths(read_model),
+            help="Reconstruct the originals in memory with this model: a directory, one weights file in it, "
+            f"{ON_HUB}, or builtin. Repeat it to compare several; NAME=PATH names one.",
         ),
-    ] = None
+    ] = ()
     weights: Weights = None
     device: Device = "auto"
     dtype: Annotated[
@@ -231,6 +247,11 @@ class EvalOptions:
     debug: Debug = False
 
     @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What is compared with the originals, at least one: folders and files first, then models."""
+        return candidates_of(self.generated_video_dir, self.model)
+
+    @property
     def model_dtype(self) -> DtypeName:
         """The dtype of a model that runs in memory."""
         return self.dtype or "float32"
@@ -243,10 +264,8 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.resolution is not None:
             check_crop(self.resolution, self.crop_size)
-        if self.generated_video_dir is None and self.model is None:
+        if not self.candidates:
             raise ValueError(
                 "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
             )
-        if self.generated_video_dir is not None and self.model is not None:
-            raise ValueError("`model` excludes `generated_video_dir`; give one or the other")
-        check_weights(self.weights, self.model)
+        check_weights(self.weights, bool(self.model))

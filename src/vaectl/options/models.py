@@ -47,4 +47,4 @@ class ModelsOptions:
     def __post_init__(self) -> None:
         if self.path is not None and self.model is not None:
             raise ValueError("`model` excludes PATH; give one or the other")
-        check_weights(self.weights, self.path or self.model)
+        check_weights(self.weights, (self.path or self.model) is not None)

@@ -294,7 +294,7 @@ class TrainOptions:
             raise ValueError("`video_weight` must be above 0; leave out a `video_path` that should not be used")
         if self.init == "pca" and self.model is not None:
             raise ValueError("`init=pca` is for a new model, and `model` gives the weights; leave out one of them")
-        check_weights(self.weights, self.model)
+        check_weights(self.weights, self.model is not None)
         check_crop(self.resolution, self.crop_size)
         if not self.exp_name or "/" in self.exp_name or "\0" in self.exp_name or self.exp_name in (".", ".."):
             raise ValueError(

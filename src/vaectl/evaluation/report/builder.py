@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vaectl.distributed import gather
 from vaectl.errors import VaectlError
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report.document import document
 from vaectl.evaluation.report.media import Media, picture
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, MetricFacts
 from vaectl.io.atomic_write import atomic_write
 
 MEDIA_BYTES = 10 * 2**20
@@ -33,7 +34,9 @@ class ReportBuilder:
         clips_with_media: maximum number of clips with pictures; fewer if they would take more than `MEDIA_BYTES`.
     """
 
-    def __init__(self, metrics: Sequence[MetricFacts], clips_with_media: int = 12) -> None:
+    def __init__(
+        self, metrics: Sequence[MetricFacts], names: Sequence[str] = ("",), clips_with_media: int = 12
+    ) -> None:
         self._ranking = next((metric for metric in metrics if not metric.of_set), None)
         self._room = clips_with_media
         self._seen = 0
@@ -41,12 +44,15 @@ class ReportBuilder:
         self._bar: tuple[float, int] | None = None  # only worse clips are kept
         self._failures: list[str] = []
 
-    def add(self, scores: ClipScores, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction) -> None:
+    def add(
+        self, scores_of_all: Sequence[ClipScores], real_T3HW: Tensor, generated: Sequence[Tensor], frame_rate: Fraction
+    ) -> None:
         """Take the pictures of a pair of clips, (T, 3, H, W) uint8 RGB each, `frame_rate` in frames per second.
 
         If the folder for temporary files is full, the clip has no pictures and `write` reports it: the numbers of a
         long run are not lost for a video.
         """
+        scores, generated_T3HW = scores_of_all[0], generated[0]
         place = self._rank(scores), self._seen
         self._seen += 1
         if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
@@ -74,14 +80,16 @@ class ReportBuilder:
         while len(self._kept) > self._room or (len(self._kept) > 1 and self._size() > MEDIA_BYTES):
             self._bar = self._kept.pop()[:2]
 
-    def write(self, path: Path, evaluation: Evaluation) -> None:
+    def write(self, path: Path, comparison: Comparison) -> None:
         """Write the page to `path` atomically; replaces an existing file.
 
         Raises UsageError if `path` cannot be written, OSError if the disk is full, and VaectlError if the page is
         written but lacks pictures, because there was no room for temporary files.
         """
         with atomic_write(path, overwrite=True) as temporary:
-            temporary.write_bytes(document(evaluation, [media for _, _, media in self._kept], self._ranking))
+            temporary.write_bytes(
+                document(comparison.evaluations[0], [media for _, _, media in self._kept], self._ranking)
+            )
         if self._failures:
             raise VaectlError(
                 f"{path}: written, but lacks pictures: {self._failures[0]}", "set TMPDIR to a folder with more space"

@@ -1,0 +1,141 @@
+"""Several candidates in one run of `vaectl eval`: each has the numbers that it has alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.evaluation.test_eval import Detector, clips, compare, disturbed, run, store  # noqa: F401  # a fixture
+from tests.jobs import Listener
+from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import frames, pipeline
+from vaectl.evaluation.prepare import prepare
+from vaectl.options import EvalOptions, PrepareEvalOptions, dump, parse
+from vaectl.options.candidates import Candidate, NamedPath
+from vaectl.video import read_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def videos(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.mkv"))
+
+
+def test_every_candidate_has_the_numbers_that_it_has_alone(clips, tmp_path):  # noqa: F811
+    """Folders and models, all metrics; the originals are read once."""
+    real, near = clips
+    detector = tmp_path / "detector.pt"
+    torch.jit.script(Detector()).save(str(detector))
+    far = tmp_path / "far"
+    for file in videos(near):
+        store(far / file, disturbed(read_video(near / file).frames, seed=5))
+    chosen = {"metric": ("psnr", "ssim", "lpips", "flicker", "fvd"), "resolution": 64, "fvd_detector": detector}
+    comparison = compare(real, [near, far], model=Path("builtin"), **chosen)
+    assert [each.name for each in comparison.evaluations] == [near.name, "far", "builtin"]
+    alone = [run(real, near, **chosen), run(real, far, **chosen), run(real, model=Path("builtin"), **chosen)]
+    for together, single in zip(comparison.evaluations, alone, strict=True):
+        assert together.clips == single.clips
+        assert together.set_values == pytest.approx(single.set_values, rel=1e-9)
+        assert together.protocol == single.protocol
+    assert [each.temporal_compression for each in comparison.evaluations] == [None, None, 4]
+
+
+def test_originals_are_read_once_for_all_candidates(clips, monkeypatch):  # noqa: F811
+    real, results = clips
+    read = []
+    read_clip = frames.read_clip_and_facts
+    monkeypatch.setattr(frames, "read_clip_and_facts", lambda path, how: (read.append(path), read_clip(path, how))[1])
+    copies = tuple(NamedPath(name, results) for name in "abc")
+    compare(real, [], generated_video_dir=copies)
+    assert sorted(read) == sorted(real / name for name in videos(real))
+
+
+def test_a_clip_that_fails_for_one_candidate_leaves_all_and_is_named(clips, tmp_path):  # noqa: F811
+    real, whole = clips
+    torn = shutil.copytree(whole, tmp_path / "torn")
+    broken = torn / videos(torn)[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    both = compare(real, [whole, torn]).evaluations
+    assert [clip.name for clip in both[0].clips] == [clip.name for clip in both[1].clips]
+    assert len(both[0].clips) == len(videos(real)) - 1
+    for each in both:
+        (reason,) = each.left_out.values()
+        assert reason.startswith(f"{broken} is not a video that can be read")
+        assert each.failures == (reason,)
+    broken.unlink()
+    with pytest.raises(UsageError, match=f"has no partner in {torn}"):
+        compare(real, [whole, torn])
+    assert len(compare(real, [whole, torn], allow_missing=True).evaluations[1].clips) == len(videos(real)) - 1
+
+
+def test_a_model_that_fails_is_named(clips, monkeypatch):  # noqa: F811
+    """Both models fail on one clip; the message says which was first."""
+
+    def fail(model, frames, source, *rest):
+        if source.stem == "a":
+            raise VaectlError(f"{source}: the model's output has NaN or infinity", "use `dtype=float32`")
+        return frames
+
+    monkeypatch.setattr(pipeline, "reconstruct_frames", fail)
+    models = (NamedPath("one", Path("builtin")), NamedPath("two", Path("builtin")))
+    both = compare(clips[0], [], model=models).evaluations
+    assert [reason.partition(": ")[2] for reason in both[1].left_out.values()] == [
+        "the model's output has NaN or infinity (candidate one); use `dtype=float32`"
+    ]
+
+
+def test_the_memory_of_a_model_is_what_the_others_leave(clips, monkeypatch):  # noqa: F811
+    """A plan counts the weights of the other models, and the frames that they made."""
+    seen = []
+
+    def note(model, frames, source, limits, overhead, *rest):
+        seen.append((overhead, frames.numel(), sum(p.nbytes for p in model.parameters())))
+        return frames
+
+    monkeypatch.setattr(pipeline, "reconstruct_frames", note)
+    one, two = (NamedPath(name, Path("builtin")) for name in ("one", "two"))
+    compare(clips[0], [], model=one.path, subset_size=1)
+    compare(clips[0], [], model=(one, two), subset_size=1)
+    (alone, size, weights), *both = seen
+    for overhead, _, _ in both:
+        assert overhead.fixed == alone.fixed + weights + size
+        assert (alone.on_device, overhead.on_device) == (0, weights)
+
+
+def test_candidates_prepared_with_other_frames_are_refused_with_what_differs(clips, tmp_path):  # noqa: F811
+    real = clips[0]
+    for name, num_frames in (("two", 2), ("three", 3)):
+        small = {"num_frames": num_frames, "resolution": 32, "device": "cpu"}
+        prepare(PrepareEvalOptions(real_video_dir=real, generated_video_dir=tmp_path / name, **small), Listener())
+    with pytest.raises(UsageError, match=r"two and .*three: were prepared with different frames: `num_frames=2` and 3"):
+        compare(real, [tmp_path / "two", tmp_path / "three"], num_frames=None, resolution=None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ({"generated_video_dir": "runs/out"}, [("out", "runs/out", False)]),
+        ({"generated_video_dir": ["a/out", "b/out"]}, [("a/out", "a/out", False), ("b/out", "b/out", False)]),
+        ({"model": "ours=runs/a/final"}, [("ours", "runs/a/final@main", True)]),
+        ({"model": "builtin", "generated_video_dir": "x= y"}, [("x", " y", False), ("builtin", "builtin", True)]),
+        ({"generated_video_dir": "lr=1"}, [("lr=1", "lr=1", False)]),
+        ({"generated_video_dir": "./lr=2"}, [("lr=2", "lr=2", False)]),
+        ({"model": "owner/name@main"}, [("name", "owner/name@main", True)]),
+    ],
+)
+def test_a_candidate_has_a_name(tmp_path, monkeypatch, typed, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1").mkdir()  # a path that exists is a path
+    options = parse(EvalOptions, {"real_video_dir": "in", **typed})
+    assert options.candidates == tuple(Candidate(name, Path(path), is_model) for name, path, is_model in expected)
+    again = parse(EvalOptions, {name: value for name, value in dump(options).items() if value is not None})
+    assert again == options
+
+
+@pytest.mark.parametrize("typed", [["a=x", "a=y"], ["x", "x"], ["x=y", "x"]])
+def test_two_candidates_of_one_name_are_refused(typed):
+    with pytest.raises(UsageError, match="two candidates are called"):
+        parse(EvalOptions, {"real_video_dir": "in", "model": typed})
