@@ -281,7 +281,8 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     frames = pictures(36)
     paths = [f"--real-video-dir={store(tmp_path / 'real.mkv', frames)}"]
     paths += [f"--generated-video-dir={store(tmp_path / 'made.mkv', disturbed(frames))}"]
-    (tmp_path / "own.toml").write_text("num_frames = 33\nresolution = 256\nrgb_conversion = "swscale"\n")
+    text = 'num_frames = 33\nresolution = 256\nrgb_conversion = "swscale"\n'
+    (tmp_path / "own.toml").write_text(text)
     plain = evaluate(capsys, *paths, "--rgb-conversion=swscale")
     named = evaluate(capsys, *paths, "--protocol=wfvae")
     own = evaluate(capsys, *paths, f"--protocol={tmp_path / 'own.toml'}")
@@ -295,7 +296,7 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     assert main(["eval", *paths, "--device=cpu", "--metric=psnr", "--protocol=vidtok", "--resolution=48"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^protocol: vidtok, changed by --resolution, --crop-size \([0-9a-f]{8}\)$", out, re.MULTILINE)
-    assert "frames: every window of 17, at about 30 frames/s; shorter side to 48" in out
+    assert "frames: every window of 17, at about 30 frames/s; RGB by swscale; shorter side to 48" in out
 
 
 def test_several_candidates_are_measured_in_the_same_windows(clips, tmp_path):
