@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vaectl.io.json_values import plain
+from vaectl.metrics import BOUNDS
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ class Summary:
 
     mean: float
     low: float | None
-    """The 95 % confidence interval of the mean over clips (Student's t); None for sets, below two clips, or if the mean
-    of a clip is inf."""
+    """The 95 % confidence interval of the mean over clips, within what the metric can be; None for sets, below two
+    clips, or if the mean of a clip is inf."""
     high: float | None
+    interval: str | None
+    """How it was computed: bootstrap-t or student-t."""
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
 
@@ -117,6 +120,10 @@ class Evaluation:
     """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
     csv: Path | None = None
     """The CSV file, if it was written."""
+    markdown: Path | None = None
+    """The table in Markdown, if it was written."""
+    latex: Path | None = None
+    """The table in LaTeX, if it was written."""
     report: Path | None = None
     """The report, if it was written."""
     name: str = ""
@@ -132,8 +139,18 @@ class Evaluation:
     @property
     def means(self) -> dict[str, float]:
         """The mean over the clips of each metric; the number of a metric of sets."""
-        known = (metric.name for metric in self.metrics if metric.name in self.set_values or not metric.of_set)
-        return {name: self.summary(name).mean for name in known}
+        return {name: self.mean(name) for name in self.measured}
+
+    @property
+    def measured(self) -> list[str]:
+        """The metrics that have a number; one of sets has none if the run was stopped."""
+        return [metric.name for metric in self.metrics if metric.name in self.set_values or not metric.of_set]
+
+    def mean(self, metric: str) -> float:
+        """Return the mean over the clips (at least one); for a metric of sets, its number."""
+        if metric in self.set_values:
+            return self.set_values[metric]
+        return sum(clip.mean(metric) for clip in self.clips) / len(self.clips)
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """Return the clips, the one with the worst mean of `metric` first."""
@@ -143,14 +160,14 @@ class Evaluation:
     def summary(self, metric: str) -> Summary:
         """Summarize a metric over all clips (at least one); for a metric of sets, its number."""
         if metric in self.set_values:
-            return Summary(self.set_values[metric], None, None, None)
-        means = [clip.mean(metric) for clip in self.clips]
-        low, high = confidence_interval(means) or (None, None)
-        return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name)
+            return Summary(self.mean(metric), None, None, None, None)
+        means = tuple(clip.mean(metric) for clip in self.clips)
+        low, high, method = confidence_interval(means, BOUNDS.get(metric, UNBOUNDED)) or (None, None, None)
+        return Summary(self.mean(metric), low, high, method, self.worst_first(metric)[0].name)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
-        summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
+        summaries = {name: self.summary(name) for name in self.measured}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "name": self.name,
@@ -163,7 +180,11 @@ class Evaluation:
             "seconds": self.seconds,
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
+            "temporal_compression": self.temporal_compression,
+            "cost": None if self.cost is None else plain(asdict(self.cost)),
             "csv": plain(self.csv),
+            "markdown": plain(self.markdown),
+            "latex": plain(self.latex),
             "report": plain(self.report),
         }
 
@@ -177,12 +198,29 @@ def format_number(value: float) -> str:
     return f"{value:.{2 if abs(value) >= 10 else 4}f}"
 
 
-def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of the mean (Student's t); None below two values or if one is not finite."""
+class Interval(NamedTuple):
+    """A 95 % confidence interval, and how it was computed."""
+
+    low: float
+    high: float
+    method: str
+
+
+UNBOUNDED = (-math.inf, math.inf)
+
+
+@lru_cache(maxsize=128)
+def confidence_interval(values: tuple[float, ...], bounds: tuple[float, float] = UNBOUNDED) -> Interval | None:
+    """Return the 95 % confidence interval of the mean; None below two values or if one is not finite.
+
+    What is outside `bounds`, where the mean cannot be, is cut off; this changes no coverage.
+    """
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
-    from scipy.special import stdtrit
+    import numpy as np
 
-    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
+    from vaectl.evaluation.statistics import interval_method, mean_intervals
+
+    lows, highs = mean_intervals(np.array(values)[:, None])
+    low, high = np.clip([lows[0], highs[0]], *bounds).tolist()
+    return Interval(low, high, interval_method(len(values)))
