@@ -37,6 +37,7 @@ from vaectl.options.common import (
     read_path,
 )
 from vaectl.options.option import Option
+from vaectl.options.tables import AllPairs, Csv, Latex, Markdown
 
 METRIC = "Metrics"
 """A panel of the help page."""
@@ -150,15 +151,10 @@ class EvalOptions:
     ] = "styleganv"
 
     json: Json = False
-    csv: Annotated[
-        Path | None,
-        Option(
-            panel=OUTPUT,
-            metavar="FILE",
-            read=read_output_path,
-            help="Write every number, one row for each clip and frame.",
-        ),
-    ] = None
+    csv: Csv = None
+    markdown: Markdown = None
+    latex: Latex = None
+    all_pairs: AllPairs = False
     report: Annotated[
         Path | None,
         Option(
