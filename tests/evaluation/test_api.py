@@ -88,6 +88,7 @@ def test_results_are_shown_in_one_line():
         ((A, A2), {"num_frames": 4}, "`num_frames` is for files: clips in memory are compared as they are"),
         ((A, A2), {"allow_missing": True}, "`allow_missing` is for files"),
         ((A, A2), {"metrics": "psnrr"}, "`metrics`: there is no metric 'psnrr'; did you mean psnr?"),
+        ((A, A2), {"metrics": "fvd"}, "fvd needs clips of at least 9 frames, not 4; raise `num_frames`"),
         ((A, A2), {"json": True}, "`json` is no parameter of vaectl.evaluate"),
         (("a.mkv", "b.mkv"), {"frames": 4}, "`frames` is no parameter of vaectl.evaluate"),
         (("a.mkv", "b.mkv"), {"num_frames": 0}, "`num_frames`: must be at least 1, not 0"),

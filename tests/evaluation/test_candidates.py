@@ -87,6 +87,24 @@ def test_a_model_that_fails_is_named(clips, monkeypatch):  # noqa: F811
     ]
 
 
+def test_the_memory_of_a_model_is_what_the_others_leave(clips, monkeypatch):  # noqa: F811
+    """A plan counts the weights of the other models, and the frames that they made."""
+    seen = []
+
+    def note(model, frames, source, limits, overhead, *rest):
+        seen.append((overhead, frames.numel(), sum(p.nbytes for p in model.parameters())))
+        return frames
+
+    monkeypatch.setattr(pipeline, "reconstruct_frames", note)
+    one, two = (NamedPath(name, Path("builtin")) for name in ("one", "two"))
+    compare(clips[0], [], model=one.path, subset_size=1)
+    compare(clips[0], [], model=(one, two), subset_size=1)
+    (alone, size, weights), *both = seen
+    for overhead, _, _ in both:
+        assert overhead.fixed == alone.fixed + weights + size
+        assert (alone.on_device, overhead.on_device) == (0, weights)
+
+
 def test_candidates_prepared_with_other_frames_are_refused_with_what_differs(clips, tmp_path):  # noqa: F811
     real = clips[0]
     for name, num_frames in (("two", 2), ("three", 3)):

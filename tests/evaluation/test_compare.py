@@ -137,7 +137,10 @@ def test_candidates_without_a_name_of_their_own_are_refused(tmp_path):
             "clips.num_frames 2 and 17; clips.crop 64x64 from the middle and none",
         ),
         (with_protocol(B, metrics=PROTOCOL["metrics"] | {"lpips": {"net": "vgg"}}), "metrics.lpips.net alex and vgg"),
-        (with_protocol(B, clips=PROTOCOL["clips"] | {"rgb": "swscale"}), "clips.rgb none and swscale"),
+        (
+            with_protocol(B, clips=PROTOCOL["clips"] | {"rgb_conversion": "swscale"}),
+            "clips.rgb_conversion accurate and swscale",
+        ),
         (with_protocol(B, clips="in memory, as they are"), "clips none and in memory, as they are"),
     ],
 )
@@ -154,7 +157,8 @@ def test_what_belongs_to_a_candidate_may_differ():
         generated_video_dir="elsewhere",
         real_video_dir="copy",
         model={"path": "wan"},
-        clips=PROTOCOL["clips"] | {"generated": "by the model, in memory", "subset_size": 2},
+        clips=PROTOCOL["clips"]
+        | {"generated": "by the model, in memory", "subset_size": 2, "rgb_conversion": "accurate"},
     )
     listener = Listener()
     assert len(vaectl.compare([A, other], progress=listener).evaluations) == 2

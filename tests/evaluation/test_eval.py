@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import outputs, pipeline
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.cost import model_cost
 from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
@@ -244,6 +246,28 @@ def test_one_step_gives_the_numbers_of_two_steps_bit_by_bit(clips, tmp_path, opt
     assert {clip.name: clip.values for clip in one.clips} == {clip.name: clip.values for clip in two.clips}
     assert {clip.name: clip.values for clip in of_origin.clips} == {clip.name: clip.values for clip in two.clips}
     assert one.protocol["model"]["posterior"] == two.protocol["model"]["posterior"]
+    assert (one.temporal_compression, two.temporal_compression) == (4, 4)
+    assert one.as_json()["positions"] == two.as_json()["positions"]
+    assert one.cost == two.cost
+    assert one.cost.bits_per_pixel == 16 * 2 * (4 * 4) * 32 / (5 * 32 * 32)
+
+
+@pytest.mark.parametrize(("models", "cost", "measured"), [(1, None, 0), (1, True, 1), (2, None, 2), (2, False, 0)])
+def test_speed_and_memory_are_measured_if_asked_for_or_of_several_models(clips, monkeypatch, models, cost, measured):
+    calls = []
+
+    def measure_cost(model, *size):
+        calls.append((model.config.class_name, *size[:3]))
+        return model_cost(model, size[:3])
+
+    monkeypatch.setattr("vaectl.evaluation.cost.measure_cost", measure_cost)
+    names = tuple(NamedPath(name, Path("builtin")) for name in "ab"[:models])
+    found = compare(clips[0], [clips[1]], model=names, cost=cost, subset_size=1)
+    costs = sorted(found.evaluations, key=lambda evaluation: evaluation.cost is None)
+    assert calls == [("WFVAEModel", 4, 32, 32)] * measured
+    assert [each.cost is None for each in costs] == [False] * models + [True]
+    assert costs[0].as_json()["cost"] == json.loads(json.dumps(asdict(costs[0].cost)))
+    assert costs[-1].as_json()["cost"] is None
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -458,6 +482,14 @@ def test_fvd_of_one_clip_is_refused_before_anything_is_read(clips, tmp_path):
     chosen = {"metric": ("fvd",), "fvd_detector": tmp_path / "detector.pt"}
     with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 1; give more"):
         run(*clips, subset_size=1, **chosen)
+
+
+def test_fvd_of_clips_that_are_too_short_is_refused_before_anything_is_fetched_or_read(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("vaectl.io.pip.download", pytest.fail)
+    monkeypatch.setattr(pipeline, "read_group", pytest.fail)
+    with pytest.raises(UsageError, match="fvd needs clips of at least 9 frames, not 4; raise `num_frames`"):
+        run(*clips, metric=("psnr", "fvd"))
 
 
 def test_fvd_of_one_clip_that_is_left_is_a_failure_that_keeps_the_other_numbers(clips, tmp_path):

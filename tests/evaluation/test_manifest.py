@@ -39,6 +39,14 @@ def test_what_was_written_is_read(tmp_path):
     assert json.loads((tmp_path / "new" / MANIFEST).read_text())["clips"][1]["name"] == "b/c"
 
 
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path):
+    write_manifest(tmp_path, MANIFEST_OF_THREE)
+    values = json.loads((tmp_path / MANIFEST).read_text())
+    values["model"] = {name: values["model"][name] for name in ("path", "family", "fingerprint", "device", "dtype")}
+    (tmp_path / MANIFEST).write_text(json.dumps(values))
+    assert read_manifest(tmp_path) == MANIFEST_OF_THREE
+
+
 def test_a_folder_without_manifest_has_none(tmp_path):
     assert read_manifest(tmp_path) is None
     assert read_manifest(tmp_path / "missing") is None
@@ -153,6 +161,7 @@ def test_an_entry_without_a_place_is_dropped(tmp_path, entry):
         {"protocol": {"num_frames": -1, "sample_rate": 1, "resolution": 256, "crop_size": None}},
         {"protocol": {"num_frames": 33, "sample_rate": 1, "resolution": 10**9, "crop_size": None}},
         {"model": [1]},
+        {"model": {**vars(MANIFEST_OF_THREE.model), "temporal_compression": 0}},
         {"versions": 3},
         {"options": []},
         {"real_video_dir": None},

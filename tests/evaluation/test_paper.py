@@ -8,11 +8,11 @@ import pytest
 
 from tests.evaluation.results import PROTOCOL, evaluation
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import metric_columns, write_latex, write_markdown
+from vaectl.evaluation.paper import cost_columns, metric_columns, write_latex, write_markdown
 from vaectl.evaluation.results import Cost
 
 HOSTILE = "[a]*_50%_of|`x`#1&2~3^4\\{5}$6$--<b>"
-COST = Cost(5_500_000, (4, 8), 16, 0.125, 33.3, 22.2, 2**30, 2**31)
+COST = Cost(5_500_000, (4, 8), 16, 0.125, 33.3, 22.2, 2**30)
 A = evaluation("a", {"fvd": 60.0}, psnr=[30, 31], lpips=[0.2, 0.3])
 B = replace(evaluation(HOSTILE, {"fvd": 9.0}, psnr=[31, 31], lpips=[0.1, 0.3]), cost=COST)
 C = evaluation("c", {"fvd": 55.0}, psnr=[20, 22], lpips=[0.2, 0.3])
@@ -72,6 +72,14 @@ def test_latex(tmp_path):
     assert text.count("{") == text.count("}")
     assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
     assert [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)] == text.splitlines()[:2]
+
+
+def test_costs_that_are_not_known_have_no_column_and_no_number():
+    columns = {f"{column.name} {column.unit}": column.cells for column in cost_columns(Comparison((A, B)))}
+    assert columns["encode frames/s"] == (("", 0), ("33.3", 0))
+    assert columns["encode GiB"] == (("", 0), ("1.00", 0))
+    assert "decode GiB" not in columns
+    assert cost_columns(Comparison((A, C))) == []
 
 
 @pytest.mark.parametrize("write", [write_markdown, write_latex])

@@ -111,6 +111,8 @@ def test_the_manifest_tells_how_it_was_made(here):
     assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
+    latent = ("temporal_compression", "spatial_compression", "latent_channels", "parameters")
+    assert [manifest["model"][name] for name in latent] == [4, 8, 16, 5_451_204]
     assert (manifest["options"]["real_video_dir"], manifest["options"]["seed"]) == ("in", 7)
     assert manifest["real_video_dir"] == str(here / "in")
     assert set(manifest["versions"]) == {"vaectl", "torch", "av"}

@@ -57,6 +57,7 @@ def read(real: Path = CLIPS, generated: Path | None = OUT, listener: Listener | 
         ({"resolution": 128}, "with `resolution=256`, not 128"),
         ({"crop_size": 128}, "with `crop_size=256`, not 128"),
         ({"crop_size": 0}, "with `crop_size=256`, not 0"),
+        ({"rgb_conversion": "swscale"}, "with `rgb_conversion=accurate`, not swscale"),
         ({"subset_size": 4}, "with `subset_size=3`, not 4"),
         ({"dtype": "bfloat16"}, "with `dtype=float32`, not bfloat16"),
         ({"sample": True}, "without `sample`"),

@@ -128,7 +128,7 @@ def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspe
     defaults = {field.name: field.default for field in fields(model)}
     for field, option in options_of(model).items():
         default = defaults[field]
-        flag = isinstance(default, bool)
+        flag = not option.metavar
         names = [cli_name(name) for name in (field, *option.aliases)]
         # The parser accepts underscores anyway; completion needs both spellings.
         names = list(dict.fromkeys([*names, *("--" + name[2:].replace("-", "_") for name in names)]))

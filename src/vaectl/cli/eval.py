@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vaectl.memory import format_size
+
 if TYPE_CHECKING:
-    from vaectl.evaluation.results import Evaluation
+    from vaectl.evaluation.results import Cost, Evaluation
     from vaectl.options import EvalOptions
 
 EXAMPLES = """
@@ -119,6 +121,36 @@ def written(evaluation: Evaluation) -> Iterator[str]:
         yield f"report: {evaluation.report} (open it in a browser)"
 
 
+def position_lines(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
+    from vaectl.evaluation.position import by_position
+    from vaectl.evaluation.results import format_number
+
+    if not any(metric.name == "psnr" for metric in evaluation.metrics):
+        return
+    psnr = by_position(evaluation, "psnr")
+    within = psnr.within_group or ()
+    known = [format_number(value) for value in within if value is not None]
+    if len(known) == len(within) > 1 and psnr.first is not None:
+        without = "; exact frames left out" if psnr.exact else ""
+        first = format_number(psnr.first)
+        yield f"psnr by position in a group of {len(within)}: {' '.join(known)}; first frame {first}{without}"
+
+
+def cost_lines(cost: Cost) -> Iterator[str]:
+    """Yield a line about the latent, and one about speed and memory if they were measured."""
+    time, space = cost.compression
+    yield (
+        f"latent: {time}x{space}x{space} to {cost.latent_channels} channels, {cost.bits_per_pixel:.3g} bits a pixel;"
+        f" {cost.parameters / 1e6:.1f}M parameters"
+    )
+    if cost.encode_peak_memory is not None and cost.decode_peak_memory is not None:
+        yield (
+            f"encode: {cost.encode_frames_per_second:.3g} frames/s, {format_size(cost.encode_peak_memory)}; decode:"
+            f" {cost.decode_frames_per_second:.3g} frames/s, {format_size(cost.decode_peak_memory)}"
+        )
+
+
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
@@ -129,6 +161,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
+    yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"
     if evaluation.left_out:
@@ -136,11 +169,14 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         if not evaluation.failures:
             yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
-    yield f"frames: {read['num_frames']}{every}; {read['resize']}; crop {read['crop']}"
+    rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
+    yield f"frames: {read['num_frames']}{every}{rgb}; {read['resize']}; crop {read['crop']}"
     if model:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"
         yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
+    if evaluation.cost:
+        yield from cost_lines(evaluation.cost)
     yield (
         f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"
         f" {evaluation.decode_seconds:.1f} s in parallel, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"

@@ -58,13 +58,14 @@ def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     sizes = sorted({(clip.width, clip.height) for clip in result.manifest.clips if clip.status == "ok"})
     size = "x".join(map(str, sizes[0])) if len(sizes) == 1 else f"{len(sizes)} sizes"
     interval = f", one in {protocol.sample_rate}" if protocol.sample_rate > 1 else ""
+    rgb = ", RGB by swscale" if protocol.rgb_conversion == "swscale" else ""
     counts = [f"{result.made} made"]
     counts += [f"{result.kept} kept from before"] * (result.kept > 0) + [f"{result.failed} failed"] * (
         result.failed > 0
     )
     rows = {
         "clips": ", ".join(counts),
-        "frames": f"{protocol.num_frames} of each clip{interval}, {size}",
+        "frames": f"{protocol.num_frames} of each clip{interval}, {size}{rgb}",
         "model": f"{model.path or 'built-in model'} on {model.device} in {model.dtype}",
         "written": str(options.generated_video_dir),
         "manifest": str(result.manifest_path),

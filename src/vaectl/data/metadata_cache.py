@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from vaectl.errors import VaectlError
 from vaectl.io.atomic_write import atomic_write
+from vaectl.io.user_cache import user_cache
 from vaectl.progress import Progress
 from vaectl.video.discover import find_names, find_videos
 from vaectl.video.index import build_index
@@ -134,9 +135,8 @@ def _identity(path: Path | str) -> tuple[int, int]:
 
 
 def _cache_file(root: Path) -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # never raises
     tree = blake2b(os.fsencode(root.resolve()), digest_size=16).hexdigest()
-    return Path(caches, "vaectl", "videos", f"{tree}.json")
+    return user_cache("videos", f"{tree}.json")
 
 
 def _load(cache: Path, progress: Progress) -> dict[str, Facts]:

@@ -118,7 +118,7 @@ def compare_clips(
         group = Group(name, Path(name), (Path(name),))
         clips.append(DecodedGroup(group, Clip.from_frames(a, 1), (Clip.from_frames(b, 1),), stored=0, seconds=0.0))
     device = choose_device(options.device)
-    metrics, facts = job.build_metrics(options, device, progress)
+    metrics, facts = job.build_metrics(options, device, progress, min(map(len, real)))
     results = PartialResults()
     for batch in batch_by_shape(iter(clips), lambda clip: clip.real.frames.shape, options.batch_size):
         compare(batch, metrics, None, results, refuse, progress)

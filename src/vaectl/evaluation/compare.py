@@ -26,6 +26,8 @@ OF_CANDIDATE = {"real_video_dir", "generated_video_dir", "model", "clips.origina
 """Keys of the protocol that may differ between candidates."""
 SETTLED_BY_CLIPS = {"clips.subset_size"}
 """Keys that say which clips there are; the names of the clips are compared instead."""
+OF_EARLIER_VERSIONS = {"clips.rgb_conversion": "accurate"}
+"""Settings that earlier versions had without naming them."""
 OF_MACHINE = {"versions", "metrics.device"}
 """Keys that change digits at most."""
 
@@ -129,7 +131,8 @@ def settings(evaluation: Evaluation, unshared: set[str]) -> dict[str, str]:
     """
     ignored = OF_CANDIDATE | SETTLED_BY_CLIPS | OF_MACHINE | {f"metrics.{name}" for name in unshared}
     leaves = _leaves(evaluation.protocol, ignored)
-    return {key: shown(value.partition(", SHA-256 ")[2] or value) for key, value in leaves}
+    found = {key: shown(value.partition(", SHA-256 ")[2] or value) for key, value in leaves}
+    return found if isinstance(evaluation.protocol["clips"], str) else OF_EARLIER_VERSIONS | found
 
 
 def machine(evaluation: Evaluation) -> dict[str, str]:

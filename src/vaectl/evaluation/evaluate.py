@@ -28,6 +28,7 @@ from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import outputs
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.cost import costs_of
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
@@ -35,11 +36,12 @@ from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
+from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress, Silent
 from vaectl.video.sequence import files_of
@@ -76,7 +78,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             warn_of_same_files(grouping, progress)
 
         device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress)
+        metrics, facts = build_metrics(options, device, progress, reading.protocol.num_frames)
         check_set_sizes(grouping, facts, options)
         limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
         models = {
@@ -105,6 +107,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             raise VaectlError(first_reason(left_out, progress))
         set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
         seconds, peak_memory = time.monotonic() - begun, memory.peak(device)
+        costs: list[Cost | None] = [None] * len(candidates)
+        if is_main():
+            first, wanted = results.clips[0][0], len(models) > 1 if options.cost is None else options.cost
+            size = first.num_frames, first.height, first.width
+            costs = costs_of(models, manifests, size, limits, progress, measured=wanted and not stopped)
         evaluations = tuple(
             Evaluation(
                 name=candidate.name,
@@ -118,7 +125,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
                 peak_memory=peak_memory,
                 stopped_before=len(grouping.groups) - compared if stopped else 0,
                 failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
-                temporal_compression=models[number].config.time_compression if number in models else None,
+                temporal_compression=temporal_compression(models.get(number), manifests[number]),
+                cost=costs[number],
             )
             for number, candidate in enumerate(candidates)
         )
@@ -143,12 +151,22 @@ def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stil
 
 
 def build_metrics(
-    options: EvalOptions, device: torch.device, progress: Progress
+    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
-    """Build the metrics on `device`, and the facts about them. Raises as `vaectl.metrics.build` does."""
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress)
+    """Build the metrics for clips of `num_frames` on `device`, and the facts about them.
+
+    Raises as `vaectl.metrics.build` does.
+    """
+    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress, num_frames)
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+
+
+def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int | None:
+    """Return the frames for each latent frame of what made the generated clips; None if that is unknown."""
+    if model:
+        return int(model.config.time_compression)
+    return manifest.model.temporal_compression if manifest else None
 
 
 # Checks before anything is decoded

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vaectl.errors import UsageError, VaectlError
@@ -98,15 +99,17 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
     except ValueError as error:
         raise UsageError(str(error)) from None
     crop = resolution if options.crop_size is None else options.crop_size or None
-    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop)
+    rgb_conversion = options.rgb_conversion or "accurate"
+    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop, rgb_conversion)
 
 
 def read_group(group: Group, reading: Reading) -> DecodedGroup:
     """Decode all clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
     begun = time.monotonic()
     source_size = note = None
+    read_prepared = partial(read_video, rgb_conversion=reading.protocol.rgb_conversion)  # `format=mp4` is not RGB
     if reading.real_is_prepared:
-        real = read_video(group.real)
+        real = read_prepared(group.real)
         stored = real.frames[0, 0].numel()
     else:
         real, info = read_clip_and_facts(group.real, reading.protocol)
@@ -117,7 +120,7 @@ def read_group(group: Group, reading: Reading) -> DecodedGroup:
         if path is None:
             clips.append(None)
             continue
-        clip = read_video(path) if prepared else read_foreign(path, real, source_size, reading.protocol)
+        clip = read_prepared(path) if prepared else read_foreign(path, real, source_size, reading.protocol)
         if clip.frames.shape != real.frames.shape:
             raise VaectlError(
                 f"{path}: has {_extent(clip)}, its original {group.real} has {_extent(real)}",

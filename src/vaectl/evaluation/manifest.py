@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
@@ -75,6 +75,13 @@ class ManifestModel:
     """ema or raw; None if the checkpoint does not say, and in manifests of earlier versions."""
     commit: str | None = None
     """The commit of a model of the hub."""
+    temporal_compression: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Frames for each frame of the latent; None in manifests of earlier versions, as all that follows."""
+    spatial_compression: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Pixels of a side for each position of the latent."""
+    latent_channels: Annotated[int, Field(ge=1)] | None = None
+    parameters: Annotated[int, Field(ge=1)] | None = None
+    """The number of parameters."""
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,16 @@ COSTS: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
     ("compression", "", lambda cost: f"{cost.compression[0]}x{cost.compression[1]}x{cost.compression[1]}"),
     ("channels", "", lambda cost: str(cost.latent_channels)),
     ("latent", "bits/pixel", lambda cost: f"{cost.bits_per_pixel:.3f}"),
-    ("encode", "frames/s", lambda cost: f"{cost.encode_frames_per_second:.1f}"),
-    ("decode", "frames/s", lambda cost: f"{cost.decode_frames_per_second:.1f}"),
-    ("encode", "GiB", lambda cost: f"{cost.encode_peak_memory / 2**30:.2f}"),
-    ("decode", "GiB", lambda cost: f"{cost.decode_peak_memory / 2**30:.2f}"),
+    ("encode", "frames/s", lambda cost: _measured(cost.encode_frames_per_second, 1)),
+    ("decode", "frames/s", lambda cost: _measured(cost.decode_frames_per_second, 1)),
+    ("encode", "GiB", lambda cost: _measured(cost.encode_peak_memory, 2, 2**30)),
+    ("decode", "GiB", lambda cost: _measured(cost.decode_peak_memory, 2, 2**30)),
 )
-"""Name, unit and text of each part of the cost of a model."""
+"""Name, unit and text of each part of the cost of a model; the text is empty if it was not measured."""
+
+
+def _measured(value: float | None, decimals: int, unit: int = 1) -> str:
+    return "" if value is None else f"{value / unit:.{decimals}f}"
 
 
 def metric_columns(comparison: Comparison) -> list[Column]:
@@ -72,13 +76,12 @@ def _ranked(metric: MetricFacts, evaluations: Sequence[Evaluation]) -> Iterator[
 
 
 def cost_columns(comparison: Comparison) -> list[Column]:
-    """Return a column for each part of the cost; none if no cost is known."""
+    """Return a column for each part of the cost that is known of a candidate."""
     costs = [evaluation.cost for evaluation in comparison.evaluations]
-    if not any(costs):
-        return []
-    return [
+    columns = [
         Column(name, unit, "", tuple((text(cost) if cost else "", 0) for cost in costs)) for name, unit, text in COSTS
     ]
+    return [column for column in columns if any(text for text, _ in column.cells)]
 
 
 def difference_table(
@@ -131,7 +134,8 @@ def protocol_text(protocol: dict[str, Any]) -> str:
     if not isinstance(clips, dict):
         return f"clips {shown(clips)}"
     every = f" (one in {clips['sample_rate']})" if clips["sample_rate"] > 1 else ""
-    return f"{clips['num_frames']} frames{every}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
+    rgb = ", RGB by swscale" if clips.get("rgb_conversion") == "swscale" else ""
+    return f"{clips['num_frames']} frames{every}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
 
 
 # Files

@@ -178,8 +178,9 @@ def compare(
             known = f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
             leave_out(group, known)
         return
-    for metric in metrics.values():
+    for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
+            progress.status(f"{batch[0].group.name}: {name}")
             metric.add(real_BTCHW, generated)
     for index, clip in enumerate(batch):
         num_frames, _, height, width = clip.real.frames.shape

@@ -12,6 +12,7 @@ from pydantic import Field
 from vaectl.engine import HostOverhead
 from vaectl.errors import VaectlError
 from vaectl.video.clip import Clip, VideoInfo
+from vaectl.video.color import RgbConversion
 from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop
 
@@ -26,6 +27,8 @@ class ClipProtocol:
     """Pixels of the shorter side."""
     crop_size: Annotated[int, Field(ge=1, le=16384)] | None
     """Side of the square in pixels; None keeps the whole frame."""
+    rgb_conversion: RgbConversion = "accurate"
+    """How decoded frames become RGB. Manifests of earlier versions do not have it."""
 
 
 class ClipOptions(Protocol):
@@ -39,12 +42,14 @@ class ClipOptions(Protocol):
     def resolution(self) -> int: ...
     @property
     def crop_size(self) -> int | None: ...
+    @property
+    def rgb_conversion(self) -> RgbConversion: ...
 
 
 def protocol_of(options: ClipOptions) -> ClipProtocol:
     """Return the protocol of `options`. `crop_size` None means the resolution, 0 no crop."""
     crop = options.resolution if options.crop_size is None else options.crop_size or None
-    return ClipProtocol(options.num_frames, options.sample_rate, options.resolution, crop)
+    return ClipProtocol(options.num_frames, options.sample_rate, options.resolution, crop, options.rgb_conversion)
 
 
 def read_clip(path: Path, protocol: ClipProtocol) -> Clip:
@@ -58,7 +63,7 @@ def read_clip(path: Path, protocol: ClipProtocol) -> Clip:
 def read_clip_and_facts(path: Path, protocol: ClipProtocol) -> tuple[Clip, VideoInfo]:
     """Read the same as `read_clip`, and facts about the file."""
     wanted = (0, protocol.num_frames, protocol.sample_rate)
-    with VideoReader(path) as reader:
+    with VideoReader(path, rgb_conversion=protocol.rgb_conversion) as reader:
         times = reader.timestamps(*wanted)
         if len(times) < protocol.num_frames:
             raise VaectlError(

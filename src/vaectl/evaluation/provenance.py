@@ -32,6 +32,7 @@ def provenance(
         "clips": {
             "num_frames": protocol.num_frames,
             "sample_rate": protocol.sample_rate,
+            "rgb_conversion": protocol.rgb_conversion,
             "resize": f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits",
             "crop": crop,
             "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
@@ -91,11 +92,12 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
     if "lpips" in options.metric:
         settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}
     if "fvd" in options.metric:
-        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector)}
+        i3d = "I3D of DeepMind, trained on Kinetics-400"
+        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector, i3d)}
     return settings
 
 
-def _file(path: Path | None) -> str:
+def _file(path: Path | None, default: str = "the published ones") -> str:
     if path is None:
-        return "the published ones"
+        return default
     return f"{path}, SHA-256 {sha256_of(path)}"

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
 from vaectl.metrics import BOUNDS
 
@@ -82,7 +83,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs, on the device and at the size of the protocol, after warm-up."""
+    """What a model costs at the size of the protocol. Speed and memory are None if they were not measured."""
 
     parameters: int
     compression: tuple[int, int]
@@ -90,11 +91,13 @@ class Cost:
     latent_channels: int
     bits_per_pixel: float
     """Bits of the latent for each pixel of the clip, in the dtype of the model."""
-    encode_frames_per_second: float
-    decode_frames_per_second: float
-    encode_peak_memory: int
-    """Bytes, of the device."""
-    decode_peak_memory: int
+    encode_frames_per_second: float | None = None
+    decode_frames_per_second: float | None = None
+    encode_peak_memory: int | None = None
+    """Bytes of the weights and of what a run adds, on the device, without the clip."""
+    decode_peak_memory: int | None = None
+    warm: bool | None = None
+    """Whether speed was measured after a run for warm-up; not if that run took long enough to be the measurement."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Evaluation:
     temporal_compression: int | None = None
     """Frames for each frame of the latent; None if that is unknown."""
     cost: Cost | None = None
-    """None if no model ran."""
+    """None if nothing is known about the model."""
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.clips)} clip{'s' * (len(self.clips) != 1)}: {_shown(self.means)})"
@@ -168,12 +171,15 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
         summaries = {name: self.summary(name) for name in self.measured}
+        positions = {m.name: by_position(self, m.name).as_json() for m in self.metrics if not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "name": self.name,
             "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
+            "positions": positions,
+            "cost": plain(asdict(self.cost)) if self.cost else None,
             "left_out": self.left_out,
             "stopped_before": self.stopped_before,
             "failures": list(self.failures),
@@ -181,7 +187,6 @@ class Evaluation:
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
             "temporal_compression": self.temporal_compression,
-            "cost": None if self.cost is None else plain(asdict(self.cost)),
             "csv": plain(self.csv),
             "markdown": plain(self.markdown),
             "latex": plain(self.latex),

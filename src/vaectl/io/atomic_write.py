@@ -25,7 +25,7 @@ def atomic_write(path: Path, *, overwrite: bool) -> Iterator[Path]:
     _refuse_existing(path, overwrite)
     with ExitStack() as held:
         try:
-            held.enter_context(_made(path.parent))
+            held.enter_context(made(path.parent))
             sweep(path.parent)
             temporary = held.enter_context(temporary_file(path.parent, path.suffix))
         except OSError as error:
@@ -69,7 +69,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
+def made(folder: Path) -> Iterator[None]:
     """Create a folder and its parents. If the block fails, those that are new are removed, unless they have files."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:

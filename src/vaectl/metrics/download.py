@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -12,6 +13,7 @@ import torch
 from vaectl.errors import DamagedError, VaectlError
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.checksum import sha256_of
+from vaectl.io.lock import one_at_a_time
 from vaectl.io.parsing import parsing, size_of
 from vaectl.progress import Progress, Silent
 
@@ -30,7 +32,7 @@ def cached(
     An existing file is checked too. Raises VaectlError if the file cannot be fetched, comes too slowly, or has another
     SHA-256; the remedy is where to put it, or the `parameter` that takes its path; `instead` follows it.
     """
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    file, progress = in_cache(name), progress or Silent()
     if file.exists():
         size_of(file)
         with parsing(file, "cannot be read; get it again"):
@@ -42,14 +44,26 @@ def cached(
             )
         return file
     try:
-        with atomic_write(file, overwrite=True) as temporary:
-            fetch(url, temporary, sha256, progress or Silent())
+        make_once(file, lambda temporary: fetch(url, temporary, sha256, progress), progress)
     except (OSError, ValueError) as error:
         raise VaectlError(
             f"{url} cannot be fetched ({' '.join(str(error).split())})",
             f"put the file at {file}, or pass its path as `{parameter}`{instead}",
         ) from None
     return file
+
+
+def in_cache(name: str) -> Path:
+    """Return the path of a file in the cache of torch hub."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def make_once(file: Path, make: Callable[[Path], None], progress: Progress) -> None:
+    """Write `file` atomically: `make` fills the path that it gets. Skipped if another process does so meanwhile."""
+    with one_at_a_time(file, lambda: progress.note(f"waiting for another process that fetches {file}")):
+        if not file.exists():
+            with atomic_write(file, overwrite=True) as temporary:
+                make(temporary)
 
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """Fréchet video distance: compares the distributions of the features of generated clips and of originals.
 
-Unterthiner et al., "Towards Accurate Generative Models of Video" (2018). The features come from a TorchScript detector:
-in the published tables, I3D trained on Kinetics-400.
+Unterthiner et al., "Towards Accurate Generative Models of Video" (2018). The features are the logits of I3D, trained on
+Kinetics-400, or come from a TorchScript detector.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,31 +18,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import DamagedError, UsageError, VaectlError
+from vaectl.io.checksum import sha256_of
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
-from vaectl.metrics.download import cached
+from vaectl.metrics.feature_cache import cached_features
 from vaectl.metrics.frames import exact_float32
+from vaectl.metrics.i3d import MIN_FRAMES, SIDE, load_i3d
+from vaectl.metrics.i3d_weights import fingerprint, is_i3d, load_weights
 from vaectl.models.statistics import RunningCovariance
+from vaectl.progress import Progress, Silent
 
-DETECTOR = (
-    "i3d_torchscript.pt",
-    "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
-    "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-    "fvd_detector",
-)
-SIDE = 224
+FRAMES_AT_ONCE = 16
+"""Frames that are scaled at once. The whole clip in float32 can take gigabytes."""
+PREPROCESSING = "1"
+"""Version of `scale_and_crop`. Cached features of another version are not used."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network with the features that are compared."""
+
+    network: Callable[[Tensor], Tensor]
+    """Maps a clip (1, 3, T, 224, 224), float32 in [-1, 1], to its features (1, D)."""
+    fingerprint: str
+    """SHA-256 of its weights or of its file."""
+    min_frames: int = 1
 
 
 class FVD:
-    """A `SetMetric`. Keeps the mean and covariance of the features of all sides, not the features."""
+    """A `SetMetric`. Keeps the mean and covariance of the features of all sides. Caches the features of originals."""
 
     unit = ""
     better: Literal["higher", "lower"] = "lower"
 
-    def __init__(self, detector: Callable[..., Tensor], device: torch.device) -> None:
+    def __init__(self, detector: Detector, device: torch.device, progress: Progress) -> None:
         self.detector = detector
         self.device = device
+        self.progress = progress
         self.real = RunningCovariance()
         self.generated: list[RunningCovariance] = []
         """One for each candidate."""
@@ -48,7 +63,12 @@ class FVD:
     def add(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> None:
         """Add originals and the clips of each candidate. Raises UsageError for clips too short for the detector."""
         self.generated = self.generated or [RunningCovariance() for _ in generated]
-        for moments, clips in zip((self.real, *self.generated), (real_BTCHW, *generated), strict=True):
+        check_length(real_BTCHW.shape[1], self.detector.min_frames)
+        network = f"{self.detector.fingerprint} {PREPROCESSING} {self.device.type} {torch.__version__}"
+        for clip_TCHW in real_BTCHW:
+            compute = partial(self._features, clip_TCHW)
+            self.real.add(cached_features(clip_TCHW, network, compute, self.progress))
+        for moments, clips in zip(self.generated, generated, strict=True):
             for clip_TCHW in clips:
                 moments.add(self._features(clip_TCHW))
 
@@ -71,9 +91,9 @@ class FVD:
     def _features(self, clip_TCHW: Tensor) -> Tensor:
         """Return the features, (1, D) float64, on the CPU."""
         with torch.inference_mode(), exact_float32():
-            video_BCTHW = scale_and_crop(clip_TCHW.to(self.device)).transpose(0, 1)[None].contiguous()
+            video_TCHW = torch.cat([scale_and_crop(part.to(self.device)) for part in clip_TCHW.split(FRAMES_AT_ONCE)])
             try:
-                features: Tensor = self.detector(video_BCTHW, rescale=False, resize=False, return_features=True)
+                features = self.detector.network(video_TCHW.transpose(0, 1)[None])
             except torch.cuda.OutOfMemoryError:
                 raise
             except (RuntimeError, torch.jit.Error) as error:
@@ -120,26 +140,62 @@ def scale_and_crop(frames_TCHW: Tensor) -> Tensor:
     return scaled[..., top : top + SIDE, left : left + SIDE]
 
 
-def open_detector(file: Path, device: torch.device) -> Callable[..., Tensor]:
-    """Load the TorchScript network in `file` on `device`.
+def check_length(num_frames: int, min_frames: int) -> None:
+    """Raise UsageError for clips with too few frames."""
+    if num_frames < min_frames:
+        raise UsageError(f"fvd needs clips of at least {min_frames} frames, not {num_frames}", "raise `num_frames`")
 
-    The published detector exists only as TorchScript, so the deprecation warning of PyTorch is hidden. Raises
-    VaectlError if this PyTorch no longer reads TorchScript, RuntimeError for a file that is not TorchScript.
+
+def i3d(file: Path | None, device: torch.device, progress: Progress) -> Detector:
+    """Load I3D with its weights in `file` (safetensors, or the archive of the package), or else from the cache.
+
+    Raises VaectlError if the weights are missing, cannot be fetched, or are not those of I3D.
     """
+    weights = load_weights(file, progress)
+    try:
+        network = load_i3d(weights, device)
+    except (KeyError, RuntimeError):
+        raise DamagedError(f"{file}: holds other tensors than I3D has", "give another `fvd_detector`") from None
+
+    def features(video_BCTHW: Tensor) -> Tensor:
+        logits: Tensor = network(video_BCTHW.contiguous(memory_format=torch.channels_last_3d))
+        return logits
+
+    return Detector(features, fingerprint(weights), MIN_FRAMES)
+
+
+def torchscript(file: Path, device: torch.device) -> Detector:
+    """Load the TorchScript network in `file`, which has the interface of the detector in the published code.
+
+    The deprecation warning of PyTorch is hidden. Raises VaectlError if this PyTorch no longer reads TorchScript, or if
+    the file is not TorchScript.
+    """
+    size_of(file, "give a TorchScript detector, or the weights of I3D, as `fvd_detector`")
     load = getattr(torch.jit, "load", None)
     if load is None:
         raise VaectlError(
             f"{file}: PyTorch {torch.__version__} no longer reads TorchScript",
-            "install PyTorch 2.15 or older for fvd, or leave it out",
+            "install PyTorch 2.15 or older, or leave out `fvd_detector` to use I3D",
         )
-    with warnings.catch_warnings():
+    with (
+        parsing(file, "is not a TorchScript file, or is damaged; get it again"),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message=r"`?torch\.jit\.load")
-        detector: torch.jit.ScriptModule = load(str(file), map_location=device)
-    return detector.eval()
+        network: torch.jit.ScriptModule = load(str(file), map_location=device)
+        network.eval()
+
+    def features(video_BCTHW: Tensor) -> Tensor:
+        logits: Tensor = network(video_BCTHW.contiguous(), rescale=False, resize=False, return_features=True)
+        return logits
+
+    return Detector(features, sha256_of(file))
 
 
 def build(settings: MetricSettings, device: torch.device) -> FVD:
-    file = settings.fvd_detector or cached(*DETECTOR, settings.progress)
-    size_of(file, "give a TorchScript detector as `fvd_detector`")
-    with parsing(file, "is not a TorchScript file, or is damaged; get it again"):
-        return FVD(open_detector(file, device), device)
+    file, progress = settings.fvd_detector, settings.progress or Silent()
+    if file is not None and not is_i3d(file):
+        return FVD(torchscript(file, device), device, progress)
+    if settings.num_frames is not None:  # before a download
+        check_length(settings.num_frames, MIN_FRAMES)
+    return FVD(i3d(file, device, progress), device, progress)

@@ -144,6 +144,23 @@ Dtype = Annotated[
     ),
 ]
 
+RgbConversionName = Literal["accurate", "swscale"]
+RGB_CONVERSIONS: tuple[RgbConversionName, ...] = ("accurate", "swscale")
+
+
+def rgb_conversion_option(default: str = "") -> Option:
+    """Declare `--rgb-conversion`; `default` explains a default that is not a value."""
+    return Option(
+        panel=INPUT,
+        metavar="KIND",
+        choices=RGB_CONVERSIONS,
+        help="How decoded frames become RGB: accurate, as players show them; swscale, as decord and PyAV convert them,"
+        f" to compare with published numbers.{default}",
+    )
+
+
+RgbConversion = Annotated[RgbConversionName, rgb_conversion_option()]
+
 EnableTiling = Annotated[
     bool,
     Option(

@@ -28,6 +28,7 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
+    RgbConversionName,
     SaveMemory,
     Weights,
     check_weights,
@@ -35,6 +36,7 @@ from vaectl.options.common import (
     read_model,
     read_output_path,
     read_path,
+    rgb_conversion_option,
 )
 from vaectl.options.option import Option
 from vaectl.options.tables import AllPairs, Csv, Latex, Markdown
@@ -107,6 +109,9 @@ class EvalOptions:
             16384,
         ),
     ] = None
+    rgb_conversion: Annotated[
+        RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")
+    ] = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
         bool,
@@ -149,6 +154,11 @@ class EvalOptions:
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
     ] = "styleganv"
+
+    cost: Annotated[
+        bool | None,
+        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+    ] = None
 
     json: Json = False
     csv: Csv = None

@@ -36,6 +36,7 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
+    RgbConversion,
     SaveMemory,
     TileOverlapFactor,
     Weights,
@@ -66,6 +67,7 @@ class PrepareEvalOptions:
     crop_size_width: Annotated[int | None, _crop_side("width")] = None
     crop_size_height: Annotated[int | None, _crop_side("height")] = None
     subset_size: SubsetSize = 0
+    rgb_conversion: RgbConversion = "accurate"
 
     generated_video_dir: Annotated[
         Path,

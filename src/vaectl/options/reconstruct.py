@@ -24,6 +24,7 @@ from vaectl.options.common import (
     ModelName,
     Overwrite,
     PrintConfig,
+    RgbConversion,
     SaveMemory,
     TileOverlapFactor,
     Weights,
@@ -81,6 +82,7 @@ class ReconstructOptions:
     short_size: Annotated[
         int | None, _pixels("Resize the shorter side to this, the other in proportion, to an even size.")
     ] = None
+    rgb_conversion: RgbConversion = "accurate"
 
     rec_path: Annotated[
         Path,

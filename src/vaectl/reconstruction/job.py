@@ -150,7 +150,7 @@ def reconstruct_clip(
 ) -> ClipResult:
     """Reconstruct one source into one target."""
     begun = time.monotonic()
-    with VideoReader(source) as reader:
+    with VideoReader(source, rgb_conversion=options.rgb_conversion) as reader:
         info = reader.info
         if info.other_videos:
             progress.warn(f"{source}: {others_left_out(info)}")

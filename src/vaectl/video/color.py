@@ -1,14 +1,17 @@
-"""Convert a decoded frame to 8-bit RGB, exactly as its tags say. Knows single frames: no file, no time, no rotation.
+"""Convert a decoded frame to 8-bit RGB. Knows single frames: no file, no time, no rotation.
 
-Defaults where a file has no tags, as in players. Matrix: BT.2020 if the primaries are; else BT.709 for a width of 1280
-pixels or more or a height above 576, and BT.601 for smaller videos and all still images. Range: limited for video, full
-for still images and for gray in codecs that store samples unchanged. Alpha is composited over black. 8-bit RGB is
-returned unchanged; higher bit depths are rounded to 8.
+`RgbConverter` converts exactly as the tags say, `SwscaleConverter` as published code does.
+
+Defaults of `RgbConverter` where a file has no tags, as in players. Matrix: BT.2020 if the primaries are; else BT.709
+for a width of 1280 pixels or more or a height above 576, and BT.601 for smaller videos and all still images. Range:
+limited for video, full for still images and for gray in codecs that store samples unchanged. Alpha is composited over
+black. 8-bit RGB is returned unchanged; higher bit depths are rounded to 8.
 """
 
 from __future__ import annotations
 
 import errno
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -19,6 +22,9 @@ from numpy.typing import NDArray
 from vaectl.errors import VaectlError
 from vaectl.shortage import is_memory_shortage
 
+RgbConversion = Literal["accurate", "swscale"]
+"""`accurate`: `RgbConverter`; `swscale`: `SwscaleConverter`."""
+
 # swscale's SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: as numbers, because
 # PyAV names the last three only since version 18. With them 8-bit results are the nearest level; without, several off.
 _ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
@@ -28,6 +34,8 @@ _PIXELS_AT_ONCE = 2**20
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _Plane = NDArray[np.integer]
 _MATRICES = frozenset({1, 4, 5, 6, 7, 9})
+_NO_MATRIX = frozenset({0, 2})
+"""RGB and unspecified."""
 # Codecs whose specification defines a missing range flag as limited, also for gray.
 _LIMITED_GRAY_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video"})
 
@@ -86,27 +94,22 @@ class RgbConverter:
         if not _is_rgb(frame) and not _is_gray(frame):
             matrix = matrix_of(frame, still=self._still)
             if matrix not in _MATRICES:
-                raise VaectlError(f"its colour matrix (H.273: {matrix}) is not supported", "convert it to BT.709 first")
+                raise _unsupported_matrix(matrix)
             frame.colorspace = matrix  # PyAV 17 takes BT.2020 from the frame alone
         deep = _needs_16_bits(frame, full)
         alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-        try:
-            picture = self._scaler.reformat(
-                frame,
-                width=width,
-                height=height,
-                format=("gbrap" if alpha else "gbrp") + ("16le" if deep else ""),
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                src_color_range=_FULL if full else _LIMITED,
-                dst_color_range=_FULL,
-                interpolation=_ACCURATE,
-            )
-        except av.error.FFmpegError as error:
-            if is_memory_shortage(error) or error.errno == errno.EAGAIN:  # EAGAIN: cannot start a thread
-                raise MemoryError(str(error)) from None
-            name = frame.format.name
-            raise VaectlError(f"its pixel format {name} is not supported", "convert it to 8 or 16 bits first") from None
+        picture = _reformat(
+            self._scaler,
+            frame,
+            width=width,
+            height=height,
+            format=("gbrap" if alpha else "gbrp") + ("16le" if deep else ""),
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=_FULL if full else _LIMITED,
+            dst_color_range=_FULL,
+            interpolation=_ACCURATE,
+        )
         dtype = np.uint16 if deep else np.uint8
         green, blue, red, *opacity = (_plane(picture, i, dtype) for i in range(len(picture.planes)))
         if not full and _is_gray(frame):  # swscale treats all gray as full range
@@ -114,6 +117,42 @@ class RgbConverter:
             levels = ((np.arange(white + 1) / white * 255 - 16) * (white / 219)).clip(0, white).round().astype(dtype)
             red, green, blue = levels[red], levels[green], levels[blue]
         return red, green, blue, opacity[0] if opacity else None
+
+
+class SwscaleConverter:
+    """Converts the frames of one stream as PyAV's `frame.to_ndarray(format="rgb24")` does, bit for bit.
+
+    These are the defaults of swscale, which decord uses too. Chroma of lower resolution is repeated, not interpolated.
+    A video without tags is BT.601 at any size. Alpha is ignored.
+    """
+
+    def __init__(self) -> None:
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame, width: int, height: int) -> list[NDArray[np.uint8]]:
+        """Return red, green and blue of `frame`, each (height, width) uint8, scaled if the frame has another size.
+
+        The planes may share memory with the frame. Raises VaectlError for a pixel format or matrix that swscale
+        cannot convert.
+        """
+        picture = _reformat(self._scaler, frame, width=width, height=height, format="rgb24")
+        return list(np.moveaxis(picture.to_ndarray(), 2, 0))
+
+
+def _reformat(scaler: VideoReformatter, frame: VideoFrame, **how: Any) -> VideoFrame:
+    try:
+        return scaler.reformat(frame, **how)
+    except av.error.FFmpegError as error:
+        if is_memory_shortage(error) or error.errno == errno.EAGAIN:  # EAGAIN: cannot start a thread
+            raise MemoryError(str(error)) from None
+        if not _is_rgb(frame) and frame.colorspace not in _MATRICES | _NO_MATRIX:
+            raise _unsupported_matrix(frame.colorspace) from None
+        name = frame.format.name
+        raise VaectlError(f"its pixel format {name} is not supported", "convert it to 8 or 16 bits first") from None
+
+
+def _unsupported_matrix(matrix: int) -> VaectlError:
+    return VaectlError(f"its colour matrix (H.273: {matrix}) is not supported", "convert it to BT.709 first")
 
 
 def _is_rgb(frame: VideoFrame) -> bool:

@@ -8,6 +8,7 @@ from vaectl.urls import check_local
 from vaectl.video.animation import animation_of
 from vaectl.video.apng import open_apng
 from vaectl.video.clip import VideoInfo
+from vaectl.video.color import RgbConversion
 from vaectl.video.facts import facts_and_layout
 from vaectl.video.sequence import open_sequence, sequence_of
 from vaectl.video.source import Source
@@ -23,10 +24,10 @@ def probe(path: Path | str) -> VideoInfo:
     return open_source(Path(path)).info
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, rgb_conversion: RgbConversion = "accurate") -> Source:
     """Return the facts about the video at `path`, and how to read its frames. Raises like `probe`."""
     if (sequence := sequence_of(path)) is not None:
-        return open_sequence(path, sequence)
+        return open_sequence(path, sequence, rgb_conversion)
     try:
         animation = animation_of(path)
     except OSError:

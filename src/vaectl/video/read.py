@@ -15,6 +15,7 @@ from itertools import chain
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
 import torch
 from av.video.frame import VideoFrame
@@ -22,6 +23,7 @@ from av.video.frame import VideoFrame
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.urls import check_local
 from vaectl.video.clip import Clip, VideoInfo
+from vaectl.video.color import RgbConversion
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
 from vaectl.video.index import FrameIndex, build_index
@@ -39,33 +41,51 @@ def frames_at_once(info: VideoInfo, most: int) -> int:
     return max(1, min(most, _BATCH_BYTES // (3 * info.width * info.height)))
 
 
-def read_video(path: Path | str, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> Clip:
+def read_video(
+    path: Path | str,
+    start: int = 0,
+    num_frames: int | None = None,
+    sample_rate: int = 1,
+    *,
+    rgb_conversion: RgbConversion = "accurate",
+) -> Clip:
     """Read the frames start, start + sample_rate, ... of the video at `path`, `num_frames` of them or all, as one clip.
 
-    A shorter video gives all it has. Raises as `VideoReader` and `VideoReader.clips` do, and UsageError for numbers
-    that are too small or not whole.
+    A shorter video gives all it has. `rgb_conversion` is that of `VideoReader`. Raises as `VideoReader` and
+    `VideoReader.clips` do, and UsageError for numbers that are too small or not whole.
     """
     most = [] if num_frames is None else [("num_frames", num_frames, 1)]
     for name, value, least in (("start", start, 0), *most, ("sample_rate", sample_rate, 1)):
         if not isinstance(value, Integral) or value < least:
             raise UsageError(f"`{name}` must be a whole number of at least {least}, not {shown(repr(value))}")
-    with VideoReader(path) as reader:
+    with VideoReader(path, rgb_conversion=rgb_conversion) as reader:
         return reader.read(start, num_frames, sample_rate)
 
 
 class VideoReader:
     """A video or still image, for any number of passes over its frames, also at the same time.
 
-    Each pass opens the file, and closes it at its end. `threads` is the number of decode threads, 0 for all cores.
+    Each pass opens the file, and closes it at its end.
+
+    Args:
+        threads: decode threads, 0 for all cores.
+        rgb_conversion: `accurate`: as the tags of the file say, with interpolated chroma, as players show it.
+            `swscale`: every pixel is that of PyAV's `frame.to_ndarray(format="rgb24")`; then the frame is cropped and
+            rotated as the container says. No effect on animated PNG and WebP: their frames are not those of PyAV.
+
     Raises UsageError if `path` is not a readable file, VaectlError if it contains no video that can be decoded.
     """
 
     info: VideoInfo
 
-    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+    def __init__(self, path: Path | str, *, threads: int = 0, rgb_conversion: RgbConversion = "accurate") -> None:
         check_local(path)
+        if rgb_conversion not in get_args(RgbConversion):
+            raise UsageError(f"`rgb_conversion` must be accurate or swscale, not {shown(repr(rgb_conversion))}")
         self._path, self._threads = Path(path), threads
-        self.info, self._layout, self._pictures = open_source(self._path)
+        self.info, self._layout, self._pictures = open_source(self._path, rgb_conversion)
+        # Frames of a sequence are converted already, those of an animation are not decoded by PyAV.
+        self._rgb_conversion: RgbConversion = rgb_conversion if self._pictures is None else "accurate"
 
     def __repr__(self) -> str:
         info = self.info
@@ -141,7 +161,7 @@ class VideoReader:
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
         info, times = self.info, self._index.times
-        show = upright_rgb(info, self._layout)
+        show = upright_rgb(info, self._layout, self._rgb_conversion)
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video.clip import VideoInfo
+from vaectl.video.color import RgbConversion
 from vaectl.video.container import IMAGE_EXTENSIONS
 from vaectl.video.facts import Layout, with_first_frame
 from vaectl.video.shown import upright_rgb
@@ -97,17 +98,17 @@ def is_single(path: Path) -> bool:
     return path.is_file() or sequence_of(path) is not None
 
 
-def open_sequence(path: Path, sequence: FrameSequence) -> Source:
-    """Return the frames of `sequence` as a video. Its facts are those of the first frame.
+def open_sequence(path: Path, sequence: FrameSequence, rgb_conversion: RgbConversion) -> Source:
+    """Return the frames of `sequence` as a video, in RGB. Its facts are those of the first frame.
 
     Raises UsageError and VaectlError for a first frame that is not a readable image.
     """
-    first, _ = _read_still(sequence.file(0))
+    first, _ = _read_still(sequence.file(0), rgb_conversion)
     num_frames = len(sequence.numbers)
 
     def frames(wanted: range) -> Iterator[VideoFrame]:
         for index in wanted:
-            info, picture = _read_still(sequence.file(index))
+            info, picture = _read_still(sequence.file(index), rgb_conversion)
             if _kind(info) != _kind(first):
                 raise VaectlError(
                     f"{info.path}: is {_kind(info)}, but the first frame {first.path.name} is {_kind(first)}",
@@ -120,12 +121,12 @@ def open_sequence(path: Path, sequence: FrameSequence) -> Source:
     return Source(info, Layout(), Pictures(times, None, frames))
 
 
-def _read_still(path: Path) -> tuple[VideoInfo, NDArray[np.uint8]]:
+def _read_still(path: Path, rgb_conversion: RgbConversion) -> tuple[VideoInfo, NDArray[np.uint8]]:
     """Return the facts about a still image, and its pixels (H, W, 3) in RGB. Raises VaectlError for anything else."""
     info, layout, frame = with_first_frame(path)
     if not info.is_image:
         raise VaectlError(f"{path}: is not a still image", "number only still images")
-    picture = np.stack(upright_rgb(info, layout)(frame), axis=2)
+    picture = np.stack(upright_rgb(info, layout, rgb_conversion)(frame), axis=2)
     del frame
     gc.collect(1)  # as in `facts_and_layout`
     return info, picture
