@@ -36,7 +36,7 @@ def complete(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ([""], ["eval", "models", "prepare-eval", "reconstruct", "train"]),
+        ([""], ["compare", "eval", "models", "prepare-eval", "reconstruct", "train"]),
         (["eval", "--metric", "f"], ["fvd", "flicker"]),
         (["rec"], ["reconstruct"]),
         (["reconstruct", "--vid"], ["--video-path"]),

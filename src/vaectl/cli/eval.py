@@ -37,6 +37,7 @@ def eval(options: EvalOptions) -> None:
     --model, eval
     reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
+    from vaectl.cli.comparison import show as show_comparison
     from vaectl.cli.console import reporter, say
     from vaectl.cli.spelling import as_json
     from vaectl.distributed import is_main
@@ -55,9 +56,10 @@ def eval(options: EvalOptions) -> None:
         return
     if options.json:
         print(as_json(comparison.as_json()))
+    elif len(comparison.evaluations) == 1:
+        show(comparison.evaluations[0])
     else:
-        for evaluation in comparison.evaluations:
-            show(evaluation)
+        show_comparison(comparison)
     evaluation = comparison.evaluations[0]
     for failure in evaluation.failures[:REASONS]:
         say("error", failure)
@@ -137,6 +139,8 @@ def written(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line for each file that was written."""
     if evaluation.csv:
         yield f"numbers of all frames: {evaluation.csv}"
+    for table in filter(None, (evaluation.markdown, evaluation.latex)):
+        yield f"table: {table}"
     if evaluation.report:
         yield f"report: {evaluation.report} (open it in a browser)"
 
