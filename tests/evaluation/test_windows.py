@@ -180,7 +180,8 @@ def test_two_steps_give_the_numbers_of_one_bit_by_bit_and_their_options_hold(cli
         ({"all_windows": False}, "with `all_windows`; leave"),
         ({"frame_rate": Fraction(5)}, "without `frame_rate`; leave"),
         ({"num_frames": "all"}, "with `num_frames=4`, not all; leave"),
-        ({"resolution": "source"}, "with `resolution=32`, not source; leave"),
+        ({"resolution": "source"}, "with `resolution=32`, not source; leave these options out"),
+        ({"protocol": "full", "crop_size": 0}, "with `crop_size=32`, not 0; leave `protocol` and these options out"),
     ]:
         with pytest.raises(VaectlError, match=re.escape(f"out: its clips were prepared {said}")):
             run(real, out, **{"num_frames": None, "resolution": None, **asked})
