@@ -23,6 +23,7 @@ from vaectl.evaluation.position import by_position
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.protocol import ClipProtocol, frame_size, read_clip, read_windows, select
 from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.metrics.fvd import FVD
 from vaectl.options import PrepareEvalOptions
 from vaectl.video import VideoReader, read_video
 from vaectl.video.transform import scale_and_crop
@@ -239,6 +240,22 @@ def test_a_window_that_fails_leaves_nothing_of_its_clip_behind(clips, tmp_path, 
     without = run(clips[0], **chosen)
     assert found.clips == without.clips
     assert found.set_values == pytest.approx(without.set_values, rel=1e-9)
+
+
+def test_a_clip_that_a_metric_of_sets_does_not_take_is_left_out_and_named(clips, tmp_path, monkeypatch):
+    def refuse_c(metric, real, generated):
+        if real.shape[1] == 9:
+            raise VaectlError("fvd: no luck", "leave it out")
+        add(metric, real, generated)
+
+    torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
+    add = FVD.add
+    monkeypatch.setattr(FVD, "add", refuse_c)
+    chosen: dict[str, Any] = {"metric": ("psnr", "fvd"), "fvd_detector": tmp_path / "detector.pt"}
+    found = run(*clips, num_frames="all", batch_size=3, **chosen)
+    assert [clip.name for clip in found.clips] == ["a", "deep/b"]
+    assert found.failures == (f"{clips[0] / 'c.mkv'}: fvd: no luck; leave it out",)
+    assert found.set_values["fvd"] > 0
 
 
 def test_the_file_of_numbers_counts_frames_through_the_clip(clips, tmp_path):

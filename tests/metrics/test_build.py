@@ -121,6 +121,15 @@ def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     assert not place.parent.exists()
 
 
+def test_a_cache_that_cannot_be_written_costs_one_line_too(origin, tmp_path):
+    (tmp_path / "home").write_text("a file where the folder would be")
+    place = tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
+    with pytest.raises(VaectlError) as caught:
+        cached("weights.bin", origin.as_uri(), "0" * 64, "option")
+    assert f"cannot be fetched ({place}: cannot write there (" in str(caught.value)
+    assert str(caught.value).endswith(f"; put the file at {place}, or pass its path as `option`")
+
+
 @pytest.fixture
 def serve():
     """A server on this machine that answers each connection with a function; gives its address."""

