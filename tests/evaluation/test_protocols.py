@@ -36,9 +36,9 @@ def test_the_names_are_those_of_the_files():
 @pytest.mark.parametrize(
     ("name", "protocol", "tiled"),
     [
-        ("wfvae", ClipProtocol(33, 1, 256, 256), False),
-        ("vidtok", ClipProtocol(17, 1, 256, 256, frame_rate=Fraction(30), all_windows=True), False),
-        ("published-script", ClipProtocol(100, 1, 336, None), False),
+        ("wfvae", ClipProtocol(33, 1, 256, 256, "swscale"), False),
+        ("vidtok", ClipProtocol(17, 1, 256, 256, "swscale", frame_rate=Fraction(30), all_windows=True), False),
+        ("published-script", ClipProtocol(100, 1, 336, None, "swscale"), False),
         ("full", ClipProtocol("all", 1, "source", None), True),
     ],
 )
@@ -49,8 +49,9 @@ def test_eval_and_prepare_eval_give_a_protocol_the_same_meaning(name, protocol, 
         assert options.protocol == name
 
 
-def test_without_options_the_protocol_is_that_of_wfvae():
-    assert protocol_of(eval_options()) == protocol_of(eval_options(protocol="wfvae")) == protocol_of(prepare_options())
+def test_without_options_the_protocol_is_that_of_wfvae_with_accurate_colours():
+    wfvae = protocol_of(eval_options(protocol="wfvae", rgb_conversion="accurate"))
+    assert protocol_of(eval_options()) == wfvae == protocol_of(prepare_options())
 
 
 def test_flags_and_config_override_a_protocol_and_a_protocol_the_defaults(tmp_path):
@@ -72,11 +73,14 @@ def test_a_config_file_may_name_the_protocol(tmp_path):
 
 def test_the_hash_is_of_what_is_compared_however_it_was_asked_for(tmp_path):
     file = tmp_path / "vidtok-copy.toml"
-    file.write_text('num_frames = 17\nframe_rate = "30"\nall_windows = true\ncrop_size = 256\nmetric = "psnr"\n')
+    file.write_text(
+        'num_frames = 17\nframe_rate = "30"\nall_windows = true\ncrop_size = 256\nmetric = "psnr"\n'
+        'rgb_conversion = "swscale"\n'
+    )
     ways = [
         eval_options(protocol="vidtok"),
         eval_options(protocol=str(file)),
-        eval_options(num_frames="17", frame_rate="30.0", all_windows=True),
+        eval_options(num_frames="17", frame_rate="30.0", all_windows=True, rgb_conversion="swscale"),
         prepare_options(protocol="vidtok"),
     ]
     assert len({protocol_of(options).hash for options in ways}) == 1

@@ -299,8 +299,8 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     frames = pictures(36)
     paths = [f"--real-video-dir={store(tmp_path / 'real.mkv', frames)}"]
     paths += [f"--generated-video-dir={store(tmp_path / 'made.mkv', disturbed(frames))}"]
-    (tmp_path / "own.toml").write_text("num_frames = 33\nresolution = 256\nall_windows = false\n")
-    plain = evaluate(capsys, *paths)
+    (tmp_path / "own.toml").write_text('num_frames = 33\nresolution = 256\nrgb_conversion = "swscale"\n')
+    plain = evaluate(capsys, *paths, "--rgb-conversion=swscale")
     named = evaluate(capsys, *paths, "--protocol=wfvae")
     own = evaluate(capsys, *paths, f"--protocol={tmp_path / 'own.toml'}")
     assert plain["clips"] == named["clips"] == own["clips"]
