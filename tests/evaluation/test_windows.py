@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64decode
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -258,6 +260,24 @@ def test_a_clip_that_a_metric_of_sets_does_not_take_is_left_out_and_named(clips,
     assert found.set_values["fvd"] > 0
 
 
+def test_the_report_shows_the_window_with_the_worst_frame(clips, tmp_path):
+    made = clips[1]
+    frames = read_video(made / "a.mkv").frames
+    frames[6] = disturbed(disturbed(frames[6:7], 5), 6)[0]
+    store(made / "a.mkv", frames)
+    run(*clips, all_windows=True, metric=("psnr", "flicker"), report=tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    data = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    places = {clip["name"]: number for number, clip in enumerate(data["clips"])}
+    media = data["media"][str(places["a"])]
+    assert (media["first"], media["num_frames"], media["frame"]) == (4, 4, 6)
+    whole = data["media"][str(places["deep/b"])]
+    assert (whole["first"], whole["num_frames"]) == (0, 4)
+    psnr, flicker = (np.frombuffer(b64decode(values), "<f4") for values in data["clips"][places["a"]]["values"][0])
+    assert int(psnr.argmin()) == 6
+    assert np.flatnonzero(np.isnan(flicker)).tolist() == [0, 4]
+
+
 def test_the_file_of_numbers_counts_frames_through_the_clip(clips, tmp_path):
     run(*clips, all_windows=True, metric=("psnr", "flicker"), csv=tmp_path / "n.csv")
     rows = [row for row in csv.DictReader((tmp_path / "n.csv").open()) if row["clip"] == "a"]
@@ -313,7 +333,7 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     assert main(["eval", *paths, "--device=cpu", "--metric=psnr", "--protocol=vidtok", "--resolution=48"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^protocol: vidtok, changed by --resolution, --crop-size \([0-9a-f]{8}\)$", out, re.MULTILINE)
-    assert "frames: every window of 17, at about 30 frames/s; shorter side to 48" in out
+    assert "frames: every window of 17, at about 30 frames/s; RGB by swscale; shorter side to 48" in out
 
 
 def test_several_candidates_are_measured_in_the_same_windows(clips, tmp_path):

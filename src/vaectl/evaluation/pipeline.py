@@ -32,13 +32,15 @@ from vaectl.rng import generator_for
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 
-@dataclass(frozen=True)
+@dataclass
 class BegunClip:
     """The results of a clip until its last window, apart from those of other clips: a window may fail."""
 
     sets: dict[str, SetMetric]
     windows: list[tuple[ClipScores, ...]] = field(default_factory=list)
     """For each window, the scores of each candidate."""
+    worst: tuple[tuple[float, float], int, Tensor, list[Tensor]] | None = None
+    """For the report, the window with the worst frame: the rank of that frame, the number, the frames of all sides."""
 
 
 @dataclass
@@ -224,6 +226,8 @@ def compare(
         except Exception as error:
             leave_out(group, reason_of(group, error))
             continue
+        if report and (begun.worst is None or report.worst(scores) < begun.worst[0]):
+            begun.worst = report.worst(scores), clip.window, real, made
         if clip.window + 1 < clip.windows:
             continue
         del results.begun[group.name]
@@ -231,8 +235,9 @@ def compare(
             sets[name].merge(of_clip.state())
         if clip.windows > 1:
             scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
-        elif report:
-            report.add(scores, real, made, clip.real.frame_rate)
+        if report and begun.worst:
+            _, window, real, made = begun.worst
+            report.add(scores, real, made, clip.real.frame_rate, window)
         results.clips.append(scores)
         progress.end_clip(group.name, figures_of(scores))
 
