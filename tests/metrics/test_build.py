@@ -43,7 +43,7 @@ def test_metrics_come_in_the_order_asked_for_and_measure_frames():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("pnsr", "did you mean psnr?"), ("LPIPS", "did you mean lpips?"), ("vmaf", "there are psnr, ssim")],
+    [("pnsr", "did you mean psnr?"), ("LPIPS", "did you mean lpips?"), ("niqe", "there are psnr, ssim")],
 )
 def test_an_unknown_metric_is_answered_with_the_nearest(name, hint):
     with pytest.raises(UsageError) as caught:

@@ -33,7 +33,7 @@ Clips: TypeAlias = Frames | Sequence[Frames]
 """One clip or several: what `frames_of` takes, lists of that, and batches (B, 3, T, H, W) or (B, T, 3, H, W)."""
 OF_COMMAND = {"real_video_dir", "generated_video_dir", "metric", "json", "config", "debug"}
 """Options of the command that have another name in Python, or no meaning."""
-IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "batch_size"}
+IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "vmaf_model", "batch_size"}
 """Options that clips in memory take."""
 
 
@@ -56,7 +56,8 @@ def evaluate(
     Args:
         real: the originals: a file, a folder, a clip, frames as `vaectl.write_video` takes them, or a list of clips.
         generated: the reconstructions, in the same form.
-        metrics: psnr, ssim, lpips, fvd, flicker. By default those of the protocol, else the first three.
+        metrics: psnr, ssim, lpips, fvd, flicker, ms_ssim, vmaf, vmaf_neg, psnr_y, xpsnr. By default those of the
+            protocol, else the first three.
         protocol: the name or the TOML file of a protocol, which sets options that are not given.
         num_frames, sample_rate, resolution, crop_size: of files, as in `vaectl eval`: by default as prepared, else the
             first 33 frames, the shorter side resized to 256 and the centre cropped to 256x256. Clips in memory are

@@ -161,7 +161,9 @@ def build_metrics(
 
     Raises as `vaectl.metrics.build` does.
     """
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress, num_frames)
+    settings = MetricSettings(
+        options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress, num_frames
+    )
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 

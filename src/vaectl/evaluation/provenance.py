@@ -15,6 +15,8 @@ from vaectl.evaluation.protocols import read_protocol
 from vaectl.io.checksum import sha256_of
 from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain
+from vaectl.metrics import OF_FFMPEG
+from vaectl.metrics.codec import provenance as of_ffmpeg
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions, parse
 from vaectl.options.candidates import Candidate
@@ -119,6 +121,9 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
     if "fvd" in options.metric:
         i3d = "I3D of DeepMind, trained on Kinetics-400"
         settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector, i3d)}
+    for name in OF_FFMPEG:
+        if name in options.metric:
+            settings[name] = of_ffmpeg(name, options.vmaf_model)
     return settings
 
 

