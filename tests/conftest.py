@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,14 @@ def samples() -> Path:
     if not (folder / "bigbuckbunny.mp4").is_file():
         pytest.fail(f"{folder} holds no sample clips: run `make samples`", pytrace=False)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_fsync() -> Iterator[None]:
+    """Check the descriptor and do not wait for the disk: only a machine that loses power shows the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
+        yield
 
 
 @pytest.fixture(scope="session")
