@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import vaectl
 from tests.evaluation.test_eval import Detector, compare, disturbed, pictures, run, store
 from tests.jobs import Listener
 from tests.video.media import encode, number_of
@@ -344,3 +345,18 @@ def test_several_candidates_are_measured_in_the_same_windows(clips, tmp_path):
     comparison = compare(real, [made, far], all_windows=True)
     for each, folder in zip(comparison.evaluations, [made, far], strict=True):
         assert each.clips == run(real, folder, all_windows=True).clips
+
+
+def test_python_takes_a_protocol_and_parameters_override_it(clips, tmp_path):
+    (tmp_path / "own.toml").write_text('num_frames = 4\nall_windows = true\nresolution = 32\nmetric = "psnr,flicker"\n')
+    real, made = (str(folder / "a.mkv") for folder in clips)
+    found = vaectl.evaluate(real, made, protocol=tmp_path / "own.toml", device="cpu")
+    assert (list(found.clips[0].values), found.clips[0].windows) == (["psnr", "flicker"], 2)
+    changed = vaectl.evaluate(real, made, protocol=tmp_path / "own.toml", metrics="psnr", num_frames=5, device="cpu")
+    assert (list(changed.clips[0].values), changed.clips[0].num_frames) == (["psnr"], 10)
+    assert changed.protocol["changed"] == ["num_frames"]
+    whole = vaectl.evaluate(real, made, metrics="psnr", num_frames="all", resolution="source", device="cpu")
+    assert (whole.clips[0].num_frames, whole.clips[0].width) == (11, 64)
+    frames = read_video(real).frames
+    with pytest.raises(VaectlError, match="`protocol` is for files: clips in memory are compared as they are"):
+        vaectl.evaluate(frames, frames, protocol="vidtok")
