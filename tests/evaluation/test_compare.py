@@ -49,6 +49,16 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert read_results(saved(tmp_path / "both.json", Comparison((A, B)))) == [A, B]
 
 
+def test_results_of_windows_and_of_all_frames_are_read_as_they_were_written(tmp_path):
+    frames = {**PROTOCOL["clips"], "num_frames": "all", "frame_rate": "30", "all_windows": False}
+    clip = replace(A.clips[1], windows=2, frames_left_out=1)
+    found = replace(with_protocol(A, clips=frames), clips=(A.clips[0], clip))
+    assert read_results(saved(tmp_path / "a.json", found)) == [found]
+    torn = replace(found, clips=(replace(clip, windows=3),))
+    with pytest.raises(UsageError, match="has windows of different lengths"):
+        read_results(saved(tmp_path / "b.json", torn))
+
+
 def test_results_of_the_first_version_are_read_and_named_by_their_file(tmp_path):
     old = A.as_json()
     for key in ("name", "cost", "temporal_compression", "markdown", "latex"):
@@ -149,6 +159,15 @@ def test_another_protocol_is_refused_with_both_values(other, said):
     assert message.startswith("a and b were measured under different protocols: ")
     assert said in message
     assert message.endswith("; measure them with the same options")
+
+
+def test_a_protocol_by_name_is_the_same_as_its_options():
+    frames = {**PROTOCOL["clips"], "frame_rate": None, "all_windows": False}
+    named = with_protocol(B, clips=frames, name="wfvae", changed=[], hash="0123")
+    assert len(vaectl.compare([A, named]).evaluations) == 2
+    for key, value in ("frame_rate", "30"), ("all_windows", True):
+        said = refused([A, with_protocol(B, clips=frames | {key: value})])
+        assert f"clips.{key} " in said
 
 
 def test_what_belongs_to_a_candidate_may_differ():

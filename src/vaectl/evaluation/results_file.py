@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from vaectl.errors import UsageError, shown
 from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
@@ -40,13 +40,15 @@ class StoredClip:
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
+    windows: Annotated[int, Field(ge=1)] = 1
+    frames_left_out: int = 0
 
 
 @dataclass(frozen=True)
 class StoredFrames:
     """The entry `clips` of the protocol."""
 
-    num_frames: int
+    num_frames: int | Literal["all"]
     sample_rate: int
     resize: str
     crop: str
@@ -106,7 +108,17 @@ def _evaluation(path: Path, values: object) -> Evaluation:
     return Evaluation(
         metrics=tuple(MetricFacts(name, m.unit, m.better, m.of_set) for name, m in stored.summary.items()),
         clips=tuple(
-            ClipScores(clip.name, clip.real, clip.generated, clip.frames, clip.width, clip.height, clip.values)
+            ClipScores(
+                clip.name,
+                clip.real,
+                clip.generated,
+                clip.frames,
+                clip.width,
+                clip.height,
+                clip.values,
+                clip.windows,
+                clip.frames_left_out,
+            )
             for clip in stored.clips
         ),
         set_values={name: m.mean for name, m in stored.summary.items() if m.of_set and m.mean is not None},
@@ -134,6 +146,8 @@ def _check(stored: StoredEvaluation) -> None:
     for clip in stored.clips:
         if clip.values.keys() != of_frames:
             raise ValueError(f"clips: {shown(clip.name)} lacks the metrics of the summary")
+        if clip.frames % clip.windows or any(len(numbers) % clip.windows for numbers in clip.values.values()):
+            raise ValueError(f"clips: {shown(clip.name)} has windows of different lengths")
         for metric, numbers in clip.values.items():
             if not 0 < len(numbers) <= clip.frames or any(map(math.isnan, numbers)):
                 raise ValueError(f"clips: {shown(clip.name)} has no valid numbers of {shown(metric)}")
