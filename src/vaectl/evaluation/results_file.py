@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,6 +53,7 @@ class StoredFrames:
     sample_rate: int
     resize: str
     crop: str
+    frame_rate: Fraction | None = None
 
 
 @dataclass(frozen=True)
