@@ -19,6 +19,7 @@ EXAMPLES = """
 Examples:
   vaectl eval --real-video-dir clips/ --generated-video-dir out/
   vaectl eval --real-video-dir clips/ --model model/ --report report.html
+  vaectl eval --real-video-dir clips/ --model model/ --protocol vidtok
   vaectl eval --real-video-dir a.mp4 --generated-video-dir b.mp4 \\
     --metric psnr,flicker --num-frames 120 --crop-size 0 --csv numbers.csv
 """
