@@ -167,13 +167,14 @@ def test_the_heat_map_shows_the_largest_error_of_the_channels_on_a_scale_that_fi
     assert heat_maps(real * 0, [real * 0 + 255])[1:] == (255, False)
 
 
-def test_heat_maps_of_candidates_have_one_scale():
+def test_heat_maps_of_candidates_have_one_scale_that_fits_the_better_half():
     real = torch.full((3, 10, 10), 100, dtype=torch.uint8)
-    (near, far), top, beyond = heat_maps(real, [real + 4, real + 60])
-    assert (top, beyond) == (64, False)
+    (near, middle, far), top, beyond = heat_maps(real, [real + 4, real + 14, real + 120])
+    assert (top, beyond) == (16, True)
     scale = media.color_scale()
-    assert near[:, 0, 0].equal(scale[4 * 255 // 64])
-    assert far[:, 0, 0].equal(scale[60 * 255 // 64])
+    assert near[:, 0, 0].equal(scale[4 * 255 // 16])
+    assert middle[:, 0, 0].equal(scale[14 * 255 // 16])
+    assert far[:, 0, 0].equal(scale[255])
 
 
 def test_the_scale_of_the_heat_map_grows_brighter_from_end_to_end():

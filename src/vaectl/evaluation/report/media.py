@@ -117,11 +117,13 @@ def heat_maps(real_3HW: Tensor, generated: Sequence[Tensor]) -> tuple[list[Tenso
     """Return absolute errors in colour, (3, H, W) uint8 for each of `generated`, on one scale.
 
     Also returns the end of the scale, and whether some errors are larger. The error of a pixel is the largest of its
-    three channels. The scale covers at least 98 % of the pixels.
+    three channels. The scale covers at least 98 % of the pixels of the better half of `generated`, so that one that is
+    much worse does not darken the others.
     """
     error_NHW = (real_3HW.int() - torch.stack(list(generated)).int()).abs().amax(dim=1)
-    below = error_NHW.flatten().bincount(minlength=256).cumsum(0)
-    top = next(top for top in TOPS if int(below[top]) * 50 >= error_NHW.numel() * 49)
+    below = [error_HW.flatten().bincount(minlength=256).cumsum(0) for error_HW in error_NHW]
+    tops = sorted(next(top for top in TOPS if int(counts[top]) * 50 >= int(counts[-1]) * 49) for counts in below)
+    top = tops[(len(tops) - 1) // 2]
     colors = color_scale()[(error_NHW.clamp(max=top) * 255 // top).long()]
     return list(colors.permute(0, 3, 1, 2)), top, int(error_NHW.max()) > top
 
