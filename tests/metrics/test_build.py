@@ -16,7 +16,7 @@ import torch
 from tests.jobs import Listener
 from tests.metrics.reference import CPU, noise
 from vaectl.errors import UsageError, VaectlError
-from vaectl.metrics import DEFAULT, METRICS, MetricSettings, build, known
+from vaectl.metrics import BOUNDS, DEFAULT, METRICS, MetricSettings, build, known
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import exact_float32, per_frame
 from vaectl.metrics.metric import FrameMetric
@@ -27,6 +27,11 @@ def test_every_name_leads_to_a_function():
     for target in METRICS.values():
         module, function = target.split(":")
         assert callable(getattr(import_module(module), function))
+
+
+def test_every_metric_states_what_it_can_be():
+    assert BOUNDS.keys() >= METRICS.keys()
+    assert all(least < most for least, most in BOUNDS.values())
 
 
 def test_metrics_come_in_the_order_asked_for_and_measure_frames():
@@ -119,6 +124,15 @@ def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     assert str(caught.value).startswith("http://localhost:9/weights.bin cannot be fetched (")
     assert str(caught.value).endswith(f"); put the file at {place}, or pass its path as `option`")
     assert not place.parent.exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line_too(origin, tmp_path):
+    (tmp_path / "home").write_text("a file where the folder would be")
+    place = tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
+    with pytest.raises(VaectlError) as caught:
+        cached("weights.bin", origin.as_uri(), "0" * 64, "option")
+    assert f"cannot be fetched ({place}: cannot write there (" in str(caught.value)
+    assert str(caught.value).endswith(f"; put the file at {place}, or pass its path as `option`")
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vaectl.cli import eval, interruption, models, prepare_eval, reconstruct, train
-from vaectl.cli.derive import add_command
+from vaectl.cli import compare, eval, interruption, models, prepare_eval, reconstruct, train
+from vaectl.cli.derive import Underlying, add_command
 from vaectl.cli.help import Guide
 from vaectl.distributed import RENDEZVOUS
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
+from vaectl.options.compare import CompareOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 from vaectl.shortage import is_memory_shortage
@@ -64,14 +65,22 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
     (reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES),
     (prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES),
     (eval.eval, EvalOptions, eval.EXAMPLES),
+    (compare.compare, CompareOptions, compare.EXAMPLES),
     (models.models, ModelsOptions, models.EXAMPLES),
 )
 """Each command with its options and the examples below its help."""
 
+UNDERLYING: dict[Callable[[Any], None], Underlying] = {
+    train.train: train.underlying,
+    prepare_eval.prepare_eval: prepare_eval.underlying,
+    eval.eval: eval.underlying,
+}
+"""Where a command looks up options that are not given."""
+
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
-    _underlying = train.underlying if _command[0] is train.train else None
-    add_command(app, *_command, _underlying, reconstruct.ARGUMENTS if _command[0] is reconstruct.reconstruct else None)
+    _arguments = reconstruct.ARGUMENTS if _command[0] is reconstruct.reconstruct else None
+    add_command(app, *_command, UNDERLYING.get(_command[0]), _arguments)
 
 
 @app.callback(
