@@ -13,6 +13,7 @@ FACTS = {
     "ssim": MetricFacts("ssim", "", "higher", of_set=False),
     "lpips": MetricFacts("lpips", "", "lower", of_set=False),
     "fvd": MetricFacts("fvd", "", "lower", of_set=True),
+    "vmaf": MetricFacts("vmaf", "", "higher", of_set=False),
 }
 PROTOCOL: dict[str, Any] = {
     "real_video_dir": "/home/me/clips",

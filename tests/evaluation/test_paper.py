@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation.results import PROTOCOL, evaluation
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import cost_columns, metric_columns, write_latex, write_markdown
+from vaectl.evaluation.paper import codec_remarks, cost_columns, metric_columns, remarks, write_latex, write_markdown
 from vaectl.evaluation.results import Cost
 
 HOSTILE = "[a]*_50%_of|`x`#1&2~3^4\\{5}$6$--<b>"
@@ -100,3 +100,13 @@ def test_names_and_protocols_with_line_breaks_stay_in_their_line(write, tmp_path
     assert text.count("\n") == good.count("\n")
     assert write is write_latex or text.count("-->") == 1
     assert "\\end{document}" not in text.replace("\\\\end{document}", "")
+
+
+def test_what_ffmpeg_computed_is_stated_for_the_candidates_that_have_it():
+    facts = {"model": "vmaf_v0.6.1", "libvmaf": "3.2.0", "ffmpeg_of": "PyAV 19.0.2", "frames": "YUV 4:2:0"}
+    protocol = PROTOCOL | {"metrics": {"vmaf": facts}}
+    one, other = (replace(evaluation(name, vmaf=[99, 99]), protocol=protocol) for name in "xy")
+    lines = list(remarks(Comparison((A, one, other))))
+    assert lines[0] == "vmaf: harmonic mean x 99.00, y 99.00, model vmaf_v0.6.1, libvmaf 3.2.0 of PyAV 19.0.2"
+    assert lines[1] == "vmaf: of frames in YUV 4:2:0"
+    assert list(codec_remarks([A])) == []

@@ -120,22 +120,6 @@ def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[
         yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
 
 
-def of_ffmpeg(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the harmonic mean and the model of vmaf and vmaf_neg, and what FFmpeg's metrics compare."""
-    from vaectl.evaluation.results import format_number
-    from vaectl.metrics import OF_FFMPEG
-
-    protocol = evaluation.protocol["metrics"]
-    facts = {name: protocol[name] for name in OF_FFMPEG if name in protocol}
-    for name, known in facts.items():
-        harmonic = evaluation.summary(name).harmonic_mean
-        if harmonic is not None:
-            library = f"libvmaf {known['libvmaf']} of {known['ffmpeg_of']}"
-            yield f"{name}: harmonic mean {format_number(harmonic)}, model {known['model']}, {library}"
-    if facts:
-        yield f"{', '.join(facts)}: of frames in {next(iter(facts.values()))['frames']}"
-
-
 def written(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line for each file that was written."""
     if evaluation.csv:
@@ -179,6 +163,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
+    from vaectl.evaluation.paper import codec_remarks
     from vaectl.evaluation.protocols import frames_in_words, name_in_words
 
     clips, protocol = evaluation.clips, evaluation.protocol
@@ -187,7 +172,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
-    yield from of_ffmpeg(evaluation)
+    yield from codec_remarks([evaluation])
     yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"

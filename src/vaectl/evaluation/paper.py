@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.protocols import frames_in_words
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, format_number
 from vaectl.evaluation.statistics import caveats
 from vaectl.io.atomic_write import atomic_write
+from vaectl.metrics import OF_FFMPEG
 
 BEST, SECOND = 1, 2
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -111,7 +112,8 @@ def _signed(value: float) -> str:
 
 
 def remarks(comparison: Comparison) -> Iterator[str]:
-    """Yield what a reader has to know about the differences, a line each."""
+    """Yield what a reader has to know about the numbers and their differences, a line each."""
+    yield from codec_remarks(comparison.evaluations)
     if not comparison.differences:
         return
     most = max(sum(row.metric == metric.name for row in comparison.differences) for metric in comparison.metrics)
@@ -127,6 +129,26 @@ def remarks(comparison: Comparison) -> Iterator[str]:
             yield f"{metric.name}: one number for all clips, so no interval and no test"
         if any(row.metric == metric.name and row.p is None for row in comparison.differences) and comparison.clips > 1:
             yield f"{metric.name}: no interval and no test where a frame is exact in one candidate only"
+
+
+def codec_remarks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Yield the harmonic means and the model of vmaf and vmaf_neg, and what FFmpeg's metrics compare."""
+    facts: dict[str, dict[str, str]] = {}
+    for name in OF_FFMPEG:
+        having = [each for each in evaluations if any(metric.name == name for metric in each.metrics)]
+        if not having or name not in having[0].protocol["metrics"]:
+            continue
+        facts[name] = known = {key: shown(value) for key, value in having[0].protocol["metrics"][name].items()}
+        means = [
+            f"{shown(each.name)} {format_number(mean)}" if len(evaluations) > 1 else format_number(mean)
+            for each in having
+            if (mean := each.summary(name).harmonic_mean) is not None
+        ]
+        if means:
+            library = f"libvmaf {known['libvmaf']} of {known['ffmpeg_of']}"
+            yield f"{name}: harmonic mean {', '.join(means)}, model {known['model']}, {library}"
+    if facts:
+        yield f"{', '.join(facts)}: of frames in {next(iter(facts.values()))['frames']}"
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 INSTALL = "run pip install imageio-ffmpeg (the extra vaectl[vmaf])"
 FRAME_RATE = 25
+"""Frames per second that filters see. The filter xpsnr weights motion in another way from 32 on; others ignore it."""
 YUV = "YUV 4:2:0, 8 bits, BT.709, limited range"
 SCALE = "out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_inp"
 """Options of the filter `scale` that make `YUV` of RGB, with each pixel of the chroma."""
@@ -181,22 +182,28 @@ def _piped(program: str, name: str, arguments: str, real_TCHW: Tensor, generated
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
         ThreadPoolExecutor(1) as reader,
     ):
+        pipe, process.stdin = cast(BinaryIO, process.stdin), None  # otherwise `communicate` would close it
         try:
-            # Reads both outputs until they end; it would close the input.
-            pipe, process.stdin = process.stdin, None
             outputs = reader.submit(process.communicate)
-            with suppress(BrokenPipeError), pipe:  # type: ignore[union-attr]  # a program that stops says why
+            with suppress(BrokenPipeError):  # a program that stops says why
                 for pair in zip(generated_TCHW, real_TCHW, strict=True):
                     for frame in pair:
-                        pipe.write(_rgb(frame).numpy().data)  # type: ignore[union-attr]
+                        pipe.write(_rgb(frame).numpy().data)
+                pipe.close()
             out, err = outputs.result()
         except BaseException:
             process.kill()
             raise
+        finally:
+            with suppress(BrokenPipeError):
+                pipe.close()
     if process.returncode < 0:
         by = signal.Signals(-process.returncode).name
         raise VaectlError(f"{program}: was killed by {by} in the filter {name}", "put another ffmpeg on PATH")
     if process.returncode:
-        last = (err.decode(errors="replace").strip() or f"exit code {process.returncode}").splitlines()[-1]
-        raise VaectlError(f"{program}: the filter {name} failed ({shown(last, 200)})")
+        # The first line has the cause. "[filter @ 0x5559c36c99c0]" says nothing more.
+        cause = re.match(
+            r"(?:\[.*?\] )?(.+)", err.decode(errors="replace").strip() or f"exit code {process.returncode}"
+        )
+        raise VaectlError(f"{program}: the filter {name} failed ({shown(cause[1] if cause else '', 200)})")
     return str(out.decode())
