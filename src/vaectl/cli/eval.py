@@ -154,6 +154,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
+    from vaectl.evaluation.statistics import caveats
 
     clips, protocol = evaluation.clips, evaluation.protocol
     read, model = protocol["clips"], protocol["model"]
@@ -161,6 +162,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
+    if any(not metric.of_set for metric in evaluation.metrics):
+        yield from caveats(len(clips), "intervals")
     yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"

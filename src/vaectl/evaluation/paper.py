@@ -95,18 +95,17 @@ def difference_table(
     titles = ["metric", "candidate", "against", "difference", "95 % interval", "wins", "p"]
     rows = []
     for row in comparison.differences:
-        interval = "" if row.low is None or row.high is None else f"{_signed(row.low)} to {_signed(row.high)}"
+        numbers = [abs(number) for number in (row.mean, row.low, row.high) if number is not None]
+        largest = max(numbers, default=0.0)
+        signed = f"{{:+.{2 if largest >= 10 else 4 if largest >= 0.001 else 6}f}}".format
+        interval = "" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
         p = "" if row.p_corrected is None else "<0.001" if row.p_corrected < 0.0005 else f"{row.p_corrected:.3f}"
-        mean = "none" if row.mean is None else _signed(row.mean)
+        mean = "none" if row.mean is None else signed(row.mean)
         names = [f"{title(row.metric)} {arrows[row.metric]}", row.candidate, row.against]
         rows.append([*names, mean, interval, f"{100 * row.win_rate:.0f} %", p])
     if comparison.all_pairs:
         return titles, rows, 3
     return titles[:2] + titles[3:], [row[:2] + row[3:] for row in rows], 2
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.{2 if abs(value) >= 10 else 4}f}"
 
 
 def remarks(comparison: Comparison) -> Iterator[str]:
