@@ -73,6 +73,7 @@ def eval(options: EvalOptions) -> None:
 
 def show(evaluation: Evaluation) -> None:
     """Print the table of clips if they are few, the table of metrics, and the settings, on stdout."""
+    from vaectl.cli.comparison import written
     from vaectl.cli.tables import print_line, print_table, stdout
 
     console = stdout()
@@ -109,16 +110,6 @@ def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[
     for clip in evaluation.clips:
         means = [format_number(clip.mean(metric)) for metric in metrics]
         yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
-
-
-def written(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line for each file that was written."""
-    if evaluation.csv:
-        yield f"numbers of all frames: {evaluation.csv}"
-    for table in filter(None, (evaluation.markdown, evaluation.latex)):
-        yield f"table: {table}"
-    if evaluation.report:
-        yield f"report: {evaluation.report} (open it in a browser)"
 
 
 def position_lines(evaluation: Evaluation) -> Iterator[str]:
