@@ -24,6 +24,7 @@ WITHOUT_TORCH = (
     "vaectl.cli.app",
     "vaectl.distributed",
     "vaectl.errors",
+    "vaectl.evaluation.protocols",
     "vaectl.geometry",
     "vaectl.io.journal",
     "vaectl.io.json_values",
@@ -68,6 +69,7 @@ LAYERS: tuple[set[str], ...] = (
 USERS_OF_OPTIONS = {"cli", "distributed", *JOBS}
 EXCEPTIONS = {
     ("options.eval", "metrics"),  # the names of the metrics
+    ("options.protocol", "metrics"),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
+from vaectl.prefetch import batch_by_shape, parallel_streams, prefetch
 
 DEADLOCK_SECONDS = 10
 """A test that waits longer fails."""
@@ -193,6 +193,40 @@ def test_a_script_may_end_after_ctrl_c_while_pytorch_computes():
 
 
 # In parallel
+
+
+def parallel_map(function, items, workers):
+    """Streams of one result each."""
+
+    def stream(item):
+        yield function(item)
+
+    return parallel_streams(stream, items, workers)
+
+
+def test_streams_come_one_after_the_other_and_whole():
+    def stream(number: int) -> Iterator[tuple[int, int]]:
+        time.sleep(0.01 * (number == 0))
+        yield from ((number, place) for place in range(number))
+
+    wanted = [(number, place) for number in range(6) for place in range(number)]
+    assert list(parallel_streams(stream, range(6), 3)) == wanted
+
+
+def test_each_stream_is_one_result_ahead_however_long_it_is():
+    made: list[int] = [0] * 4
+
+    def stream(number: int) -> Iterator[int]:
+        for place in range(1000):
+            made[number] += 1
+            yield place
+
+    results = parallel_streams(stream, range(4), 2)
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert eventually(lambda: made == [11, 1, 1, 0])
+    time.sleep(0.05)
+    assert made == [11, 1, 1, 0]
+    results.close()
 
 
 def test_results_come_in_order_however_long_each_takes():

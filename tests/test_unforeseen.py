@@ -36,10 +36,10 @@ def trouble(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The message about b."""
     probe = read.open_source
 
-    def fail(path: Path) -> Any:
+    def fail(path: Path, *how: Any) -> Any:
         if path.stem == "b":
             raise request.param
-        return probe(path)
+        return probe(path, *how)
 
     monkeypatch.setattr(read, "open_source", fail)
     return "AssertionError: never thought of that; this is a bug" if "bug" in request.node.name else "out of memory"
@@ -69,14 +69,14 @@ def test_prepare_eval(clips: Path, tmp_path: Path, trouble: str) -> None:
 
 
 def test_writing_in_prepare_eval(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = prepare.write_video
+    writer = prepare.VideoWriter
 
-    def fail(file: Path, *args: Any, **how: Any) -> None:
+    def fail(file: Path, **how: Any) -> Any:
         if file.stem == "b":
             raise AssertionError("never thought of that")
-        write(file, *args, **how)
+        return writer(file, **how)
 
-    monkeypatch.setattr(prepare, "write_video", fail)
+    monkeypatch.setattr(prepare, "VideoWriter", fail)
     small = {"num_frames": 5, "resolution": 24, "device": "cpu"}
     options = PrepareEvalOptions(real_video_dir=clips, generated_video_dir=tmp_path / "out", **small)
     result = prepare.prepare(options, Listener())

@@ -66,20 +66,31 @@ def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterat
             thread.join()
 
 
-def parallel_map(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
-    """Yield `function(item)` for each item, in order, computed by `workers` threads.
+def parallel_streams(
+    function: Callable[[S], Generator[T, None, None]], items: Iterable[S], workers: int
+) -> Generator[T, None, None]:
+    """Yield what the generator `function(item)` yields, for each item, in order, computed by `workers` threads.
 
-    At most `workers` more results wait, so memory does not grow with the number of items.
+    At most `workers` more generators have begun, and each is one result ahead. So memory grows neither with the number
+    of items nor with the length of a generator.
     """
-    waiting: deque[Future[T]] = deque()
+    begun: deque[tuple[Generator[T, None, None], Future[T | object]]] = deque()
     pool = ThreadPoolExecutor(workers)
+
+    def first() -> Iterator[T]:
+        stream, result = begun.popleft()
+        while (value := result.result()) is not _END:
+            result = pool.submit(next, stream, _END)
+            yield value  # type: ignore[misc]  # everything but the end marker is a T
+
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            stream = function(item)
+            begun.append((stream, pool.submit(next, stream, _END)))
+            if len(begun) > workers:
+                yield from first()
+        while begun:
+            yield from first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

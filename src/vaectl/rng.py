@@ -46,12 +46,13 @@ def permuted(index: int, size: int, *key: int | str) -> int:
             return index
 
 
-def generator_for(seed: int, name: str) -> torch.Generator:
-    """Return a generator for the clip called `name`. It does not depend on other clips or their order.
+def generator_for(seed: int, name: str, window: int = 0) -> torch.Generator:
+    """Return a generator for a window of the clip called `name`. It does not depend on other clips or their order.
 
     The hash differs from `seed_of`, because `sample` has always used this one.
     """
     import torch
 
-    digest = sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    place = f"{name}\0{window}" if window else name
+    digest = sha256(f"{seed}/{place}".encode("utf-8", "surrogateescape")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -8,11 +8,11 @@ import pytest
 
 from tests.cli.conftest import environment
 from vaectl.cli.app import COMMANDS, main
-from vaectl.cli.config_file import read_config
 from vaectl.cli.derive import resolve
 from vaectl.cli.train import underlying
 from vaectl.io.json_values import write_json
 from vaectl.options import ReconstructOptions, dump, options_of
+from vaectl.options.file import read_config
 from vaectl.options.train import RECIPES, TrainOptions
 from vaectl.training.resume import recordable
 
@@ -28,9 +28,13 @@ LINES = {
         ["--video-path", "in", "--rec-path", "out", "--ae", "WFVAE", "--tile-overlap-factor", "0.25", "--json"],
     ],
     "prepare-eval": [
-        ["--real-video-dir", "a", "--generated-video-dir", "b", "--sample-fps", "29.97", "--ckpt", "./builtin"]
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--sample-fps", "29.97", "--ckpt", "./builtin"],
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--protocol", "full", "--crop-size", "64"],
     ],
-    "eval": [["--real-video-dir", "a", "--model", "builtin", "--metric", "psnr,fvd", "--csv", "x.csv", "--mp"]],
+    "eval": [
+        ["--real-video-dir", "a", "--model", "builtin", "--metric", "psnr,fvd", "--csv", "x.csv", "--mp"],
+        ["--real-video-dir", "a", "--generated-video-dir", "b", "--protocol", "vidtok", "--no-all-windows"],
+    ],
     "compare": [["a.json", "wan=b=c.json", "--all-pairs", "--latex", "t.tex"]],
     "models": [[], ["builtin", "--json"]],
 }

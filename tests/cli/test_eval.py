@@ -175,6 +175,27 @@ def test_exact_frames_are_reported(job, capsys):
     assert ["psnr", "(dB)", "↑", "inf", "31.00", "a"] in [line.split() for line in out.splitlines()]
 
 
+def test_what_ffmpeg_computed_is_stated(job, capsys):
+    of_frames = MetricFacts("vmaf", "", "higher", False), MetricFacts("psnr_y", "dB", "higher", False)
+    facts = {"ffmpeg": "7.1", "ffmpeg_of": "PyAV 19.0.2", "frames": "YUV 4:2:0"}
+    metrics = {"vmaf": {"model": "vmaf_v0.6.1", "libvmaf": "3.2.0", **facts}, "psnr_y": facts, "device": "cpu"}
+    clips = [
+        replace(clip, values={"vmaf": values, "psnr_y": values})
+        for clip, values in ((GOOD, (49.0, 99.0)), (POOR, (0.0, 1.0)))
+    ]
+    evaluation = found(*clips, metrics=of_frames, set_values={})
+    job(lambda *_: replace(evaluation, protocol=PROTOCOL | {"metrics": metrics}))
+    assert main(PATHS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # 2 / (1/50 + 1/100) - 1 = 65.67 and 2 / (1/1 + 1/2) - 1 = 0.33
+    assert "vmaf: harmonic mean 33.00, model vmaf_v0.6.1, libvmaf 3.2.0 of PyAV 19.0.2" in lines
+    assert "vmaf, psnr_y: of frames in YUV 4:2:0" in lines
+    assert main([*PATHS, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["summary"]["vmaf"]["harmonic_mean"] == pytest.approx(33.0)
+    assert [clip["harmonic_mean"]["vmaf"] for clip in result["clips"]] == pytest.approx([65 + 2 / 3, 1 / 3])
+
+
 @pytest.mark.parametrize(
     ("group", "values", "line"),
     [

@@ -109,7 +109,7 @@ def test_what_was_made_is_shown(job, capsys):
     out, err = capsys.readouterr()
     assert [line.split(maxsplit=1) for line in map(str.strip, out.splitlines())] == [
         ["clips", "1 made, 4 kept from before"],
-        ["frames", "33 of each clip, one in 2, 256x256"],
+        ["frames", "33 of each clip (one in 2), 256x256"],
         ["model", "model on cpu in float32"],
         ["written", "out"],
         ["manifest", "out/manifest.json"],

@@ -108,7 +108,8 @@ def test_what_is_written_is_exactly_what_went_in_and_came_out(here):
 def test_the_manifest_tells_how_it_was_made(here):
     run(output_origin=True, crop_size=16, seed=7)
     manifest = json.loads(Path("out/manifest.json").read_text())
-    assert manifest["protocol"] == {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
+    given = {"num_frames": 5, "sample_rate": 1, "resolution": 24, "crop_size": 16}
+    assert manifest["protocol"] == {**given, "rgb_conversion": "accurate", "frame_rate": None, "all_windows": False}
     assert (manifest["model"]["path"], manifest["model"]["family"]) == (None, "WFVAEModel")
     assert (manifest["model"]["device"], manifest["model"]["dtype"]) == ("cpu", "float32")
     latent = ("temporal_compression", "spatial_compression", "latent_channels", "parameters")
@@ -389,8 +390,8 @@ def test_a_run_that_was_stopped_keeps_what_is_finished(here, monkeypatch):
         written.append(file)
         return original(file, *arguments, **how)
 
-    original = job.write_video
-    monkeypatch.setattr(job, "write_video", stop)
+    original = job.VideoWriter
+    monkeypatch.setattr(job, "VideoWriter", stop)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert [clip.status for clip in read_manifest(Path("out")).clips] == ["ok", "ok", "waiting"]
@@ -691,13 +692,13 @@ def test_two_runs_do_not_share_a_folder(here, monkeypatch):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(here, monkeypatch):
-    def full(file, clip, **how):
+    def full(file, **how):
         if "b c" in file.name:
             raise VaectlError(f"{file}: writing failed (No space left on device); free space or choose another place")
-        return original(file, clip, **how)
+        return original(file, **how)
 
-    original = job.write_video
-    monkeypatch.setattr(job, "write_video", full)
+    original = job.VideoWriter
+    monkeypatch.setattr(job, "VideoWriter", full)
     with pytest.raises(VaectlError, match="No space left"):
         run()
     assert [clip.status for clip in read_manifest(Path("out")).clips] == ["ok", "ok", "waiting"]

@@ -25,9 +25,9 @@ SLOW = """
 import time
 from vaectl.evaluation import prepare
 original = prepare.write
-def write(made, options):
+def write(*arguments):
     time.sleep({})
-    return original(made, options)
+    return original(*arguments)
 prepare.write = write
 """
 

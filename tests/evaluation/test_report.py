@@ -92,16 +92,21 @@ def rows(browser: Browser) -> list[list[str]]:
 
 
 SHOWN = """(() => {
-    const screen = document.getElementById("screen");
-    const copy = new OffscreenCanvas(screen.width, screen.height).getContext("2d", { willReadFrequently: true });
-    copy.drawImage(screen, 0, 0);
-    return [0, screen.width - 1].map((x) => copy.getImageData(x, Math.floor(screen.height / 2), 1, 1).data[1]);
+    const level = (screen, x) => {
+        const copy = new OffscreenCanvas(screen.width, screen.height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(screen, 0, 0);
+        return copy.getImageData(x, Math.floor(screen.height / 2), 1, 1).data[1];
+    };
+    const screens = [...document.querySelectorAll("#screens canvas")].filter((screen) => screen.clientWidth);
+    const [last, right] = [screens.length - 1, screens[0].width - 1];
+    return last ? screens.map((screen, side) => level(screen, side === last ? right : 0))
+        : [level(screens[0], 0), level(screens[0], right)];
 })()"""
-"""The levels of grey at the left and at the right end of the canvas."""
+"""The levels of grey at the left end of the first canvas, of those between, and at the right end of the last."""
 
 
 def wait_for_frame(browser: Browser, frame: int) -> None:
-    """Until the canvas shows that frame of both sides, and the page says so."""
+    """Until the canvases show that frame of both sides, and the page says so."""
     browser.wait(f"parseInt(document.getElementById('position').textContent) === {frame}")
     left, right = LEFT + 20 * frame, RIGHT - 20 * frame
     browser.wait(f"(([l, r]) => Math.abs(l - {left}) < 5 && Math.abs(r - {right}) < 5)({SHOWN})")
@@ -258,7 +263,7 @@ def test_the_worst_frame_is_shown_exactly_beside_its_errors(browser, page):
     assert texts(browser, "#worst-title") == [f"WORST FRAME BY PSNR: {worst}"]
     for side, level in (("real", LEFT + 20 * worst), ("generated", RIGHT - 20 * worst)):
         pixel = browser.run(f"""(async () => {{
-            const image = document.querySelector("#worst-{side}");
+            const image = document.querySelector(".worst-{side}");
             await image.decode();
             const canvas = Object.assign(document.createElement("canvas"), {{ width: 48, height: 32 }});
             canvas.getContext("2d").drawImage(image, 0, 0);

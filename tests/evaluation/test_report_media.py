@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from base64 import b64decode
 from fractions import Fraction
@@ -16,7 +17,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report import ReportBuilder, builder, media
 from vaectl.evaluation.report.builder import worst_frame
-from vaectl.evaluation.report.media import LONGEST_SIDE, Media, heat_map, image, picture
+from vaectl.evaluation.report.media import LONGEST_SIDE, Media, heat_maps, image, picture
 from vaectl.evaluation.results import MetricFacts
 from vaectl.video import read_video
 
@@ -56,7 +57,7 @@ def test_the_worst_are_the_largest_where_less_is_better():
 
 
 def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch):
-    one = picture("one", noise(2, 64, 64), noise(2, 64, 64, seed=1), Fraction(25), 0).size
+    one = picture("one", noise(2, 64, 64), [noise(2, 64, 64, seed=1)], Fraction(25), 0).size
     monkeypatch.setattr(builder, "MEDIA_BYTES", one * 5 // 2)
     seen = []
     monkeypatch.setattr(builder, "picture", lambda name, *others: (seen.append(name), picture(name, *others))[1])
@@ -82,15 +83,26 @@ def test_no_more_is_kept_than_a_page_should_weigh(monkeypatch):
     ([], 1, "lower", 0),
 ])  # fmt: skip
 def test_the_worst_frame_is_that_of_the_worst_number(values, frames, better, worst):
-    assert worst_frame(values, frames, MetricFacts("m", "", better, of_set=False)) == worst
+    assert worst_frame([values], frames, MetricFacts("m", "", better, of_set=False)) == worst
+
+
+def test_of_several_candidates_their_mean_decides():
+    report = ReportBuilder([PSNR], ("a", "b"), clips_with_media=2)
+    values = {"first": (30.0, 20.0), "both": (24.0, 22.0), "second": (19.0, 40.0), "exact": (math.inf, 10.0)}
+    for name, pair in values.items():
+        scores = [clip(name, psnr=[value] * 2, num_frames=2) for value in pair]
+        report.add(scores, noise(), [noise(seed=1), noise(seed=2)], Fraction(25))
+    assert kept(report) == ["both", "first"]
+    assert worst_frame([[30.0, 24.0, 19.0], [20.0, 22.0, 40.0]], 3, PSNR) == 1
+    assert worst_frame([[math.inf] * 3, [31.0, 30.0, 32.0]], 3, PSNR) == 1  # the exact candidate hides nothing
 
 
 def test_pictures_are_exact_and_the_video_is_close(tmp_path, samples):
     real = read_video(samples / "bigbuckbunny.mp4", num_frames=3).frames[..., 200:345, 300:541]  # odd: 241x145
     generated = (real.int() - 40).clamp(0).byte()
-    shown = picture("bunny", real, generated, Fraction(25), 1)
+    shown = picture("bunny", real, [generated], Fraction(25), 1)
     assert decoded(shown.real, tmp_path, ".png").equal(real[1:2])
-    assert decoded(shown.generated, tmp_path, ".png").equal(generated[1:2])
+    assert decoded(shown.generated[0], tmp_path, ".png").equal(generated[1:2])
     assert (shown.width, shown.height) == (241, 145)
     both = decoded(shown.video, tmp_path, ".mp4")
     assert both.shape == (3, 3, 146, 484)
@@ -98,19 +110,43 @@ def test_pictures_are_exact_and_the_video_is_close(tmp_path, samples):
         assert float((side.float() - exact.float()).square().mean()) < 255**2 / 10**3.5  # above 35 dB
 
 
+def test_the_sides_of_a_video_are_in_rows_in_the_given_order(tmp_path):
+    levels = (20, 60, 100, 140, 180, 220)
+    sides = [torch.full((2, 3, 16, 24), level, dtype=torch.uint8) for level in levels]
+    shown = picture("many", sides[0], sides[1:], Fraction(25), 0)
+    frames = decoded(shown.video, tmp_path, ".mp4")
+    assert (shown.columns, frames.shape) == (4, (2, 3, 32, 96))
+    for side, level in enumerate((*levels, 0, 0)):
+        row, column = divmod(side, 4)
+        cell = frames[..., row * 16 + 3 : row * 16 + 13, column * 24 + 3 : column * 24 + 21]
+        assert float((cell.float() - level).abs().max()) < 8, side
+    assert [len(shown.generated), len(shown.errors)] == [5, 5]
+
+
+def test_many_candidates_are_shown_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr(media, "VIDEO_PIXELS", 4 * 2 * 32 * 32)
+    monkeypatch.setattr(media, "PICTURE_PIXELS", 7 * 16 * 16)
+    sides = [noise(2, 64, 64, seed=seed) for seed in range(4)]
+    shown = picture("many", sides[0], sides[1:], Fraction(25), 0)
+    assert (shown.width, shown.height) == (32, 32)
+    assert (shown.picture_width, shown.picture_height) == (16, 16)
+    for uri in (shown.real, *shown.generated, *shown.errors):
+        assert decoded(uri, tmp_path, ".png").shape == (1, 3, 16, 16)
+
+
 def test_without_a_number_the_frame_with_most_error_is_shown():
     real = torch.full((5, 3, 8, 8), 90, dtype=torch.uint8)
     generated = real.clone()
     generated[3] += 9
-    assert picture("name", real, generated, Fraction(25), None).frame == 3
+    assert picture("name", real, [generated], Fraction(25), None).frame == 3
 
 
 def test_large_and_long_clips_are_shown_smaller(tmp_path, monkeypatch):
-    shown = picture("large", noise(1, 40, 1024), noise(1, 40, 1024, seed=1), Fraction(25), 0)
+    shown = picture("large", noise(1, 40, 1024), [noise(1, 40, 1024, seed=1)], Fraction(25), 0)
     assert (shown.width, shown.height) == (LONGEST_SIDE, 20)
-    assert decoded(shown.error, tmp_path, ".png").shape == (1, 3, 20, LONGEST_SIDE)
-    monkeypatch.setattr(media, "VIDEO_PIXELS", 50 * 32 * 32)
-    shown = picture("long", noise(50, 64, 64), noise(50, 64, 64, seed=1), Fraction(25), 0)
+    assert decoded(shown.errors[0], tmp_path, ".png").shape == (1, 3, 20, LONGEST_SIDE)
+    monkeypatch.setattr(media, "VIDEO_PIXELS", 2 * 50 * 32 * 32)
+    shown = picture("long", noise(50, 64, 64), [noise(50, 64, 64, seed=1)], Fraction(25), 0)
     assert (shown.width, shown.height) == (32, 32)
     assert decoded(shown.real, tmp_path, ".png").shape == (1, 3, 64, 64)
 
@@ -118,17 +154,26 @@ def test_large_and_long_clips_are_shown_smaller(tmp_path, monkeypatch):
 def test_the_heat_map_shows_the_largest_error_of_the_channels_on_a_scale_that_fits():
     real = torch.full((3, 100, 10), 100, dtype=torch.uint8)
     generated = real.clone()
-    assert heat_map(real, generated)[1:] == (4, False)
+    assert heat_maps(real, [generated])[1:] == (4, False)
     generated[1, 0] -= 60  # one row in a hundred
     generated[2, 1:, 0] += 8
-    colors, top, beyond = heat_map(real, generated)
+    (colors,), top, beyond = heat_maps(real, [generated])
     scale = media.color_scale()
     assert (top, beyond) == (8, True)
     assert colors[:, 0, 5].equal(scale[255])
     assert colors[:, 50, 0].equal(scale[255])
     assert colors[:, 50, 5].equal(scale[0])
-    assert heat_map(real, 255 - real)[1:] == (64, False)
-    assert heat_map(real * 0, real * 0 + 255)[1:] == (255, False)
+    assert heat_maps(real, [255 - real])[1:] == (64, False)
+    assert heat_maps(real * 0, [real * 0 + 255])[1:] == (255, False)
+
+
+def test_heat_maps_of_candidates_have_one_scale():
+    real = torch.full((3, 10, 10), 100, dtype=torch.uint8)
+    (near, far), top, beyond = heat_maps(real, [real + 4, real + 60])
+    assert (top, beyond) == (64, False)
+    scale = media.color_scale()
+    assert near[:, 0, 0].equal(scale[4 * 255 // 64])
+    assert far[:, 0, 0].equal(scale[60 * 255 // 64])
 
 
 def test_the_scale_of_the_heat_map_grows_brighter_from_end_to_end():
@@ -189,4 +234,4 @@ def test_what_several_processes_kept_comes_together(monkeypatch):
 
 def test_an_image_is_kept_as_it_is(tmp_path):
     frame = noise()[0]
-    assert decoded(image(frame), tmp_path, ".png")[0].equal(frame)
+    assert decoded(image(frame, 16, 16), tmp_path, ".png")[0].equal(frame)

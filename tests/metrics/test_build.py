@@ -48,7 +48,7 @@ def test_metrics_come_in_the_order_asked_for_and_measure_frames():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("pnsr", "did you mean psnr?"), ("LPIPS", "did you mean lpips?"), ("vmaf", "there are psnr, ssim")],
+    [("pnsr", "did you mean psnr?"), ("LPIPS", "did you mean lpips?"), ("niqe", "there are psnr, ssim")],
 )
 def test_an_unknown_metric_is_answered_with_the_nearest(name, hint):
     with pytest.raises(UsageError) as caught:
@@ -124,6 +124,15 @@ def test_offline_one_line_says_which_file_to_put_where(origin, tmp_path):
     assert str(caught.value).startswith("http://localhost:9/weights.bin cannot be fetched (")
     assert str(caught.value).endswith(f"); put the file at {place}, or pass its path as `option`")
     assert not place.parent.exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line_too(origin, tmp_path):
+    (tmp_path / "home").write_text("a file where the folder would be")
+    place = tmp_path / "home" / "hub" / "checkpoints" / "weights.bin"
+    with pytest.raises(VaectlError) as caught:
+        cached("weights.bin", origin.as_uri(), "0" * 64, "option")
+    assert f"cannot be fetched ({place}: cannot write there (" in str(caught.value)
+    assert str(caught.value).endswith(f"; put the file at {place}, or pass its path as `option`")
 
 
 @pytest.fixture

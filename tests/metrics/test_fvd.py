@@ -1,4 +1,4 @@
-"""FVD: the distance of two Gaussians, moments of a stream, and what the detector is given. Not the detector itself."""
+"""FVD: the distance of two Gaussians, moments of a stream, and what the detector is given. For I3D see test_i3d.py."""
 
 import warnings
 
@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tests.metrics.reference import CPU, noise, smooth
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import MetricSettings, build
-from vaectl.metrics.fvd import frechet_distance, scale_and_crop
+from vaectl.metrics.fvd import FVD, frechet_distance, scale_and_crop
+from vaectl.metrics.fvd import Detector as Detected
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.statistics import RunningCovariance
+from vaectl.progress import Silent
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -23,7 +25,7 @@ pytestmark = [
 
 
 class Detector(torch.nn.Module):
-    """Stands in for I3D: means over parts of the clip, and the same signature. Refuses what I3D refuses."""
+    """A TorchScript detector: means over parts of the clip. Takes clips of two frames or more."""
 
     def forward(
         self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
@@ -177,6 +179,15 @@ def test_features_that_are_not_finite_are_an_error(tmp_path):
     torch.jit.script(Broken()).save(str(tmp_path / "broken.pt"))
     with pytest.raises(VaectlError, match="the detector gave NaN or infinity"):
         fvd(tmp_path / "broken.pt").add(noise(1, 2, 3, 8, 8), [noise(1, 2, 3, 8, 8)])
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_clips():
+    def network(_video):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    metric = FVD(Detected(network, "a"), CPU, Silent())
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        metric.add(noise(1, 2, 3, 8, 8), [noise(1, 2, 3, 8, 8)])
 
 
 def test_users_see_no_warning_that_torchscript_is_old(detector):

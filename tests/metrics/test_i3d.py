@@ -57,6 +57,13 @@ def test_the_features_are_those_of_the_original_network(name, network, samples):
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-4 * float(expected.abs().mean()))
 
 
+def test_fvd_is_that_of_the_original_tensorflow_code(network):
+    """151.39244: clips of 30 black and of 30 white frames, in the README of common_metrics_on_video_quality."""
+    with torch.inference_mode():
+        black, white = (network(torch.full((1, 3, 30, 224, 224), value))[0].double() for value in (-1.0, 1.0))
+    assert float((black - white).square().sum()) == pytest.approx(151.39244, rel=1e-5)
+
+
 def test_fvd_of_real_clips_is_that_of_their_features(network, samples, weights_file):
     def clips(name):
         return read_video(samples / f"carphone_{name}.mp4", num_frames=18).frames.unflatten(0, (2, 9))
@@ -76,6 +83,11 @@ def test_fvd_of_real_clips_is_that_of_their_features(network, samples, weights_f
     metric.add(clips("pristine"), [clips("distorted")])
     assert metric.values() == [pytest.approx(expected, rel=1e-4)]
     assert expected > 10
+
+
+def test_weights_in_half_precision_are_computed_with_in_float32(weights_file):
+    halves = {name: tensor.half() for name, tensor in load_file(weights_file).items()}
+    assert {parameter.dtype for parameter in load_i3d(halves, CPU).parameters()} == {torch.float32}
 
 
 def test_clips_that_are_too_short_are_refused(weights_file, tmp_path, monkeypatch):

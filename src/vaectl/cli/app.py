@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from vaectl.cli import compare, eval, interruption, models, prepare_eval, reconstruct, train
-from vaectl.cli.derive import add_command
+from vaectl.cli.derive import Underlying, add_command
 from vaectl.cli.help import Guide
 from vaectl.distributed import RENDEZVOUS
 from vaectl.errors import UsageError, VaectlError, shown
@@ -70,10 +70,17 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
 )
 """Each command with its options and the examples below its help."""
 
+UNDERLYING: dict[Callable[[Any], None], Underlying] = {
+    train.train: train.underlying,
+    prepare_eval.prepare_eval: prepare_eval.underlying,
+    eval.eval: eval.underlying,
+}
+"""Where a command looks up options that are not given."""
+
 app = typer.Typer(cls=Commands, invoke_without_command=True)
 for _command in COMMANDS:
-    _underlying = train.underlying if _command[0] is train.train else None
-    add_command(app, *_command, _underlying, reconstruct.ARGUMENTS if _command[0] is reconstruct.reconstruct else None)
+    _arguments = reconstruct.ARGUMENTS if _command[0] is reconstruct.reconstruct else None
+    add_command(app, *_command, UNDERLYING.get(_command[0]), _arguments)
 
 
 @app.callback(

@@ -18,6 +18,7 @@ REASONS = 10
 
 def show(comparison: Comparison) -> None:
     """Print the table of metrics, that of costs if any is known, the differences, and how they were measured."""
+    from vaectl.cli.spelling import spell_options
     from vaectl.cli.tables import print_line, print_table, stdout
     from vaectl.evaluation.paper import cost_columns, difference_table, metric_columns, protocol_text, remarks
 
@@ -31,8 +32,8 @@ def show(comparison: Comparison) -> None:
         print_table(console, titles, rows, names=range(count))
     if len(names) > 1:
         print_line(console, "* best" if console.color_system is None else "best in bold, second underlined")
-    for line in (*remarks(comparison), f"frames: {protocol_text(comparison.evaluations[0].protocol)}"):
-        print_line(console, line)
+    for line in (*remarks(comparison), f"protocol: {protocol_text(comparison.evaluations[0].protocol)}"):
+        print_line(console, spell_options(line))
     sources = map(_source, comparison.evaluations)
     for line in (*_left_out(comparison), *sources, *written(comparison.evaluations[0])):
         print_line(console, line)

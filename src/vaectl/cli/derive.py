@@ -17,12 +17,13 @@ from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from vaectl.cli.config_file import as_toml, read_config
+from vaectl.cli.config_file import as_toml
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError
 from vaectl.memory import reuse_freed
 from vaectl.options import cli_name, options_of, parse
 from vaectl.options.common import INPUT, read_path
+from vaectl.options.file import read_config
 
 T = TypeVar("T")
 Underlying: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -32,8 +32,9 @@ REASONS = 10
 def eval(options: EvalOptions) -> None:
     """Compare reconstructions with their originals.
 
-    Computes all metrics in one pass and reads each pair of clips once. The protocol is that of the published tables:
-    take the first frames, resize the shorter side, crop the centre, compare 8-bit frames. With --model, eval
+    Computes all metrics in one pass and reads each clip once. The default protocol is that of the published tables:
+    take the first frames, resize the shorter side, crop the centre, compare 8-bit frames; --protocol names others. With
+    --model, eval
     reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
     from vaectl.cli.comparison import show as show_comparison
@@ -46,7 +47,7 @@ def eval(options: EvalOptions) -> None:
         if options.mp:
             progress.note("--mp has no effect: clips are always decoded in parallel (--num-workers)")
         if options.sample_fps is not None:
-            progress.note("--sample-fps has no effect: frames are chosen by --sample-rate")
+            progress.note("--sample-fps has no effect: --sample-rate and --frame-rate choose the frames")
         try:
             comparison, stop = evaluate(options, progress), None
         except Interrupted as error:
@@ -69,6 +70,13 @@ def eval(options: EvalOptions) -> None:
         raise stop
     if evaluation.failures:
         raise typer.Exit(1)
+
+
+def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options below the `given` ones: those of the protocol."""
+    from vaectl.evaluation.protocols import options_of_protocol
+
+    return options_of_protocol(given)
 
 
 def show(evaluation: Evaluation) -> None:
@@ -112,6 +120,22 @@ def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[
         yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
 
 
+def of_ffmpeg(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the harmonic mean and the model of vmaf and vmaf_neg, and what FFmpeg's metrics compare."""
+    from vaectl.evaluation.results import format_number
+    from vaectl.metrics import OF_FFMPEG
+
+    protocol = evaluation.protocol["metrics"]
+    facts = {name: protocol[name] for name in OF_FFMPEG if name in protocol}
+    for name, known in facts.items():
+        harmonic = evaluation.summary(name).harmonic_mean
+        if harmonic is not None:
+            library = f"libvmaf {known['libvmaf']} of {known['ffmpeg_of']}"
+            yield f"{name}: harmonic mean {format_number(harmonic)}, model {known['model']}, {library}"
+    if facts:
+        yield f"{', '.join(facts)}: of frames in {next(iter(facts.values()))['frames']}"
+
+
 def position_lines(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
     from vaectl.evaluation.position import by_position
@@ -145,6 +169,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.spelling import spell_options
+    from vaectl.evaluation.protocols import frames_in_words, name_in_words
     from vaectl.evaluation.statistics import caveats
 
     clips, protocol = evaluation.clips, evaluation.protocol
@@ -153,6 +178,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         values = [value for clip in clips for value in clip.values.get(metric.name, ())]
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
+    yield from of_ffmpeg(evaluation)
     if any(not metric.of_set for metric in evaluation.metrics):
         yield from caveats(len(clips), "intervals")
     yield from position_lines(evaluation)
@@ -162,9 +188,13 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"left out: {len(evaluation.left_out)} of {len(evaluation.left_out) + len(clips)} clips"
         if not evaluation.failures:
             yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
-    every = f" (one in {read['sample_rate']})" if read["sample_rate"] > 1 else ""
+    if name := name_in_words(protocol):
+        yield spell_options(f"protocol: {name}")
     rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
-    yield f"frames: {read['num_frames']}{every}{rgb}; {read['resize']}; crop {read['crop']}"
+    yield f"frames: {frames_in_words(read)}{rgb}; {read['resize']}; crop {read['crop']}"
+    if read.get("all_windows"):
+        windows, left_out = sum(clip.windows for clip in clips), sum(clip.frames_left_out for clip in clips)
+        yield f"windows: {windows}; frames left out after the last one of a clip: {left_out}"
     if model:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -50,14 +51,27 @@ def prepare_eval(options: PrepareEvalOptions) -> None:
         raise typer.Exit(1)
 
 
+def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options below the `given` ones: those of the protocol that this command has."""
+    from vaectl.evaluation.protocols import options_of_protocol
+
+    values = options_of_protocol(given)
+    values.pop("metric", None)
+    if {"crop_size_width", "crop_size_height"} & given.keys():  # other names of the option
+        values.pop("crop_size", None)
+    return values
+
+
 def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     """Print the counts and settings of the run on stdout."""
+    from dataclasses import asdict
+
     from vaectl.cli.tables import print_facts, stdout
+    from vaectl.evaluation.protocols import frames_in_words
 
     model, protocol = result.manifest.model, result.manifest.protocol
     sizes = sorted({(clip.width, clip.height) for clip in result.manifest.clips if clip.status == "ok"})
     size = "x".join(map(str, sizes[0])) if len(sizes) == 1 else f"{len(sizes)} sizes"
-    interval = f", one in {protocol.sample_rate}" if protocol.sample_rate > 1 else ""
     rgb = ", RGB by swscale" if protocol.rgb_conversion == "swscale" else ""
     counts = [f"{result.made} made"]
     counts += [f"{result.kept} kept from before"] * (result.kept > 0) + [f"{result.failed} failed"] * (
@@ -65,7 +79,7 @@ def show(result: PrepareResult, options: PrepareEvalOptions) -> None:
     )
     rows = {
         "clips": ", ".join(counts),
-        "frames": f"{protocol.num_frames} of each clip{interval}, {size}{rgb}",
+        "frames": f"{frames_in_words(asdict(protocol), ' of each clip')}, {size}{rgb}",
         "model": f"{model.path or 'built-in model'} on {model.device} in {model.dtype}",
         "written": str(options.generated_video_dir),
         "manifest": str(result.manifest_path),

@@ -18,11 +18,12 @@ from vaectl.evaluation import evaluate as job
 from vaectl.evaluation.frames import DecodedGroup
 from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.pipeline import PartialResults, compare
+from vaectl.evaluation.protocols import options_of_protocol
 from vaectl.evaluation.provenance import measurement
 from vaectl.evaluation.results import Evaluation
-from vaectl.metrics import DEFAULT
 from vaectl.models.device import choose_device
 from vaectl.options import EvalOptions, options_of, parse
+from vaectl.options.clips import Count, Side
 from vaectl.prefetch import batch_by_shape
 from vaectl.progress import Progress, Warnings
 from vaectl.video.arrays import Frames, frames_of
@@ -32,7 +33,7 @@ Clips: TypeAlias = Frames | Sequence[Frames]
 """One clip or several: what `frames_of` takes, lists of that, and batches (B, 3, T, H, W) or (B, T, 3, H, W)."""
 OF_COMMAND = {"real_video_dir", "generated_video_dir", "metric", "json", "all_pairs", "config", "debug"}
 """Options of the command that have another name in Python, or no meaning."""
-IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "batch_size"}
+IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "vmaf_model", "batch_size"}
 """Options that clips in memory take."""
 
 
@@ -40,10 +41,11 @@ def evaluate(
     real: Path | str | Clips,
     generated: Path | str | Clips | None = None,
     *,
-    metrics: str | Sequence[str] = DEFAULT,
-    num_frames: int | None = None,
+    metrics: str | Sequence[str] | None = None,
+    protocol: str | Path | None = None,
+    num_frames: Count | None = None,
     sample_rate: int | None = None,
-    resolution: int | None = None,
+    resolution: Side | None = None,
     crop_size: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -54,29 +56,33 @@ def evaluate(
     Args:
         real: the originals: a file, a folder, a clip, frames as `vaectl.write_video` takes them, or a list of clips.
         generated: the reconstructions, in the same form.
-        metrics: psnr, ssim, lpips, fvd, flicker.
+        metrics: psnr, ssim, lpips, fvd, flicker, ms_ssim, vmaf, vmaf_neg, psnr_y, xpsnr. By default those of the
+            protocol, else the first three.
+        protocol: the name or the TOML file of a protocol, which sets options that are not given.
         num_frames, sample_rate, resolution, crop_size: of files, as in `vaectl eval`: by default as prepared, else the
             first 33 frames, the shorter side resized to 256 and the centre cropped to 256x256. Clips in memory are
             compared as they are: whole, and neither resized nor cropped.
         device: where metrics run.
         progress: receives progress and warnings. By default, warnings are Python warnings.
-        options: any other option of `vaectl eval`, by its name in Python: allow_missing, subset_size, lpips_net, ...
+        options: any other option of `vaectl eval`, by its name in Python: rgb_conversion, allow_missing, lpips_net, ...
 
     Frames are rounded to 8 bits. `.means` of the result has the mean of each metric over the clips; `.clips` has the
     numbers of each clip. Raises UsageError for wrong requests, VaectlError if a clip cannot be compared.
     """
     if wrong := sorted(options.keys() - (options_of(EvalOptions).keys() - OF_COMMAND)):
         raise UsageError(f"`{wrong[0]}` is no parameter of vaectl.evaluate", "help(vaectl.evaluate) lists them")
-    protocol = {
+    of_files = {
+        "protocol": None if protocol is None else str(protocol),
         "num_frames": num_frames,
         "sample_rate": sample_rate,
         "resolution": resolution,
         "crop_size": crop_size,
     }
-    given = options | {"metric": metrics, "device": str(device)}
+    given = options | {"device": str(device)} | ({} if metrics is None else {"metric": metrics})
     if isinstance(real, str | Path) and isinstance(generated, str | Path | None):
         paths = {"real_video_dir": real} | ({} if generated is None else {"generated_video_dir": generated})
-        parsed = parse(EvalOptions, given | protocol | paths, in_python)
+        given |= {name: value for name, value in of_files.items() if value is not None}
+        parsed = parse(EvalOptions, options_of_protocol(given) | given | paths, in_python)
         if len(parsed.candidates) > 1:
             raise UsageError("vaectl.evaluate takes one candidate", "evaluate each, and pass them to vaectl.compare")
         (evaluation,) = job.evaluate(parsed, progress or Warnings()).evaluations
@@ -86,8 +92,8 @@ def evaluate(
         return evaluation
     if isinstance(real, str | Path) or isinstance(generated, str | Path | None):
         raise UsageError("give two paths, or two clips in memory", "read a file with vaectl.read_video")
-    given_protocol = [name for name, value in protocol.items() if value is not None]
-    if for_files := [*given_protocol, *sorted(options.keys() - IN_MEMORY)]:
+    given_of_files = [name for name, value in of_files.items() if value is not None]
+    if for_files := [*given_of_files, *sorted(options.keys() - IN_MEMORY)]:
         raise UsageError(f"`{for_files[0]}` is for files: clips in memory are compared as they are")
     paths = {"real_video_dir": "in memory", "generated_video_dir": "in memory"}
     parsed = parse(EvalOptions, given | paths, in_python)

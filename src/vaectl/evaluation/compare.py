@@ -24,9 +24,15 @@ Result: TypeAlias = Evaluation | str | Path
 
 OF_CANDIDATE = {"real_video_dir", "generated_video_dir", "model", "clips.originals", "clips.generated"}
 """Keys of the protocol that may differ between candidates."""
+NAMES = {"name", "changed", "hash"}
+"""What a protocol is called; the settings themselves are compared."""
 SETTLED_BY_CLIPS = {"clips.subset_size"}
 """Keys that say which clips there are; the names of the clips are compared instead."""
-OF_EARLIER_VERSIONS = {"clips.rgb_conversion": "accurate"}
+OF_EARLIER_VERSIONS = {
+    "clips.rgb_conversion": "accurate",
+    "clips.frame_rate": "None",
+    "clips.all_windows": "False",
+}
 """Settings that earlier versions had without naming them."""
 OF_MACHINE = {"versions", "metrics.device"}
 """Keys that change digits at most."""
@@ -129,7 +135,7 @@ def settings(evaluation: Evaluation, unshared: set[str]) -> dict[str, str]:
 
     Those of the metrics `unshared` do not count, and a file counts by its SHA-256.
     """
-    ignored = OF_CANDIDATE | SETTLED_BY_CLIPS | OF_MACHINE | {f"metrics.{name}" for name in unshared}
+    ignored = OF_CANDIDATE | NAMES | SETTLED_BY_CLIPS | OF_MACHINE | {f"metrics.{name}" for name in unshared}
     leaves = _leaves(evaluation.protocol, ignored)
     found = {key: shown(value.partition(", SHA-256 ")[2] or value) for key, value in leaves}
     return found if isinstance(evaluation.protocol["clips"], str) else OF_EARLIER_VERSIONS | found

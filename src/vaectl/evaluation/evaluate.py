@@ -71,15 +71,17 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         progress = progress if is_main() else Silent()
         manifests = [None if each.is_model else manifest_of(each.path) for each in candidates]
         reading = how_to_read(options, manifests, progress)
-        grouping = find_groups(options, manifests, stills=reading.protocol.num_frames == 1)
+        num_frames = reading.protocol.num_frames
+        grouping = find_groups(options, manifests, stills=num_frames == 1)
         check_partners(grouping, options, progress)
         if is_main():
             check_outputs(grouping, options)
             warn_of_same_files(grouping, progress)
 
         device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress, reading.protocol.num_frames)
-        check_set_sizes(grouping, facts, options)
+        metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
+        if not reading.protocol.all_windows:
+            check_set_sizes(grouping, facts, options)
         limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
         models = {
             number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
@@ -110,7 +112,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         costs: list[Cost | None] = [None] * len(candidates)
         if is_main():
             first, wanted = results.clips[0][0], len(models) > 1 if options.cost is None else options.cost
-            size = first.num_frames, first.height, first.width
+            size = first.num_frames // first.windows, first.height, first.width
             costs = costs_of(models, manifests, size, limits, progress, measured=wanted and not stopped)
         evaluations = tuple(
             Evaluation(
@@ -151,13 +153,15 @@ def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stil
 
 
 def build_metrics(
-    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int
+    options: EvalOptions, device: torch.device, progress: Progress, num_frames: int | None
 ) -> tuple[Metrics, tuple[MetricFacts, ...]]:
-    """Build the metrics for clips of `num_frames` on `device`, and the facts about them.
+    """Build the metrics for clips of `num_frames` (None: any number) on `device`, and the facts about them.
 
     Raises as `vaectl.metrics.build` does.
     """
-    settings = MetricSettings(options.lpips_net, options.lpips_weights, options.fvd_detector, progress, num_frames)
+    settings = MetricSettings(
+        options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress, num_frames
+    )
     metrics = build(options.metric, settings, device)
     return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
 

@@ -1,29 +1,31 @@
 """Read the frames of an original and its reconstructions: which are compared, and at which size. Knows no model.
 
-Clips written by `prepare-eval` are read whole and unchanged. For a clip from another tool:
+All files of a group are read window by window, in step. Clips written by `prepare-eval` are read unchanged. For a clip
+from another tool:
 
 - size: if it has the size of its original, it is resized and cropped like the original; if it has the size that the
   protocol gives, it is used as it is; any other size is an error;
-- frames: if it has as many frames as are compared, all are used; otherwise those that the protocol selects.
+- frames: if it has as many frames as the protocol selects, with or without those after the last window, it is used
+  from the first on; otherwise those that the protocol selects.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, Manifest
 from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of
-from vaectl.evaluation.protocol import ClipProtocol, read_clip, read_clip_and_facts
+from vaectl.evaluation.protocol import ClipProtocol, Selection, frame_size, protocol_of, read_windows, select
 from vaectl.options import EvalOptions
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION, check_crop
+from vaectl.options.clips import RESOLUTION, check_crop
 from vaectl.progress import Progress
-from vaectl.video import Clip, VideoReader, read_video
+from vaectl.video import Clip, VideoReader
 from vaectl.video.clip import others_left_out
 
 
@@ -40,7 +42,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class DecodedGroup:
-    """An original and its reconstructions with their frames."""
+    """A window of an original and of its reconstructions with their frames: the whole clip, without `all_windows`."""
 
     group: Group
     real: Clip
@@ -52,6 +54,16 @@ class DecodedGroup:
     """Time spent decoding."""
     note: str | None = None
     """A warning about the original."""
+    window: int = 0
+    """From 0."""
+    windows: int = 1
+    frames_left_out: int = 0
+    """Frames of the original after the last window."""
+
+    @property
+    def name(self) -> str:
+        """The name of the clip, and the window if there are several."""
+        return f"{self.group.name}, window {self.window + 1} of {self.windows}" if self.windows > 1 else self.group.name
 
 
 def how_to_read(options: EvalOptions, manifests: Sequence[Manifest | None], progress: Progress) -> Reading:
@@ -93,65 +105,89 @@ def protocol_without_manifest(options: EvalOptions, progress: Progress) -> ClipP
         )
     if not options.model and (options.sample or (options.dtype, options.seed) != (None, None)):
         progress.note("`dtype`, `sample` and `seed` have no effect: no model runs")
-    resolution = options.resolution or RESOLUTION
     try:
-        check_crop(resolution, options.crop_size)
+        check_crop(options.resolution or RESOLUTION, options.crop_size)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    crop = resolution if options.crop_size is None else options.crop_size or None
-    rgb_conversion = options.rgb_conversion or "accurate"
-    return ClipProtocol(options.num_frames or NUM_FRAMES, options.sample_rate or 1, resolution, crop, rgb_conversion)
+    return protocol_of(options)
 
 
-def read_group(group: Group, reading: Reading) -> DecodedGroup:
-    """Decode all clips. Raises VaectlError, which names the file, unless size and number of frames are equal."""
-    begun = time.monotonic()
-    source_size = note = None
-    read_prepared = partial(read_video, rgb_conversion=reading.protocol.rgb_conversion)  # `format=mp4` is not RGB
-    if reading.real_is_prepared:
-        real = read_prepared(group.real)
-        stored = real.frames[0, 0].numel()
-    else:
-        real, info = read_clip_and_facts(group.real, reading.protocol)
-        source_size, stored = (info.width, info.height), info.width * info.height
-        note = f"{group.real}: {others_left_out(info)}" if info.other_videos else None
-    clips: list[Clip | None] = []
-    for path, prepared in zip(group.generated, reading.are_prepared, strict=True):
-        if path is None:
-            clips.append(None)
-            continue
-        clip = read_prepared(path) if prepared else read_foreign(path, real, source_size, reading.protocol)
-        if clip.frames.shape != real.frames.shape:
-            raise VaectlError(
-                f"{path}: has {_extent(clip)}, its original {group.real} has {_extent(real)}",
-                "make it again from this original",
-            )
-        clips.append(clip)
-    return DecodedGroup(group, real, tuple(clips), stored, time.monotonic() - begun, note)
+def read_group(group: Group, reading: Reading) -> Generator[DecodedGroup, None, None]:
+    """Decode all clips once, and yield them window by window.
 
-
-def read_foreign(path: Path, real: Clip, source_size: tuple[int, int] | None, protocol: ClipProtocol) -> Clip:
-    """Decode a result that no manifest lists, for comparison with `real`.
-
-    `source_size` is (width, height) of the original before resizing; None if it was not resized. Raises VaectlError for
-    a result of another size.
+    Before the first window, raises VaectlError, which names the file, unless size and number of frames are equal.
     """
-    with VideoReader(path) as reader:
-        size, num_frames = (reader.info.width, reader.info.height), len(reader.timestamps())
-    if num_frames == protocol.num_frames:
-        protocol = replace(protocol, sample_rate=1)
-    if size != source_size:
-        height, width = real.frames.shape[2:]
-        if size != (width, height):
-            or_whole = f", or {_by(*source_size)} as the original is" if source_size else ""
-            raise VaectlError(f"{path}: its frames are {_by(*size)}", f"they have to be {_by(width, height)}{or_whole}")
-        protocol = replace(protocol, resolution=min(size), crop_size=None)
-    return read_clip(path, protocol)
+    begun, protocol = time.monotonic(), reading.protocol
+    with ExitStack() as files:
+        real = files.enter_context(VideoReader(group.real, rgb_conversion=protocol.rgb_conversion))
+        info = real.info
+        note = f"{group.real}: {others_left_out(info)}" if info.other_videos and not reading.real_is_prepared else None
+        of_real = as_prepared(protocol) if reading.real_is_prepared else protocol
+        selection, size = select(real, of_real), frame_size(info, of_real)
+        streams: list[Iterator[Clip]] = []
+        for path, prepared in zip(group.generated, reading.are_prepared, strict=True):
+            if path is None:
+                continue
+            result = files.enter_context(VideoReader(path, rgb_conversion=protocol.rgb_conversion))
+            if prepared:
+                how, step = as_prepared(protocol), 1
+            else:
+                how, step = how_to_read_foreign(result, real, size, selection, reading)
+            chosen, chosen_size = select(result, how, step), frame_size(result.info, how)
+            if (chosen.num_frames, chosen.windows, *chosen_size) != (selection.num_frames, selection.windows, *size):
+                raise VaectlError(
+                    f"{path}: has {_extent(chosen, chosen_size)}, its original {group.real} has"
+                    f" {_extent(selection, size)}",
+                    "make it again from this original",
+                )
+            streams.append(read_windows(result, how, chosen))
+        for window, clip in enumerate(read_windows(real, of_real, selection)):
+            decoded = map(next, streams)
+            yield DecodedGroup(
+                group,
+                clip,
+                tuple(None if path is None else next(decoded) for path in group.generated),
+                info.width * info.height,
+                time.monotonic() - begun,
+                None if window else note,
+                window,
+                selection.windows,
+                selection.left_out,
+            )
+            begun = time.monotonic()
 
 
-def _extent(clip: Clip) -> str:
-    height, width = clip.frames.shape[2:]
-    return f"{len(clip)} frames of {_by(width, height)}"
+def as_prepared(protocol: ClipProtocol) -> ClipProtocol:
+    """Return the protocol to read what `prepare-eval` wrote by `protocol`: whole frames, all of them."""
+    num_frames = protocol.num_frames if protocol.all_windows else "all"
+    return replace(protocol, num_frames=num_frames, sample_rate=1, frame_rate=None, resolution="source", crop_size=None)
+
+
+def how_to_read_foreign(
+    result: VideoReader, real: VideoReader, size: tuple[int, int], selection: Selection, reading: Reading
+) -> tuple[ClipProtocol, int]:
+    """Return how to read a result that no manifest lists, and the distance of its frames.
+
+    `size` and `selection` are those of the original `real` as it is compared. Raises VaectlError for another size.
+    """
+    protocol, info = reading.protocol, result.info
+    source = None if reading.real_is_prepared else (real.info.width, real.info.height)
+    step = protocol.step((info if reading.real_is_prepared else real.info).frame_rate)
+    if len(result.timestamps()) in (selection.total, selection.total + selection.left_out):
+        step = 1
+    if (info.width, info.height) == source:
+        return protocol, step
+    if (info.width, info.height) != size:
+        or_whole = f", or {_by(*source)} as the original is" if source else ""
+        raise VaectlError(
+            f"{info.path}: its frames are {_by(info.width, info.height)}", f"they have to be {_by(*size)}{or_whole}"
+        )
+    return replace(protocol, resolution="source", crop_size=None), step
+
+
+def _extent(selection: Selection, size: tuple[int, int]) -> str:
+    windows = f"{selection.windows} windows of " if selection.windows > 1 else ""
+    return f"{windows}{selection.num_frames} frames of {_by(*size)}"
 
 
 def _by(width: int, height: int) -> str:

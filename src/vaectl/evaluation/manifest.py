@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.io.journal import Journal, read_lines
-from vaectl.io.json_values import write_json
+from vaectl.io.json_values import plain, write_json
 from vaectl.io.output_paths import MAX_NAME_BYTES
 from vaectl.io.parsing import read_json, size_of
 from vaectl.models.weights import Weights
@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` atomically and delete the journals, which it replaces."""
-    write_json(folder / MANIFEST, asdict(manifest), indent=1)
+    write_json(folder / MANIFEST, plain(asdict(manifest)), indent=1)
     for journal in journals(folder):
         journal.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.protocols import frames_in_words, name_in_words
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 from vaectl.evaluation.statistics import caveats
 from vaectl.io.atomic_write import atomic_write
@@ -132,9 +133,9 @@ def protocol_text(protocol: dict[str, Any]) -> str:
     clips = protocol["clips"]
     if not isinstance(clips, dict):
         return f"clips {shown(clips)}"
-    every = f" (one in {clips['sample_rate']})" if clips["sample_rate"] > 1 else ""
+    name = f"{shown(name_in_words(protocol))}: " if protocol.get("name") else ""
     rgb = ", RGB by swscale" if clips.get("rgb_conversion") == "swscale" else ""
-    return f"{clips['num_frames']} frames{every}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
+    return f"{name}{frames_in_words(clips, ' frames')}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
 
 
 # Files

@@ -21,15 +21,26 @@ from vaectl.evaluation.frames import DecodedGroup, Reading, read_group
 from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import ClipScores, format_number
+from vaectl.evaluation.results import ClipScores, format_number, join_windows
 from vaectl.metrics.metric import FrameMetric, SetMetric, measure_all
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
-from vaectl.prefetch import batch_by_shape, parallel_map
+from vaectl.prefetch import batch_by_shape, parallel_streams
 from vaectl.progress import Progress
 from vaectl.rng import generator_for
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
+
+
+@dataclass
+class BegunClip:
+    """The results of a clip until its last window, apart from those of other clips: a window may fail."""
+
+    sets: dict[str, SetMetric]
+    windows: list[tuple[ClipScores, ...]] = field(default_factory=list)
+    """For each window, the scores of each candidate."""
+    worst: tuple[tuple[float, float], int, Tensor, list[Tensor]] | None = None
+    """For the report, the window with the worst frame: the rank of that frame, the number, the frames of all sides."""
 
 
 @dataclass
@@ -41,6 +52,8 @@ class PartialResults:
     left_out: dict[str, str] = field(default_factory=dict)
     """Clip name -> reason."""
     decode_seconds: float = 0.0
+    begun: dict[str, BegunClip] = field(default_factory=dict)
+    """Clip name -> its windows so far, until the last."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,14 @@ def compare_all(
     """
 
     def leave_out(group: Group, reason: str) -> None:
+        results.begun.pop(group.name, None)
         results.left_out[group.name] = reason
         progress.end_clip(group.name, reason, failed=True)
 
     with closing(decode(groups, reading, options)) as attempts:
-        clips = succeeded(attempts, leave_out)
+        clips = succeeded(attempts, results, leave_out)
         for number, model in models.items():
-            clips = succeeded(through_model(clips, number, model, models, options, progress), leave_out)
+            clips = succeeded(through_model(clips, number, model, models, options, progress), results, leave_out)
         for batch in batch_by_shape(clips, lambda clip: clip.real.frames.shape, options.batch_size):
             for clip in batch:
                 if clip.note:
@@ -88,24 +102,28 @@ def compare_all(
 def decode(
     groups: Sequence[Group], reading: Reading, options: EvalOptions
 ) -> Generator[DecodedGroup | Failed, None, None]:
-    """Yield the groups with their frames, in order. Threads decode some of them in advance."""
+    """Yield the windows of the groups with their frames, in order. Threads decode some of them in advance."""
 
-    def attempt(group: Group) -> DecodedGroup | Failed:
+    def attempt(group: Group) -> Generator[DecodedGroup | Failed, None, None]:
         try:
-            return read_group(group, reading)
+            yield from read_group(group, reading)
         except VaectlError as error:
-            return Failed(group, str(error))
+            yield Failed(group, str(error))
         except Exception as error:  # an unexpected error in one clip must not stop the others
-            return Failed(group, str(unforeseen(group.real, error)))
+            yield Failed(group, str(unforeseen(group.real, error)))
 
     workers = min(8, os.cpu_count() or 1) if options.num_workers is None else max(1, options.num_workers)
     # With tiles memory is short: hold no clips that wait.
-    return parallel_map(attempt, groups, 1 if Limits.of(options).tiled else workers)
+    return parallel_streams(attempt, groups, 1 if Limits.of(options).tiled else workers)
 
 
-def succeeded(attempts: Iterable[DecodedGroup | Failed], leave_out: LeaveOut) -> Iterator[DecodedGroup]:
-    """Yield the groups that did not fail; pass the others to `leave_out`, with the reason."""
+def succeeded(
+    attempts: Iterable[DecodedGroup | Failed], results: PartialResults, leave_out: LeaveOut
+) -> Iterator[DecodedGroup]:
+    """Yield the groups that did not fail; pass the others to `leave_out`, with the reason, and skip their windows."""
     for attempt in attempts:
+        if attempt.group.name in results.left_out:
+            continue
         if isinstance(attempt, Failed):
             leave_out(attempt.group, attempt.reason)
         else:
@@ -132,7 +150,7 @@ def through_model(
         overhead = host_overhead(frames[None], clip.stored)
         made_by_others = (len(clip.generated) - 1) * frames.numel()
         overhead = replace(overhead, fixed=overhead.fixed + others + made_by_others, on_device=others)
-        generator = generator_for(options.model_seed, group.name) if options.sample else None
+        generator = generator_for(options.model_seed, group.name, clip.window) if options.sample else None
         try:
             (made,) = reconstruct_frames(model, frames[None], group.real, limits, overhead, progress, generator)
         except UsageError:
@@ -161,7 +179,10 @@ def compare(
     leave_out: LeaveOut,
     progress: Progress,
 ) -> None:
-    """Measure clips of one shape and add their numbers to `results`."""
+    """Measure windows of one shape. The numbers of a clip are added to `results` after its last window."""
+    batch = [clip for clip in batch if clip.group.name not in results.left_out]
+    if not batch:
+        return
     real_BTCHW = torch.stack([clip.real.frames for clip in batch])
     generated = [
         torch.stack([clip.frames for clip in clips if clip])
@@ -171,20 +192,18 @@ def compare(
         numbers: dict[str, list[Tensor]] = {}
         for name, metric in metrics.items():
             if isinstance(metric, FrameMetric):
-                progress.status(f"{batch[0].group.name}: {name}")
+                progress.status(f"{batch[0].name}: {name}")
                 numbers[name] = measure_all(metric, real_BTCHW, generated)
     except Exception as error:
-        for group in (clip.group for clip in batch):
-            known = f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
-            leave_out(group, known)
+        for group in {clip.group.name: clip.group for clip in batch}.values():
+            leave_out(group, reason_of(group, error))
         return
-    for name, metric in metrics.items():
-        if isinstance(metric, SetMetric):
-            progress.status(f"{batch[0].group.name}: {name}")
-            metric.add(real_BTCHW, generated)
+    sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
     for index, clip in enumerate(batch):
-        num_frames, _, height, width = clip.real.frames.shape
-        group = clip.group
+        group, (num_frames, _, height, width) = clip.group, clip.real.frames.shape
+        if group.name in results.left_out:  # by an earlier window
+            continue
+        real, made = real_BTCHW[index], [clips[index] for clips in generated]
         scores = tuple(
             ClipScores(
                 group.name,
@@ -197,11 +216,35 @@ def compare(
             )
             for number, path in enumerate(group.generated)
         )
-        if report:
-            report.add(scores, real_BTCHW[index], [clips[index] for clips in generated], clip.real.frame_rate)
-        results.clips.append(scores)
         results.decode_seconds += clip.seconds
+        begun = results.begun.setdefault(group.name, BegunClip({name: each.empty() for name, each in sets.items()}))
+        begun.windows.append(scores)
+        try:
+            for name, of_clip in begun.sets.items():
+                progress.status(f"{clip.name}: {name}")
+                of_clip.add(real[None], [each[None] for each in made])
+        except Exception as error:
+            leave_out(group, reason_of(group, error))
+            continue
+        if report and (begun.worst is None or report.worst(scores) < begun.worst[0]):
+            begun.worst = report.worst(scores), clip.window, real, made
+        if clip.window + 1 < clip.windows:
+            continue
+        del results.begun[group.name]
+        for name, of_clip in begun.sets.items():
+            sets[name].merge(of_clip.state())
+        if clip.windows > 1:
+            scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
+        if report and begun.worst:
+            _, window, real, made = begun.worst
+            report.add(scores, real, made, clip.real.frame_rate, window)
+        results.clips.append(scores)
         progress.end_clip(group.name, figures_of(scores))
+
+
+def reason_of(group: Group, error: Exception) -> str:
+    """Return why a clip could not be measured, in one line."""
+    return f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
 
 
 def figures_of(scores: Sequence[ClipScores]) -> str:

@@ -56,7 +56,7 @@ def plan_clips(options: PrepareEvalOptions, progress: Progress) -> tuple[Manifes
         progress.note(left_out(others, results))
     if (real / MANIFEST).is_file():
         sources = [file for file in sources if not file.is_relative_to(real / ORIGIN)]
-    if options.num_frames > 1 and real.is_dir():
+    if options.num_frames != 1 and real.is_dir():
         videos = [file for file in sources if not is_still(file)]
         if not videos:
             pattern = pattern_of(sources)
@@ -208,6 +208,8 @@ def deciding(manifest: Manifest) -> dict[str, str]:
         "`real_video_dir`": manifest.real_video_dir,
         "`num_frames`": str(protocol.num_frames),
         "`sample_rate`": str(protocol.sample_rate),
+        "`frame_rate`": str(protocol.frame_rate or "of the source"),
+        "`all_windows`": "on" if protocol.all_windows else "off",
         "`resolution`": str(protocol.resolution),
         "`crop_size`": str(protocol.crop_size or 0),
         "`rgb_conversion`": protocol.rgb_conversion,

@@ -68,8 +68,8 @@ def by_position(evaluation: Evaluation, metric: str) -> Positions:
 
 def windows_of(clip: ClipScores, metric: str) -> list[Window]:
     """Return the values of each window of a clip. A window is encoded on its own, so its frames count from 0."""
-    values = clip.values[metric]
-    return [list(enumerate(values, start=clip.num_frames - len(values)))]
+    windows = clip.in_windows(metric)
+    return [[(frame, value) for frame, value in enumerate(each) if value is not None] for each in windows]
 
 
 def _means(

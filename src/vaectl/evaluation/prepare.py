@@ -10,7 +10,9 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,18 @@ from vaectl.engine import Limits, open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import MANIFEST, Manifest, ManifestClip, folder_of, open_journal, write_manifest
 from vaectl.evaluation.plan import plan_clips, require_manifest, start_manifest
-from vaectl.evaluation.protocol import host_overhead, protocol_of, read_clip_and_facts
+from vaectl.evaluation.protocol import host_overhead, protocol_of, read_windows, select
 from vaectl.io.checksum import sha256_of
+from vaectl.io.json_values import plain
 from vaectl.io.lock import locked
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
-from vaectl.prefetch import batch_by_shape, parallel_map, prefetch
+from vaectl.prefetch import batch_by_shape, parallel_streams, prefetch
 from vaectl.progress import Progress, Silent
 from vaectl.rng import generator_for
 from vaectl.video.clip import Clip, others_left_out
-from vaectl.video.write import write_video
+from vaectl.video.read import VideoReader
+from vaectl.video.write import VideoWriter
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class PrepareResult:
         """Return plain JSON values: the manifest, and the counts of this run."""
         counts = {"made": self.made, "kept": self.kept, "failed": self.failed}
         run = {"seconds": self.seconds, "peak_memory": self.peak_memory, "manifest": str(self.manifest_path)}
-        return {**counts, **run, **asdict(self.manifest)}
+        return {**counts, **run, **plain(asdict(self.manifest))}
 
 
 def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
@@ -94,10 +98,14 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
 
 @dataclass(frozen=True)
 class ClipJob:
-    """A clip on its way through the pipeline: the original, then the reconstruction, or the reason for a failure."""
+    """A window of a clip on its way through the pipeline: the original, then the reconstruction, or why it failed."""
 
     entry: ManifestClip
     original: Clip | None = None
+    window: int = 0
+    """From 0; always 0 without `all_windows`."""
+    times: tuple[Fraction, ...] = ()
+    """Of the frames of all windows."""
     stored: int = 0
     """Pixels per frame in the source."""
     frames: torch.Tensor | None = None
@@ -115,10 +123,8 @@ def process_clips(
         open_journal(options.generated_video_dir, rank()) as journal,
         prefetch(reconstruct_clips(entries, model, limits, options, progress), depth=1) as clips,
     ):
-        for job in clips:
-            if job.note:
-                progress.warn(job.note)
-            entry = replace(job.entry, status="failed", reason=job.reason) if job.reason else try_write(job, options)
+        for entry, windows in groupby(clips, lambda job: job.entry):
+            entry = try_write(entry, windows, options, progress)
             journal.add(entry)
             figures = f"made, {entry.frames} frames, {entry.width}x{entry.height}"
             progress.end_clip(entry.name, entry.reason or figures, failed=entry.status == "failed")
@@ -127,25 +133,28 @@ def process_clips(
 def reconstruct_clips(
     entries: Sequence[ManifestClip], model: AnyVAE, limits: Limits, options: PrepareEvalOptions, progress: Progress
 ) -> Generator[ClipJob, None, None]:
-    """Yield each clip with its reconstruction, in order."""
+    """Yield the windows of each clip with their reconstructions, in order."""
     # With tiles memory is short: hold no clips that wait.
     workers, at_once = (1, 1) if limits.tiled else (max(1, options.num_workers), options.batch_size)
-    readings = parallel_map(partial(read, options), entries, workers)
+    readings = parallel_streams(partial(read, options), entries, workers)
     for batch in batch_by_shape(readings, shape_of, 1 if options.sample else at_once):
         yield from reconstruct_batch(batch, model, limits, options, progress)
 
 
-def read(options: PrepareEvalOptions, entry: ManifestClip) -> ClipJob:
-    """Read the frames of a clip, or return the reason for the failure."""
-    source = source_of(options, entry)
+def read(options: PrepareEvalOptions, entry: ManifestClip) -> Generator[ClipJob, None, None]:
+    """Yield the windows of a clip, and the reason if one cannot be read."""
+    source, protocol = source_of(options, entry), protocol_of(options)
     try:
-        clip, info = read_clip_and_facts(source, protocol_of(options))
+        with VideoReader(source, rgb_conversion=protocol.rgb_conversion) as reader:
+            info, selection = reader.info, select(reader, protocol)
+            times = reader.timestamps(0, selection.total, selection.step)
+            note = f"{source}: {others_left_out(info)}" if info.other_videos else None
+            for window, clip in enumerate(read_windows(reader, protocol, selection)):
+                yield ClipJob(entry, clip, window, times, info.width * info.height, note=None if window else note)
     except VaectlError as error:
-        return ClipJob(entry, reason=str(error))
+        yield ClipJob(entry, reason=str(error))
     except Exception as error:  # an unexpected error in one clip must not stop the others
-        return ClipJob(entry, reason=str(unforeseen(source, error)))
-    note = f"{source}: {others_left_out(info)}" if info.other_videos else None
-    return ClipJob(entry, clip, info.width * info.height, note=note)
+        yield ClipJob(entry, reason=str(unforeseen(source, error)))
 
 
 def source_of(options: PrepareEvalOptions, entry: ManifestClip) -> Path:
@@ -165,7 +174,7 @@ def reconstruct_batch(
         yield from batch
         return
     frames_BT3HW, first = torch.stack(originals), batch[0]
-    generator = generator_for(options.seed, first.entry.name) if options.sample else None
+    generator = generator_for(options.seed, first.entry.name, first.window) if options.sample else None
     try:
         results = reconstruct_frames(
             model,
@@ -190,40 +199,71 @@ def reconstruct_batch(
         yield replace(job, frames=frames)
 
 
-def try_write(job: ClipJob, options: PrepareEvalOptions) -> ManifestClip:
+def try_write(
+    entry: ManifestClip, windows: Iterator[ClipJob], options: PrepareEvalOptions, progress: Progress
+) -> ManifestClip:
     """Write a clip and return its manifest entry. Raises errors of the disk, which would stop the next clip too."""
     try:
-        return write(job, options)
+        return write(entry, windows, options, progress)
     except (VaectlError, OSError):
         raise
+    except ClipError as error:
+        reason = str(error)
     except Exception as error:
-        reason = str(unforeseen(source_of(options, job.entry), error))
-        return replace(job.entry, status="failed", reason=reason)
+        reason = str(unforeseen(source_of(options, entry), error))
+    return replace(entry, status="failed", reason=reason)
 
 
-def write(job: ClipJob, options: PrepareEvalOptions) -> ManifestClip:
-    """Write the reconstruction, and the input if wanted; return the manifest entry."""
-    assert job.original is not None
-    assert job.frames is not None
-    clip, entry, folder = job.original, job.entry, options.generated_video_dir
-    if options.sample_fps is not None:
-        rate = options.sample_fps / options.sample_rate
-        clip = replace(clip, timestamps=tuple(index / rate for index in range(len(clip))), frame_rate=rate)
+class ClipError(Exception):
+    """Why a clip failed, in one line."""
 
-    def store(place: str, frames: torch.Tensor) -> tuple[int, str]:
-        file, lossless = folder / place, options.format == "mkv"
-        write_video(file, replace(clip, frames=frames), lossless=lossless, overwrite=True)
-        return file.stat().st_size, sha256_of(file)
 
-    height, width = clip.frames.shape[2:]
-    origin_bytes, origin_sha256 = store(entry.origin, clip.frames) if entry.origin else (0, "")
-    generated_bytes, generated_sha256 = store(entry.generated, job.frames)
+def write(
+    entry: ManifestClip, windows: Iterator[ClipJob], options: PrepareEvalOptions, progress: Progress
+) -> ManifestClip:
+    """Write the reconstruction, and the input if wanted, window by window; return the manifest entry.
+
+    Raises ClipError for a window that failed, and leaves no file then.
+    """
+    folder, num_frames, size = options.generated_video_dir, 0, (0, 0)
+    with ExitStack() as files:
+        writers: dict[str, VideoWriter] = {}
+        for job in windows:
+            if job.note:
+                progress.warn(job.note)
+            if job.original is None or job.frames is None:
+                raise ClipError(job.reason)
+            times, clip = job.times, job.original
+            if options.sample_fps is not None:
+                rate = options.sample_fps / options.sample_rate
+                times = tuple(index / rate for index in range(len(times)))
+                clip = replace(clip, timestamps=times[num_frames : num_frames + len(clip)], frame_rate=rate)
+            height, width = size = clip.frames.shape[2], clip.frames.shape[3]
+            for place, frames in (entry.origin, clip.frames), (entry.generated, job.frames):
+                if place and place not in writers:
+                    writers[place] = files.enter_context(
+                        VideoWriter(
+                            folder / place,
+                            width=width,
+                            height=height,
+                            frame_rate=clip.frame_rate,
+                            timestamps=times,
+                            lossless=options.format == "mkv",
+                            overwrite=True,
+                        )
+                    )
+                if place:
+                    writers[place].write(replace(clip, frames=frames))
+            num_frames += len(clip)
+    written = {place: ((folder / place).stat().st_size, sha256_of(folder / place)) for place in writers}
+    origin_bytes, origin_sha256 = written.get(entry.origin or "", (0, ""))
+    generated_bytes, generated_sha256 = written[entry.generated]
     return replace(
         entry,
         status="ok",
-        frames=len(clip),
-        width=width,
-        height=height,
+        frames=num_frames,
+        width=size[1],
+        height=size[0],
         generated_bytes=generated_bytes,
         origin_bytes=origin_bytes,
         generated_sha256=generated_sha256,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation.manifest import MANIFEST, ORIGIN, Manifest, ManifestClip, read_manifest
@@ -133,9 +133,10 @@ def check_options(options: EvalOptions, folder: Path, manifest: Manifest, progre
     if found and options.as_prepared:
         progress.note(f"{folder}: its clips were prepared {', and '.join(found)}: they are measured as prepared")
     elif found:
+        these = "`protocol` and these options" if options.protocol else "these options"
         raise UsageError(
             f"{folder}: its clips were prepared {', and '.join(found)}",
-            "leave these options out, pass `as_prepared` to ignore them, or prepare the clips again",
+            f"leave {these} out, pass `as_prepared` to ignore them, or prepare the clips again",
         )
 
 
@@ -143,9 +144,13 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
     """Yield what was prepared, and what is asked for, for each option that contradicts the manifest."""
     made = manifest.options
     for field in fields(ClipProtocol):
-        asked, prepared = getattr(options, field.name), getattr(manifest.protocol, field.name) or 0
-        if asked is not None and asked != prepared:
-            yield f"with `{field.name}={prepared}`, not {asked}"
+        asked, prepared = getattr(options, field.name), spelt(manifest.protocol, field.name)
+        if asked is None or asked == prepared:
+            continue
+        if isinstance(asked, bool):
+            yield f"{'with' if prepared else 'without'} `{field.name}`"
+        else:
+            yield f"with `{field.name}={prepared}`, not {asked}" if prepared is not None else f"without `{field.name}`"
     # A folder can hold fewer clips than the subset, or more from an earlier run.
     subset = made.get("subset_size")
     if isinstance(subset, int) and 0 < subset <= max(subset, len(manifest.clips)) < options.subset_size:
@@ -160,11 +165,17 @@ def contradictions(options: EvalOptions, manifest: Manifest) -> Iterator[str]:
         yield f"with `seed={made.get('seed')}`, not {options.seed}"
 
 
+def spelt(protocol: ClipProtocol, field: str) -> Any:
+    """Return the value of a field as the option of its name takes it."""
+    value = getattr(protocol, field)
+    return 0 if field == "crop_size" and value is None else value
+
+
 def check_same_protocol(generated: Path, of_generated: Manifest, real: Path, of_real: Manifest) -> None:
     """Raise UsageError if two prepared folders have other frames or another size."""
     one, other = of_generated.protocol, of_real.protocol
     differing = [
-        f"`{field.name}={getattr(one, field.name) or 0}` and {getattr(other, field.name) or 0}"
+        f"`{field.name}={spelt(one, field.name)}` and {spelt(other, field.name)}"
         for field in fields(ClipProtocol)
         if getattr(one, field.name) != getattr(other, field.name)
     ]

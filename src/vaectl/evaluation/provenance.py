@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
+from vaectl.evaluation.protocol import ClipProtocol, protocol_of
+from vaectl.evaluation.protocols import read_protocol
 from vaectl.io.checksum import sha256_of
 from vaectl.io.hub import commit_of
+from vaectl.io.json_values import plain
+from vaectl.metrics import OF_FFMPEG
+from vaectl.metrics.codec import provenance as of_ffmpeg
 from vaectl.models.checkpoint import loaded_weights
-from vaectl.options import EvalOptions
+from vaectl.options import EvalOptions, parse
 from vaectl.options.candidates import Candidate
+from vaectl.options.protocol import ProtocolOptions
 from vaectl.versions import versions
 
 PACKAGES = ("vaectl", "torch", "numpy", "av", "lpips")
@@ -26,22 +32,43 @@ def provenance(
     """Return how the clips were read, what made those of `candidate`, and how they were compared, on `device`."""
     protocol = reading.protocol
     crop = f"{protocol.crop_size}x{protocol.crop_size} from the middle" if protocol.crop_size else "none"
+    resize = f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits"
+    if protocol.resolution == "source":
+        resize = "size of the source"
     return {
         "real_video_dir": str(options.real_video_dir),
         "generated_video_dir": None if candidate.is_model else str(candidate.path),
+        "name": options.protocol,
+        "changed": _changed(options, protocol),
+        "hash": protocol.hash,
         "clips": {
             "num_frames": protocol.num_frames,
             "sample_rate": protocol.sample_rate,
+            "frame_rate": plain(protocol.frame_rate),
+            "all_windows": protocol.all_windows,
             "rgb_conversion": protocol.rgb_conversion,
-            "resize": f"shorter side to {protocol.resolution}, bilinear, antialiased, rounded to 8 bits",
+            "resize": resize,
             "crop": crop,
-            "originals": "as prepared" if reading.real_is_prepared else "resized and cropped",
+            "originals": "as prepared" if reading.real_is_prepared else _treatment(protocol),
             "generated": _generated(candidate, manifest),
             "subset_size": options.subset_size,
         },
         "model": _model(options, candidate, manifest, device),
         **measurement(options, device),
     }
+
+
+def _treatment(protocol: ClipProtocol) -> str:
+    resized = ["resized"] * (protocol.resolution != "source") + ["cropped"] * (protocol.crop_size is not None)
+    return " and ".join(resized) or "as they are"
+
+
+def _changed(options: EvalOptions, protocol: ClipProtocol) -> list[str]:
+    """Return the options in which `protocol` differs from the one that was asked for by name."""
+    if options.protocol is None:
+        return []
+    named = protocol_of(parse(ProtocolOptions, read_protocol(options.protocol)))
+    return [field.name for field in fields(named) if getattr(named, field.name) != getattr(protocol, field.name)]
 
 
 def measurement(options: EvalOptions, device: str) -> dict[str, Any]:
@@ -94,6 +121,9 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
     if "fvd" in options.metric:
         i3d = "I3D of DeepMind, trained on Kinetics-400"
         settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector, i3d)}
+    for name in OF_FFMPEG:
+        if name in options.metric:
+            settings[name] = of_ffmpeg(name, options.vmaf_model)
     return settings
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
-from vaectl.metrics import BOUNDS
+from vaectl.metrics import BOUNDS, WITH_HARMONIC_MEAN
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class ClipScores:
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
-    """Metric of frames -> one number for each frame (flicker: for each pair of neighbours)."""
+    """Metric of frames -> one number for each frame (flicker: for each pair of neighbours in a window)."""
+    windows: int = 1
+    """Windows of equal length that were measured one by one; the numbers are those of all, one after the other."""
+    frames_left_out: int = 0
+    """Frames of the original after the last window."""
 
     def __repr__(self) -> str:
         return f"ClipScores({self.name!r}, {self.num_frames} frames, {self.width}x{self.height}: {_shown(self.means)})"
@@ -53,6 +59,16 @@ class ClipScores:
         values = self.values[metric]
         return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
 
+    def in_windows(self, metric: str) -> list[tuple[float | None, ...]]:
+        """Return the values of each window, one for each frame; None for the first if it compares neighbours."""
+        values, size = self.values.get(metric, ()), self.num_frames // self.windows
+        count = len(values) // self.windows
+        return [(None,) * (size - count) + values[n * count : (n + 1) * count] for n in range(self.windows)]
+
+    def harmonic_mean(self, metric: str) -> float:
+        """Return the harmonic mean over the frames as libvmaf pools them: of the numbers plus 1, minus 1."""
+        return statistics.harmonic_mean([value + 1 for value in self.values[metric]]) - 1
+
     @property
     def figures(self) -> str:
         """Return the means of the first metrics as text; the frames if no metric is of frames."""
@@ -62,8 +78,19 @@ class ClipScores:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
         values: dict[str, Any] = {"frames" if key == "num_frames" else key: value for key, value in vars(self).items()}
-        json: dict[str, Any] = plain(values | {"mean": self.means})
+        harmonic = {metric: self.harmonic_mean(metric) for metric in WITH_HARMONIC_MEAN if metric in self.values}
+        pooled = {"mean": self.means} | ({"harmonic_mean": harmonic} if harmonic else {})
+        json: dict[str, Any] = plain(values | pooled)
         return json
+
+
+def join_windows(windows: Sequence[ClipScores], frames_left_out: int) -> ClipScores:
+    """Return the scores of a clip from those of its windows, in order."""
+    values = {name: tuple(chain.from_iterable(each.values[name] for each in windows)) for name in windows[0].values}
+    num_frames = sum(each.num_frames for each in windows)
+    return replace(
+        windows[0], num_frames=num_frames, values=values, windows=len(windows), frames_left_out=frames_left_out
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,13 @@ class Summary:
     """How it was computed: bootstrap-t or student-t."""
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
+    harmonic_mean: float | None = None
+    """Of vmaf and vmaf_neg: the mean over the clips of the harmonic mean over their frames."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `harmonic_mean` only where there is one."""
+        values: dict[str, Any] = plain(asdict(self))
+        return {key: value for key, value in values.items() if key != "harmonic_mean" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -166,7 +200,10 @@ class Evaluation:
             return Summary(self.mean(metric), None, None, None, None)
         means = tuple(clip.mean(metric) for clip in self.clips)
         low, high, method = confidence_interval(means, BOUNDS.get(metric, UNBOUNDED)) or (None, None, None)
-        return Summary(self.mean(metric), low, high, method, self.worst_first(metric)[0].name)
+        harmonic = None
+        if metric in WITH_HARMONIC_MEAN:
+            harmonic = statistics.fmean(clip.harmonic_mean(metric) for clip in self.clips)
+        return Summary(self.mean(metric), low, high, method, self.worst_first(metric)[0].name, harmonic)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
@@ -175,7 +212,7 @@ class Evaluation:
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
             "name": self.name,
-            "summary": {name: {**plain(asdict(summary)), **facts[name]} for name, summary in summaries.items()},
+            "summary": {name: {**summary.as_json(), **facts[name]} for name, summary in summaries.items()},
             "protocol": self.protocol,
             "clips": [clip.as_json() for clip in self.clips],
             "positions": positions,

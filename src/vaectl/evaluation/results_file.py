@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from vaectl.errors import UsageError, shown
 from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
 from vaectl.io.parsing import read_json
+from vaectl.numbers import read_fraction
 
 MOST_BYTES = 2**30
 """A number takes about 20 bytes: 33 frames, 5 metrics and 300,000 clips."""
@@ -40,16 +41,23 @@ class StoredClip:
     width: int
     height: int
     values: dict[str, tuple[float, ...]]
+    windows: int = 1
+    frames_left_out: int = 0
 
 
 @dataclass(frozen=True)
 class StoredFrames:
     """The entry `clips` of the protocol."""
 
-    num_frames: int
+    num_frames: int | str
     sample_rate: int
     resize: str
     crop: str
+    frame_rate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame_rate is not None:
+            read_fraction(self.frame_rate)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,9 @@ class StoredProtocol:
     metrics: dict[str, Any]
     versions: dict[str, str]
     model: dict[str, Any] | None = None
+    name: str | None = None
+    changed: tuple[str, ...] = ()
+    hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ def _evaluation(path: Path, values: object) -> Evaluation:
     return Evaluation(
         metrics=tuple(MetricFacts(name, m.unit, m.better, m.of_set) for name, m in stored.summary.items()),
         clips=tuple(
-            ClipScores(clip.name, clip.real, clip.generated, clip.frames, clip.width, clip.height, clip.values)
+            ClipScores(num_frames=clip.frames, **{key: each for key, each in vars(clip).items() if key != "frames"})
             for clip in stored.clips
         ),
         set_values={name: m.mean for name, m in stored.summary.items() if m.of_set and m.mean is not None},
@@ -132,10 +143,12 @@ def _check(stored: StoredEvaluation) -> None:
         raise ValueError("clips: two have the same name")
     of_frames = {name for name, metric in stored.summary.items() if not metric.of_set}
     for clip in stored.clips:
+        if clip.windows < 1 or clip.frames % clip.windows:
+            raise ValueError(f"clips: {shown(clip.name)} has {clip.windows} windows")
         if clip.values.keys() != of_frames:
             raise ValueError(f"clips: {shown(clip.name)} lacks the metrics of the summary")
         for metric, numbers in clip.values.items():
-            if not 0 < len(numbers) <= clip.frames or any(map(math.isnan, numbers)):
+            if not 0 < len(numbers) <= clip.frames or len(numbers) % clip.windows or any(map(math.isnan, numbers)):
                 raise ValueError(f"clips: {shown(clip.name)} has no valid numbers of {shown(metric)}")
 
 

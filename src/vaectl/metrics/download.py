@@ -45,9 +45,9 @@ def cached(
         return file
     try:
         make_once(file, lambda temporary: fetch(url, temporary, sha256, progress), progress)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, VaectlError) as error:
         raise VaectlError(
-            f"{url} cannot be fetched ({' '.join(str(error).split())})",
+            f"{url} cannot be fetched ({reason_of(error)})",
             f"put the file at {file}, or pass its path as `{parameter}`{instead}",
         ) from None
     return file
@@ -64,6 +64,11 @@ def make_once(file: Path, make: Callable[[Path], None], progress: Progress) -> N
         if not file.exists():
             with atomic_write(file, overwrite=True) as temporary:
                 make(temporary)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something cannot be fetched, in one line."""
+    return error.problem if isinstance(error, VaectlError) else " ".join(str(error).split())
 
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:

@@ -28,8 +28,9 @@ from vaectl.metrics.i3d import MIN_FRAMES, SIDE, load_i3d
 from vaectl.metrics.i3d_weights import fingerprint, is_i3d, load_weights
 from vaectl.models.statistics import RunningCovariance
 from vaectl.progress import Progress, Silent
+from vaectl.shortage import is_memory_shortage
 
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 4
 """Frames that are scaled at once. The whole clip in float32 can take gigabytes."""
 PREPROCESSING = "1"
 """Version of `scale_and_crop`. Cached features of another version are not used."""
@@ -59,6 +60,9 @@ class FVD:
         self.real = RunningCovariance()
         self.generated: list[RunningCovariance] = []
         """One for each candidate."""
+
+    def empty(self) -> FVD:
+        return FVD(self.detector, self.device, self.progress)
 
     def add(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> None:
         """Add originals and the clips of each candidate. Raises UsageError for clips too short for the detector."""
@@ -94,9 +98,9 @@ class FVD:
             video_TCHW = torch.cat([scale_and_crop(part.to(self.device)) for part in clip_TCHW.split(FRAMES_AT_ONCE)])
             try:
                 features = self.detector.network(video_TCHW.transpose(0, 1)[None])
-            except torch.cuda.OutOfMemoryError:
-                raise
             except (RuntimeError, torch.jit.Error) as error:
+                if is_memory_shortage(error):
+                    raise
                 reason = str(error).strip().splitlines()[-1]
                 raise UsageError(
                     f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}", "change `num_frames`"

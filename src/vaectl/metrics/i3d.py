@@ -141,7 +141,7 @@ def load_i3d(weights: Mapping[str, Tensor], device: torch.device) -> I3D:
         network = I3D()
     folded = {
         name: tensor.contiguous(memory_format=torch.channels_last_3d) if tensor.ndim == 5 else tensor
-        for name, tensor in fold(weights).items()
+        for name, tensor in fold({name: tensor.float() for name, tensor in weights.items()}).items()
     }
     network.load_state_dict(folded, assign=True)
     return network.eval().requires_grad_(False).to(device)

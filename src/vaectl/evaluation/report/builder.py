@@ -1,15 +1,17 @@
 """Collect the pictures of a report during an evaluation, and write the page at its end.
 
 Each frame is seen once. Only the pictures of the worst clips so far are kept, so neither memory nor the page grows with
-the number of clips. The numbers come from the finished `Evaluation`.
+the number of clips. The numbers come from the finished `Comparison`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -21,16 +23,18 @@ from vaectl.evaluation.report.media import Media, picture
 from vaectl.evaluation.results import ClipScores, MetricFacts
 from vaectl.io.atomic_write import atomic_write
 
+Rank: TypeAlias = tuple[float, float]
 MEDIA_BYTES = 10 * 2**20
 """Limit for all pictures of a page, base64-encoded."""
 
 
 class ReportBuilder:
-    """Builds the report of one evaluation.
+    """Builds the report of one candidate, or of several on the same clips.
 
     Args:
-        metrics: the metrics of the evaluation. The first metric of frames decides which clips are the worst; without
-            one, the first clips are shown.
+        metrics: the metrics of the evaluation. The first metric of frames decides which clips are the worst: those with
+            the worst mean over the candidates. Without one, the first clips are shown.
+        names: of the candidates, in the order of everything else.
         clips_with_media: maximum number of clips with pictures; fewer if they would take more than `MEDIA_BYTES`.
     """
 
@@ -38,32 +42,50 @@ class ReportBuilder:
         self, metrics: Sequence[MetricFacts], names: Sequence[str] = ("",), clips_with_media: int = 12
     ) -> None:
         self._ranking = next((metric for metric in metrics if not metric.of_set), None)
+        self._names = tuple(names)
         self._room = clips_with_media
         self._seen = 0
-        self._kept: list[tuple[float, int, Media]] = []  # worst first; the number keeps ties in order
-        self._bar: tuple[float, int] | None = None  # only worse clips are kept
+        self._kept: list[tuple[Rank, int, Media]] = []  # worst first; the number keeps ties in order
+        self._bar: tuple[Rank, int] | None = None  # only worse clips are kept
         self._failures: list[str] = []
 
-    def add(
-        self, scores_of_all: Sequence[ClipScores], real_T3HW: Tensor, generated: Sequence[Tensor], frame_rate: Fraction
-    ) -> None:
-        """Take the pictures of a pair of clips, (T, 3, H, W) uint8 RGB each, `frame_rate` in frames per second.
+    def worst(self, scores: Sequence[ClipScores]) -> Rank:
+        """Return the rank of the worst frame of a window; lower is worse."""
+        metric = self._ranking
+        series = [one.values[metric.name] for one in scores] if metric else []
+        return min((rank(values, metric) for values in zip(*series, strict=True) if metric), default=(0.0, 0.0))
 
-        If the folder for temporary files is full, the clip has no pictures and `write` reports it: the numbers of a
-        long run are not lost for a video.
+    def add(
+        self,
+        scores: Sequence[ClipScores],
+        real_T3HW: Tensor,
+        generated: Sequence[Tensor],
+        frame_rate: Fraction,
+        window: int = 0,
+    ) -> None:
+        """Take the pictures of a clip: the original, and for each candidate its scores and what it generated.
+
+        All frames are (T, 3, H, W) uint8 RGB, those of one `window`; `frame_rate` is in frames per second. If the
+        folder for temporary files is full, the clip has no pictures and `write` reports it: the numbers of a long run
+        are not lost for a video.
         """
-        scores, generated_T3HW = scores_of_all[0], generated[0]
-        place = self._rank(scores), self._seen
+        metric = self._ranking
+        place = rank([one.mean(metric.name) for one in scores], metric) if metric else (0.0, 0.0), self._seen
         self._seen += 1
         if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
             return
-        series = scores.values[self._ranking.name] if self._ranking else ()
-        worst = worst_frame(series, scores.num_frames, self._ranking) if self._ranking else None
+        name, num_frames, worst = scores[0].name, len(real_T3HW), None
+        if metric:
+            series = [one.in_windows(metric.name)[window] for one in scores]
+            known = [[value for value in values if value is not None] for values in series]
+            worst = worst_frame(known, num_frames, metric)
         try:
-            media = picture(scores.name, real_T3HW, generated_T3HW, frame_rate, worst)
+            media = picture(name, real_T3HW, generated, frame_rate, worst)
         except (VaectlError, OSError) as error:
             self._failures.append(str(error))
             return
+        if first := window * num_frames:
+            media = replace(media, first=first, frame=first + media.frame)
         self._kept.append((*place, media))
         self._tidy()
 
@@ -87,32 +109,32 @@ class ReportBuilder:
         written but lacks pictures, because there was no room for temporary files.
         """
         with atomic_write(path, overwrite=True) as temporary:
-            temporary.write_bytes(
-                document(comparison.evaluations[0], [media for _, _, media in self._kept], self._ranking)
-            )
+            kept = [media for _, _, media in self._kept]
+            temporary.write_bytes(document(comparison, self._names, kept, self._ranking))
         if self._failures:
             raise VaectlError(
                 f"{path}: written, but lacks pictures: {self._failures[0]}", "set TMPDIR to a folder with more space"
             )
 
-    def _rank(self, scores: ClipScores) -> float:
-        """Return the sort key of a clip; lower is worse."""
-        if self._ranking is None:
-            return 0.0
-        mean = scores.mean(self._ranking.name)
-        if math.isnan(mean):
-            return -math.inf
-        return mean if self._ranking.better == "higher" else -mean
-
     def _size(self) -> int:
         return sum(media.size for _, _, media in self._kept)
 
 
-def worst_frame(values: Sequence[float], num_frames: int, metric: MetricFacts) -> int:
-    """Return the index of the worst of `num_frames` frames.
+def rank(values: Sequence[float], metric: MetricFacts) -> Rank:
+    """Return the sort key of something that each candidate has a value for; lower is worse.
 
-    If there are fewer values than frames, they belong to the last frames: a change counts for the second frame.
+    Its first part is the mean of the values. The second is the worst of them, for candidates that are exact.
     """
     sign = 1 if metric.better == "higher" else -1
     ranks = [-math.inf if math.isnan(value) else sign * value for value in values]
-    return num_frames - len(values) + ranks.index(min(ranks)) if ranks else 0
+    worst = min(ranks)
+    return sum(ranks) / len(ranks) if worst > -math.inf else worst, worst
+
+
+def worst_frame(series: Sequence[Sequence[float]], num_frames: int, metric: MetricFacts) -> int:
+    """Return the index of the worst of `num_frames` frames; `series` has the values of each candidate.
+
+    If there are fewer values than frames, they belong to the last frames: a change counts for the second frame.
+    """
+    ranks = [rank(values, metric) for values in zip(*series, strict=True)]
+    return num_frames - len(ranks) + ranks.index(min(ranks)) if ranks else 0

@@ -1,4 +1,6 @@
-"""The pictures of a clip in a report: a small video of both sides, and the worst frame with a heat map of its errors.
+"""The pictures of a clip in a report: a small video of all sides, and the worst frame with heat maps of its errors.
+
+The sides of a clip are the original and the generated clip of each candidate, in this order.
 
 Knows nothing of metrics and pages.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,8 +23,12 @@ from vaectl.video.transform import resize_exactly
 
 LONGEST_SIDE = 512
 """Maximum side of a picture in pixels."""
-VIDEO_PIXELS = 12_000_000
-"""Limit for all frames of one side: long clips are shown smaller."""
+VIDEO_PIXELS = 24_000_000
+"""Limit for all frames of all sides: long clips, and those of many candidates, are shown smaller."""
+PICTURE_PIXELS = 1_500_000
+"""Limit for all pictures of a frame; at their largest, those of two candidates fit."""
+COLUMNS = 4
+"""Maximum number of sides next to each other in a video; decoders limit its width."""
 TOPS = (4, 8, 16, 32, 64, 128, 255)
 """Possible ends of the scale of a heat map, in 8-bit levels."""
 _COLORS = ((8, 8, 18), (38, 26, 94), (118, 35, 129), (205, 66, 92), (247, 150, 76), (253, 243, 184))
@@ -33,66 +40,90 @@ class Media:
 
     name: str
     video: str
-    """H.264, lossy; the original on the left, the generated clip on the right, each padded to even sides."""
+    """H.264, lossy; the sides row by row, each padded to an even width and height."""
+    columns: int
+    """Sides in a row of the video."""
     width: int
     """Width of one side in pixels."""
     height: int
     frame_rate: float
+    num_frames: int
+    """Of the video."""
     frame: int
-    """Index of the frame in the pictures below, which are at full size or reduced to `LONGEST_SIDE`."""
+    """Number of the frame in the pictures below."""
+    picture_width: int
+    picture_height: int
     real: str
-    generated: str
-    error: str
+    generated: tuple[str, ...]
+    """Of each candidate."""
+    errors: tuple[str, ...]
+    """Of each candidate."""
     top: int
-    """The error at the end of the scale of the heat map, in 8-bit levels."""
+    """The error at the end of the scale of all heat maps, in 8-bit levels."""
     beyond: bool
     """Whether some errors are larger than `top`."""
+    first: int = 0
+    """Number of the first frame of the video; above 0 for a later window of a clip."""
 
     @property
     def size(self) -> int:
         """Number of characters in the page."""
-        return len(self.video) + len(self.real) + len(self.generated) + len(self.error)
+        return len(self.video) + len(self.real) + sum(map(len, self.generated + self.errors))
 
 
-def picture(name: str, real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, frame: int | None) -> Media:
-    """Make the pictures of a pair of clips, both (T, 3, H, W) uint8 RGB on any device.
+def picture(
+    name: str, real_T3HW: Tensor, generated: Sequence[Tensor], frame_rate: Fraction, frame: int | None
+) -> Media:
+    """Make the pictures of an original and of the clips `generated` from it, (T, 3, H, W) uint8 RGB on any device.
 
-    `frame` is the index of the frame with the heat map; None picks the frame with the largest sum of errors. Raises
+    `frame` is the index of the frame with the heat maps; None picks the frame with the largest sum of errors. Raises
     VaectlError or OSError if temporary files cannot be written.
     """
     num_frames, _, height, width = real_T3HW.shape
+    sides = [real_T3HW, *generated]
     if frame is None:
-        sums = [int((a.int() - b.int()).abs().sum()) for a, b in zip(real_T3HW, generated_T3HW, strict=True)]
+        sums = [sum(int((a.int() - b.int()).abs().sum()) for b in others) for a, *others in zip(*sides, strict=True)]
         frame = sums.index(max(sums))
-    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(VIDEO_PIXELS / (num_frames * width * height)))
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    real, generated = real_T3HW[frame].cpu(), generated_T3HW[frame].cpu()
-    error, top, beyond = heat_map(real, generated)
+    preview_width, preview_height = _reduced(width, height, VIDEO_PIXELS / (num_frames * len(sides)))
+    picture_width, picture_height = _reduced(width, height, PICTURE_PIXELS / (2 * len(sides) - 1))
+    real, *others = (side[frame].cpu() for side in sides)
+    errors, top, beyond = heat_maps(real, others)
     return Media(
         name=name,
-        video=_video(real_T3HW, generated_T3HW, frame_rate, size),
-        width=size[0],
-        height=size[1],
+        video=_video(sides, frame_rate, (preview_width, preview_height)),
+        columns=min(len(sides), COLUMNS),
+        width=preview_width,
+        height=preview_height,
         frame_rate=float(frame_rate),
+        num_frames=num_frames,
         frame=frame,
-        real=image(real),
-        generated=image(generated),
-        error=image(error),
+        picture_width=picture_width,
+        picture_height=picture_height,
+        real=image(real, picture_width, picture_height),
+        generated=tuple(image(frame, picture_width, picture_height) for frame in others),
+        errors=tuple(image(error, picture_width, picture_height) for error in errors),
         top=top,
         beyond=beyond,
     )
 
 
-def heat_map(real_3HW: Tensor, generated_3HW: Tensor) -> tuple[Tensor, int, bool]:
-    """Return absolute errors in colour, (3, H, W) uint8; the end of the scale; and whether some errors are larger.
+def _reduced(width: int, height: int, pixels: float) -> tuple[int, int]:
+    """Return the size of a picture that is within `LONGEST_SIDE` and within so many pixels."""
+    shrink = min(1.0, LONGEST_SIDE / max(width, height), math.sqrt(pixels / (width * height)))
+    return max(1, round(width * shrink)), max(1, round(height * shrink))
 
-    The error of a pixel is the largest of its three channels. The scale covers at least 98 % of the pixels.
+
+def heat_maps(real_3HW: Tensor, generated: Sequence[Tensor]) -> tuple[list[Tensor], int, bool]:
+    """Return absolute errors in colour, (3, H, W) uint8 for each of `generated`, on one scale.
+
+    Also returns the end of the scale, and whether some errors are larger. The error of a pixel is the largest of its
+    three channels. The scale covers at least 98 % of the pixels.
     """
-    error_HW = (real_3HW.int() - generated_3HW.int()).abs().amax(dim=0)
-    below = error_HW.flatten().bincount(minlength=256).cumsum(0)
-    top = next(top for top in TOPS if int(below[top]) * 50 >= error_HW.numel() * 49)
-    colors = color_scale()[(error_HW.clamp(max=top) * 255 // top).long()]
-    return colors.permute(2, 0, 1), top, int(error_HW.max()) > top
+    error_NHW = (real_3HW.int() - torch.stack(list(generated)).int()).abs().amax(dim=1)
+    below = error_NHW.flatten().bincount(minlength=256).cumsum(0)
+    top = next(top for top in TOPS if int(below[top]) * 50 >= error_NHW.numel() * 49)
+    colors = color_scale()[(error_NHW.clamp(max=top) * 255 // top).long()]
+    return list(colors.permute(0, 3, 1, 2)), top, int(error_NHW.max()) > top
 
 
 def color_scale() -> Tensor:
@@ -101,26 +132,28 @@ def color_scale() -> Tensor:
     return F.interpolate(anchors_CN[None], 256, mode="linear", align_corners=True)[0].T.round().byte()
 
 
-def image(frame_3HW: Tensor) -> str:
-    """Encode a frame (uint8 RGB) as the data URI of a PNG: lossless, unless it is larger than `LONGEST_SIDE`."""
-    height, width = frame_3HW.shape[1:]
-    shrink = min(1.0, LONGEST_SIDE / max(width, height))
-    small = resize_exactly(frame_3HW[None], max(1, round(width * shrink)), max(1, round(height * shrink)))
+def image(frame_3HW: Tensor, width: int, height: int) -> str:
+    """Encode a frame (uint8 RGB) at a size as the data URI of a PNG: lossless at its own size."""
+    small = resize_exactly(frame_3HW[None], width, height)
     with temporary_folder() as folder:
         path = folder / "frame.png"
         write_video(path, Clip(small, (Fraction(0),), Fraction(1)))
         return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
-def _video(real_T3HW: Tensor, generated_T3HW: Tensor, frame_rate: Fraction, size: tuple[int, int]) -> str:
+def _video(sides: Sequence[Tensor], frame_rate: Fraction, size: tuple[int, int]) -> str:
+    """Encode the sides, `COLUMNS` in a row, as one video, so that no player can let them drift apart."""
     width, height = size
     even = (0, width % 2, 0, height % 2)  # browsers play only 4:2:0
+    columns = min(len(sides), COLUMNS)
+    empty = torch.zeros(-len(sides) % columns, 3, height + height % 2, width + width % 2)
     with temporary_folder() as folder:
         path = folder / "preview.mp4"
-        both_width, even_height = 2 * (width + width % 2), height + height % 2
-        with VideoWriter(path, width=both_width, height=even_height, frame_rate=frame_rate) as writer:
-            for number, pair in enumerate(zip(real_T3HW, generated_T3HW, strict=True)):
-                sides = [F.pad(resize_exactly(side[None], width, height).float(), even, "replicate") for side in pair]
-                both = torch.cat(sides, dim=3).byte()
-                writer.write(Clip(both, (number / frame_rate,), frame_rate))
+        width, height = columns * empty.shape[3], -(-len(sides) // columns) * empty.shape[2]
+        with VideoWriter(path, width=width, height=height, frame_rate=frame_rate) as writer:
+            for number, frames in enumerate(zip(*sides, strict=True)):
+                cells_N3HW = F.pad(resize_exactly(torch.stack(frames), *size).float(), even, "replicate")
+                rows = torch.split(torch.cat([cells_N3HW, empty.to(cells_N3HW.device)]), columns)
+                grid_3HW = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+                writer.write(Clip(grid_3HW[None].byte(), (number / frame_rate,), frame_rate))
         return f"data:video/mp4;base64,{b64encode(path.read_bytes()).decode()}"

@@ -1,4 +1,5 @@
-// The selected clip and frame. The address holds both (#clip=3&frame=12), so a link shows the same view.
+// The selected candidate, clip and frame. The address holds them (#candidate=1&clip=3&frame=12; without the candidate
+// where there is only one), so a link shows the same view.
 
 let chosen = null;
 let frame = 0;
@@ -6,27 +7,50 @@ let moveCursors = () => {};
 
 data.clips.forEach((clip, number) => {
   clip.number = number;
-  clip.means = unpack(clip.means, Float64Array);
+  clip.means = clip.means.map((means) => unpack(means, Float64Array));
 });
+
+function address(clip, at) {
+  return `#${several ? `candidate=${candidate}&` : ""}clip=${clip}${at === undefined ? "" : `&frame=${at}`}`;
+}
+
+// The first and the last frame that the video shows: those of one window, if the clip was measured in several.
+function shown(clip) {
+  const media = data.media[clip.number];
+  return media ? [media.first, media.first + media.num_frames - 1] : [0, clip.frames - 1];
+}
 
 // `settle` also puts the frame into the address and moves the video to it.
 function show(next, settle = true) {
-  frame = clamp(next, 0, chosen.frames - 1);
+  const [low, high] = shown(chosen);
+  frame = clamp(next, low, high);
   $("frame").value = frame;
   $("position").textContent = `${frame} / ${chosen.frames - 1}`;
-  $("screen").setAttribute("aria-label", `Preview of frame ${frame}: the original and the generated clip`);
+  const sides = player.screens.map((_, side) => sideName(side));
+  $("screens").setAttribute("aria-label", `Preview of frame ${frame}: ${sides.join(", ")}`);
   moveCursors(frame);
   if (!settle) return;
   player.seek(frame);
   clearTimeout(show.later);
-  show.later = setTimeout(() => history.replaceState(null, "", `#clip=${chosen.number}&frame=${frame}`), 200);
+  show.later = setTimeout(() => history.replaceState(null, "", address(chosen.number, frame)), 200);
 }
 
 function plot() {
-  const series = chosen.values.map((values) => unpack(values, Float32Array));
-  moveCursors = drawPlots($("plots"), chosen, series, (at) => { player.video.pause(); show(at); },
+  const values = chosen.values.map((rows) => rows.map((row) => unpack(row, Float32Array)));
+  moveCursors = drawPlots($("plots"), chosen, values, candidate, (at) => { player.video.pause(); show(at); },
     (at) => moveCursors(at ?? frame));
   moveCursors(frame);
+}
+
+// Shows a candidate: its cards, its numbers in the table, its line in front, and its side in the wipe.
+function select(number) {
+  candidate = number;
+  if (several) showTab();
+  table.draw();
+  player.compare(number + 1);
+  if (!chosen) return;
+  plot();
+  show(frame);
 }
 
 function choose(clip, first) {
@@ -35,12 +59,15 @@ function choose(clip, first) {
   table.mark();
   $("name").textContent = clip.name || "(no name)";
   const rate = media ? [`shown at ${Number(media.frame_rate.toFixed(3))} frames per second`] : [];
-  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width}x${clip.height}`, ...rate].join(" · ");
-  $("about").title = [clip.real, clip.generated].filter(Boolean).join("\n");
+  const [low, high] = shown(clip);
+  const part = high - low + 1 < clip.frames ? [`frames ${low} to ${high} shown`] : [];
+  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width}x${clip.height}`, ...rate, ...part].join(" · ");
+  $("about").title = clip.files.join("\n");
   for (const id of ["player", "transport", "options", "worst"]) $(id).hidden = !media;
   $("no-media").hidden = Boolean(media);
-  $("frame").max = clip.frames - 1;
-  $("frame").disabled = clip.frames < 2;
+  $("frame").min = low;
+  $("frame").max = high;
+  $("frame").disabled = low === high;
   player.load(media);
   if (media) showWorst(clip, media);
   plot();
@@ -48,14 +75,26 @@ function choose(clip, first) {
 }
 
 function showWorst(clip, media) {
-  const by = data.ranking ? ` by ${data.ranking}` : "";
+  const by = data.ranking ? ` by ${data.ranking}${several ? ", mean over the candidates" : ""}` : "";
   $("worst-title").textContent = `Worst frame${by}: ${media.frame}`;
   $("reduced").textContent = media.width < clip.width ? ` and reduced to ${media.width}x${media.height}` : "";
-  $("worst-reduced").textContent = Math.max(clip.width, clip.height) > 512 ? " Pictures are reduced." : "";
-  for (const side of ["real", "generated", "error"]) {
-    const name = { real: "original", generated: "generated", error: "absolute error" }[side];
-    Object.assign($(`worst-${side}`), { src: media[side], alt: `Frame ${media.frame} of ${clip.name}, ${name}` });
-  }
+  $("worst-reduced").textContent = media.picture_width < clip.width ? " Pictures are reduced." : "";
+  $("pictures").replaceChildren();
+  $("pictures").classList.toggle("stacked", several);
+  const figure = (...pictures) => {
+    const box = add($("pictures"), "figure");
+    for (const [kind, src, what] of pictures) {
+      add(box, "img", { class: `worst-${kind}`, src, alt: `Frame ${media.frame} of ${clip.name}, ${what}` });
+    }
+    return add(box, "figcaption");
+  };
+  figure(["real", media.real, "original"]).textContent = "original";
+  media.generated.forEach((generated, number) => {
+    const name = sideName(number + 1);
+    const both = [["generated", generated, name], ["error", media.errors[number], `absolute error of ${name}`]];
+    if (several) key(figure(...both), number, name);
+    else for (const one of both) figure(one).textContent = one[0];
+  });
   $("scale").src = data.scale;
   $("scale-middle").textContent = media.top % 2 ? "" : media.top / 2;
   $("scale-top").textContent = media.top + (media.beyond ? " and more" : "");
@@ -63,14 +102,17 @@ function showWorst(clip, media) {
 
 function follow() {
   const wanted = new URLSearchParams(location.hash.slice(1));
+  const number = Number.parseInt(wanted.get("candidate"), 10);
+  const other = number !== candidate && number in data.candidates;
+  if (other || !chosen) select(other ? number : candidate);
   const clip = data.clips[Number.parseInt(wanted.get("clip"), 10)];
-  const next = clip ?? chosen ?? table.order()[0];
+  const next = clip ?? chosen ?? table.order().find((one) => one.number in data.media) ?? table.order()[0];
   const at = wanted.has("frame") && clip ? Number.parseInt(wanted.get("frame"), 10) || 0 : undefined;
   if (next !== chosen) choose(next, at);
   else if (at !== undefined && at !== frame) show(at);
 }
 
-player.onframe = (at) => show(at, false);
+player.onframe = (at) => show(player.media.first + at, false);
 $("frame").addEventListener("input", () => { player.video.pause(); show(Number($("frame").value)); });
 $("back").addEventListener("click", () => { player.video.pause(); show(frame - 1); });
 $("forward").addEventListener("click", () => { player.video.pause(); show(frame + 1); });
@@ -79,14 +121,24 @@ player.video.addEventListener("pause", () => show(frame, true));
 addEventListener("beforeprint", () => { $("protocol").open = true; });
 $("theme").addEventListener("change", () => { document.documentElement.dataset.theme = $("theme").value; });
 
+if (several) buildTabs((number) => {
+  select(number);
+  $("tab-" + number).scrollIntoView({ block: "nearest", inline: "nearest" });
+});
+buildCharts();
 if (data.clips.length) {
-  $("clips").hidden = false; const kept = Object.keys(data.media).length; const which = data.ranking ? `${kept} worst
-  clips only, by ${data.ranking}` : `first ${kept} clips only`; $("no-media").textContent = kept ? `The report has video
-  and pictures of the ${which}.` : "The report has no video and no pictures."; table.draw(); follow();
+  const kept = Object.keys(data.media).length;
+  const mean = several ? ", mean over the candidates" : "";
+  const which = data.ranking ? `${kept} worst clips only, by ${data.ranking}${mean}` : `first ${kept} clips only`;
+  $("no-media").textContent = kept ? `The report has video and pictures of the ${which}.`
+    : "The report has no video and no pictures.";
+  $("clips").hidden = false;
+  follow();
   addEventListener("hashchange", () => {
     const before = chosen;
     follow();
-    if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
+    if (!new URLSearchParams(location.hash.slice(1)).has("clip")) $("panel").scrollIntoView();
+    else if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
   });
-  new ResizeObserver(() => requestAnimationFrame(plot)).observe($("clip"));
+  new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
 }

@@ -1,4 +1,4 @@
-// A plot over the frames for each metric, with a shared cursor. Knows nothing of videos.
+// A plot over the frames for each metric, with a shared cursor and a line for each candidate. Knows nothing of videos.
 
 const GUTTER = 52;
 const PLOT_HEIGHT = 92;
@@ -7,18 +7,10 @@ const RIM = 8;
 // If there are fewer numbers than frames, they belong to the last frames: a change counts for the second frame.
 const place = (series, index, frames) => index + frames - series.length;
 
-function ticks(low, high, most) {
-  const rough = (high - low) / most || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((unit) => unit * power).find((unit) => unit >= rough * 0.999);
-  const marks = [];
-  for (let mark = Math.ceil(low / step - 1e-9); mark * step <= high + step * 1e-9; mark++) marks.push(mark * step);
-  return { marks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
-}
-
-// Draws the plots of a clip into `parent`. Calls `choose` with a frame that is clicked, and `look` with the frame under
-// the pointer, or null when it leaves. Returns a function that moves the cursor to a frame.
-function drawPlots(parent, clip, series, choose, look) {
+// Draws the plots of a clip into `parent`; `values` has the numbers of each candidate and metric, and `front` is the
+// candidate in front. Calls `choose` with a frame that is clicked, and `look` with the frame under the pointer, or null
+// when it leaves. Returns a function that moves the cursor to a frame.
+function drawPlots(parent, clip, values, front, choose, look) {
   // Measure before the old plots are removed: a shorter page may lose its scroll bar and become wider.
   const width = Math.max(parent.clientWidth, 160);
   parent.replaceChildren();
@@ -27,8 +19,8 @@ function drawPlots(parent, clip, series, choose, look) {
     const across = (event.clientX - parent.getBoundingClientRect().left - GUTTER) / (width - GUTTER - RIM);
     return clamp(Math.round(across * (clip.frames - 1)), 0, clip.frames - 1);
   };
-  const cursors = data.metrics.map((metric, number) =>
-    drawPlot(parent, clip, metric, series[number], x, width, number === data.metrics.length - 1));
+  const cursors = data.metrics.map((_, number) =>
+    drawPlot(parent, clip, number, values.map((rows) => rows[number]), front, x, width));
 
   parent.onpointerdown = (event) => {
     if (!event.target.closest("svg")) return;
@@ -43,28 +35,35 @@ function drawPlots(parent, clip, series, choose, look) {
   return (frame) => cursors.forEach((move) => move(frame));
 }
 
-function drawPlot(parent, clip, metric, series, x, width, last) {
-  const finite = [...series].filter(Number.isFinite); let [low, high] = finite.length ? [Math.min(...finite),
-  Math.max(...finite)] : [0, 1]; const room = (high - low) * 0.08 || Math.abs(high) * 0.01 || 0.5; [low, high] = [low -
-  room, high + room]; const y = (value) => clamp(RIM + ((high - value) / (high - low)) * (PLOT_HEIGHT - 2 * RIM), RIM /
-  2, PLOT_HEIGHT - RIM / 2); const show = (value) => written(value, metric.digits);
+function drawPlot(parent, clip, number, series, front, x, width) {
+  const metric = data.metrics[number];
+  const last = number === data.metrics.length - 1;
+  const range = limits(series.flatMap((one) => [...one]), 0.08);
+  const [low, high] = range ?? [0, 1];
+  const across = (value) => RIM + ((high - value) / (high - low)) * (PLOT_HEIGHT - 2 * RIM);
+  const y = (value) => clamp(across(value), RIM / 2, PLOT_HEIGHT - RIM / 2);
+  const show = (value) => written(value, metric.digits);
+  const means = series.map((one, at) => (one.length ? show(clip.means[at][number]) : "none"));
 
   const box = add(parent, "div", { class: "plot" });
   const head = add(box, "div", { class: "plot-head" });
-  add(head, "h3", {}, metric.name);
+  add(head, "h3", {}, several && metric.unit ? `${metric.name} (${metric.unit})` : metric.name);
   const readout = add(head, "p", { class: "readout" });
-  const mean = series.length ? show(clip.means[data.metrics.indexOf(metric)]) : "none";
-  const range = finite.length ? `, from ${show(Math.min(...finite))} to ${show(Math.max(...finite))}` : "";
   const drawing = add(box, "svg", {
     role: "img", width, height: PLOT_HEIGHT + (last ? 18 : 0),
-    "aria-label": `${metric.name} over ${plural(clip.frames, "frame")}: mean ${mean}${range}`,
+    "aria-label": `${metric.name} over ${plural(clip.frames, "frame")}: ${series.map((one, at) => {
+      const finite = [...one].filter(Number.isFinite);
+      const from = finite.length ? `, from ${show(Math.min(...finite))} to ${show(Math.max(...finite))}` : "";
+      return `${several ? `${data.candidates[at]}, ` : ""}mean ${means[at]}${from}`;
+    }).join("; ")}`,
   });
 
-  if (finite.length) {
+  if (range) {
     const scale = ticks(low, high, 4);
     for (const mark of scale.marks) {
-      add(drawing, "line", { class: "grid", x1: GUTTER, x2: width, y1: y(mark), y2: y(mark) }); add(drawing, "text", {
-      class: "tick", x: GUTTER - 8, y: y(mark) + 4, "text-anchor": "end" }, written(mark, scale.digits));
+      add(drawing, "line", { class: "grid", x1: GUTTER, x2: width, y1: y(mark), y2: y(mark) });
+      add(drawing, "text", { class: "tick", x: GUTTER - 8, y: y(mark) + 4, "text-anchor": "end" },
+        written(mark, scale.digits));
     }
   }
   if (last) {
@@ -75,35 +74,51 @@ function drawPlot(parent, clip, metric, series, x, width, last) {
     }
   }
 
+  const cursor = add(drawing, "line", { class: "cursor", y1: 0, y2: PLOT_HEIGHT });
+  // The candidate in front is drawn last.
+  const order = [...series.keys()].sort((a, b) => (a === front) - (b === front));
+  const dots = [];
+  for (const at of order) {
+    const group = add(drawing, "g", { class: style(at) });
+    group.classList.toggle("front", several && at === front);
+    drawLine(group, clip, metric, series[at], at === front, x, y, show);
+    dots[at] = add(group, "circle", { class: "dot", r: 4 });
+  }
+  return (frame) => {
+    cursor.setAttribute("x1", x(frame));
+    cursor.setAttribute("x2", x(frame));
+    readout.replaceChildren();
+    add(readout, "span", {}, `frame ${frame}`);
+    series.forEach((one, at) => {
+      const value = one[frame - place(one, 0, clip.frames)];
+      dots[at].setAttribute("visibility", Number.isFinite(value) ? "visible" : "hidden");
+      if (Number.isFinite(value)) {
+        dots[at].setAttribute("cx", x(frame));
+        dots[at].setAttribute("cy", y(value));
+      }
+      const item = add(readout, "span", several ? { class: "key", title: data.candidates[at] } : {});
+      if (several) add(item, "i", { class: `swatch ${style(at)}` });
+      const unit = metric.unit && !several ? ` ${metric.unit}` : "";
+      add(item, "b", {}, value === undefined || Number.isNaN(value) ? "none" : show(value) + unit);
+    });
+    if (!several) add(readout, "span", {}, `mean ${means[0]}`);
+  };
+}
+
+function drawLine(group, clip, metric, series, front, x, y, show) {
   let path = "";
   let pen = "M";
   series.forEach((value, index) => {
     const at = x(place(series, index, clip.frames));
     if (Number.isFinite(value)) path += `${pen}${at.toFixed(1)} ${y(value).toFixed(1)}`;
-    else add(drawing, "text", { class: "exact", x: at, y: RIM + 6, "text-anchor": "middle" }, written(value, 0));
+    else if (!Number.isNaN(value)) add(group, "text", { class: "exact", x: at, y: RIM + 6, "text-anchor": "middle" }, written(value, 0));
     pen = Number.isFinite(value) ? "L" : "M";
   });
-  add(drawing, "path", { class: "line", d: path });
-  if (finite.length) {
-    const worst = metric.better === "higher" ? Math.min(...finite) : Math.max(...finite); const index =
-    series.indexOf(worst); const mark = add(drawing, "circle", { class: "worst-mark", cx: x(place(series, index,
-    clip.frames)), cy: y(worst), r: 3.5 }); add(mark, "title", {}, `worst: ${show(worst)}`);
-  }
-
-  const cursor = add(drawing, "line", { class: "cursor", y1: 0, y2: PLOT_HEIGHT });
-  const dot = add(drawing, "circle", { class: "dot", r: 4 });
-  return (frame) => {
-    const value = series[frame - place(series, 0, clip.frames)];
-    cursor.setAttribute("x1", x(frame));
-    cursor.setAttribute("x2", x(frame));
-    dot.setAttribute("visibility", Number.isFinite(value) ? "visible" : "hidden");
-    if (Number.isFinite(value)) {
-      dot.setAttribute("cx", x(frame));
-      dot.setAttribute("cy", y(value));
-    }
-    readout.replaceChildren();
-    add(readout, "span", {}, `frame ${frame}`);
-    add(readout, "b", {}, value === undefined ? "none" : show(value) + (metric.unit && ` ${metric.unit}`));
-    add(readout, "span", {}, `mean ${mean}`);
-  };
+  add(group, "path", { class: "line", d: path });
+  const finite = [...series].filter(Number.isFinite);
+  if (!front || !finite.length) return;
+  const worst = metric.better === "higher" ? Math.min(...finite) : Math.max(...finite);
+  const at = x(place(series, series.indexOf(worst), clip.frames));
+  const mark = add(group, "circle", { class: "worst-mark", cx: at, cy: y(worst), r: 3.5 });
+  add(mark, "title", {}, `worst: ${show(worst)}`);
 }

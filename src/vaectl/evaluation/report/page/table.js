@@ -1,4 +1,5 @@
-// The table of clips: sorted by any column, filtered by name. Shows a part at a time, so that thousands open fast.
+// The table of clips, with the numbers of one candidate: sorted by any column, filtered by name. Shows a part at a time,
+// so that thousands open fast.
 
 const PART = 200;
 
@@ -15,7 +16,8 @@ const table = {
     if (!metric) order.sort((a, b) => names.compare(a.name, b.name));
     else {
       const sign = metric.better === "higher" ? 1 : -1;
-      const rank = (clip) => (Number.isNaN(clip.means[this.column]) ? -Infinity : sign * clip.means[this.column]);
+      const value = (clip) => clip.means[candidate][this.column];
+      const rank = (clip) => (Number.isNaN(value(clip)) ? -Infinity : sign * value(clip));
       order.sort((a, b) => (rank(a) === rank(b) ? a.number - b.number : rank(a) - rank(b)));
     }
     return this.reversed ? order.reverse() : order;
@@ -26,10 +28,11 @@ const table = {
     const rows = order.slice(0, this.shown).map((clip) => {
       const row = document.createElement("tr");
       const head = add(row, "th", { scope: "row" });
-      const link = add(head, "a", { href: `#clip=${clip.number}`, title: clip.name }, clip.name || "(no name)");
+      const link = add(head, "a", { href: address(clip.number), title: clip.name }, clip.name || "(no name)");
       if (data.media[clip.number]) add(link, "span", { class: "unseen" }, ", with video");
       head.classList.toggle("with-media", clip.number in data.media);
-      data.metrics.forEach((metric, column) => add(row, "td", {}, written(clip.means[column], metric.digits)));
+      const means = clip.means[candidate];
+      data.metrics.forEach((metric, column) => add(row, "td", {}, written(means[column], metric.digits)));
       clip.link = link;
       row.classList.toggle("chosen", clip === chosen);
       return row;

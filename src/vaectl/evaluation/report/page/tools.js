@@ -25,3 +25,25 @@ function written(value, digits) {
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// A long name without its middle: the ends of names differ most.
+const short = (name, length) =>
+  name.length <= length ? name : `${name.slice(0, Math.ceil(length / 2) - 1)}…${name.slice(-Math.floor(length / 2))}`;
+
+// The limits of an axis for these values, with some room; undefined if none is finite.
+function limits(values, share) {
+  const finite = values.filter(Number.isFinite);
+  if (!finite.length) return undefined;
+  const [low, high] = [Math.min(...finite), Math.max(...finite)];
+  const room = (high - low) * share || Math.abs(high) * 0.01 || 0.5;
+  return [low - room, high + room];
+}
+
+function ticks(low, high, most) {
+  const rough = (high - low) / most || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((unit) => unit * power).find((unit) => unit >= rough * 0.999);
+  const marks = [];
+  for (let mark = Math.ceil(low / step - 1e-9); mark * step <= high + step * 1e-9; mark++) marks.push(mark * step);
+  return { marks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+}

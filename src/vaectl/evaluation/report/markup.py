@@ -1,0 +1,243 @@
+"""The parts of the page that need no script: a card for each metric of a candidate, the table of candidates, the facts.
+
+Everything here returns HTML; names are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
+from vaectl.memory import format_size
+
+BARS = 48
+"""Bars per histogram. With few clips, each clip has its own bar."""
+STYLES = 10
+"""Number of different lines; style.css has their colours and dashes."""
+ARROWS = {"higher": "↑", "lower": "↓"}
+COST_HEADS = (
+    "parameters",
+    "compression",
+    "latent channels",
+    "bits per pixel",
+    "encode frames/s",
+    "decode frames/s",
+)
+
+
+def cards(evaluation: Evaluation, link: str = "") -> str:
+    """Return a card for each metric with a number; `link` begins the fragment of a link to a clip."""
+    return "".join(_card(evaluation, metric, link) for metric in _known(evaluation))
+
+
+def _card(evaluation: Evaluation, metric: MetricFacts, link: str) -> str:
+    summary = evaluation.summary(metric.name)
+    means = [] if metric.of_set else [clip.mean(metric.name) for clip in evaluation.clips]
+    decimals = digits(means or [summary.mean])
+    unit = f' <span class="unit">{escape(metric.unit)}</span>' if metric.unit else ""
+    if metric.of_set:
+        interval = f"one number for {count(len(evaluation.clips), 'clip')}"
+    elif summary.low is None or summary.high is None:
+        interval = "no interval: one clip" if len(means) == 1 else "no interval: not all numbers are finite"
+    else:
+        interval = f"95 % interval {written(summary.low, decimals)} to {written(summary.high, decimals)}"
+    worst = ""
+    if summary.worst is not None and len(means) > 1:
+        number = next(n for n, clip in enumerate(evaluation.clips) if clip.name == summary.worst)
+        worst = (
+            f'<p class="worst"><span>Worst</span> <a href="#{link}clip={number}">{escape(summary.worst)}</a>'
+            f" <b>{written(means[number], decimals)}</b></p>"
+        )
+    return (
+        f'<article class="card" data-metric="{escape(metric.name)}"><h3>{escape(metric.name)}'
+        f"<small>{metric.better} is better</small></h3>"
+        f'<p class="mean">{written(summary.mean, decimals)}{unit}</p><p class="interval">{interval}</p>'
+        f"{_histogram(means, decimals, metric.unit) if len(means) > 1 else ''}{worst}</article>"
+    )
+
+
+def _histogram(values: Sequence[float], decimals: int, unit: str) -> str:
+    """Draw the distribution of the means of the clips; clips that are not finite are counted below it."""
+    finite = [value for value in values if math.isfinite(value)]
+    others = len(values) - len(finite)
+    aside = f"<span>{count(others, 'clip')} not finite</span>" if others else ""
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    heights = [0] * BARS
+    for value in finite:
+        heights[min(BARS - 1, int((value - low) / (high - low) * BARS)) if high > low else BARS // 2] += 1
+    unit = f" {unit}" if unit else ""
+    most = max(heights)
+    bars = "".join(
+        f'<rect x="{place + 0.1:.1f}" y="{1 - height / most:.3f}" width=".8" height="{height / most:.3f}">'
+        f"<title>{count(height, 'clip')} around {written(low + (place + 0.5) / BARS * (high - low), decimals)}"
+        f"{escape(unit)}</title></rect>"
+        for place, height in enumerate(heights)
+        if height
+    )
+    ends = [written(low, decimals), written(high, decimals)]
+    label = f"Distribution over {count(len(finite), 'clip')}, from {ends[0]} to {ends[1]}{escape(unit)}"
+    return (
+        f'<svg class="histogram" role="img" aria-label="{label}" viewBox="0 0 {BARS} 1" preserveAspectRatio="none">'
+        f'{bars}</svg><p class="ends"><span>{ends[0]}</span>{aside}<span>{ends[1]}</span></p>'
+    )
+
+
+def _known(evaluation: Evaluation) -> list[MetricFacts]:
+    """Return the metrics that have a number: all, unless the run was stopped."""
+    return [m for m in evaluation.metrics if (m.name in evaluation.set_values if m.of_set else evaluation.clips)]
+
+
+def candidates_table(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
+    """Return a table with a row for each candidate: its metrics, and what it costs where that is known.
+
+    The best number of a metric is bold. Of three candidates or more, the second is underlined.
+    """
+    metrics = [metric for metric in evaluations[0].metrics if all(metric in _known(one) for one in evaluations)]
+    columns = [_numbers(evaluations, metric) for metric in metrics]
+    costs = [one.cost for one in evaluations]
+    heads = [
+        f"{escape(metric.name)}{f' ({escape(metric.unit)})' if metric.unit else ''} {ARROWS[metric.better]}"
+        for metric in metrics
+    ]
+    if any(costs):
+        heads += COST_HEADS
+        columns += map(list, zip(*map(_cost, costs), strict=True))
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("candidate", *heads))
+    rows = (
+        f'<tr><th scope="row"><span><i class="swatch {style(number)}"></i>'
+        f'<a href="#candidate={number}">{escape(names[number])}</a></span></th>'
+        f"{''.join(f'<td>{column[number]}</td>' for column in columns)}</tr>"
+        for number in range(len(names))
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of candidates"><table class="candidates">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p class="muted">Best <b>bold</b>{", second <u>underlined</u>" if len(names) > 2 else ""}; below each mean'
+        " over the clips, its 95 % interval.</p>"
+    )
+
+
+def style(candidate: int) -> str:
+    """Return the class with the colour and the dashes of a candidate."""
+    return f"c{candidate % STYLES}"
+
+
+def _numbers(evaluations: Sequence[Evaluation], metric: MetricFacts) -> list[str]:
+    """Return the cells of a metric."""
+    summaries = [one.summary(metric.name) for one in evaluations]
+    decimals = digits(summary.mean for summary in summaries)
+    texts = [written(summary.mean, decimals) for summary in summaries]
+    known = sorted({summary.mean for summary in summaries if not math.isnan(summary.mean)})
+    if metric.better == "higher":
+        known.reverse()
+    order = list(dict.fromkeys(written(value, decimals) for value in known))  # what reads the same is as good
+    marks = dict(zip(order, ("b", "u") if len(texts) > 2 else ("b",), strict=False)) if len(order) > 1 else {}
+    cells = []
+    for text, summary in zip(texts, summaries, strict=True):
+        cell = f"<{marks[text]}>{text}</{marks[text]}>" if text in marks else text
+        if summary.low is not None and summary.high is not None:
+            cell += f"<small>{written(summary.low, decimals)} to {written(summary.high, decimals)}</small>"
+        cells.append(cell)
+    return cells
+
+
+def _cost(cost: Cost | None) -> list[str]:
+    """Return the cells of `COST_HEADS`."""
+    if cost is None:
+        return [""] * len(COST_HEADS)
+    frames, pixels = cost.compression
+    return [
+        f"{cost.parameters / 1e6:.{1 if cost.parameters < 1e8 else 0}f} M",
+        f"{frames}x{pixels}x{pixels}",
+        str(cost.latent_channels),
+        f"{cost.bits_per_pixel:.3g}",
+        _speed(cost.encode_frames_per_second, cost.encode_peak_memory),
+        _speed(cost.decode_frames_per_second, cost.decode_peak_memory),
+    ]
+
+
+def _speed(frames_per_second: float | None, peak_memory: int | None) -> str:
+    """Return speed, and memory below it; empty if they were not measured."""
+    speed = "" if frames_per_second is None else f"{frames_per_second:.3g}"
+    return speed if peak_memory is None else f"{speed}<small>{format_size(peak_memory)}</small>"
+
+
+def protocol(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
+    """Return the rows of the table of the protocol. A value that differs between candidates has a cell for each."""
+    flat = [dict(_flat(one.protocol)) for one in evaluations]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    rows = []
+    if len(flat) > 1:
+        heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+        rows.append(f"<tr><td></td>{heads}</tr>")
+    for key in keys:
+        values = [one.get(key, "") for one in flat]
+        same = len(set(values)) == 1
+        span = f' colspan="{len(values)}"' if same and len(values) > 1 else ""
+        cells = "".join(f"<td{span}>{escape(value)}</td>" for value in (values[:1] if same else values))
+        rows.append(f'<tr><th scope="row">{escape(key.replace("_", " "))}</th>{cells}</tr>')
+    return "".join(rows)
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield plain JSON values as text; nested values are named by their path."""
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name} · ")
+        else:
+            yield (
+                name,
+                value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False),
+            )
+
+
+def _message(text: str) -> str:
+    """Return a message as HTML, with the parameters that it names in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def missing(evaluations: Sequence[Evaluation]) -> str:
+    """Return what is missing from the numbers, and why; empty if nothing is."""
+    parts = []
+    if stopped_before := max(one.stopped_before for one in evaluations):
+        parts.append(f'<p class="warning">Stopped early: {count(stopped_before, "pair")} of clips not compared.</p>')
+    left_out = {name: reason for one in evaluations for name, reason in one.left_out.items()}
+    failures = dict.fromkeys(line for one in evaluations for line in one.failures)
+    reasons = {reason for one in evaluations for reason in one.left_out.values()}
+    parts += [f'<p class="warning">{_message(line)}</p>' for line in failures if line not in reasons]
+    if left_out:
+        rows = "".join(
+            f'<tr><th scope="row">{escape(name)}</th><td>{_message(reason)}</td></tr>'
+            for name, reason in left_out.items()
+        )
+        parts.append(
+            f"<details open><summary>{count(len(left_out), 'clip')} left out</summary>"
+            f'<div class="scroll"><table class="facts">{rows}</table></div></details>'
+        )
+    return "".join(parts)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if needed."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def digits(values: Iterable[float]) -> int:
+    """Return the number of decimals for values of this size, as in the table of `vaectl eval`."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 2 if largest >= 10 else 4
+
+
+def written(value: float, decimals: int) -> str:
+    """Format a number as the scripts do."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    return f"{value:.{decimals}f}"
