@@ -98,7 +98,7 @@ def difference_table(
     for row in comparison.differences:
         numbers = [abs(number) for number in (row.mean, row.low, row.high) if number is not None]
         largest = max(numbers, default=0.0)
-        signed = f"{{:+.{2 if largest >= 10 else 4 if largest >= 0.001 else 6}f}}".format
+        signed = f"{{:+.{2 if largest >= 10 else 4 if largest >= 0.001 or not largest else 6}f}}".format
         interval = "" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
         p = "" if row.p_corrected is None else "<0.001" if row.p_corrected < 0.0005 else f"{row.p_corrected:.3f}"
         mean = "none" if row.mean is None else signed(row.mean)
