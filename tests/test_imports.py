@@ -24,6 +24,7 @@ WITHOUT_TORCH = (
     "vaectl.cli.app",
     "vaectl.distributed",
     "vaectl.errors",
+    "vaectl.evaluation.compare",
     "vaectl.evaluation.protocols",
     "vaectl.geometry",
     "vaectl.io.journal",

@@ -41,6 +41,14 @@ def test_a_row_for_each_candidate_and_for_each_difference(files, capsys):
     assert err == ""
 
 
+def test_files_that_were_written_are_named_and_a_single_result_has_no_best(files, capsys):
+    assert main(["compare", "a.json", "--csv", "n.csv", "--latex", "t.tex"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == ["numbers of all frames: n.csv", "table: t.tex"]
+    assert "*" not in out
+    assert (files / "n.csv").read_text().startswith("clip,frame,psnr,ssim\n")
+
+
 def test_files_and_json(files, capsys):
     assert main(["compare", "a.json", "b.json", "--csv", "n.csv", "--latex", "t.tex", "--markdown=t.md", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -46,6 +46,8 @@ def refused(results, **options):
 def test_results_are_read_as_they_were_written(tmp_path):
     (found,) = read_results(saved(tmp_path / "a.json", A))
     assert found == A
+    windows = replace(B, clips=tuple(replace(clip, windows=2, frames_left_out=1) for clip in B.clips))
+    assert read_results(saved(tmp_path / "windows.json", windows)) == [windows]
     assert read_results(saved(tmp_path / "both.json", Comparison((A, B)))) == [A, B]
 
 
@@ -103,6 +105,7 @@ def damaged(**changes):
         (damaged(protocol={"versions": {"vaectl": "9.0\n"}}), "vaectl 9.0\\n wrote it, this is "),
         (damaged(summary={"psnr": {"mean": 1}}), "(summary.psnr.unit: field required"),
         (damaged(seconds="soon"), "(seconds: "),
+        (damaged(protocol=PROTOCOL | {"clips": PROTOCOL["clips"] | {"frame_rate": "fast"}}), "(clips."),
         (damaged(protocol=PROTOCOL | {"clips": {"num_frames": "many"}}), "(clips."),
     ],
 )
@@ -150,6 +153,10 @@ def test_candidates_without_a_name_of_their_own_are_refused(tmp_path):
         (
             with_protocol(B, clips=PROTOCOL["clips"] | {"rgb_conversion": "swscale"}),
             "clips.rgb_conversion accurate and swscale",
+        ),
+        (
+            with_protocol(B, clips=PROTOCOL["clips"] | {"frame_rate": "30", "all_windows": True}),
+            "clips.frame_rate None and 30; clips.all_windows False and True",
         ),
         (with_protocol(B, clips="in memory, as they are"), "clips none and in memory, as they are"),
     ],

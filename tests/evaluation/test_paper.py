@@ -8,7 +8,15 @@ import pytest
 
 from tests.evaluation.results import PROTOCOL, evaluation
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import codec_remarks, cost_columns, metric_columns, remarks, write_latex, write_markdown
+from vaectl.evaluation.paper import (
+    codec_remarks,
+    cost_columns,
+    difference_table,
+    metric_columns,
+    remarks,
+    write_latex,
+    write_markdown,
+)
 from vaectl.evaluation.results import Cost
 
 HOSTILE = "[a]*_50%_of|`x`#1&2~3^4\\{5}$6$--<b>"
@@ -27,6 +35,13 @@ def test_the_best_and_the_second_of_each_metric_are_ranked():
     assert cells(comparison, "psnr") == (("30.50", 2), ("31.00", 1), ("21.00", 0))
     assert cells(comparison, "lpips") == (("0.2500", 2), ("0.2000", 1), ("0.2500", 2))  # as equal as they look
     assert cells(comparison, "fvd") == (("60.00", 0), ("9.00", 1), ("55.00", 2))  # equal decimals
+
+
+def test_a_row_of_differences_has_as_many_digits_as_it_needs():
+    a, b = evaluation("a", psnr=[30, 31], ssim=[0.9, 0.9]), evaluation("b", psnr=[50, 51], ssim=[0.90002, 0.90004])
+    _, rows, names = difference_table(Comparison((a, b)))
+    assert [row[names] for row in rows] == ["+20.00", "+0.000030"]
+    assert rows[1][names + 1] == "-0.000097 to +0.000157"
 
 
 def test_nothing_is_best_where_all_are_equal_and_missing_numbers_have_no_rank():

@@ -18,6 +18,7 @@ REASONS = 10
 
 def show(comparison: Comparison) -> None:
     """Print the table of metrics, that of costs if any is known, the differences, and how they were measured."""
+    from vaectl.cli.spelling import spell_options
     from vaectl.cli.tables import print_line, print_table, stdout
     from vaectl.evaluation.paper import cost_columns, difference_table, metric_columns, protocol_text, remarks
 
@@ -29,10 +30,12 @@ def show(comparison: Comparison) -> None:
     if comparison.differences:
         titles, rows, count = difference_table(comparison)
         print_table(console, titles, rows, names=range(count))
-    print_line(console, "* best" if console.color_system is None else "best in bold, second underlined")
-    for line in (*remarks(comparison), f"frames: {protocol_text(comparison.evaluations[0].protocol)}"):
-        print_line(console, line)
-    for line in (*_left_out(comparison), *map(_source, comparison.evaluations)):
+    if len(names) > 1:
+        print_line(console, "* best" if console.color_system is None else "best in bold, second underlined")
+    for line in (*remarks(comparison), f"protocol: {protocol_text(comparison.evaluations[0].protocol)}"):
+        print_line(console, spell_options(line))
+    sources = map(_source, comparison.evaluations)
+    for line in (*_left_out(comparison), *sources, *written(comparison.evaluations[0])):
         print_line(console, line)
 
 
@@ -102,3 +105,13 @@ def _source(evaluation: Evaluation) -> str:
         path = "built-in model" if model.get("path") in (None, "builtin") else f"{model['path']}{kind}"
         parts.append(f"{path} in {model.get('dtype')}, posterior {model.get('posterior')}")
     return f"{evaluation.name}: {'; '.join(filter(None, parts)) or 'in memory'}"
+
+
+def written(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line for each file that was written."""
+    if evaluation.csv:
+        yield f"numbers of all frames: {evaluation.csv}"
+    for table in filter(None, (evaluation.markdown, evaluation.latex)):
+        yield f"table: {table}"
+    if evaluation.report:
+        yield f"report: {evaluation.report} (open it in a browser)"

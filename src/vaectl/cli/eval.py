@@ -82,6 +82,7 @@ def underlying(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def show(evaluation: Evaluation) -> None:
     """Print the table of clips if they are few, the table of metrics, and the settings, on stdout."""
+    from vaectl.cli.comparison import written
     from vaectl.cli.tables import print_line, print_table, stdout
 
     console = stdout()
@@ -120,16 +121,6 @@ def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[
         yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
 
 
-def written(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line for each file that was written."""
-    if evaluation.csv:
-        yield f"numbers of all frames: {evaluation.csv}"
-    for table in filter(None, (evaluation.markdown, evaluation.latex)):
-        yield f"table: {table}"
-    if evaluation.report:
-        yield f"report: {evaluation.report} (open it in a browser)"
-
-
 def position_lines(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
     from vaectl.evaluation.position import by_position
@@ -165,6 +156,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     from vaectl.cli.spelling import spell_options
     from vaectl.evaluation.paper import codec_remarks
     from vaectl.evaluation.protocols import frames_in_words, name_in_words
+    from vaectl.evaluation.statistics import caveats
 
     clips, protocol = evaluation.clips, evaluation.protocol
     read, model = protocol["clips"], protocol["model"]
@@ -173,6 +165,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         if exact := sum(map(math.isinf, values)):
             yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
     yield from codec_remarks([evaluation])
+    if any(not metric.of_set for metric in evaluation.metrics):
+        yield from caveats(len(clips), "intervals")
     yield from position_lines(evaluation)
     if evaluation.stopped_before:
         yield f"stopped: {evaluation.stopped_before} more clips were not compared"

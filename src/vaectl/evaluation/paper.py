@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.protocols import frames_in_words
+from vaectl.evaluation.protocols import frames_in_words, name_in_words
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, format_number
 from vaectl.evaluation.statistics import caveats
 from vaectl.io.atomic_write import atomic_write
@@ -97,18 +97,17 @@ def difference_table(
     titles = ["metric", "candidate", "against", "difference", "95 % interval", "wins", "p"]
     rows = []
     for row in comparison.differences:
-        interval = "" if row.low is None or row.high is None else f"{_signed(row.low)} to {_signed(row.high)}"
+        numbers = [abs(number) for number in (row.mean, row.low, row.high) if number is not None]
+        largest = max(numbers, default=0.0)
+        signed = f"{{:+.{2 if largest >= 10 else 4 if largest >= 0.001 or not largest else 6}f}}".format
+        interval = "" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
         p = "" if row.p_corrected is None else "<0.001" if row.p_corrected < 0.0005 else f"{row.p_corrected:.3f}"
-        mean = "none" if row.mean is None else _signed(row.mean)
+        mean = "none" if row.mean is None else signed(row.mean)
         names = [f"{title(row.metric)} {arrows[row.metric]}", row.candidate, row.against]
         rows.append([*names, mean, interval, f"{100 * row.win_rate:.0f} %", p])
     if comparison.all_pairs:
         return titles, rows, 3
     return titles[:2] + titles[3:], [row[:2] + row[3:] for row in rows], 2
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.{2 if abs(value) >= 10 else 4}f}"
 
 
 def remarks(comparison: Comparison) -> Iterator[str]:
@@ -156,8 +155,9 @@ def protocol_text(protocol: dict[str, Any]) -> str:
     clips = protocol["clips"]
     if not isinstance(clips, dict):
         return f"clips {shown(clips)}"
+    name = f"{shown(name_in_words(protocol))}: " if protocol.get("name") else ""
     rgb = ", RGB by swscale" if clips.get("rgb_conversion") == "swscale" else ""
-    return f"{frames_in_words(clips, ' frames')}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
+    return f"{name}{frames_in_words(clips, ' frames')}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
 
 
 # Files

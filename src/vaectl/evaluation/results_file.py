@@ -64,6 +64,9 @@ class StoredProtocol:
     metrics: dict[str, Any]
     versions: dict[str, str]
     model: dict[str, Any] | None = None
+    name: str | None = None
+    changed: tuple[str, ...] = ()
+    hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,7 @@ def _evaluation(path: Path, values: object) -> Evaluation:
     return Evaluation(
         metrics=tuple(MetricFacts(name, m.unit, m.better, m.of_set) for name, m in stored.summary.items()),
         clips=tuple(
-            ClipScores(
-                clip.name,
-                clip.real,
-                clip.generated,
-                clip.frames,
-                clip.width,
-                clip.height,
-                clip.values,
-                clip.windows,
-                clip.frames_left_out,
-            )
+            ClipScores(num_frames=clip.frames, **{key: each for key, each in vars(clip).items() if key != "frames"})
             for clip in stored.clips
         ),
         set_values={name: m.mean for name, m in stored.summary.items() if m.of_set and m.mean is not None},
