@@ -1,10 +1,11 @@
-"""Time psnr, ssim and lpips for 33 frames of 256x256, compared with scikit-image and the `lpips` package.
+"""Time the metrics for 33 frames of 256x256, compared with scikit-image, `pytorch-msssim` and the `lpips` package.
 
     python benchmarks/metrics.py [--threads N]
 
 Both run in this process, in turns, frame by frame, on the same 8-bit frames in memory; the best of three runs counts.
-LPIPS uses AlexNet and spatial maps. The last lines are the peak memory of the process: after vaectl has measured one
-clip, after it has measured eight, and after the other packages have measured one.
+LPIPS uses AlexNet and spatial maps. vmaf, psnr_y and xpsnr have no counterpart: FFmpeg computes them. The last line is
+the peak memory of the process: after vaectl has measured one clip, after it has measured eight, and after the other
+packages have measured one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pytorch_msssim import ms_ssim
 from rich.console import Console
 from rich.table import Table
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -66,7 +68,7 @@ def main() -> None:
     cpu = torch.device("cpu")
     real = smooth(1, FRAMES, 3, SIDE, SIDE)
     generated = disturbed(real, 10)
-    ours = build(["psnr", "ssim", "lpips"], MetricSettings(), cpu)
+    ours = build(["psnr", "ssim", "ms_ssim", "lpips"], MetricSettings(), cpu)
     for metric in ours.values():
         metric.measure(real, generated)
     memory = {"one clip": peak(cpu)}
@@ -79,6 +81,7 @@ def main() -> None:
     theirs = {
         "psnr": frame_by_frame(lambda a, b: float(peak_signal_noise_ratio(a.numpy(), b.numpy()))),
         "ssim": frame_by_frame(scikit_ssim),
+        "ms_ssim": frame_by_frame(lambda a, b: float(ms_ssim(a[None].float(), b[None].float()))),
         "lpips": frame_by_frame(lambda a, b: float(package(a[None] / 127.5 - 1, b[None] / 127.5 - 1).mean())),
     }
     table = Table(
@@ -100,6 +103,9 @@ def main() -> None:
         total = [a + b for a, b in zip(total, best, strict=True)]
         table.add_row(name, f"{best[0]:.3f}", f"{best[1]:.3f}", f"{best[1] / best[0]:.1f}", f"{difference:.0e}")
     table.add_row("all", f"{total[0]:.3f}", f"{total[1]:.3f}", f"{total[1] / total[0]:.1f}", "")
+    for name, metric in build(["vmaf", "psnr_y", "xpsnr"], MetricSettings(), cpu).items():
+        best_of = min(seconds(lambda metric=metric: metric.measure(real, generated)) for _ in range(REPEATS))
+        table.add_row(name, f"{best_of:.3f}", "", "", "")
     memory["frame by frame"] = peak(cpu)
     console = Console()
     console.print(table)

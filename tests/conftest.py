@@ -54,6 +54,14 @@ def samples() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_fsync() -> Iterator[None]:
+    """Check the descriptor and do not wait for the disk: only a machine that loses power shows the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def one_thread() -> None:
     """For networks on small pictures: on a machine that is busy, two threads there are 20 times slower than one."""

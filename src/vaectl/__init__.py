@@ -1,4 +1,4 @@
-"""Causal video VAEs in Python: `load_model`, `encode`, `decode`, `read_video`, `write_video`, `evaluate`.
+"""Causal video VAEs in Python: `load_model`, `encode`, `decode`, `read_video`, `write_video`, `evaluate`, `compare`.
 
 Each is imported on first use, so `import vaectl` is fast: it imports no torch and no PyAV.
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaectl.evaluation.api import evaluate as evaluate
+    from vaectl.evaluation.compare import compare as compare
     from vaectl.models import load_model as load_model
     from vaectl.models import save_model as save_model
     from vaectl.tensors import decode as decode
@@ -22,6 +23,7 @@ _HOMES = {
     "Clip": "vaectl.video",
     "VideoReader": "vaectl.video",
     "VideoWriter": "vaectl.video",
+    "compare": "vaectl.evaluation.compare",
     "decode": "vaectl.tensors",
     "encode": "vaectl.tensors",
     "evaluate": "vaectl.evaluation.api",

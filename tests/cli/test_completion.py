@@ -7,18 +7,26 @@ import select
 import shutil
 import subprocess
 import time
+from functools import cache
 
 import pytest
 
-from tests.cli.conftest import environment
+from tests.cli.conftest import VAECTL, environment
 
 BASH = shutil.which("bash") or pytest.fail("the tests of completion need bash: install it", pytrace=False)
 SOURCE = 'eval "$(_VAECTL_COMPLETE=source_bash vaectl)"'
 
 
+@cache
+def completion_script() -> str:
+    """What the line of the documentation evaluates; the tests of the TAB key evaluate that line itself."""
+    variables = environment(_VAECTL_COMPLETE="source_bash")
+    return subprocess.run([VAECTL], env=variables, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def complete(*words: str) -> list[str]:
     """What bash offers for the last of the words."""
-    script = f"""{SOURCE}
+    script = f"""{completion_script()}
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
         _vaectl_completion vaectl; printf '%s\\n' "${{COMPREPLY[@]}}" """
     done = subprocess.run(
@@ -36,7 +44,7 @@ def complete(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ([""], ["eval", "models", "prepare-eval", "reconstruct", "train"]),
+        ([""], ["compare", "eval", "models", "prepare-eval", "reconstruct", "train"]),
         (["eval", "--metric", "f"], ["fvd", "flicker"]),
         (["rec"], ["reconstruct"]),
         (["reconstruct", "--vid"], ["--video-path"]),

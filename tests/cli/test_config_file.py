@@ -35,6 +35,7 @@ LINES = {
         ["--real-video-dir", "a", "--model", "builtin", "--metric", "psnr,fvd", "--csv", "x.csv", "--mp"],
         ["--real-video-dir", "a", "--generated-video-dir", "b", "--protocol", "vidtok", "--no-all-windows"],
     ],
+    "compare": [["a.json", "wan=b=c.json", "--all-pairs", "--latex", "t.tex"]],
     "models": [[], ["builtin", "--json"]],
 }
 
@@ -127,6 +128,7 @@ def test_a_record_of_a_run_is_a_configuration(tmp_path, resolved, command, line)
         "reconstruct": lambda: {"vaectl": "0.1.0", "options": dump(options), "clips": []},
         "prepare-eval": lambda: {"format": 1, "options": dump(options), "clips": []},
         "eval": lambda: dump(options),
+        "compare": lambda: dump(options),
     }[command]()
     write_json(tmp_path / "record.json", content)
     again = resolve(

@@ -147,7 +147,7 @@ def test_a_row_for_each_metric_and_for_each_clip_and_how_it_was_measured(job, ca
     rows = [line.split() for line in out.splitlines()]
     assert ["a", "2", "64x48", "31.00", "0.1500"] in rows
     assert ["deep/[b]", "2", "64x48", "20.50", "0.3500"] in rows
-    assert ["psnr", "(dB)", "↑", "25.75", "-40.96", "to", "92.46", "20.50", "deep/[b]"] in rows
+    assert ["psnr", "(dB)", "↑", "25.75", "0.0000", "to", "92.46", "20.50", "deep/[b]"] in rows
     assert ["fvd", "↓", "54.32"] in rows
     assert "frames: 2 (one in 3); shorter side to 48; crop none" in out
     assert "model: model (raw weights) in float32, posterior mean" in out
@@ -270,6 +270,7 @@ def test_json_is_one_object_that_any_reader_takes(job, capsys):
         "mean": "inf",
         "low": None,
         "high": None,
+        "interval": None,
         "worst": "a",
         "unit": "dB",
         "better": "higher",

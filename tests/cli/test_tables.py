@@ -8,8 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from vaectl.cli import eval, models, prepare_eval, reconstruct, tables
+from tests.evaluation.results import evaluation
+from vaectl.cli import comparison, eval, models, prepare_eval, reconstruct, tables
 from vaectl.cli.tables import shorten
+from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
 from vaectl.evaluation.prepare import PrepareResult
 from vaectl.evaluation.protocol import ClipProtocol
@@ -68,6 +70,19 @@ PREPARED = PrepareResult(
     Path("out/manifest.json"),
 )
 PREPARE = PrepareEvalOptions(real_video_dir=Path("in"), generated_video_dir=Path("out"))
+COMPARISON = Comparison(
+    tuple(
+        evaluation(
+            name,
+            {"fvd": 123.5},
+            psnr=[31.5 + place, 30.25],
+            ssim=[0.8125 + place / 100, 0.75],
+            lpips=[0.1875, 0.25 + place],
+        )
+        for place, name in enumerate(NAMES)
+    ),
+    all_pairs=True,
+)
 TABLES = [
     (lambda: reconstruct.show(RUN), ["1234", "1920x1080", "31.23", "44.57", "1234.5", "1.000", "failed", "1.50"]),
     (
@@ -76,8 +91,14 @@ TABLES = [
     ),
     (lambda: prepare_eval.show(PREPARED, PREPARE), ["1234", "567", "89", "33", "256x256", "1234.5", "1.50"]),
     (lambda: models.show_all(describe(None), PUBLISHED), ["5.5M", "317M", "1.27", "908", "4x8x8", "8x8x8", "32"]),
+    (
+        lambda: comparison.show(COMPARISON),
+        ["30.88", "31.38", "31.88*", "0.7812", "0.2188*", "123.50", "+0.5000", "-5.8531", "+6.8531", "1.000", "75"],
+    ),
     (lambda: models.show(describe(None)), ["5.5M", "10.9", "4x8x8", "16", "-0.06138", "0.02554", "2.8", "8000"]),
 ]
+
+IDS = ["reconstruct", "eval", "prepare-eval", "known", "comparison", "model"]
 
 
 def printed(show, width, monkeypatch) -> str:
@@ -88,12 +109,32 @@ def printed(show, width, monkeypatch) -> str:
 
 
 @pytest.mark.parametrize("width", [100, 80, 60, 40])
-@pytest.mark.parametrize(("show", "figures"), TABLES, ids=["reconstruct", "eval", "prepare-eval", "known", "model"])
+@pytest.mark.parametrize(("show", "figures"), TABLES, ids=IDS)
 def test_no_figure_is_cut(show, figures, width, monkeypatch):
     shown = printed(show, width, monkeypatch)
     assert max(map(cell_len, shown.splitlines())) <= width
     assert set(figures) <= set(re.split(r"[\s,;()]+", shown))
     assert "…" not in shown
+
+
+@pytest.mark.parametrize("width", [100, 40])
+def test_the_best_is_bold_and_the_second_underlined_on_a_terminal(width, monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system="standard", highlight=False)
+    monkeypatch.setattr(tables, "stdout", lambda: console)
+    comparison.show(COMPARISON)
+    out = console.file.getvalue()
+    assert "\x1b[1m31.88\x1b[0m" in out
+    assert "\x1b[4m31.38\x1b[0m" in out
+    assert re.search(r"(?<![m.])30\.88", out)
+    assert "123.50\x1b" not in out  # all are equal
+    assert "best in bold, second underlined" in out
+
+
+def test_the_best_has_a_star_in_a_pipe(capsys):
+    comparison.show(COMPARISON)
+    out = capsys.readouterr().out
+    assert re.findall(r"\d+\.\d+\*", out) == ["0.2188*", "31.88*", "0.7913*"]
+    assert "\n* best\n" in out
 
 
 @pytest.mark.parametrize(("width", "rows"), [(100, 4), (60, 4), (40, 0)])
@@ -110,7 +151,7 @@ def test_a_pipe_gets_whole_names_on_one_line(capsys):
     assert max(map(len, out.splitlines())) < 150
 
 
-@pytest.mark.parametrize(("show", "figures"), TABLES, ids=["reconstruct", "eval", "prepare-eval", "known", "model"])
+@pytest.mark.parametrize(("show", "figures"), TABLES, ids=IDS)
 def test_a_pipe_gets_no_trailing_blanks(show, figures, capsys):
     show()
     lines = capsys.readouterr().out.splitlines()

@@ -27,7 +27,7 @@ from vaectl import engine
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import pipeline
+from vaectl.evaluation import outputs, pipeline
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.cost import model_cost
 from vaectl.evaluation.evaluate import Interrupted, evaluate
@@ -417,7 +417,7 @@ def test_the_model_shows_the_frames_of_each_clip(clips):
 # What is told
 
 
-def test_the_interval_is_that_of_student_over_clips(clips):
+def test_the_interval_of_few_clips_is_that_of_student(clips):
     evaluation = run(*clips)
     means = [clip.mean("psnr") for clip in evaluation.clips]
     low, high = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
@@ -541,6 +541,8 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_read
     [
         ("report", "x.pdf", r"x\.pdf: `report` writes a web page, not \.pdf; name it x\.html"),
         ("csv", "x.html", r"x\.html: `csv` writes a CSV file, not \.html; name it x\.csv"),
+        ("latex", "x.md", r"x\.md: `latex` writes a table in LaTeX, not \.md; name it x\.tex"),
+        ("markdown", "x.tex", r"x\.tex: `markdown` writes a table in Markdown, not \.tex; name it x\.md"),
         ("report", "made", "made: is a folder; name a file"),
         ("csv", "made", "made: is a folder; name a file"),
         ("report", "file/x.html", "cannot write there"),
@@ -578,11 +580,19 @@ def test_a_pipe_is_no_place_for_numbers(clips, tmp_path, monkeypatch):
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_the_tables_of_papers_are_written(clips, tmp_path):
+    evaluation = run(*clips, markdown=tmp_path / "t.md", latex=tmp_path / "t.tex")
+    mean = f"{evaluation.mean('psnr'):.2f}"
+    assert f"| {mean} |" in (tmp_path / "t.md").read_text()
+    assert f" & {mean} " in (tmp_path / "t.tex").read_text()
+    assert evaluation.as_json()["latex"] == str(tmp_path / "t.tex")
+
+
 def test_a_file_that_cannot_be_written_costs_no_numbers(clips, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job, "write_csv", full)
+    monkeypatch.setitem(outputs.WRITE, "csv", full)
     evaluation = run(*clips, csv=tmp_path / "numbers.csv")
     assert len(evaluation.clips) == 3
     (failure,) = evaluation.failures

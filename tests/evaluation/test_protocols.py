@@ -55,10 +55,11 @@ def test_without_options_the_protocol_is_that_of_wfvae_with_accurate_colours():
 
 
 def test_flags_and_config_override_a_protocol_and_a_protocol_the_defaults(tmp_path):
-    (tmp_path / "own.toml").write_text('num_frames = 9\nresolution = 64\nmetric = ["ssim", "psnr"]\n')
+    own = 'num_frames = 9\nresolution = 64\nmetric = ["ssim", "psnr"]\nrgb_conversion = "swscale"\n'
+    (tmp_path / "own.toml").write_text(own)
     (tmp_path / "run.toml").write_text("resolution = 48\n")
     options = eval_options(protocol=str(tmp_path / "own.toml"), config=str(tmp_path / "run.toml"), crop_size="32")
-    assert protocol_of(options) == ClipProtocol(9, 1, 48, 32)
+    assert protocol_of(options) == ClipProtocol(9, 1, 48, 32, "swscale")
     assert options.metric == ("ssim", "psnr")
     assert eval_options(protocol=str(tmp_path / "own.toml"), metric=["lpips"]).metric == ("lpips",)
     assert protocol_of(eval_options(protocol="vidtok", all_windows=False)).all_windows is False

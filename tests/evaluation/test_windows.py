@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64decode
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import vaectl
 from tests.evaluation.test_eval import Detector, compare, disturbed, pictures, run, store
 from tests.jobs import Listener
 from tests.video.media import encode, number_of
@@ -23,6 +26,7 @@ from vaectl.evaluation.position import by_position
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.protocol import ClipProtocol, frame_size, read_clip, read_windows, select
 from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.metrics.fvd import FVD
 from vaectl.options import PrepareEvalOptions
 from vaectl.video import VideoReader, read_video
 from vaectl.video.transform import scale_and_crop
@@ -180,7 +184,8 @@ def test_two_steps_give_the_numbers_of_one_bit_by_bit_and_their_options_hold(cli
         ({"all_windows": False}, "with `all_windows`; leave"),
         ({"frame_rate": Fraction(5)}, "without `frame_rate`; leave"),
         ({"num_frames": "all"}, "with `num_frames=4`, not all; leave"),
-        ({"resolution": "source"}, "with `resolution=32`, not source; leave"),
+        ({"resolution": "source"}, "with `resolution=32`, not source; leave these options out"),
+        ({"protocol": "full", "crop_size": 0}, "with `crop_size=32`, not 0; leave `protocol` and these options out"),
     ]:
         with pytest.raises(VaectlError, match=re.escape(f"out: its clips were prepared {said}")):
             run(real, out, **{"num_frames": None, "resolution": None, **asked})
@@ -240,6 +245,40 @@ def test_a_window_that_fails_leaves_nothing_of_its_clip_behind(clips, tmp_path, 
     assert found.set_values == pytest.approx(without.set_values, rel=1e-9)
 
 
+def test_a_clip_that_a_metric_of_sets_does_not_take_is_left_out_and_named(clips, tmp_path, monkeypatch):
+    def refuse_c(metric, real, generated):
+        if real.shape[1] == 9:
+            raise VaectlError("fvd: no luck", "leave it out")
+        add(metric, real, generated)
+
+    torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
+    add = FVD.add
+    monkeypatch.setattr(FVD, "add", refuse_c)
+    chosen: dict[str, Any] = {"metric": ("psnr", "fvd"), "fvd_detector": tmp_path / "detector.pt"}
+    found = run(*clips, num_frames="all", batch_size=3, **chosen)
+    assert [clip.name for clip in found.clips] == ["a", "deep/b"]
+    assert found.failures == (f"{clips[0] / 'c.mkv'}: fvd: no luck; leave it out",)
+    assert found.set_values["fvd"] > 0
+
+
+def test_the_report_shows_the_window_with_the_worst_frame(clips, tmp_path):
+    made = clips[1]
+    frames = read_video(made / "a.mkv").frames
+    frames[6] = disturbed(disturbed(frames[6:7], 5), 6)[0]
+    store(made / "a.mkv", frames)
+    run(*clips, all_windows=True, metric=("psnr", "flicker"), report=tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    data = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    places = {clip["name"]: number for number, clip in enumerate(data["clips"])}
+    media = data["media"][str(places["a"])]
+    assert (media["first"], media["num_frames"], media["frame"]) == (4, 4, 6)
+    whole = data["media"][str(places["deep/b"])]
+    assert (whole["first"], whole["num_frames"]) == (0, 4)
+    psnr, flicker = (np.frombuffer(b64decode(values), "<f4") for values in data["clips"][places["a"]]["values"][0])
+    assert int(psnr.argmin()) == 6
+    assert np.flatnonzero(np.isnan(flicker)).tolist() == [0, 4]
+
+
 def test_the_file_of_numbers_counts_frames_through_the_clip(clips, tmp_path):
     run(*clips, all_windows=True, metric=("psnr", "flicker"), csv=tmp_path / "n.csv")
     rows = [row for row in csv.DictReader((tmp_path / "n.csv").open()) if row["clip"] == "a"]
@@ -281,8 +320,7 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     frames = pictures(36)
     paths = [f"--real-video-dir={store(tmp_path / 'real.mkv', frames)}"]
     paths += [f"--generated-video-dir={store(tmp_path / 'made.mkv', disturbed(frames))}"]
-    text = 'num_frames = 33\nresolution = 256\nrgb_conversion = "swscale"\n'
-    (tmp_path / "own.toml").write_text(text)
+    (tmp_path / "own.toml").write_text('num_frames = 33\nresolution = 256\nrgb_conversion = "swscale"\n')
     plain = evaluate(capsys, *paths, "--rgb-conversion=swscale")
     named = evaluate(capsys, *paths, "--protocol=wfvae")
     own = evaluate(capsys, *paths, f"--protocol={tmp_path / 'own.toml'}")
@@ -307,3 +345,18 @@ def test_several_candidates_are_measured_in_the_same_windows(clips, tmp_path):
     comparison = compare(real, [made, far], all_windows=True)
     for each, folder in zip(comparison.evaluations, [made, far], strict=True):
         assert each.clips == run(real, folder, all_windows=True).clips
+
+
+def test_python_takes_a_protocol_and_parameters_override_it(clips, tmp_path):
+    (tmp_path / "own.toml").write_text('num_frames = 4\nall_windows = true\nresolution = 32\nmetric = "psnr,flicker"\n')
+    real, made = (str(folder / "a.mkv") for folder in clips)
+    found = vaectl.evaluate(real, made, protocol=tmp_path / "own.toml", device="cpu")
+    assert (list(found.clips[0].values), found.clips[0].windows) == (["psnr", "flicker"], 2)
+    changed = vaectl.evaluate(real, made, protocol=tmp_path / "own.toml", metrics="psnr", num_frames=5, device="cpu")
+    assert (list(changed.clips[0].values), changed.clips[0].num_frames) == (["psnr"], 10)
+    assert changed.protocol["changed"] == ["num_frames"]
+    whole = vaectl.evaluate(real, made, metrics="psnr", num_frames="all", resolution="source", device="cpu")
+    assert (whole.clips[0].num_frames, whole.clips[0].width) == (11, 64)
+    frames = read_video(real).frames
+    with pytest.raises(VaectlError, match="`protocol` is for files: clips in memory are compared as they are"):
+        vaectl.evaluate(frames, frames, protocol="vidtok")

@@ -60,7 +60,7 @@ def test_without_any_one_line_has_the_command_that_installs_one(program, monkeyp
     with pytest.raises(VaectlError) as caught:
         find("libvmaf")
     assert str(caught.value).startswith("no FFmpeg here has the filter libvmaf (looked at PyAV ")
-    assert str(caught.value).endswith(f', {path}); run pip install "vaectl[vmaf]"')
+    assert str(caught.value).endswith(f", {path}); run pip install imageio-ffmpeg (the extra vaectl[vmaf])")
 
 
 @pytest.mark.parametrize(

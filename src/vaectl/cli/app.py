@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vaectl.cli import eval, interruption, models, prepare_eval, reconstruct, train
+from vaectl.cli import compare, eval, interruption, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import Underlying, add_command
 from vaectl.cli.help import Guide
 from vaectl.distributed import RENDEZVOUS
@@ -27,6 +27,7 @@ from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
+from vaectl.options.compare import CompareOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 from vaectl.shortage import is_memory_shortage
@@ -64,6 +65,7 @@ COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
     (reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES),
     (prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES),
     (eval.eval, EvalOptions, eval.EXAMPLES),
+    (compare.compare, CompareOptions, compare.EXAMPLES),
     (models.models, ModelsOptions, models.EXAMPLES),
 )
 """Each command with its options and the examples below its help."""

@@ -19,6 +19,7 @@ EXAMPLES = """
 Examples:
   vaectl eval --real-video-dir clips/ --generated-video-dir out/
   vaectl eval --real-video-dir clips/ --model model/ --report report.html
+  vaectl eval --real-video-dir clips/ --model model/ --protocol vidtok
   vaectl eval --real-video-dir a.mp4 --generated-video-dir b.mp4 \\
     --metric psnr,flicker --num-frames 120 --crop-size 0 --csv numbers.csv
 """
@@ -37,6 +38,7 @@ def eval(options: EvalOptions) -> None:
     --model, eval
     reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
     """
+    from vaectl.cli.comparison import show as show_comparison
     from vaectl.cli.console import reporter, say
     from vaectl.cli.spelling import as_json
     from vaectl.distributed import is_main
@@ -55,9 +57,10 @@ def eval(options: EvalOptions) -> None:
         return
     if options.json:
         print(as_json(comparison.as_json()))
+    elif len(comparison.evaluations) == 1:
+        show(comparison.evaluations[0])
     else:
-        for evaluation in comparison.evaluations:
-            show(evaluation)
+        show_comparison(comparison)
     evaluation = comparison.evaluations[0]
     for failure in evaluation.failures[:REASONS]:
         say("error", failure)
@@ -137,6 +140,8 @@ def written(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line for each file that was written."""
     if evaluation.csv:
         yield f"numbers of all frames: {evaluation.csv}"
+    for table in filter(None, (evaluation.markdown, evaluation.latex)):
+        yield f"table: {table}"
     if evaluation.report:
         yield f"report: {evaluation.report} (open it in a browser)"
 

@@ -7,12 +7,13 @@ import re
 from dataclasses import fields
 
 from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, cli_name
+from vaectl.options.compare import CompareOptions
 from vaectl.options.models import ModelsOptions
 from vaectl.options.train import TrainOptions
 
 NAMES = {
     field.name
-    for options in (TrainOptions, ReconstructOptions, PrepareEvalOptions, EvalOptions, ModelsOptions)
+    for options in (TrainOptions, ReconstructOptions, PrepareEvalOptions, EvalOptions, CompareOptions, ModelsOptions)
     for field in fields(options)
 }
 MESSAGES = {"error", "reason", "failures", "left_out"}

@@ -77,16 +77,17 @@ def print_table(
     *,
     names: Sequence[int] = (0,),
     styles: Mapping[int, str] | None = None,
+    cell_styles: Mapping[tuple[int, int], str] | None = None,
 ) -> None:
     """Print rows under titles. The columns `names` hold names, which fold; the others hold figures, which do not.
 
-    `styles`: row number -> style. Where the figures do not fit into the width, the columns move closer; if that is not
-    enough, each row becomes a block of lines, with a title before each figure and a unit (the second line of a title)
-    after it.
+    `styles`: row number -> style; `cell_styles`: row and column -> style. Where the figures do not fit into the width,
+    the columns move closer; if that is not enough, each row becomes a block of lines, with a title before each figure
+    and a unit (the second line of a title) after it.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     styles = styles or {}
-    tables = [_table(titles, rows, names, styles, gap) for gap in (3, 2, 1)]
+    tables = [_table(titles, rows, names, styles, cell_styles or {}, gap) for gap in (3, 2, 1)]
     unlimited = console.options.update_width(100_000)
     sizes = [console.measure(table, options=unlimited) for table in tables]
     whole = (table for table, size in zip(tables, sizes, strict=True) if size.maximum <= console.width)
@@ -103,7 +104,12 @@ def print_table(
 
 
 def _table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[int], styles: Mapping[int, str], gap: int
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    names: Sequence[int],
+    styles: Mapping[int, str],
+    cell_styles: Mapping[tuple[int, int], str],
+    gap: int,
 ) -> Table:
     padding = (0, gap // 2, 0, (gap - 1) // 2)  # around the space that separates columns
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=gap == 3)
@@ -111,7 +117,10 @@ def _table(
         name = index in names
         table.add_column(title, justify="left" if name else "right", no_wrap=not name)
     for number, row in enumerate(rows):
-        cells = (Name(cell) if index in names else cell for index, cell in enumerate(row))
+        cells = (
+            Name(cell) if index in names else Text.assemble((cell, cell_styles.get((number, index), "")))
+            for index, cell in enumerate(row)
+        )
         table.add_row(*cells, style=styles.get(number))
     return table
 

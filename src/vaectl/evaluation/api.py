@@ -31,7 +31,7 @@ from vaectl.video.clip import Clip
 
 Clips: TypeAlias = Frames | Sequence[Frames]
 """One clip or several: what `frames_of` takes, lists of that, and batches (B, 3, T, H, W) or (B, T, 3, H, W)."""
-OF_COMMAND = {"real_video_dir", "generated_video_dir", "metric", "json", "config", "debug"}
+OF_COMMAND = {"real_video_dir", "generated_video_dir", "metric", "json", "all_pairs", "config", "debug"}
 """Options of the command that have another name in Python, or no meaning."""
 IN_MEMORY = {"lpips_net", "lpips_weights", "fvd_detector", "vmaf_model", "batch_size"}
 """Options that clips in memory take."""

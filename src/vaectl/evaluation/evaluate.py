@@ -10,9 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -29,6 +26,7 @@ from vaectl.distributed import (
 )
 from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import outputs
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.cost import costs_of
 from vaectl.evaluation.frames import how_to_read
@@ -39,8 +37,6 @@ from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
-from vaectl.evaluation.tables import write_csv
-from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
@@ -136,9 +132,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
             )
             for number, candidate in enumerate(candidates)
         )
-        comparison = Comparison(evaluations)
+        comparison = Comparison(evaluations, options.all_pairs)
         if is_main():
-            comparison = write(comparison, report, options)
+            comparison, _ = outputs.write_outputs(
+                outputs.outputs_of(options), comparison, report.write if report else None
+            )
     if stopped:
         raise Interrupted(comparison)
     return comparison
@@ -230,21 +228,9 @@ def check_outputs(grouping: Grouping, options: EvalOptions) -> None:
     paths = [
         file for group in grouping.groups for path in (group.real, *group.generated) if path for file in files_of(path)
     ]
-    read = {identity(path) for path in paths if path.exists()}
-    for file, what, suffixes in (
-        (options.csv, "`csv` writes a CSV file", (".csv", ".txt")),
-        (options.report, "`report` writes a web page", (".html", ".htm")),
-    ):
-        if file is None:
-            continue
-        if file.exists() and identity(file) in read:
-            raise UsageError(f"{file}: is an input of this run", "name another file")
-        if file.suffix and file.suffix.lower() not in suffixes and not file.is_dir():
-            raise UsageError(f"{file}: {what}, not {file.suffix}", f"name it {file.stem}{suffixes[0]}")
-        with suppress(_Leave), atomic_write(file, overwrite=options.overwrite):
-            raise _Leave
-    if options.csv and options.report and options.csv.resolve() == options.report.resolve():
-        raise UsageError(f"{options.csv}: `csv` and `report` name the same file", "give each its own")
+    outputs.check_outputs(
+        outputs.outputs_of(options), {identity(path) for path in paths if path.exists()}, options.overwrite
+    )
 
 
 def warn_of_same_files(grouping: Grouping, progress: Progress) -> None:
@@ -257,10 +243,6 @@ def warn_of_same_files(grouping: Grouping, progress: Progress) -> None:
                 f"{same[0]}: is the same file as its original; this holds for {len(same)} of {len(pairs)} pairs, and"
                 " their numbers say nothing"
             )
-
-
-class _Leave(Exception):  # noqa: N818  # not an error
-    """Leaves a block early."""
 
 
 # After the last clip
@@ -296,29 +278,3 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, list[float]], list[str]]
             except VaectlError as error:
                 failures.append(str(error))
     return values, failures
-
-
-def write(comparison: Comparison, report: ReportBuilder | None, options: EvalOptions) -> Comparison:
-    """Write the CSV file and the report if asked for; return the results with their paths, or why one is missing."""
-    written: dict[str, Path] = {}
-    failures: list[str] = []
-    for name, file, fill in ("csv", options.csv, write_csv), ("report", options.report, report and report.write):
-        try:
-            if file and fill:
-                fill(file, comparison)
-                written[name] = file
-        except VaectlError as error:
-            failures.append(str(error))
-        except OSError as error:
-            failures.append(f"{file}: writing failed ({error.strerror}); free space or choose another place")
-    return Comparison(
-        tuple(
-            replace(
-                each,
-                failures=(*each.failures, *failures),
-                csv=written.get("csv"),
-                report=written.get("report"),
-            )
-            for each in comparison.evaluations
-        )
-    )

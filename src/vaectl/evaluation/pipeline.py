@@ -32,13 +32,15 @@ from vaectl.rng import generator_for
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
 
-@dataclass(frozen=True)
+@dataclass
 class BegunClip:
-    """The results of a clip of several windows, apart from those of other clips: a later window may fail."""
+    """The results of a clip until its last window, apart from those of other clips: a window may fail."""
 
     sets: dict[str, SetMetric]
     windows: list[tuple[ClipScores, ...]] = field(default_factory=list)
     """For each window, the scores of each candidate."""
+    worst: tuple[tuple[float, float], int, Tensor, list[Tensor]] | None = None
+    """For the report, the window with the worst frame: the rank of that frame, the number, the frames of all sides."""
 
 
 @dataclass
@@ -194,12 +196,13 @@ def compare(
                 numbers[name] = measure_all(metric, real_BTCHW, generated)
     except Exception as error:
         for group in {clip.group.name: clip.group for clip in batch}.values():
-            known = f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
-            leave_out(group, known)
+            leave_out(group, reason_of(group, error))
         return
     sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
     for index, clip in enumerate(batch):
         group, (num_frames, _, height, width) = clip.group, clip.real.frames.shape
+        if group.name in results.left_out:  # by an earlier window
+            continue
         real, made = real_BTCHW[index], [clips[index] for clips in generated]
         scores = tuple(
             ClipScores(
@@ -214,23 +217,34 @@ def compare(
             for number, path in enumerate(group.generated)
         )
         results.decode_seconds += clip.seconds
-        own = {name: metric.empty() for name, metric in sets.items()} if clip.windows > 1 else sets
-        begun = results.begun.setdefault(group.name, BegunClip(own))
+        begun = results.begun.setdefault(group.name, BegunClip({name: each.empty() for name, each in sets.items()}))
         begun.windows.append(scores)
-        for name, metric_of_set in begun.sets.items():
-            progress.status(f"{clip.name}: {name}")
-            metric_of_set.add(real[None], [each[None] for each in made])
+        try:
+            for name, of_clip in begun.sets.items():
+                progress.status(f"{clip.name}: {name}")
+                of_clip.add(real[None], [each[None] for each in made])
+        except Exception as error:
+            leave_out(group, reason_of(group, error))
+            continue
+        if report and (begun.worst is None or report.worst(scores) < begun.worst[0]):
+            begun.worst = report.worst(scores), clip.window, real, made
         if clip.window + 1 < clip.windows:
             continue
         del results.begun[group.name]
+        for name, of_clip in begun.sets.items():
+            sets[name].merge(of_clip.state())
         if clip.windows > 1:
-            for name, metric_of_set in begun.sets.items():
-                sets[name].merge(metric_of_set.state())
             scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
-        elif report:
-            report.add(scores, real, made, clip.real.frame_rate)
+        if report and begun.worst:
+            _, window, real, made = begun.worst
+            report.add(scores, real, made, clip.real.frame_rate, window)
         results.clips.append(scores)
         progress.end_clip(group.name, figures_of(scores))
+
+
+def reason_of(group: Group, error: Exception) -> str:
+    """Return why a clip could not be measured, in one line."""
+    return f"{group.real}: {error}" if isinstance(error, VaectlError) else str(unforeseen(group.real, error))
 
 
 def figures_of(scores: Sequence[ClipScores]) -> str:

@@ -133,9 +133,10 @@ def check_options(options: EvalOptions, folder: Path, manifest: Manifest, progre
     if found and options.as_prepared:
         progress.note(f"{folder}: its clips were prepared {', and '.join(found)}: they are measured as prepared")
     elif found:
+        these = "`protocol` and these options" if options.protocol else "these options"
         raise UsageError(
             f"{folder}: its clips were prepared {', and '.join(found)}",
-            "leave these options out, pass `as_prepared` to ignore them, or prepare the clips again",
+            f"leave {these} out, pass `as_prepared` to ignore them, or prepare the clips again",
         )
 
 

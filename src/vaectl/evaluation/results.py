@@ -6,13 +6,14 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
-from vaectl.metrics import WITH_HARMONIC_MEAN
+from vaectl.metrics import BOUNDS, WITH_HARMONIC_MEAN
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ClipScores:
 
     def in_windows(self, metric: str) -> list[tuple[float | None, ...]]:
         """Return the values of each window, one for each frame; None for the first if it compares neighbours."""
-        values, size = self.values[metric], self.num_frames // self.windows
+        values, size = self.values.get(metric, ()), self.num_frames // self.windows
         count = len(values) // self.windows
         return [(None,) * (size - count) + values[n * count : (n + 1) * count] for n in range(self.windows)]
 
@@ -98,9 +99,11 @@ class Summary:
 
     mean: float
     low: float | None
-    """The 95 % confidence interval of the mean over clips (Student's t); None for sets, below two clips, or if the mean
-    of a clip is inf."""
+    """The 95 % confidence interval of the mean over clips, within what the metric can be; None for sets, below two
+    clips, or if the mean of a clip is inf."""
     high: float | None
+    interval: str | None
+    """How it was computed: bootstrap-t or student-t."""
     worst: str | None
     """The name of the clip with the worst mean; None for sets."""
     harmonic_mean: float | None = None
@@ -154,6 +157,10 @@ class Evaluation:
     """What makes this a failed run, in one line each: clips that could not be compared, files not written."""
     csv: Path | None = None
     """The CSV file, if it was written."""
+    markdown: Path | None = None
+    """The table in Markdown, if it was written."""
+    latex: Path | None = None
+    """The table in LaTeX, if it was written."""
     report: Path | None = None
     """The report, if it was written."""
     name: str = ""
@@ -169,8 +176,18 @@ class Evaluation:
     @property
     def means(self) -> dict[str, float]:
         """The mean over the clips of each metric; the number of a metric of sets."""
-        known = (metric.name for metric in self.metrics if metric.name in self.set_values or not metric.of_set)
-        return {name: self.summary(name).mean for name in known}
+        return {name: self.mean(name) for name in self.measured}
+
+    @property
+    def measured(self) -> list[str]:
+        """The metrics that have a number; one of sets has none if the run was stopped."""
+        return [metric.name for metric in self.metrics if metric.name in self.set_values or not metric.of_set]
+
+    def mean(self, metric: str) -> float:
+        """Return the mean over the clips (at least one); for a metric of sets, its number."""
+        if metric in self.set_values:
+            return self.set_values[metric]
+        return sum(clip.mean(metric) for clip in self.clips) / len(self.clips)
 
     def worst_first(self, metric: str) -> Sequence[ClipScores]:
         """Return the clips, the one with the worst mean of `metric` first."""
@@ -180,17 +197,17 @@ class Evaluation:
     def summary(self, metric: str) -> Summary:
         """Summarize a metric over all clips (at least one); for a metric of sets, its number."""
         if metric in self.set_values:
-            return Summary(self.set_values[metric], None, None, None)
-        means = [clip.mean(metric) for clip in self.clips]
-        low, high = confidence_interval(means) or (None, None)
+            return Summary(self.mean(metric), None, None, None, None)
+        means = tuple(clip.mean(metric) for clip in self.clips)
+        low, high, method = confidence_interval(means, BOUNDS.get(metric, UNBOUNDED)) or (None, None, None)
         harmonic = None
         if metric in WITH_HARMONIC_MEAN:
             harmonic = statistics.fmean(clip.harmonic_mean(metric) for clip in self.clips)
-        return Summary(sum(means) / len(means), low, high, self.worst_first(metric)[0].name, harmonic)
+        return Summary(self.mean(metric), low, high, method, self.worst_first(metric)[0].name, harmonic)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: paths as strings, null for missing values, "inf" for the PSNR of exact frames."""
-        summaries = {m.name: self.summary(m.name) for m in self.metrics if m.name in self.set_values or not m.of_set}
+        summaries = {name: self.summary(name) for name in self.measured}
         positions = {m.name: by_position(self, m.name).as_json() for m in self.metrics if not m.of_set}
         facts = {m.name: {"unit": m.unit, "better": m.better, "of_set": m.of_set} for m in self.metrics}
         return {
@@ -206,7 +223,10 @@ class Evaluation:
             "seconds": self.seconds,
             "decode_seconds": self.decode_seconds,
             "peak_memory": self.peak_memory,
+            "temporal_compression": self.temporal_compression,
             "csv": plain(self.csv),
+            "markdown": plain(self.markdown),
+            "latex": plain(self.latex),
             "report": plain(self.report),
         }
 
@@ -220,12 +240,29 @@ def format_number(value: float) -> str:
     return f"{value:.{2 if abs(value) >= 10 else 4}f}"
 
 
-def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of the mean (Student's t); None below two values or if one is not finite."""
+class Interval(NamedTuple):
+    """A 95 % confidence interval, and how it was computed."""
+
+    low: float
+    high: float
+    method: str
+
+
+UNBOUNDED = (-math.inf, math.inf)
+
+
+@lru_cache(maxsize=128)
+def confidence_interval(values: tuple[float, ...], bounds: tuple[float, float] = UNBOUNDED) -> Interval | None:
+    """Return the 95 % confidence interval of the mean; None below two values or if one is not finite.
+
+    What is outside `bounds`, where the mean cannot be, is cut off; this changes no coverage.
+    """
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
-    from scipy.special import stdtrit
+    import numpy as np
 
-    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
+    from vaectl.evaluation.statistics import interval_method, mean_intervals
+
+    lows, highs = mean_intervals(np.array(values)[:, None])
+    low, high = np.clip([lows[0], highs[0]], *bounds).tolist()
+    return Interval(low, high, interval_method(len(values)))

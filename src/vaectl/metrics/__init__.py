@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,20 @@ METRICS: dict[str, str] = {
     "xpsnr": "vaectl.metrics.codec:xpsnr",
 }
 """Name -> module:function. The function takes (`MetricSettings`, device), returns a `FrameMetric` or `SetMetric`."""
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "psnr": (0, inf),
+    "ssim": (-1, 1),
+    "lpips": (0, inf),
+    "fvd": (0, inf),
+    "flicker": (0, inf),
+    "vmaf": (0, 100),
+    "vmaf_neg": (0, 100),
+    "psnr_y": (0, inf),
+    "xpsnr": (-inf, inf),
+    "ms_ssim": (0, 1),
+}
+"""Name -> the least and the largest number that a metric can be, where intervals end."""
 
 DEFAULT = ("psnr", "ssim", "lpips")
 OF_FFMPEG = ("vmaf", "vmaf_neg", "psnr_y", "xpsnr")

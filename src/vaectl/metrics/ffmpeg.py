@@ -29,7 +29,7 @@ from vaectl.errors import VaectlError, shown
 if TYPE_CHECKING:
     from av.filter.context import FilterContext
 
-INSTALL = 'run pip install "vaectl[vmaf]"'
+INSTALL = "run pip install imageio-ffmpeg (the extra vaectl[vmaf])"
 FRAME_RATE = 25
 YUV = "YUV 4:2:0, 8 bits, BT.709, limited range"
 SCALE = "out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_inp"

@@ -30,7 +30,8 @@ HEADER_BYTES = 2**23
 """Limit of the header of a safetensors file, and of the rest of a pickle without tensors. Published: below 2 MiB."""
 SHARDS = 1000
 TENSORS = 2**14
-SMALL_HEADER = 2**20
+SMALL_HEADER, SMALL_FILE = 2**20, 2**25
+"""Bytes. For a larger header opening the file takes long, and for a smaller file its memory does not matter."""
 
 Stored: TypeAlias = Mapping[Any, Any]
 """Content of a file: tensors by name, possibly inside other mappings."""
@@ -165,10 +166,11 @@ def _safetensors_values(file: Path, choose: Choose) -> Iterator[tuple[str, Tenso
     with parsing(file, *UNREADABLE):
         with safe_open(file, "pt") as opened:
             wanted = choose({name: name for name in opened.keys()})  # noqa: SIM118
-            if _header_bytes(file) > SMALL_HEADER:
+            if _header_bytes(file) > SMALL_HEADER or size_of(file) <= SMALL_FILE:
                 yield from ((name, opened.get_tensor(stored)) for name, stored in wanted.items())
                 return
-        for name, stored in wanted.items():  # reopened for each, to free its memory at once
+        # A large file is opened for each tensor, to free its memory at once.
+        for name, stored in wanted.items():
             with safe_open(file, "pt") as opened:
                 yield name, opened.get_tensor(stored)
 

@@ -49,6 +49,7 @@ from vaectl.options.protocol import (
     RgbConversion,
     SampleRate,
 )
+from vaectl.options.tables import AllPairs, Csv, Latex, Markdown
 
 
 def read_fvd_method(value: Any) -> Any:
@@ -137,15 +138,10 @@ class EvalOptions:
     ] = None
 
     json: Json = False
-    csv: Annotated[
-        Path | None,
-        Option(
-            panel=OUTPUT,
-            metavar="FILE",
-            read=read_output_path,
-            help="Write every number, one row for each clip and frame.",
-        ),
-    ] = None
+    csv: Csv = None
+    markdown: Markdown = None
+    latex: Latex = None
+    all_pairs: AllPairs = False
     report: Annotated[
         Path | None,
         Option(

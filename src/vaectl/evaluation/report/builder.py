@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -48,26 +49,43 @@ class ReportBuilder:
         self._bar: tuple[Rank, int] | None = None  # only worse clips are kept
         self._failures: list[str] = []
 
+    def worst(self, scores: Sequence[ClipScores]) -> Rank:
+        """Return the rank of the worst frame of a window; lower is worse."""
+        metric = self._ranking
+        series = [one.values[metric.name] for one in scores] if metric else []
+        return min((rank(values, metric) for values in zip(*series, strict=True) if metric), default=(0.0, 0.0))
+
     def add(
-        self, scores: Sequence[ClipScores], real_T3HW: Tensor, generated: Sequence[Tensor], frame_rate: Fraction
+        self,
+        scores: Sequence[ClipScores],
+        real_T3HW: Tensor,
+        generated: Sequence[Tensor],
+        frame_rate: Fraction,
+        window: int = 0,
     ) -> None:
         """Take the pictures of a clip: the original, and for each candidate its scores and what it generated.
 
-        All frames are (T, 3, H, W) uint8 RGB, `frame_rate` is in frames per second. If the folder for temporary files
-        is full, the clip has no pictures and `write` reports it: the numbers of a long run are not lost for a video.
+        All frames are (T, 3, H, W) uint8 RGB, those of one `window`; `frame_rate` is in frames per second. If the
+        folder for temporary files is full, the clip has no pictures and `write` reports it: the numbers of a long run
+        are not lost for a video.
         """
         metric = self._ranking
         place = rank([one.mean(metric.name) for one in scores], metric) if metric else (0.0, 0.0), self._seen
         self._seen += 1
         if self._failures or self._room < 1 or (self._bar is not None and place >= self._bar):
             return
-        name, num_frames = scores[0].name, scores[0].num_frames
-        worst = worst_frame([one.values[metric.name] for one in scores], num_frames, metric) if metric else None
+        name, num_frames, worst = scores[0].name, len(real_T3HW), None
+        if metric:
+            series = [one.in_windows(metric.name)[window] for one in scores]
+            known = [[value for value in values if value is not None] for values in series]
+            worst = worst_frame(known, num_frames, metric)
         try:
             media = picture(name, real_T3HW, generated, frame_rate, worst)
         except (VaectlError, OSError) as error:
             self._failures.append(str(error))
             return
+        if first := window * num_frames:
+            media = replace(media, first=first, frame=first + media.frame)
         self._kept.append((*place, media))
         self._tidy()
 

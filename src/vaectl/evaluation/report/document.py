@@ -24,7 +24,7 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.position import by_position
 from vaectl.evaluation.report import markup
 from vaectl.evaluation.report.media import Media, color_scale, image
-from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
 from vaectl.memory import format_size
 
 SCRIPTS = ("tools.js", "tabs.js", "plots.js", "charts.js", "player.js", "table.js", "main.js")
@@ -80,7 +80,7 @@ def numbers(
                 "width": same[0].width,
                 "height": same[0].height,
                 "means": [_packed("d", (clip.mean(metric.name) for metric in metrics)) for clip in same],
-                "values": [[_packed("f", clip.values[metric.name]) for metric in metrics] for clip in same],
+                "values": [[_packed("f", _series(clip, metric.name)) for metric in metrics] for clip in same],
             }
             for same in clips
         ],
@@ -89,6 +89,13 @@ def numbers(
         "positions": [[_positions(one, metric.name) for one in evaluations] for metric in metrics] if clips else [],
         "rates": _rates(evaluations) if len(evaluations) > 1 else None,
     }
+
+
+def _series(clip: ClipScores, metric: str) -> Sequence[float]:
+    """Return the values of a clip; of several windows one for each frame, nan for those without a value."""
+    if clip.windows == 1:
+        return clip.values[metric]
+    return [math.nan if value is None else value for window in clip.in_windows(metric) for value in window]
 
 
 def _positions(evaluation: Evaluation, metric: str) -> dict[str, Any]:

@@ -47,8 +47,10 @@ class Media:
     """Width of one side in pixels."""
     height: int
     frame_rate: float
+    num_frames: int
+    """Of the video."""
     frame: int
-    """Index of the frame in the pictures below."""
+    """Number of the frame in the pictures below."""
     picture_width: int
     picture_height: int
     real: str
@@ -60,6 +62,8 @@ class Media:
     """The error at the end of the scale of all heat maps, in 8-bit levels."""
     beyond: bool
     """Whether some errors are larger than `top`."""
+    first: int = 0
+    """Number of the first frame of the video; above 0 for a later window of a clip."""
 
     @property
     def size(self) -> int:
@@ -91,6 +95,7 @@ def picture(
         width=preview_width,
         height=preview_height,
         frame_rate=float(frame_rate),
+        num_frames=num_frames,
         frame=frame,
         picture_width=picture_width,
         picture_height=picture_height,

@@ -14,9 +14,16 @@ function address(clip, at) {
   return `#${several ? `candidate=${candidate}&` : ""}clip=${clip}${at === undefined ? "" : `&frame=${at}`}`;
 }
 
+// The first and the last frame that the video shows: those of one window, if the clip was measured in several.
+function shown(clip) {
+  const media = data.media[clip.number];
+  return media ? [media.first, media.first + media.num_frames - 1] : [0, clip.frames - 1];
+}
+
 // `settle` also puts the frame into the address and moves the video to it.
 function show(next, settle = true) {
-  frame = clamp(next, 0, chosen.frames - 1);
+  const [low, high] = shown(chosen);
+  frame = clamp(next, low, high);
   $("frame").value = frame;
   $("position").textContent = `${frame} / ${chosen.frames - 1}`;
   const sides = player.screens.map((_, side) => sideName(side));
@@ -52,12 +59,15 @@ function choose(clip, first) {
   table.mark();
   $("name").textContent = clip.name || "(no name)";
   const rate = media ? [`shown at ${Number(media.frame_rate.toFixed(3))} frames per second`] : [];
-  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width}x${clip.height}`, ...rate].join(" · ");
+  const [low, high] = shown(clip);
+  const part = high - low + 1 < clip.frames ? [`frames ${low} to ${high} shown`] : [];
+  $("about").textContent = [plural(clip.frames, "frame"), `${clip.width}x${clip.height}`, ...rate, ...part].join(" · ");
   $("about").title = clip.files.join("\n");
   for (const id of ["player", "transport", "options", "worst"]) $(id).hidden = !media;
   $("no-media").hidden = Boolean(media);
-  $("frame").max = clip.frames - 1;
-  $("frame").disabled = clip.frames < 2;
+  $("frame").min = low;
+  $("frame").max = high;
+  $("frame").disabled = low === high;
   player.load(media);
   if (media) showWorst(clip, media);
   plot();
@@ -102,7 +112,7 @@ function follow() {
   else if (at !== undefined && at !== frame) show(at);
 }
 
-player.onframe = (at) => show(at, false);
+player.onframe = (at) => show(player.media.first + at, false);
 $("frame").addEventListener("input", () => { player.video.pause(); show(Number($("frame").value)); });
 $("back").addEventListener("click", () => { player.video.pause(); show(frame - 1); });
 $("forward").addEventListener("click", () => { player.video.pause(); show(frame + 1); });

@@ -102,7 +102,7 @@ const player = {
 
   // The middle of the frame, so that rounding cannot select a neighbour.
   seek(frame) {
-    if (this.media) this.video.currentTime = (frame + 0.5) / this.media.frame_rate;
+    if (this.media) this.video.currentTime = (frame - this.media.first + 0.5) / this.media.frame_rate;
   },
 
   toggle() {

@@ -99,7 +99,7 @@ function drawPlot(parent, clip, number, series, front, x, width) {
       const item = add(readout, "span", several ? { class: "key", title: data.candidates[at] } : {});
       if (several) add(item, "i", { class: `swatch ${style(at)}` });
       const unit = metric.unit && !several ? ` ${metric.unit}` : "";
-      add(item, "b", {}, value === undefined ? "none" : show(value) + unit);
+      add(item, "b", {}, value === undefined || Number.isNaN(value) ? "none" : show(value) + unit);
     });
     if (!several) add(readout, "span", {}, `mean ${means[0]}`);
   };
@@ -111,7 +111,7 @@ function drawLine(group, clip, metric, series, front, x, y, show) {
   series.forEach((value, index) => {
     const at = x(place(series, index, clip.frames));
     if (Number.isFinite(value)) path += `${pen}${at.toFixed(1)} ${y(value).toFixed(1)}`;
-    else add(group, "text", { class: "exact", x: at, y: RIM + 6, "text-anchor": "middle" }, written(value, 0));
+    else if (!Number.isNaN(value)) add(group, "text", { class: "exact", x: at, y: RIM + 6, "text-anchor": "middle" }, written(value, 0));
     pen = Number.isFinite(value) ? "L" : "M";
   });
   add(group, "path", { class: "line", d: path });
