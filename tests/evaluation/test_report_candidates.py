@@ -25,6 +25,7 @@ from tests.evaluation.test_report import (
     texts,
 )
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.paper import difference_table, remarks
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 
@@ -37,7 +38,9 @@ SIDES = ((40, 10), (200, -10), (60, 5), (150, 0))
 GROUP = 4
 
 
-TABLE = "[...document.querySelectorAll('.candidates tbody tr')]"
+TABLE = "[...document.querySelectorAll('.overview > .scroll tbody tr')]"
+
+DIFFERENCES = "[...document.querySelectorAll('#significance tbody tr')]"
 
 
 def cost(bits: float) -> Cost:
@@ -102,8 +105,19 @@ def test_the_table_marks_the_best_and_the_second_and_knows_the_cost(browser, pag
         for column, candidate in enumerate(expected, start=1):
             marked = browser.run(f"{TABLE}.map((row) => Boolean(row.cells[{column}].querySelector('{mark}')))")
             assert marked == [number == candidate for number in range(3)], (mark, column)
-    assert cells[0][4:] == ["9.4 M", "4x8x8", "16", "2", "31.2\n512 MiB", "12.5\n1.00 GiB"]
-    assert cells[2][4:] == [""] * 6
+    assert cells[0][4:] == ["9.4", "4x8x8", "16", "2.000", "31.2", "12.5", "0.50", "1.00"]
+    assert cells[2][4:] == [""] * 8
+
+
+def test_significance_is_that_of_the_comparison(browser, page):
+    path, found = page
+    browser.open(path)
+    click(browser, "#significance summary")
+    _, expected, _ = difference_table(Comparison(found))
+    shown = browser.run(f"{DIFFERENCES}.map((row) => [...row.cells].map((cell) => cell.textContent))")
+    assert shown == expected
+    assert len(shown) == 4  # two metrics, two candidates against the first
+    assert texts(browser, "#significance li") == list(remarks(Comparison(found)))
 
 
 def test_tabs_switch_by_mouse_key_and_address(browser, page):
@@ -255,7 +269,9 @@ def test_without_a_known_cost_or_compression_their_plots_are_left_out(browser, t
     scores = [clip("only", psnr=[value] * FRAMES) for value in (30.0, math.inf)]
     report = ReportBuilder([PSNR], ("a", "exact"))
     report.add(scores, greys(*SIDES[0]), [greys(*side) for side in SIDES[1:3]], RATE)
-    report.write(path, Comparison(tuple(evaluation([PSNR], [one]) for one in scores)))
+    report.write(
+        path, Comparison(tuple(evaluation([PSNR], [one], name=name) for name, one in zip("ab", scores, strict=True)))
+    )
     browser.open(path)
     assert browser.run("document.querySelector('#rates').hidden")
     assert texts(browser, "#position-charts h3") == ["PSNR (DB) OVER TIME"]

@@ -44,7 +44,7 @@ def document(
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
         title=escape(_title(evaluations)),
         facts=escape(_facts(evaluations)),
-        overview=_overview(evaluations, names),
+        overview=_overview(comparison, names),
         missing=markup.missing(evaluations),
         protocol=markup.protocol(evaluations, names),
         candidates=_candidates(evaluations, names),
@@ -146,11 +146,12 @@ def _facts(evaluations: Sequence[Evaluation]) -> str:
     return " · ".join(facts)
 
 
-def _overview(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
-    """Return what the page begins with: the cards of the only candidate, or the table of several."""
-    if len(evaluations) == 1:
-        return f'<section aria-label="Summary" class="cards">{markup.cards(evaluations[0])}</section>'
-    return f'<section aria-label="Candidates" class="overview">{markup.candidates_table(evaluations, names)}</section>'
+def _overview(comparison: Comparison, names: Sequence[str]) -> str:
+    """Return what the page begins with: the cards of the only candidate, or the tables of several."""
+    if len(names) == 1:
+        return f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
+    tables = markup.candidates_table(comparison, names) + markup.differences_table(comparison)
+    return f'<section aria-label="Candidates" class="overview">{tables}</section>'
 
 
 def _candidates(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:

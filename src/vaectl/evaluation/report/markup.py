@@ -12,22 +12,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
 
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
-from vaectl.memory import format_size
+from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.paper import (
+    ARROWS,
+    BEST,
+    MARKS,
+    SECOND,
+    Column,
+    cost_columns,
+    difference_table,
+    metric_columns,
+    remarks,
+)
+from vaectl.evaluation.results import Evaluation, MetricFacts
 
 BARS = 48
 """Bars per histogram. With few clips, each clip has its own bar."""
 STYLES = 10
 """Number of different lines; style.css has their colours and dashes."""
-ARROWS = {"higher": "↑", "lower": "↓"}
-COST_HEADS = (
-    "parameters",
-    "compression",
-    "latent channels",
-    "bits per pixel",
-    "encode frames/s",
-    "decode frames/s",
-)
 
 
 def cards(evaluation: Evaluation, link: str = "") -> str:
@@ -94,79 +96,72 @@ def _known(evaluation: Evaluation) -> list[MetricFacts]:
     return [m for m in evaluation.metrics if (m.name in evaluation.set_values if m.of_set else evaluation.clips)]
 
 
-def candidates_table(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:
-    """Return a table with a row for each candidate: its metrics, and what it costs where that is known.
-
-    The best number of a metric is bold. Of three candidates or more, the second is underlined.
-    """
-    metrics = [metric for metric in evaluations[0].metrics if all(metric in _known(one) for one in evaluations)]
-    columns = [_numbers(evaluations, metric) for metric in metrics]
-    costs = [one.cost for one in evaluations]
-    heads = [
-        f"{escape(metric.name)}{f' ({escape(metric.unit)})' if metric.unit else ''} {ARROWS[metric.better]}"
-        for metric in metrics
-    ]
-    if any(costs):
-        heads += COST_HEADS
-        columns += map(list, zip(*map(_cost, costs), strict=True))
-    head = "".join(f'<th scope="col">{text}</th>' for text in ("candidate", *heads))
-    rows = (
-        f'<tr><th scope="row"><span><i class="swatch {style(number)}"></i>'
-        f'<a href="#candidate={number}">{escape(names[number])}</a></span></th>'
-        f"{''.join(f'<td>{column[number]}</td>' for column in columns)}</tr>"
-        for number in range(len(names))
-    )
+def candidates_table(comparison: Comparison, names: Sequence[str]) -> str:
+    """Return a table with a row for each candidate: its metrics, and what it costs where that is known."""
+    columns = [*metric_columns(comparison), *cost_columns(comparison)]
+    heads = (_head(column.name, column.unit, column.better) for column in columns)
+    rows = []
+    for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True)):
+        cells = (_cell(*column.cells[number], _interval(one, column)) for column in columns)
+        link = f'<i class="swatch {style(number)}"></i><a href="#candidate={number}">{escape(name)}</a>'
+        rows.append([f"<span>{link}</span>", *cells])
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of candidates"><table class="candidates">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="muted">Best <b>bold</b>{", second <u>underlined</u>" if len(names) > 2 else ""}; below each mean'
-        " over the clips, its 95 % interval.</p>"
+        _table("Table of candidates", [["candidate", *heads], *rows], 1)
+        + f'<p class="muted">{MARKS} Below each mean over the clips: its 95 % interval.</p>'
     )
+
+
+def differences_table(comparison: Comparison) -> str:
+    """Return the differences between candidates with their intervals and p-values; empty if there are none."""
+    titles, rows, names = difference_table(comparison)
+    if not rows:
+        return ""
+    cells = [list(map(escape, row)) for row in (titles, *rows)]
+    lines = "".join(f"<li>{escape(line)}</li>" for line in remarks(comparison))
+    return (
+        f'<details id="significance"><summary>Significance: which differences are more than chance</summary>'
+        f'{_table("Differences between candidates", cells, names)}<ul class="muted">{lines}</ul></details>'
+    )
+
+
+def _table(label: str, rows: Sequence[Sequence[str]], names: int) -> str:
+    """Return a table that scrolls: titles first; the first `names` columns are names."""
+    titles, *others = rows
+    head = "".join(f'<th scope="col" class="text">{title}</th>' for title in titles[:names])
+    head += "".join(f'<th scope="col">{title}</th>' for title in titles[names:])
+    body = ""
+    for row in others:
+        heads = "".join(f'<th scope="row">{cell}</th>' for cell in row[:names])
+        body += f"<tr>{heads}{''.join(f'<td>{cell}</td>' for cell in row[names:])}</tr>"
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="candidates">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _head(name: str, unit: str, better: str) -> str:
+    return " ".join(filter(None, (escape(name), unit and f"({escape(unit)})", ARROWS[better])))
+
+
+def _cell(text: str, rank: int, interval: str) -> str:
+    text, mark = "∞" if text == "inf" else text, {BEST: "b", SECOND: "u"}.get(rank)
+    return (f"<{mark}>{text}</{mark}>" if mark else text) + (f"<small>{interval}</small>" if interval else "")
+
+
+def _interval(evaluation: Evaluation, column: Column) -> str:
+    """Return the interval of a metric, with as many decimals as its mean; empty if there is none, and for costs."""
+    if not column.better:
+        return ""
+    summary = evaluation.summary(column.name)
+    decimals = digits([summary.mean])
+    if summary.low is None or summary.high is None:
+        return ""
+    return f"{written(summary.low, decimals)} to {written(summary.high, decimals)}"
 
 
 def style(candidate: int) -> str:
     """Return the class with the colour and the dashes of a candidate."""
     return f"c{candidate % STYLES}"
-
-
-def _numbers(evaluations: Sequence[Evaluation], metric: MetricFacts) -> list[str]:
-    """Return the cells of a metric."""
-    summaries = [one.summary(metric.name) for one in evaluations]
-    decimals = digits(summary.mean for summary in summaries)
-    texts = [written(summary.mean, decimals) for summary in summaries]
-    known = sorted({summary.mean for summary in summaries if not math.isnan(summary.mean)})
-    if metric.better == "higher":
-        known.reverse()
-    order = list(dict.fromkeys(written(value, decimals) for value in known))  # what reads the same is as good
-    marks = dict(zip(order, ("b", "u") if len(texts) > 2 else ("b",), strict=False)) if len(order) > 1 else {}
-    cells = []
-    for text, summary in zip(texts, summaries, strict=True):
-        cell = f"<{marks[text]}>{text}</{marks[text]}>" if text in marks else text
-        if summary.low is not None and summary.high is not None:
-            cell += f"<small>{written(summary.low, decimals)} to {written(summary.high, decimals)}</small>"
-        cells.append(cell)
-    return cells
-
-
-def _cost(cost: Cost | None) -> list[str]:
-    """Return the cells of `COST_HEADS`."""
-    if cost is None:
-        return [""] * len(COST_HEADS)
-    frames, pixels = cost.compression
-    return [
-        f"{cost.parameters / 1e6:.{1 if cost.parameters < 1e8 else 0}f} M",
-        f"{frames}x{pixels}x{pixels}",
-        str(cost.latent_channels),
-        f"{cost.bits_per_pixel:.3g}",
-        _speed(cost.encode_frames_per_second, cost.encode_peak_memory),
-        _speed(cost.decode_frames_per_second, cost.decode_peak_memory),
-    ]
-
-
-def _speed(frames_per_second: float | None, peak_memory: int | None) -> str:
-    """Return speed, and memory below it; empty if they were not measured."""
-    speed = "" if frames_per_second is None else f"{frames_per_second:.3g}"
-    return speed if peak_memory is None else f"{speed}<small>{format_size(peak_memory)}</small>"
 
 
 def protocol(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:

@@ -118,7 +118,7 @@ $("back").addEventListener("click", () => { player.video.pause(); show(frame - 1
 $("forward").addEventListener("click", () => { player.video.pause(); show(frame + 1); });
 $("to-worst").addEventListener("click", () => { player.video.pause(); show(data.media[chosen.number].frame); });
 player.video.addEventListener("pause", () => show(frame, true));
-addEventListener("beforeprint", () => { $("protocol").open = true; });
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
 $("theme").addEventListener("change", () => { document.documentElement.dataset.theme = $("theme").value; });
 
 if (several) buildTabs((number) => {
