@@ -1,5 +1,6 @@
 """What all tests share: the real clips, and threads that do not wait for each other."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -52,6 +53,12 @@ def samples() -> Path:
     if not (folder / "bigbuckbunny.mp4").is_file():
         pytest.fail(f"{folder} holds no sample clips: run `make samples`", pytrace=False)
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom: looking through the objects of PyTorch and pytest took a tenth of the time of tests."""
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -114,7 +114,7 @@ def test_a_report_removes_the_temporary_folders_of_killed_ones(holder, tmp_path,
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    image(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    image(torch.zeros(3, 8, 8, dtype=torch.uint8), 8, 8)
     assert names(tmp_path) == set()
 
 

@@ -34,6 +34,7 @@ from vaectl.evaluation.evaluate import Interrupted, evaluate
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
+from vaectl.models import load_model
 from vaectl.options import EvalOptions, PrepareEvalOptions
 from vaectl.options.candidates import NamedPath
 from vaectl.video import Clip, read_video, write_video
@@ -268,6 +269,14 @@ def test_speed_and_memory_are_measured_if_asked_for_or_of_several_models(clips, 
     assert [each.cost is None for each in costs] == [False] * models + [True]
     assert costs[0].as_json()["cost"] == json.loads(json.dumps(asdict(costs[0].cost)))
     assert costs[-1].as_json()["cost"] is None
+
+
+def test_the_cost_is_that_of_a_window(clips):
+    (evaluation,) = compare(
+        clips[0], [], model=(NamedPath("", Path("builtin")),), num_frames=3, all_windows=True
+    ).evaluations
+    assert evaluation.clips[0].windows == 2
+    assert evaluation.cost == model_cost(load_model(), (3, 32, 32))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
