@@ -85,6 +85,11 @@ class HostOverhead:
         fixed = process_memory() + 130 * 2**20 + 45 * stored + 280 * shown
         return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown)
 
+    def with_weights(self, others: Iterable[AnyVAE]) -> HostOverhead:
+        """Add the weights of other models, which stay in memory during the run."""
+        weights = sum(weight.nbytes for model in others for weight in model.parameters())
+        return replace(self, fixed=self.fixed + weights, on_device=self.on_device + weights)
+
 
 @cache
 def process_memory() -> int:

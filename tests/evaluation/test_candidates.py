@@ -11,7 +11,9 @@ import torch
 from tests.evaluation.test_eval import Detector, clips, compare, disturbed, run, store  # noqa: F401  # a fixture
 from tests.jobs import Listener
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import evaluate as job
 from vaectl.evaluation import frames, pipeline
+from vaectl.evaluation.evaluate import Interrupted
 from vaectl.evaluation.prepare import prepare
 from vaectl.options import EvalOptions, PrepareEvalOptions, dump, parse
 from vaectl.options.candidates import Candidate, NamedPath
@@ -140,3 +142,17 @@ def test_a_candidate_has_a_name(tmp_path, monkeypatch, typed, expected):
 def test_two_candidates_of_one_name_are_refused(typed):
     with pytest.raises(UsageError, match="two candidates are called"):
         parse(EvalOptions, {"real_video_dir": "in", "model": typed})
+
+
+def test_ctrl_c_while_the_cost_is_measured_loses_no_number(clips, monkeypatch):  # noqa: F811
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "measure_costs", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        compare(clips[0], [clips[1]], model=Path("builtin"), cost=True)
+    made, builtin = caught.value.comparison.evaluations
+    assert len(made.clips) == len(builtin.clips) == 3
+    assert builtin.cost
+    assert builtin.cost.encode_frames_per_second is None
+    assert made.stopped_before == 0

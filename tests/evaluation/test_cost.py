@@ -11,7 +11,7 @@ from tests.jobs import Listener
 from tests.models.reference import load_reference, synthetic_model
 from vaectl.engine import Limits
 from vaectl.evaluation import cost
-from vaectl.evaluation.cost import costs_of, known_cost, measure_cost, model_cost
+from vaectl.evaluation.cost import known_cost, known_costs, measure_cost, measure_costs, model_cost
 from vaectl.evaluation.manifest import Manifest, ManifestModel
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.evaluation.results import Cost
@@ -51,7 +51,7 @@ def test_frames_and_pixels_that_are_padded_have_a_latent(wan):
 def test_a_folder_has_what_its_manifest_has():
     earlier = ManifestModel(None, "WFVAEModel", "", "cpu", "float32")
     now, before = (Manifest({}, model, ClipProtocol(9, 1, 32, 32), {}, "", ()) for model in (MADE_BY, earlier))
-    found = costs_of({}, [None, now, before], (9, 32, 32), Limits(), Silent(), measured=True)
+    found = known_costs({}, [None, now, before], (9, 32, 32))
     assert found == [None, known_cost(MADE_BY, (9, 32, 32)), None]
 
 
@@ -150,7 +150,8 @@ def test_a_model_that_does_not_fit_has_no_speed_and_the_evaluation_continues(mon
 
     monkeypatch.setattr(Executor, "run", run)
     listener = Listener()
-    found = costs_of({1: wan}, [None, None], (5, 32, 48), Limits(), listener, measured=True)
+    known = known_costs({1: wan}, [None, None], (5, 32, 48))
+    found = measure_costs({1: wan}, known, (5, 32, 48), Limits(), listener)
     assert found == [None, model_cost(wan, (5, 32, 48))]
     assert listener.warnings[0].startswith("speed and memory are not measured: 5 frames of 48x32 pixels: out of memory")
     assert listener.clips == [("speed and memory", 2, 0)]

@@ -53,25 +53,21 @@ class Speed:
     warm: bool
 
 
-def costs_of(
-    models: Mapping[int, AnyVAE],
-    manifests: Sequence[Manifest | None],
-    size: Size,
-    limits: Limits,
-    progress: Progress,
-    *,
-    measured: bool,
-) -> list[Cost | None]:
-    """Return what is known about the cost of each candidate: a model by its number, or folders by their manifests.
+def known_costs(models: Mapping[int, AnyVAE], manifests: Sequence[Manifest | None], size: Size) -> list[Cost | None]:
+    """Return what is known about each candidate without a measurement: models by number, or folders by manifest."""
+    costs = [known_cost(each.model, size) if each else None for each in manifests]
+    return [model_cost(models[number], size) if number in models else cost for number, cost in enumerate(costs)]
 
-    Speed and memory of the models are only known if `measured`.
-    """
-    costs: list[Cost | None] = [known_cost(each.model, size) if each else None for each in manifests]
+
+def measure_costs(
+    models: Mapping[int, AnyVAE], known: Sequence[Cost | None], size: Size, limits: Limits, progress: Progress
+) -> list[Cost | None]:
+    """Return the costs that are `known`, with speed and memory of the models; warns where memory does not suffice."""
+    costs = list(known)
     for number, model in models.items():
-        costs[number] = model_cost(model, size)
         try:
-            if measured:
-                costs[number] = measure_cost(model, *size, limits, progress)
+            others = [other for other in models.values() if other is not model]
+            costs[number] = measure_cost(model, *size, limits, progress, others)
         except OutOfMemoryError as error:
             progress.warn(f"speed and memory are not measured: {error}")
     return costs
@@ -107,17 +103,25 @@ def _latent_length(num_frames: int, time: int) -> int:
 
 
 @torch.no_grad()
-def measure_cost(model: AnyVAE, num_frames: int, height: int, width: int, limits: Limits, progress: Progress) -> Cost:
+def measure_cost(
+    model: AnyVAE,
+    num_frames: int,
+    height: int,
+    width: int,
+    limits: Limits,
+    progress: Progress,
+    others: Sequence[AnyVAE] = (),
+) -> Cost:
     """Measure speed and peak memory of both networks on a clip of that size, on the model's device.
 
     Each network runs once for warm-up, and up to `RUNS` times more within `SECONDS`. A run of a model that streams ends
     after `SECONDS`, at the end of a window; if the run for warm-up takes that long, it is the measurement. Peak
     memory is that of the weights and of what a run adds to them, without the clip: allocated by PyTorch on a GPU (whose
-    peak statistics are reset), resident memory on the CPU. Nothing else may run in the process. Raises
-    OutOfMemoryError, and UsageError for a limit that is too small.
+    peak statistics are reset), resident memory on the CPU. Nothing else may run in the process. `others` are models
+    that are loaded too. Raises OutOfMemoryError, and UsageError for a limit that is too small.
     """
     frames_BT3HW = torch.empty((1, num_frames, 3, height, width), dtype=torch.uint8, device="meta")
-    overhead = host_overhead(frames_BT3HW, stored=height * width)
+    overhead = host_overhead(frames_BT3HW, stored=height * width).with_weights(others)
 
     def attempt(limits: Limits) -> Cost:
         run = prepare_run(model, num_frames, width, height, limits, overhead, Silent())

@@ -28,7 +28,7 @@ from vaectl.engine import Limits, open_model
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import outputs
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.cost import costs_of
+from vaectl.evaluation.cost import known_costs, measure_costs
 from vaectl.evaluation.frames import how_to_read
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
@@ -82,12 +82,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
         if not reading.protocol.all_windows:
             check_set_sizes(grouping, facts, options)
-        limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
-        models = {
-            number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
-            for number, each in enumerate(candidates)
-            if each.is_model
-        }
+        models = open_models(options, device, progress)
         wait_for_others()
 
         mine, results = grouping.groups[rank() :: world_size()], PartialResults()
@@ -111,9 +106,14 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         seconds, peak_memory = time.monotonic() - begun, memory.peak(device)
         costs: list[Cost | None] = [None] * len(candidates)
         if is_main():
-            first, wanted = results.clips[0][0], len(models) > 1 if options.cost is None else options.cost
+            first, limits = results.clips[0][0], Limits.of(options)
             size = first.num_frames // first.windows, first.height, first.width
-            costs = costs_of(models, manifests, size, limits, progress, measured=wanted and not stopped)
+            costs = known_costs(models, manifests, size)
+            if not stopped and (len(models) > 1 if options.cost is None else options.cost):
+                try:
+                    costs = measure_costs(models, costs, size, limits, progress)
+                except KeyboardInterrupt:
+                    stopped = True
         evaluations = tuple(
             Evaluation(
                 name=candidate.name,
@@ -140,6 +140,16 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
     if stopped:
         raise Interrupted(comparison)
     return comparison
+
+
+def open_models(options: EvalOptions, device: torch.device, progress: Progress) -> dict[int, AnyVAE]:
+    """Load the candidates that are models: number of the candidate -> model. Raises as `open_model` does."""
+    limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
+    return {
+        number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
+        for number, each in enumerate(options.candidates)
+        if each.is_model
+    }
 
 
 def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stills: bool) -> Grouping:

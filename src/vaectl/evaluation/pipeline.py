@@ -144,12 +144,11 @@ def through_model(
     """
     limits = Limits.of(options)
     which = f" (candidate {options.candidates[number].name})" if len(options.candidates) > 1 else ""
-    others = sum(weights_of(other) for other in models.values() if other is not model)
+    others = [other for other in models.values() if other is not model]
     for clip in clips:
         frames, group = clip.real.frames, clip.group
-        overhead = host_overhead(frames[None], clip.stored)
-        made_by_others = (len(clip.generated) - 1) * frames.numel()
-        overhead = replace(overhead, fixed=overhead.fixed + others + made_by_others, on_device=others)
+        overhead = host_overhead(frames[None], clip.stored).with_weights(others)
+        overhead = replace(overhead, fixed=overhead.fixed + (len(clip.generated) - 1) * frames.numel())
         generator = generator_for(options.model_seed, group.name, clip.window) if options.sample else None
         try:
             (made,) = reconstruct_frames(model, frames[None], group.real, limits, overhead, progress, generator)
@@ -164,11 +163,6 @@ def through_model(
             generated = list(clip.generated)
             generated[number] = replace(clip.real, frames=made)
             yield replace(clip, generated=tuple(generated))
-
-
-def weights_of(model: AnyVAE) -> int:
-    """Return the bytes of the parameters of a model."""
-    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def compare(
