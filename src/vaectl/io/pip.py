@@ -14,7 +14,7 @@ from vaectl.errors import shown
 from vaectl.progress import Progress
 
 QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
-PATIENCE = ("--retries", "1", "--timeout", "15")
+RETRIES = ("--retries", "1", "--timeout", "15")
 """Without network, pip would try for minutes."""
 MOST_SECONDS = 1800.0
 """A slower download is given up."""
@@ -33,7 +33,7 @@ def download(requirement: str, sha256: str, size: int, folder: Path, progress: P
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    arguments = ["download", "--no-deps", *QUIET, *PATIENCE, "--dest", str(folder), "--requirement", str(requirements)]
+    arguments = ["download", "--no-deps", *QUIET, *RETRIES, "--dest", str(folder), "--requirement", str(requirements)]
     progress.start(requirement, size // MIB, "MiB")
     try:
         with subprocess.Popen(
