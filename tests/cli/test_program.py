@@ -137,7 +137,7 @@ def test_on_a_narrow_terminal_long_names_are_above_their_texts(capsys, monkeypat
     assert lines[at].strip("│ ") == "--num-frames N"
     assert lines[at + 1].startswith("│     Frames per clip: 1 + 4n for models")
     assert main(["reconstruct", "--help"]) == 0
-    assert "│ --num-frames N       Number of frames. (default: all)" in capsys.readouterr().out
+    assert "│ --num-frames N         Number of frames. (default: all)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", [["--show-completion", "SHELL"], ["--show-completion=SHELL"]])
