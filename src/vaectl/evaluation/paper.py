@@ -9,10 +9,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import vaectl
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.protocols import frames_in_words, name_in_words
@@ -223,7 +223,7 @@ def _statement(comparison: Comparison) -> str:
     """Return the protocol as one line of JSON, without paths, which may be private."""
     paths = ("real_video_dir", "generated_video_dir", "model")
     protocol = {key: value for key, value in comparison.evaluations[0].protocol.items() if key not in paths}
-    return f"vaectl {version('vaectl')}, protocol: {json.dumps(protocol)}"
+    return f"vaectl {vaectl.__version__}, protocol: {json.dumps(protocol)}"
 
 
 def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], names: int) -> list[str]:

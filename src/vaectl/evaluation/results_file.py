@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+import vaectl
 from vaectl.errors import UsageError, shown
 from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
 from vaectl.io.parsing import read_json
@@ -153,5 +153,5 @@ def _refused(path: Path, reason: str, values: object) -> UsageError:
     protocol = values.get("protocol") if isinstance(values, dict) else None
     versions = protocol.get("versions") if isinstance(protocol, dict) else None
     writer = versions.get("vaectl") if isinstance(versions, dict) else None
-    wrote = f"; vaectl {shown(writer)} wrote it, this is {version('vaectl')}" if isinstance(writer, str) else ""
+    wrote = f"; vaectl {shown(writer)} wrote it, this is {vaectl.__version__}" if isinstance(writer, str) else ""
     return UsageError(f"{path}: is no result of eval that can be read ({reason}{wrote})", REMEDY)

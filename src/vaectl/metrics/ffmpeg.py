@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from torch import Tensor
@@ -89,10 +88,10 @@ def _programs() -> Iterator[tuple[str, str]]:
     if on_path := shutil.which("ffmpeg"):
         yield on_path, on_path
     # RuntimeError: the package has no program for this platform.
-    with suppress(ImportError, PackageNotFoundError, RuntimeError):
+    with suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
-        yield f"imageio-ffmpeg {version('imageio-ffmpeg')}", imageio_ffmpeg.get_ffmpeg_exe()
+        yield f"imageio-ffmpeg {imageio_ffmpeg.__version__}", imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def _output(program: str, option: str) -> str:
