@@ -150,8 +150,9 @@ def _overview(comparison: Comparison, names: Sequence[str]) -> str:
     """Return what the page begins with: the cards of the only candidate, or the tables of several."""
     if len(names) == 1:
         return f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
-    tables = markup.candidates_table(comparison, names) + markup.differences_table(comparison)
-    return f'<section aria-label="Candidates" class="overview">{tables}</section>'
+    tables = [markup.candidates_table(comparison, names), markup.costs_table(comparison, names)]
+    tables.append(markup.differences_table(comparison))
+    return f'<section aria-label="Candidates" class="overview">{"".join(tables)}</section>'
 
 
 def _candidates(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:

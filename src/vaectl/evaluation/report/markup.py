@@ -97,18 +97,32 @@ def _known(evaluation: Evaluation) -> list[MetricFacts]:
 
 
 def candidates_table(comparison: Comparison, names: Sequence[str]) -> str:
-    """Return a table with a row for each candidate: its metrics, and what it costs where that is known."""
-    columns = [*metric_columns(comparison), *cost_columns(comparison)]
-    heads = (_head(column.name, column.unit, column.better) for column in columns)
-    rows = []
-    for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True)):
-        cells = (_cell(*column.cells[number], _interval(one, column)) for column in columns)
-        link = f'<i class="swatch {style(number)}"></i><a href="#candidate={number}">{escape(name)}</a>'
-        rows.append([f"<span>{link}</span>", *cells])
+    """Return a table with a row for each candidate and a column for each metric."""
+    columns = metric_columns(comparison)
+    rows = [
+        [_linked(number, name), *(_cell(*column.cells[number], _interval(one, column)) for column in columns)]
+        for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
+    ]
     return (
-        _table("Table of candidates", [["candidate", *heads], *rows], 1)
+        _table("Table of candidates", [["candidate", *map(_head, columns)], *rows], 1)
         + f'<p class="muted">{MARKS} Below each mean over the clips: its 95 % interval.</p>'
     )
+
+
+def costs_table(comparison: Comparison, names: Sequence[str]) -> str:
+    """Return a table with a row for each candidate whose cost is known; empty if there is none."""
+    columns = cost_columns(comparison)
+    rows = [
+        [_linked(number, name), *(escape(column.cells[number][0]) for column in columns)]
+        for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
+        if one.cost
+    ]
+    return _table("Cost of candidates", [["candidate", *map(_head, columns)], *rows], 1) if rows else ""
+
+
+def _linked(number: int, name: str) -> str:
+    """Return the name of a candidate with its line, as a link to its tab."""
+    return f'<span><i class="swatch {style(number)}"></i><a href="#candidate={number}">{escape(name)}</a></span>'
 
 
 def differences_table(comparison: Comparison) -> str:
@@ -139,8 +153,9 @@ def _table(label: str, rows: Sequence[Sequence[str]], names: int) -> str:
     )
 
 
-def _head(name: str, unit: str, better: str) -> str:
-    return " ".join(filter(None, (escape(name), unit and f"({escape(unit)})", ARROWS[better])))
+def _head(column: Column) -> str:
+    unit = column.unit and f"({escape(column.unit)})"
+    return " ".join(filter(None, (escape(column.name), unit, ARROWS[column.better])))
 
 
 def _cell(text: str, rank: int, interval: str) -> str:
@@ -149,9 +164,7 @@ def _cell(text: str, rank: int, interval: str) -> str:
 
 
 def _interval(evaluation: Evaluation, column: Column) -> str:
-    """Return the interval of a metric, with as many decimals as its mean; empty if there is none, and for costs."""
-    if not column.better:
-        return ""
+    """Return the interval of a metric, with as many decimals as its mean; empty if there is none."""
     summary = evaluation.summary(column.name)
     decimals = digits([summary.mean])
     if summary.low is None or summary.high is None:

@@ -84,7 +84,8 @@ function showWorst(clip, media) {
   const figure = (...pictures) => {
     const box = add($("pictures"), "figure");
     for (const [kind, src, what] of pictures) {
-      add(box, "img", { class: `worst-${kind}`, src, alt: `Frame ${media.frame} of ${clip.name}, ${what}` });
+      const size = { width: media.picture_width, height: media.picture_height }; // known before it is decoded
+      add(box, "img", { class: `worst-${kind}`, src, ...size, alt: `Frame ${media.frame} of ${clip.name}, ${what}` });
     }
     return add(box, "figcaption");
   };
@@ -99,6 +100,8 @@ function showWorst(clip, media) {
   $("scale-middle").textContent = media.top % 2 ? "" : media.top / 2;
   $("scale-top").textContent = media.top + (media.beyond ? " and more" : "");
 }
+
+const linksToClip = () => new URLSearchParams(location.hash.slice(1)).has("clip");
 
 function follow() {
   const wanted = new URLSearchParams(location.hash.slice(1));
@@ -126,6 +129,10 @@ if (several) buildTabs((number) => {
   $("tab-" + number).scrollIntoView({ block: "nearest", inline: "nearest" });
 });
 buildCharts();
+buildLegends(() => {
+  drawAll();
+  if (chosen) plot();
+});
 if (data.clips.length) {
   const kept = Object.keys(data.media).length;
   const mean = several ? ", mean over the candidates" : "";
@@ -134,11 +141,15 @@ if (data.clips.length) {
     : "The report has no video and no pictures.";
   $("clips").hidden = false;
   follow();
+  if (!linksToClip()) clearTimeout(show.later); // the address of the page itself stays
+  else if (performance.getEntriesByType("navigation")[0]?.type === "navigate") $("clip").scrollIntoView();
+  let stay = false;
+  // Next to the table, the place stays, so that one part of several clips can be compared.
+  $("rows").addEventListener("click", () => { stay = !matchMedia("(max-width: 900px)").matches; });
   addEventListener("hashchange", () => {
-    const before = chosen;
     follow();
-    if (!new URLSearchParams(location.hash.slice(1)).has("clip")) $("panel").scrollIntoView();
-    else if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
+    if (!stay) $(linksToClip() ? "clip" : "panel").scrollIntoView();
+    stay = false;
   });
   new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
 }
