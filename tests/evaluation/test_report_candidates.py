@@ -138,6 +138,15 @@ def test_the_tables_of_five_metrics_and_the_cost_need_no_scroll_bar(browser, tmp
     browser.look(1280, 900)
 
 
+def test_one_candidate_has_its_cost_too(browser, tmp_path):
+    one = evaluation([PSNR], [clip("a", psnr=[30.0] * FRAMES)], cost=cost(2.0))
+    ReportBuilder([PSNR], ["builtin"]).write(tmp_path / "report.html", Comparison((one,)))
+    browser.open(tmp_path / "report.html")
+    assert browser.run(f"{COSTS}.map((row) => row.cells[0].innerText + ' ' + row.cells[4].innerText)") == [
+        "builtin 2.000"
+    ]
+
+
 def test_a_link_scrolls_to_the_clip_below_the_tabs(browser, page):
     browser.look(1280, 900)
     browser.open(page[0], "#candidate=1&clip=2&frame=3")

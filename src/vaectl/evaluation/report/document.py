@@ -147,9 +147,10 @@ def _facts(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _overview(comparison: Comparison, names: Sequence[str]) -> str:
-    """Return what the page begins with: the cards of the only candidate, or the tables of several."""
+    """Return what the page begins with: the cards and the cost of the only candidate, or the tables of several."""
     if len(names) == 1:
-        return f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
+        cards = f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
+        return f'{cards}<section aria-label="Cost" class="overview">{markup.costs_table(comparison, names)}</section>'
     tables = [markup.candidates_table(comparison, names), markup.costs_table(comparison, names)]
     tables.append(markup.differences_table(comparison))
     return f'<section aria-label="Candidates" class="overview">{"".join(tables)}</section>'

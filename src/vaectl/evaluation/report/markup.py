@@ -113,7 +113,10 @@ def costs_table(comparison: Comparison, names: Sequence[str]) -> str:
     """Return a table with a row for each candidate whose cost is known; empty if there is none."""
     columns = cost_columns(comparison)
     rows = [
-        [_linked(number, name), *(escape(column.cells[number][0]) for column in columns)]
+        [
+            _linked(number, name) if len(names) > 1 else escape(name),
+            *(escape(column.cells[number][0]) for column in columns),
+        ]
         for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
         if one.cost
     ]

@@ -101,10 +101,13 @@ function showWorst(clip, media) {
   $("scale-top").textContent = media.top + (media.beyond ? " and more" : "");
 }
 
-const linksToClip = () => new URLSearchParams(location.hash.slice(1)).has("clip");
+const linked = () => new URLSearchParams(location.hash.slice(1));
+
+// Scrolls to what the address names.
+const reveal = () => $(linked().has("clip") ? "clip" : "panel").scrollIntoView();
 
 function follow() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
+  const wanted = linked();
   const number = Number.parseInt(wanted.get("candidate"), 10);
   const other = number !== candidate && number in data.candidates;
   if (other || !chosen) select(other ? number : candidate);
@@ -141,14 +144,16 @@ if (data.clips.length) {
     : "The report has no video and no pictures.";
   $("clips").hidden = false;
   follow();
-  if (!linksToClip()) clearTimeout(show.later); // the address of the page itself stays
-  else if (performance.getEntriesByType("navigation")[0]?.type === "navigate") $("clip").scrollIntoView();
+  if (!linked().has("clip")) clearTimeout(show.later); // until one is chosen
+  // After a reload, the browser restores the place.
+  const opened = performance.getEntriesByType("navigation")[0].type === "navigate";
+  if (opened && (linked().has("clip") || linked().has("candidate"))) reveal();
   let stay = false;
   // Next to the table, the place stays, so that one part of several clips can be compared.
   $("rows").addEventListener("click", () => { stay = !matchMedia("(max-width: 900px)").matches; });
   addEventListener("hashchange", () => {
     follow();
-    if (!stay) $(linksToClip() ? "clip" : "panel").scrollIntoView();
+    if (!stay) reveal();
     stay = false;
   });
   new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
