@@ -120,7 +120,8 @@ def costs_table(comparison: Comparison, names: Sequence[str]) -> str:
         for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
         if one.cost
     ]
-    return _table("Cost of candidates", [["candidate", *map(_head, columns)], *rows], 1) if rows else ""
+    titles = ["candidate" if len(names) > 1 else "model", *map(_head, columns)]
+    return _table("Cost of candidates", [titles, *rows], 1) if rows else ""
 
 
 def _linked(number: int, name: str) -> str:
