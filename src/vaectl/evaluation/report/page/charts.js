@@ -104,7 +104,8 @@ function drawRates() {
     const known = bits.map((rate, number) => ({ candidate: number, points: [[rate, values[row][number]]] }))
       .filter((one) => visible(one.candidate) && one.points[0].every(Number.isFinite));
     return {
-      name: metric.name, unit: metric.unit, rest: metric.better === "higher" ? " ↑" : " ↓", across: "bits of latent per pixel", series: known, named: true,
+      name: metric.name, unit: metric.unit, rest: metric.better === "higher" ? " ↑" : " ↓",
+      across: "bits of latent per pixel", series: known, named: true,
       digits: Math.max(...known.map((one) => Math.abs(one.points[0][1]))) >= 10 ? 2 : 4,
     };
   }));
