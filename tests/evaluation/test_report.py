@@ -138,6 +138,17 @@ def test_the_numbers_are_those_of_the_evaluation(browser, page):
     assert browser.problems == []
 
 
+def test_decimals_are_those_of_the_metric_for_any_value(browser, tmp_path):
+    clips = [clip(f"{at}", psnr=[9.16 + at] * FRAMES, lpips=[11.5 + at] * FRAMES) for at in range(2)]
+    write(tmp_path / "report.html", [PSNR, LPIPS], clips)
+    browser.open(tmp_path / "report.html", "#clip=0&frame=3")
+    assert texts(browser, ".card .mean") == ["9.66 dB", "12.0000"]
+    assert texts(browser, ".card .worst b") == ["9.16", "12.5000"]
+    assert texts(browser, ".readout b") == ["9.16 dB", "11.5000"]
+    assert rows(browser) == [["0", "9.16", "11.5000"], ["1", "10.16", "12.5000"]]
+    assert all(len(number.split(".")[1]) == 2 for number in texts(browser, ".card .interval")[0].split()[3::2])
+
+
 def test_every_frame_of_every_metric_can_be_read(browser, page):
     path, found = page
     browser.open(path, "#clip=2&frame=0")

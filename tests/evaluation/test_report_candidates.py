@@ -26,7 +26,7 @@ from tests.evaluation.test_report import (
     texts,
 )
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import difference_table, remarks
+from vaectl.evaluation.paper import cost_remarks, difference_remarks, difference_table
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 
@@ -114,6 +114,7 @@ def test_the_table_marks_the_best_and_the_second_and_knows_the_cost(browser, pag
         [NAMES[0], "9.4", "4x8x8", "16", "2.000", "31", "12", "0.50", "1.0"],
         [NAMES[1], "9.4", "4x8x8", "16", "0.500", "31", "12", "0.50", "1.0"],
     ]
+    assert texts(browser, ".overview > p")[1:] == list(cost_remarks(page[1]))
 
 
 @pytest.mark.parametrize("width", [860, 1280])
@@ -191,7 +192,7 @@ def test_significance_is_that_of_the_comparison(browser, page):
     shown = browser.run(f"{DIFFERENCES}.map((row) => [...row.cells].map((cell) => cell.textContent))")
     assert shown == expected
     assert len(shown) == 4  # two metrics, two candidates against the first
-    assert texts(browser, "#significance li") == list(remarks(Comparison(found)))
+    assert texts(browser, "#significance p") == list(difference_remarks(Comparison(found)))
 
 
 def test_tabs_switch_by_mouse_key_and_address(browser, page):

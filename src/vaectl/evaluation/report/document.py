@@ -24,7 +24,7 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.position import by_position
 from vaectl.evaluation.report import markup
 from vaectl.evaluation.report.media import Media, color_scale, image
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts, decimals_of
 from vaectl.memory import format_size
 
 SCRIPTS = ("tools.js", "tabs.js", "plots.js", "charts.js", "player.js", "table.js", "main.js")
@@ -67,10 +67,7 @@ def numbers(
     return {
         "candidates": list(names),
         "styles": markup.STYLES,
-        "metrics": [
-            {**asdict(metric), "digits": markup.digits(clip.mean(metric.name) for same in clips for clip in same)}
-            for metric in metrics
-        ],
+        "metrics": [_described(metric) for metric in metrics],
         "ranking": ranking.name if ranking else None,
         "clips": [
             {
@@ -89,6 +86,10 @@ def numbers(
         "positions": [[_positions(one, metric.name) for one in evaluations] for metric in metrics] if clips else [],
         "rates": _rates(evaluations) if len(evaluations) > 1 else None,
     }
+
+
+def _described(metric: MetricFacts) -> dict[str, Any]:
+    return asdict(metric) | {"digits": decimals_of(metric.name)}
 
 
 def _series(clip: ClipScores, metric: str) -> Sequence[float]:
@@ -112,7 +113,7 @@ def _rates(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     metrics = [metric for metric in evaluations[0].metrics if all(metric.name in known for known in means)]
     return {
         "bits": [one.cost and one.cost.bits_per_pixel for one in evaluations],
-        "metrics": [asdict(metric) for metric in metrics],
+        "metrics": [_described(metric) for metric in metrics],
         "values": [_finite(known[metric.name] for known in means) for metric in metrics],
     }
 

@@ -106,7 +106,7 @@ function drawRates() {
     return {
       name: metric.name, unit: metric.unit, rest: metric.better === "higher" ? " ↑" : " ↓",
       across: "bits of latent per pixel", series: known, named: true,
-      digits: Math.max(...known.map((one) => Math.abs(one.points[0][1]))) >= 10 ? 2 : 4,
+      digits: metric.digits,
     };
   }));
 }
