@@ -105,8 +105,7 @@ function drawRates() {
       .filter((one) => visible(one.candidate) && one.points[0].every(Number.isFinite));
     return {
       name: metric.name, unit: metric.unit, rest: metric.better === "higher" ? " ↑" : " ↓",
-      across: "bits of latent per pixel", series: known, named: true,
-      digits: metric.digits,
+      across: "bits of latent per pixel", series: known, named: true, digits: metric.digits,
     };
   }));
 }

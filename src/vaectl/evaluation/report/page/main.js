@@ -148,13 +148,13 @@ if (data.clips.length) {
   // After a reload, the browser restores the place.
   const opened = performance.getEntriesByType("navigation")[0].type === "navigate";
   if (opened && (linked().has("clip") || linked().has("candidate"))) reveal();
-  let stay = false;
-  // Next to the table, the place stays, so that one part of several clips can be compared.
-  $("rows").addEventListener("click", () => { stay = !matchMedia("(max-width: 900px)").matches; });
-  addEventListener("hashchange", () => {
+  let clicked = -Infinity;
+  $("rows").addEventListener("click", (event) => { clicked = event.timeStamp; });
+  addEventListener("hashchange", (event) => {
     follow();
-    if (!stay) reveal();
-    stay = false;
+    // Next to the table, the place stays, so that one part of several clips can be compared.
+    const stays = event.timeStamp - clicked < 500 && !matchMedia("(max-width: 900px)").matches;
+    if (!stays) reveal();
   });
   new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
 }

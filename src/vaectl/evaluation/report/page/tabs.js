@@ -28,7 +28,8 @@ function buildLegends(redraw) {
   for (const legend of document.querySelectorAll(".legend")) {
     legend.hidden = !several;
     data.candidates.forEach((name, number) => {
-      const button = add(legend, "button", { type: "button", class: "key", value: number, title: "Hide or show in the plots" });
+      const button = add(legend, "button", { type: "button", class: "key", value: number });
+      button.title = "Hide or show in the plots";
       key(button, number, name);
       button.addEventListener("click", () => {
         if (hidden.has(number)) hidden.delete(number);
