@@ -138,6 +138,17 @@ def test_the_numbers_are_those_of_the_evaluation(browser, page):
     assert browser.problems == []
 
 
+def test_decimals_are_those_of_the_metric_for_any_value(browser, tmp_path):
+    clips = [clip(f"{at}", psnr=[9.16 + at] * FRAMES, lpips=[11.5 + at] * FRAMES) for at in range(2)]
+    write(tmp_path / "report.html", [PSNR, LPIPS], clips)
+    browser.open(tmp_path / "report.html", "#clip=0&frame=3")
+    assert texts(browser, ".card .mean") == ["9.66 dB", "12.0000"]
+    assert texts(browser, ".card .worst b") == ["9.16", "12.5000"]
+    assert texts(browser, ".readout b") == ["9.16 dB", "11.5000"]
+    assert rows(browser) == [["0", "9.16", "11.5000"], ["1", "10.16", "12.5000"]]
+    assert all(len(number.split(".")[1]) == 2 for number in texts(browser, ".card .interval")[0].split()[3::2])
+
+
 def test_every_frame_of_every_metric_can_be_read(browser, page):
     path, found = page
     browser.open(path, "#clip=2&frame=0")
@@ -286,6 +297,43 @@ def test_another_clip_is_chosen_by_its_link_and_by_the_address(browser, page):
         assert texts(browser, "#name")[0] in ("a", "b/x", "b/y")
         assert browser.problems == []
     assert texts(browser, "#position") == ["8 / 8"]
+
+
+PLAYER_IN_VIEW = """(() => {
+    const { top, bottom } = document.getElementById("player").getBoundingClientRect();
+    return top >= document.getElementById("tabs").getBoundingClientRect().height && bottom <= innerHeight;
+})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_link_to_a_clip_scrolls_to_it(browser, page, width):
+    browser.look(width, 600)
+    browser.open(page[0])
+    assert not browser.run(PLAYER_IN_VIEW)
+    browser.run("location.hash = '#clip=1&frame=2'")
+    browser.wait(PLAYER_IN_VIEW)
+    browser.open(page[0], "#clip=2&frame=3")
+    browser.wait(PLAYER_IN_VIEW)
+    browser.run("scrollTo(0, 0)")
+    click(browser, ".card .worst a")
+    browser.wait(PLAYER_IN_VIEW)
+    browser.look(1280, 900)
+
+
+def test_the_address_names_no_clip_before_one_is_chosen_and_a_click_in_the_table_next_to_it_does_not_scroll(
+    browser, page
+):
+    browser.look(1280, 600)
+    browser.open(page[0])
+    wait_for_frame(browser, int(texts(browser, "#position")[0].split()[0]))
+    browser.run("new Promise((done) => setTimeout(done, 300))")
+    assert browser.run("location.hash") == ""
+    browser.run("scrollTo(0, document.documentElement.scrollHeight)")
+    before = browser.run("scrollY")
+    click(browser, "#rows a[title='b/y']")
+    browser.wait("document.querySelector('#name').textContent === 'b/y' && location.hash.includes('frame')")
+    assert browser.run("scrollY") == before
+    browser.look(1280, 900)
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])

@@ -12,6 +12,7 @@ from tests.evaluation.browser import Browser
 from tests.evaluation.test_report import (
     FRAMES,
     LPIPS,
+    PLAYER_IN_VIEW,
     PSNR,
     RATE,
     SHOWN,
@@ -25,7 +26,7 @@ from tests.evaluation.test_report import (
     texts,
 )
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import difference_table, remarks
+from vaectl.evaluation.paper import cost_remarks, difference_remarks, difference_table
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
 
@@ -38,7 +39,9 @@ SIDES = ((40, 10), (200, -10), (60, 5), (150, 0))
 GROUP = 4
 
 
-TABLE = "[...document.querySelectorAll('.overview > .scroll tbody tr')]"
+TABLE = "[...document.querySelectorAll('[aria-label=\"Table of candidates\"] tbody tr')]"
+
+COSTS = "[...document.querySelectorAll('[aria-label=\"Cost of candidates\"] tbody tr')]"
 
 DIFFERENCES = "[...document.querySelectorAll('#significance tbody tr')]"
 
@@ -105,8 +108,80 @@ def test_the_table_marks_the_best_and_the_second_and_knows_the_cost(browser, pag
         for column, candidate in enumerate(expected, start=1):
             marked = browser.run(f"{TABLE}.map((row) => Boolean(row.cells[{column}].querySelector('{mark}')))")
             assert marked == [number == candidate for number in range(3)], (mark, column)
-    assert cells[0][4:] == ["9.4", "4x8x8", "16", "2.000", "31.2", "12.5", "0.50", "1.00"]
-    assert cells[2][4:] == [""] * 8
+    assert [len(row) for row in cells] == [4] * 3
+    costs = browser.run(f"{COSTS}.map((row) => [...row.cells].map((cell) => cell.innerText.trim()))")
+    assert costs == [
+        [NAMES[0], "9.4", "4x8x8", "16", "2.000", "31", "12", "0.50", "1.0"],
+        [NAMES[1], "9.4", "4x8x8", "16", "0.500", "31", "12", "0.50", "1.0"],
+    ]
+    assert texts(browser, ".overview > p")[1:] == list(cost_remarks(page[1]))
+
+
+@pytest.mark.parametrize("width", [860, 1280])
+def test_the_tables_of_five_metrics_and_the_cost_need_no_scroll_bar(browser, tmp_path, width):
+    names = ("psnr", "ssim", "lpips", "ms_ssim", "flicker")
+    metrics = [MetricFacts(name, "dB" if name == "psnr" else "", "higher", of_set=False) for name in names]
+    evaluations = [
+        evaluation(
+            metrics,
+            [clip(f"{at}", **{name: [30.5 + number + at] * FRAMES for name in names}) for at in range(3)],
+            name=f"candidate {number}", set_values={}, cost=cost(2.0),
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    ReportBuilder(metrics, ["a", "b"]).write(tmp_path / "report.html", Comparison(tuple(evaluations)))
+    browser.look(width, 800)
+    browser.open(tmp_path / "report.html")
+    widths = browser.run(
+        "[...document.querySelectorAll('.overview > .scroll')].map((box) => box.scrollWidth - box.clientWidth)"
+    )
+    assert widths == [0, 0]
+    browser.look(1280, 900)
+
+
+def test_one_candidate_has_its_cost_too(browser, tmp_path):
+    one = evaluation([PSNR], [clip("a", psnr=[30.0] * FRAMES)], cost=cost(2.0))
+    ReportBuilder([PSNR], ["builtin"]).write(tmp_path / "report.html", Comparison((one,)))
+    browser.open(tmp_path / "report.html")
+    assert browser.run(f"{COSTS}.map((row) => row.cells[0].innerText + ' ' + row.cells[4].innerText)") == [
+        "builtin 2.000"
+    ]
+
+
+def test_a_link_scrolls_to_the_clip_below_the_tabs(browser, page):
+    browser.look(1280, 900)
+    browser.open(page[0], "#candidate=1&clip=2&frame=3")
+    browser.wait(PLAYER_IN_VIEW)
+    browser.look(1280, 900)
+
+
+def test_a_candidate_can_be_hidden_and_the_axes_follow(browser, page):
+    browser.open(page[0], "#candidate=1&clip=0")
+    bad = "#positions .legend button:nth-child(1)"
+
+    def lines() -> list[int]:
+        boxes = ("#rate-charts figure:first-child", "#position-charts figure:first-child", ".plot:first-child")
+        return [browser.run(f"document.querySelectorAll('{box} path.line').length") for box in boxes]
+
+    def lowest() -> float:
+        ticks = "[...document.querySelectorAll('#position-charts figure:first-child .tick[text-anchor=end]')]"
+        return min(map(float, browser.run(f"{ticks}.map((tick) => tick.textContent)")))
+
+    assert lines() == [2, 3, 3]
+    before = lowest()
+    browser.run(f"document.querySelector('{bad}').focus()")
+    browser.press(" ")
+    assert lines() == [1, 2, 2]
+    assert lowest() > before + 0.5
+    pressed = "[...document.querySelectorAll('.legend button')].map((button) => button.ariaPressed)"
+    assert browser.run(pressed) == ["false", "true", "true"] * 3
+    assert len(texts(browser, ".plot:first-child .readout b")) == 2
+    for number in (2, 3):  # the last one stays
+        click(browser, f"#plots-key button:nth-child({number})")
+    assert lines()[1:] == [1, 1]
+    click(browser, bad)
+    assert lines()[1:] == [2, 2]
+    assert browser.problems == []
 
 
 def test_significance_is_that_of_the_comparison(browser, page):
@@ -117,7 +192,7 @@ def test_significance_is_that_of_the_comparison(browser, page):
     shown = browser.run(f"{DIFFERENCES}.map((row) => [...row.cells].map((cell) => cell.textContent))")
     assert shown == expected
     assert len(shown) == 4  # two metrics, two candidates against the first
-    assert texts(browser, "#significance li") == list(remarks(Comparison(found)))
+    assert texts(browser, "#significance p") == list(difference_remarks(Comparison(found)))
 
 
 def test_tabs_switch_by_mouse_key_and_address(browser, page):
@@ -205,7 +280,7 @@ def test_plots_have_a_line_for_each_candidate_with_its_numbers(browser, page):
 def test_rate_and_distortion_shows_the_candidates_whose_cost_is_known(browser, page):
     path, found = page
     browser.open(path)
-    assert texts(browser, "#rate-charts h3") == ["PSNR (DB) ↑", "LPIPS ↓", "FVD ↓"]
+    assert texts(browser, "#rate-charts h3") == ["PSNR (dB) ↑", "LPIPS ↓", "FVD ↓"]
     points = "[...document.querySelectorAll('#rate-charts figure:first-child .point')]"
     assert browser.run(f"{points}.map((point) => point.textContent)") == [
         f"{one.name}: {one.summary('psnr').mean:.2f} dB" for one in found[:2]
@@ -274,7 +349,7 @@ def test_without_a_known_cost_or_compression_their_plots_are_left_out(browser, t
     )
     browser.open(path)
     assert browser.run("document.querySelector('#rates').hidden")
-    assert texts(browser, "#position-charts h3") == ["PSNR (DB) OVER TIME"]
+    assert texts(browser, "#position-charts h3") == ["PSNR (dB) OVER TIME"]
     assert texts(browser, ".candidates b") == ["∞"]
     assert "NaN" not in texts(browser, "body")[0]
     assert browser.problems == []

@@ -95,7 +95,7 @@ def read_results(path: Path) -> list[Evaluation]:
     values = read_json(path, MOST_BYTES)
     entries = values.get("candidates") if isinstance(values, dict) and "candidates" in values else [values]
     if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path}: is no result of eval (candidates: should be a list)", REMEDY)
+        raise _refused(path, "candidates: should be a list", values)
     return [_evaluation(path, entry) for entry in entries]
 
 
@@ -107,7 +107,8 @@ def _evaluation(path: Path, values: object) -> Evaluation:
     except ValidationError as error:
         first = error.errors()[0]
         place = shown(".".join(map(str, first["loc"])))
-        raise _refused(path, f"{place}: {first['msg'].lower()}" if place else first["msg"].lower(), values) from None
+        reason = f"no {place}" if first["type"] == "missing" else f"{place}: {first['msg'].lower()}".removeprefix(": ")
+        raise _refused(path, reason, values) from None
     except ValueError as error:
         raise _refused(path, str(error), values) from None
     return Evaluation(
@@ -154,4 +155,4 @@ def _refused(path: Path, reason: str, values: object) -> UsageError:
     versions = protocol.get("versions") if isinstance(protocol, dict) else None
     writer = versions.get("vaectl") if isinstance(versions, dict) else None
     wrote = f"; vaectl {shown(writer)} wrote it, this is {vaectl.__version__}" if isinstance(writer, str) else ""
-    return UsageError(f"{path}: is no result of eval that can be read ({reason}{wrote})", REMEDY)
+    return UsageError(f"{path}: is not a result of vaectl eval ({reason}{wrote})", REMEDY)

@@ -24,7 +24,7 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.position import by_position
 from vaectl.evaluation.report import markup
 from vaectl.evaluation.report.media import Media, color_scale, image
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts, decimals_of
 from vaectl.memory import format_size
 
 SCRIPTS = ("tools.js", "tabs.js", "plots.js", "charts.js", "player.js", "table.js", "main.js")
@@ -67,10 +67,7 @@ def numbers(
     return {
         "candidates": list(names),
         "styles": markup.STYLES,
-        "metrics": [
-            {**asdict(metric), "digits": markup.digits(clip.mean(metric.name) for same in clips for clip in same)}
-            for metric in metrics
-        ],
+        "metrics": [_described(metric) for metric in metrics],
         "ranking": ranking.name if ranking else None,
         "clips": [
             {
@@ -89,6 +86,10 @@ def numbers(
         "positions": [[_positions(one, metric.name) for one in evaluations] for metric in metrics] if clips else [],
         "rates": _rates(evaluations) if len(evaluations) > 1 else None,
     }
+
+
+def _described(metric: MetricFacts) -> dict[str, Any]:
+    return asdict(metric) | {"digits": decimals_of(metric.name)}
 
 
 def _series(clip: ClipScores, metric: str) -> Sequence[float]:
@@ -112,7 +113,7 @@ def _rates(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     metrics = [metric for metric in evaluations[0].metrics if all(metric.name in known for known in means)]
     return {
         "bits": [one.cost and one.cost.bits_per_pixel for one in evaluations],
-        "metrics": [asdict(metric) for metric in metrics],
+        "metrics": [_described(metric) for metric in metrics],
         "values": [_finite(known[metric.name] for known in means) for metric in metrics],
     }
 
@@ -147,11 +148,13 @@ def _facts(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _overview(comparison: Comparison, names: Sequence[str]) -> str:
-    """Return what the page begins with: the cards of the only candidate, or the tables of several."""
+    """Return what the page begins with: the cards and the cost of the only candidate, or the tables of several."""
     if len(names) == 1:
-        return f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
-    tables = markup.candidates_table(comparison, names) + markup.differences_table(comparison)
-    return f'<section aria-label="Candidates" class="overview">{tables}</section>'
+        cards = f'<section aria-label="Summary" class="cards">{markup.cards(comparison.evaluations[0])}</section>'
+        return f'{cards}<section aria-label="Cost" class="overview">{markup.costs_table(comparison, names)}</section>'
+    tables = [markup.candidates_table(comparison, names), markup.costs_table(comparison, names)]
+    tables.append(markup.differences_table(comparison))
+    return f'<section aria-label="Candidates" class="overview">{"".join(tables)}</section>'
 
 
 def _candidates(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str:

@@ -20,11 +20,13 @@ from vaectl.evaluation.paper import (
     SECOND,
     Column,
     cost_columns,
+    cost_remarks,
+    difference_remarks,
     difference_table,
     metric_columns,
-    remarks,
+    metric_remarks,
 )
-from vaectl.evaluation.results import Evaluation, MetricFacts
+from vaectl.evaluation.results import Evaluation, MetricFacts, decimals_of
 
 BARS = 48
 """Bars per histogram. With few clips, each clip has its own bar."""
@@ -40,7 +42,7 @@ def cards(evaluation: Evaluation, link: str = "") -> str:
 def _card(evaluation: Evaluation, metric: MetricFacts, link: str) -> str:
     summary = evaluation.summary(metric.name)
     means = [] if metric.of_set else [clip.mean(metric.name) for clip in evaluation.clips]
-    decimals = digits(means or [summary.mean])
+    decimals = decimals_of(metric.name)
     unit = f' <span class="unit">{escape(metric.unit)}</span>' if metric.unit else ""
     if metric.of_set:
         interval = f"one number for {count(len(evaluation.clips), 'clip')}"
@@ -97,18 +99,38 @@ def _known(evaluation: Evaluation) -> list[MetricFacts]:
 
 
 def candidates_table(comparison: Comparison, names: Sequence[str]) -> str:
-    """Return a table with a row for each candidate: its metrics, and what it costs where that is known."""
-    columns = [*metric_columns(comparison), *cost_columns(comparison)]
-    heads = (_head(column.name, column.unit, column.better) for column in columns)
-    rows = []
-    for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True)):
-        cells = (_cell(*column.cells[number], _interval(one, column)) for column in columns)
-        link = f'<i class="swatch {style(number)}"></i><a href="#candidate={number}">{escape(name)}</a>'
-        rows.append([f"<span>{link}</span>", *cells])
-    return (
-        _table("Table of candidates", [["candidate", *heads], *rows], 1)
-        + f'<p class="muted">{MARKS} Below each mean over the clips: its 95 % interval.</p>'
+    """Return a table with a row for each candidate and a column for each metric."""
+    columns = metric_columns(comparison)
+    rows = [
+        [_linked(number, name), *(_cell(*column.cells[number], _interval(one, column)) for column in columns)]
+        for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
+    ]
+    intervals = f"{MARKS} Below each mean over the clips: its 95 % interval."
+    return _table("Table of candidates", [["candidate", *map(_head, columns)], *rows], 1) + _lines(
+        (intervals, *metric_remarks(comparison.evaluations))
     )
+
+
+def costs_table(comparison: Comparison, names: Sequence[str]) -> str:
+    """Return a table with a row for each candidate whose cost is known; empty if there is none."""
+    columns = cost_columns(comparison)
+    rows = [
+        [
+            _linked(number, name) if len(names) > 1 else escape(name),
+            *(escape(column.cells[number][0]) for column in columns),
+        ]
+        for number, (name, one) in enumerate(zip(names, comparison.evaluations, strict=True))
+        if one.cost
+    ]
+    titles = ["candidate" if len(names) > 1 else "model", *map(_head, columns)]
+    if not rows:
+        return ""
+    return _table("Cost of candidates", [titles, *rows], 1) + _lines(cost_remarks(comparison.evaluations))
+
+
+def _linked(number: int, name: str) -> str:
+    """Return the name of a candidate with its line, as a link to its tab."""
+    return f'<span><i class="swatch {style(number)}"></i><a href="#candidate={number}">{escape(name)}</a></span>'
 
 
 def differences_table(comparison: Comparison) -> str:
@@ -117,11 +139,15 @@ def differences_table(comparison: Comparison) -> str:
     if not rows:
         return ""
     cells = [list(map(escape, row)) for row in (titles, *rows)]
-    lines = "".join(f"<li>{escape(line)}</li>" for line in remarks(comparison))
     return (
         f'<details id="significance"><summary>Significance: which differences are more than chance</summary>'
-        f'{_table("Differences between candidates", cells, names)}<ul class="muted">{lines}</ul></details>'
+        f"{_table('Differences between candidates', cells, names)}{_lines(difference_remarks(comparison))}</details>"
     )
+
+
+def _lines(lines: Iterable[str]) -> str:
+    """Return what a reader has to know about a table, a line each."""
+    return "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
 
 
 def _table(label: str, rows: Sequence[Sequence[str]], names: int) -> str:
@@ -139,8 +165,9 @@ def _table(label: str, rows: Sequence[Sequence[str]], names: int) -> str:
     )
 
 
-def _head(name: str, unit: str, better: str) -> str:
-    return " ".join(filter(None, (escape(name), unit and f"({escape(unit)})", ARROWS[better])))
+def _head(column: Column) -> str:
+    unit = column.unit and f"({escape(column.unit)})"
+    return " ".join(filter(None, (escape(column.name), unit, ARROWS[column.better])))
 
 
 def _cell(text: str, rank: int, interval: str) -> str:
@@ -149,11 +176,9 @@ def _cell(text: str, rank: int, interval: str) -> str:
 
 
 def _interval(evaluation: Evaluation, column: Column) -> str:
-    """Return the interval of a metric, with as many decimals as its mean; empty if there is none, and for costs."""
-    if not column.better:
-        return ""
+    """Return the interval of a metric, with as many decimals as its mean; empty if there is none."""
     summary = evaluation.summary(column.name)
-    decimals = digits([summary.mean])
+    decimals = decimals_of(column.name)
     if summary.low is None or summary.high is None:
         return ""
     return f"{written(summary.low, decimals)} to {written(summary.high, decimals)}"
@@ -223,12 +248,6 @@ def missing(evaluations: Sequence[Evaluation]) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural if needed."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def digits(values: Iterable[float]) -> int:
-    """Return the number of decimals for values of this size, as in the table of `vaectl eval`."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 2 if largest >= 10 else 4
 
 
 def written(value: float, decimals: int) -> str:

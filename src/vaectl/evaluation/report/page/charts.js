@@ -7,7 +7,7 @@ function drawCharts(parent, charts) {
   const boxes = charts.map((chart) => {
     const box = document.createElement("figure");
     box.className = "chart";
-    add(box, "h3", {}, chart.title);
+    heading(box, chart.name, chart.unit, chart.rest);
     return box;
   });
   parent.replaceChildren(...boxes);
@@ -16,7 +16,7 @@ function drawCharts(parent, charts) {
 
 // Draws a chart into `box`. A series has a candidate and points, [x, y]; gaps of a line are points without y. `marks`
 // are the ticks of x as [value, text]; without them x has a scale.
-function drawChart(box, { title, unit, across, series, digits, marks, named, alone }) {
+function drawChart(box, { name, unit, rest, across, series, digits, marks, named, alone }) {
   const width = Math.max(box.clientWidth, 200);
   const height = named ? Math.max(232, 130 + 20 * series.length) : 232;
   const { left, right, top, bottom } = CHART;
@@ -28,7 +28,7 @@ function drawChart(box, { title, unit, across, series, digits, marks, named, alo
   const y = (value) => top + ((y1 - value) / (y1 - y0)) * (height - top - bottom);
   const spoken = series.map(({ candidate, points }) => (several ? `${data.candidates[candidate]} ` : "") +
     points.map(([, value]) => (Number.isFinite(value) ? written(value, digits) : "none")).join(", "));
-  const label = `${title}, by ${across}: ${spoken.join("; ")}`;
+  const label = `${inUnit(name, unit)}${rest}, by ${across}: ${spoken.join("; ")}`;
   const drawing = add(box, "svg", { role: "img", width, height, "aria-label": label });
 
   if (!points.length) {
@@ -63,8 +63,8 @@ function drawChart(box, { title, unit, across, series, digits, marks, named, alo
       if (!Number.isFinite(value)) continue;
       const [kind, r] = named ? ["point", 5] : one.points.length > 24 ? ["small point", 1.5] : ["point", 3.5];
       const dot = add(group, "circle", { class: kind, cx: x(at), cy: y(value), r });
-      const name = several ? `${data.candidates[one.candidate]}: ` : "";
-      add(dot, "title", {}, `${name}${written(value, digits)}${unit && ` ${unit}`}`);
+      const whose = several ? `${data.candidates[one.candidate]}: ` : "";
+      add(dot, "title", {}, `${whose}${written(value, digits)}${unit && ` ${unit}`}`);
     }
   }
   if (named) nameThem(drawing, series, x, y, width - right, height - bottom);
@@ -102,11 +102,10 @@ function drawRates() {
   const { bits, metrics, values } = data.rates;
   drawCharts($("rate-charts"), metrics.map((metric, row) => {
     const known = bits.map((rate, number) => ({ candidate: number, points: [[rate, values[row][number]]] }))
-      .filter((one) => one.points[0].every(Number.isFinite));
+      .filter((one) => visible(one.candidate) && one.points[0].every(Number.isFinite));
     return {
-      title: `${metric.name}${metric.unit && ` (${metric.unit})`} ${metric.better === "higher" ? "↑" : "↓"}`,
-      unit: metric.unit, across: "bits of latent per pixel", series: known, named: true,
-      digits: Math.max(...known.map((one) => Math.abs(one.points[0][1]))) >= 10 ? 2 : 4,
+      name: metric.name, unit: metric.unit, rest: metric.better === "higher" ? " ↑" : " ↓",
+      across: "bits of latent per pixel", series: known, named: true, digits: metric.digits,
     };
   }));
 }
@@ -114,15 +113,15 @@ function drawRates() {
 function drawPositions() {
   const number = Number($("position-metric").value);
   const { name, unit, digits } = data.metrics[number];
-  const found = data.positions[number].map((one, at) => ({ ...one, candidate: at }));
-  const title = `${name}${unit && ` (${unit})`}`;
+  const found = data.positions[number].map((one, at) => ({ ...one, candidate: at }))
+    .filter((one) => visible(one.candidate));
   const grouped = found.filter((one) => one.within?.length > 1);
   const length = Math.max(0, ...grouped.map((one) => one.within.length));
   const charts = [];
   if (grouped.length) {
     const first = grouped.some((one) => one.first !== null);
     charts.push({
-      title: `${title} within a group`, unit, digits, alone: -1,
+      name, unit, rest: " within a group", digits, alone: -1,
       across: "position among the frames of one latent frame",
       marks: [...(first ? [[-1, "frame 0"]] : []), ...Array.from({ length }, (_, at) => [at, at])],
       series: grouped.map((one) => ({ candidate: one.candidate,
@@ -130,10 +129,15 @@ function drawPositions() {
     });
   }
   charts.push({
-    title: `${title} over time`, unit, digits, across: "frame",
+    name, unit, rest: " over time", digits, across: "frame",
     series: found.map((one) => ({ candidate: one.candidate, points: one.over.map((value, at) => [at, value]) })),
   });
   drawCharts($("position-charts"), charts);
+}
+
+function drawAll() {
+  if (data.rates) drawRates();
+  if (data.positions.length) drawPositions();
 }
 
 function buildCharts() {
@@ -142,18 +146,12 @@ function buildCharts() {
   data.metrics.forEach((metric, number) => add($("position-metric"), "option", { value: number }, metric.name));
   $("position-metric").closest("label").hidden = data.metrics.length < 2;
   $("position-metric").addEventListener("change", drawPositions);
-  data.candidates.forEach((name, number) => key(add($("position-key"), "span", { class: "key" }), number, name));
-  $("position-key").hidden = !several;
-  const draw = () => {
-    if (data.rates) drawRates();
-    if (data.positions.length) drawPositions();
-  };
-  draw();
+  drawAll();
   const main = document.querySelector("main");
   let width = main.clientWidth;
   new ResizeObserver(() => {
     if (main.clientWidth === width) return;
     width = main.clientWidth;
-    requestAnimationFrame(draw);
+    requestAnimationFrame(drawAll);
   }).observe(main);
 }

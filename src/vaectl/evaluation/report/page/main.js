@@ -84,7 +84,8 @@ function showWorst(clip, media) {
   const figure = (...pictures) => {
     const box = add($("pictures"), "figure");
     for (const [kind, src, what] of pictures) {
-      add(box, "img", { class: `worst-${kind}`, src, alt: `Frame ${media.frame} of ${clip.name}, ${what}` });
+      const size = { width: media.picture_width, height: media.picture_height }; // known before it is decoded
+      add(box, "img", { class: `worst-${kind}`, src, ...size, alt: `Frame ${media.frame} of ${clip.name}, ${what}` });
     }
     return add(box, "figcaption");
   };
@@ -100,8 +101,13 @@ function showWorst(clip, media) {
   $("scale-top").textContent = media.top + (media.beyond ? " and more" : "");
 }
 
+const linked = () => new URLSearchParams(location.hash.slice(1));
+
+// Scrolls to what the address names.
+const reveal = () => $(linked().has("clip") ? "clip" : "panel").scrollIntoView();
+
 function follow() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
+  const wanted = linked();
   const number = Number.parseInt(wanted.get("candidate"), 10);
   const other = number !== candidate && number in data.candidates;
   if (other || !chosen) select(other ? number : candidate);
@@ -126,6 +132,10 @@ if (several) buildTabs((number) => {
   $("tab-" + number).scrollIntoView({ block: "nearest", inline: "nearest" });
 });
 buildCharts();
+buildLegends(() => {
+  drawAll();
+  if (chosen) plot();
+});
 if (data.clips.length) {
   const kept = Object.keys(data.media).length;
   const mean = several ? ", mean over the candidates" : "";
@@ -134,11 +144,17 @@ if (data.clips.length) {
     : "The report has no video and no pictures.";
   $("clips").hidden = false;
   follow();
-  addEventListener("hashchange", () => {
-    const before = chosen;
+  if (!linked().has("clip")) clearTimeout(show.later); // until one is chosen
+  // After a reload, the browser restores the place.
+  const opened = performance.getEntriesByType("navigation")[0].type === "navigate";
+  if (opened && (linked().has("clip") || linked().has("candidate"))) reveal();
+  let clicked = -Infinity;
+  $("rows").addEventListener("click", (event) => { clicked = event.timeStamp; });
+  addEventListener("hashchange", (event) => {
     follow();
-    if (!new URLSearchParams(location.hash.slice(1)).has("clip")) $("panel").scrollIntoView();
-    else if (chosen !== before && matchMedia("(max-width: 900px)").matches) $("clip").scrollIntoView();
+    // Next to the table, the place stays, so that one part of several clips can be compared.
+    const stays = event.timeStamp - clicked < 500 && !matchMedia("(max-width: 900px)").matches;
+    if (!stays) reveal();
   });
   new ResizeObserver(() => requestAnimationFrame(() => { player.resize(); plot(); })).observe($("clip"));
 }

@@ -38,7 +38,8 @@ function drawPlots(parent, clip, values, front, choose, look) {
 function drawPlot(parent, clip, number, series, front, x, width) {
   const metric = data.metrics[number];
   const last = number === data.metrics.length - 1;
-  const range = limits(series.flatMap((one) => [...one]), 0.08);
+  const order = [...series.keys()].filter(visible);
+  const range = limits(order.flatMap((at) => [...series[at]]), 0.08);
   const [low, high] = range ?? [0, 1];
   const across = (value) => RIM + ((high - value) / (high - low)) * (PLOT_HEIGHT - 2 * RIM);
   const y = (value) => clamp(across(value), RIM / 2, PLOT_HEIGHT - RIM / 2);
@@ -47,12 +48,12 @@ function drawPlot(parent, clip, number, series, front, x, width) {
 
   const box = add(parent, "div", { class: "plot" });
   const head = add(box, "div", { class: "plot-head" });
-  add(head, "h3", {}, several && metric.unit ? `${metric.name} (${metric.unit})` : metric.name);
+  heading(head, metric.name, several && metric.unit);
   const readout = add(head, "p", { class: "readout" });
   const drawing = add(box, "svg", {
     role: "img", width, height: PLOT_HEIGHT + (last ? 18 : 0),
-    "aria-label": `${metric.name} over ${plural(clip.frames, "frame")}: ${series.map((one, at) => {
-      const finite = [...one].filter(Number.isFinite);
+    "aria-label": `${metric.name} over ${plural(clip.frames, "frame")}: ${order.map((at) => {
+      const finite = [...series[at]].filter(Number.isFinite);
       const from = finite.length ? `, from ${show(Math.min(...finite))} to ${show(Math.max(...finite))}` : "";
       return `${several ? `${data.candidates[at]}, ` : ""}mean ${means[at]}${from}`;
     }).join("; ")}`,
@@ -75,10 +76,9 @@ function drawPlot(parent, clip, number, series, front, x, width) {
   }
 
   const cursor = add(drawing, "line", { class: "cursor", y1: 0, y2: PLOT_HEIGHT });
-  // The candidate in front is drawn last.
-  const order = [...series.keys()].sort((a, b) => (a === front) - (b === front));
   const dots = [];
-  for (const at of order) {
+  // The candidate in front is drawn last.
+  for (const at of [...order].sort((a, b) => (a === front) - (b === front))) {
     const group = add(drawing, "g", { class: style(at) });
     group.classList.toggle("front", several && at === front);
     drawLine(group, clip, metric, series[at], at === front, x, y, show);
@@ -89,7 +89,8 @@ function drawPlot(parent, clip, number, series, front, x, width) {
     cursor.setAttribute("x2", x(frame));
     readout.replaceChildren();
     add(readout, "span", {}, `frame ${frame}`);
-    series.forEach((one, at) => {
+    for (const at of order) {
+      const one = series[at];
       const value = one[frame - place(one, 0, clip.frames)];
       dots[at].setAttribute("visibility", Number.isFinite(value) ? "visible" : "hidden");
       if (Number.isFinite(value)) {
@@ -100,7 +101,7 @@ function drawPlot(parent, clip, number, series, front, x, width) {
       if (several) add(item, "i", { class: `swatch ${style(at)}` });
       const unit = metric.unit && !several ? ` ${metric.unit}` : "";
       add(item, "b", {}, value === undefined || Number.isNaN(value) ? "none" : show(value) + unit);
-    });
+    }
     if (!several) add(readout, "span", {}, `mean ${means[0]}`);
   };
 }

@@ -15,6 +15,33 @@ function key(parent, number, name) {
   add(parent, "span", { title: name }, short(name, 26));
 }
 
+// The candidates that plots leave out. One at least is shown.
+const hidden = new Set();
+const visible = (number) => !hidden.has(number);
+
+// Fills the legends of the plots, where there are several candidates. A click on a candidate hides or shows it in all
+// plots; `redraw` draws them again.
+function buildLegends(redraw) {
+  const mark = () => document.querySelectorAll(".legend button").forEach((button) => {
+    button.setAttribute("aria-pressed", visible(Number(button.value)));
+  });
+  for (const legend of document.querySelectorAll(".legend")) {
+    legend.hidden = !several;
+    data.candidates.forEach((name, number) => {
+      const button = add(legend, "button", { type: "button", class: "key", value: number });
+      button.title = "Hide or show in the plots";
+      key(button, number, name);
+      button.addEventListener("click", () => {
+        if (hidden.has(number)) hidden.delete(number);
+        else if (hidden.size < data.candidates.length - 1) hidden.add(number);
+        mark();
+        redraw();
+      });
+    });
+  }
+  mark();
+}
+
 function showTab() {
   [...$("tabs").children].forEach((tab, number) => {
     tab.setAttribute("aria-selected", number === candidate);

@@ -23,6 +23,15 @@ function written(value, digits) {
   return value.toFixed(digits);
 }
 
+const inUnit = (name, unit) => (unit ? `${name} (${unit})` : name);
+
+// A heading in capitals, but not its unit.
+function heading(parent, name, unit, rest = "") {
+  const title = add(parent, "h3", {}, name);
+  if (unit) add(title, "span", { class: "unit" }, ` (${unit})`);
+  title.append(rest);
+}
+
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
