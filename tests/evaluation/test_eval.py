@@ -26,11 +26,11 @@ from tests.video.media import cut, numbered_picture
 from vaectl import engine
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import outputs, pipeline
+from vaectl.evaluation import checks, outputs, pipeline
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.cost import model_cost
-from vaectl.evaluation.evaluate import Interrupted, evaluate
+from vaectl.evaluation.evaluate import evaluate
+from vaectl.evaluation.outputs import Interrupted
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
@@ -201,11 +201,11 @@ def test_reasons_are_of_one_kind_whatever_the_names_and_numbers():
         "c": "c.mp4: its frames are 60x40",
         "d": "in/d.mp4: too short: gives 2 of the 4 frames",
     }
-    assert [list(kind) for kind in job.by_kind(reasons)] == [["a b", "d"], ["c"]]
-    assert job.kinds_first(reasons) == [reasons["a b"], reasons["c"], reasons["d"]]
+    assert [list(kind) for kind in checks.by_kind(reasons)] == [["a b", "d"], ["c"]]
+    assert checks.kinds_first(reasons) == [reasons["a b"], reasons["c"], reasons["d"]]
     listener = Listener()
     many = {str(number): f"{number}: {'x' * number} is broken" for number in range(1, 14)}
-    assert job.first_reason(many, listener) == "1: x is broken"
+    assert checks.first_reason(many, listener) == "1: x is broken"
     assert (len(listener.warnings), listener.warnings[-1]) == (11, "2 more reasons like these")
 
 

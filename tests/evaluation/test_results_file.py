@@ -22,8 +22,8 @@ from vaectl.cli.comparison import show
 from vaectl.cli.spelling import as_json
 from vaectl.errors import UsageError
 from vaectl.evaluation.outputs import WRITE
-from vaectl.evaluation.results import Cost, MetricFacts
-from vaectl.evaluation.results_file import FACTS, read_results
+from vaectl.evaluation.results import FACTS, Cost, MetricFacts
+from vaectl.evaluation.results_file import read_results
 from vaectl.metrics import BOUNDS, METRICS, MetricSettings, build
 from vaectl.metrics.fvd import FVD
 

@@ -33,6 +33,24 @@ class MetricFacts:
     """One number for all clips (fvd), not one for each frame."""
 
 
+FACTS = {
+    facts.name: facts
+    for facts in (
+        MetricFacts("psnr", "dB", "higher", of_set=False),
+        MetricFacts("ssim", "", "higher", of_set=False),
+        MetricFacts("lpips", "", "lower", of_set=False),
+        MetricFacts("fvd", "", "lower", of_set=True),
+        MetricFacts("flicker", "levels", "lower", of_set=False),
+        MetricFacts("ms_ssim", "", "higher", of_set=False),
+        MetricFacts("vmaf", "", "higher", of_set=False),
+        MetricFacts("vmaf_neg", "", "higher", of_set=False),
+        MetricFacts("psnr_y", "dB", "higher", of_set=False),
+        MetricFacts("xpsnr", "dB", "higher", of_set=False),
+    )
+}
+"""The facts of the metrics, as they state them themselves once they are built."""
+
+
 @dataclass(frozen=True)
 class ClipScores:
     """One pair of clips with its numbers."""

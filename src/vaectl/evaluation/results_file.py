@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from vaectl.errors import UsageError, shown
-from vaectl.evaluation.results import Amount, ClipScores, Cost, Evaluation, MetricFacts, Whole
+from vaectl.evaluation.results import FACTS, Amount, ClipScores, Cost, Evaluation, Whole
 from vaectl.io.parsing import read_json
 from vaectl.metrics import BOUNDS, OF_FFMPEG, WITH_HARMONIC_MEAN
 
@@ -30,22 +30,6 @@ ROUNDING = 1e-3
 DEEPEST = 20
 """Levels of lists and objects in a protocol; eval writes 4."""
 REMEDY = "give a file that vaectl eval wrote with `json`"
-FACTS = {
-    facts.name: facts
-    for facts in (
-        MetricFacts("psnr", "dB", "higher", of_set=False),
-        MetricFacts("ssim", "", "higher", of_set=False),
-        MetricFacts("lpips", "", "lower", of_set=False),
-        MetricFacts("fvd", "", "lower", of_set=True),
-        MetricFacts("flicker", "levels", "lower", of_set=False),
-        MetricFacts("ms_ssim", "", "higher", of_set=False),
-        MetricFacts("vmaf", "", "higher", of_set=False),
-        MetricFacts("vmaf_neg", "", "higher", of_set=False),
-        MetricFacts("psnr_y", "dB", "higher", of_set=False),
-        MetricFacts("xpsnr", "dB", "higher", of_set=False),
-    )
-}
-"""The metrics of this version; a file does not decide which number is better."""
 OF_NEIGHBOURS = {"flicker"}
 """The metrics that compare neighbouring frames: one number less than frames in each window."""
 SAID = {
