@@ -146,6 +146,11 @@ def test_each_window_has_the_numbers_that_it_has_as_a_clip_of_its_own(clips, tmp
     assert found.as_json()["clips"][0]["frames_left_out"] == 3
 
 
+def test_frames_left_out_are_stated_for_a_clip_of_one_window_too(clips):
+    found = run(*clips, num_frames=7, all_windows=True, allow_missing=True)
+    assert [(clip.name, clip.windows, clip.frames_left_out) for clip in found.clips] == [("a", 1, 4), ("c", 1, 2)]
+
+
 def test_the_model_begins_anew_in_each_window(clips, tmp_path):
     chosen = {"num_frames": 5, "model": Path("builtin")}
     found = run(clips[0], all_windows=True, subset_size=2, **chosen)
