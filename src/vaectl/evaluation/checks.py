@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
+
 from vaectl.errors import UsageError
 from vaectl.evaluation import outputs
 from vaectl.evaluation.pairs import Grouping
+from vaectl.evaluation.pipeline import Metrics
+from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.evaluation.results import FACTS
 from vaectl.io.output_paths import identity
+from vaectl.metrics.frames import at_least
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress
 from vaectl.video.sequence import files_of
@@ -21,7 +26,9 @@ REASONS = 10
 def check_partners(grouping: Grouping, options: EvalOptions, progress: Progress) -> None:
     """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
     if grouping.missing and not options.allow_missing:
-        raise UsageError(first_reason(grouping.missing, progress), "pass `allow_missing` to leave them out")
+        raise UsageError(
+            first_reason(grouping.missing, progress), "pass `allow_missing` to leave out clips without a partner"
+        )
 
 
 def check_set_sizes(grouping: Grouping, options: EvalOptions) -> None:
@@ -31,6 +38,14 @@ def check_set_sizes(grouping: Grouping, options: EvalOptions) -> None:
         raise UsageError(
             f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"
         )
+
+
+def check_frame_size(metrics: Metrics, protocol: ClipProtocol) -> None:
+    """Raise UsageError if the frames are too small for a metric, as far as the protocol says how large they are."""
+    side = protocol.crop_size or protocol.resolution
+    if side != "source":
+        for name, metric in metrics.items():
+            at_least(getattr(metric, "smallest", 1), torch.empty(side, side, device="meta"), name)
 
 
 def first_reason(reasons: Mapping[str, str], progress: Progress) -> str:

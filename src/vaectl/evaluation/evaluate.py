@@ -28,6 +28,7 @@ from vaectl.engine import Limits, open_model
 from vaectl.errors import BUG, VaectlError, unforeseen
 from vaectl.evaluation import outputs
 from vaectl.evaluation.checks import (
+    check_frame_size,
     check_outputs,
     check_partners,
     check_set_sizes,
@@ -140,6 +141,7 @@ def set_up(options: EvalOptions, progress: Progress) -> Setup:
         check_set_sizes(grouping, options)
     device = choose_device(device_of_rank(options.device))
     metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
+    check_frame_size(metrics, reading.protocol)
     models = open_models(options, device, progress)
     return Setup(candidates, manifests, reading, grouping, device, metrics, facts, models)
 
