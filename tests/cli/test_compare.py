@@ -3,6 +3,8 @@
 import csv
 import json
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 
 import pytest
 
@@ -33,12 +35,49 @@ def test_a_row_for_each_candidate_and_for_each_difference(files, capsys):
     rows = rows_of(out)
     assert ["a", "31.00", "0.8667*", "60.00"] in rows
     assert ["wan", "2", "32.33*", "0.8333", "50.00*"] in rows
-    assert ["a", "5.5", "4x8x8", "16", "0.125", "33.3", "22.2", "1.00", "2.00"] in rows
-    assert ["psnr", "↑", "wan", "2", "+1.3333", "-0.1009", "to", "+2.7676", "100", "%", "0.250"] in rows
+    assert ["a", "5.5", "4x8x8", "16", "0.125", "33", "22", "1.0", "2.0"] in rows
+    assert ["psnr", "↑", "wan", "2", "+1.33", "-0.10", "to", "+2.77", "100", "%", "0.250"] in rows
+    assert "speed and peak memory: on cpu, float32, 2 frames of 64x64" in out
     assert "difference: candidate minus a, mean over 3 clips, paired" in out
     assert "with fewer than 6 clips, intervals and p-values mean little" in out
     assert "fvd: one number for all clips, so no interval and no test" in out
+    assert "wan 2: folder /home/me/out, made by built-in model in float32, posterior mean" in out
+    assert out.splitlines()[-1].startswith("measured on cpu: 1.5 s, ")
     assert err == ""
+
+
+def test_what_is_known_of_each_candidate_is_a_line(files, capsys):
+    read = PROTOCOL | {"clips": PROTOCOL["clips"] | {"all_windows": True}, "generated_video_dir": None}
+    clips = [replace(clip, num_frames=3, frames_left_out=1, values={"psnr": (40.0, 30.0, inf)}) for clip in A.clips]
+    first = replace(A, metrics=A.metrics[:1], set_values={}, clips=tuple(clips), protocol=read, temporal_compression=2)
+    made = read | {"model": None, "generated_video_dir": "0.mkv"}
+    file = replace(clips[0], generated=Path("0.mkv"))
+    for name, each in (
+        ("x", first),
+        ("y", replace(first, name="b", seconds=9.0)),
+        ("f", replace(first, clips=(file,), protocol=made)),
+    ):
+        (files / f"{name}.json").write_text(json.dumps(each.as_json()))
+    assert main(["compare", "x.json", "y.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in (
+        "windows: 3; frames left out after the last one of a clip: 3",
+        "a: psnr: 3 of 9 frames are exact, so it is inf",
+        "b: psnr by position in a group of 2: 30.00 inf; first frame 40.00; exact frames left out",
+        "a: built-in model in float32, posterior mean",
+        "a: measured on cpu: 1.5 s, decoding 0.5 s in parallel, peak memory 1.00 GiB",
+        "b: measured on cpu: 9.0 s, decoding 0.5 s in parallel, peak memory 1.00 GiB",
+    ):
+        assert line in lines
+    assert main(["compare", "f.json"]) == 0
+    assert "a: file 0.mkv" in capsys.readouterr().out.splitlines()
+
+
+def test_a_name_for_a_file_of_several_candidates_begins_theirs(files, capsys):
+    assert main(["compare", "a.json", "b.json", "--json"]) == 0
+    (files / "both.json").write_text(capsys.readouterr().out)
+    assert main(["compare", "x=both.json", "a.json", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["candidates"]] == ["x/a", "x/b", "a"]
 
 
 def test_files_that_were_written_are_named_and_a_single_result_has_no_best(files, capsys):

@@ -63,7 +63,9 @@ def test_a_published_command_line_is_taken_as_it_is(job, capsys, dashes):
     assert (options.num_frames, options.resolution, options.sample_rate, options.crop_size) == (17, 288, 2, 256)
     assert (options.batch_size, options.num_workers, options.subset_size) == (2, 8, 100)
     assert (options.metric, options.fvd_method, options.device) == (("ssim",), "styleganv", "cpu")
+    assert options_of(job, [*PATHS, "--cost"]).cost
     said = capsys.readouterr().err
+    assert "note: --cost has no effect: no model runs (--model)" in said
     assert "note: --mp has no effect" in said
     assert "note: --sample-fps has no effect" in said
 
@@ -143,7 +145,7 @@ def test_a_row_for_each_metric_and_for_each_clip_and_how_it_was_measured(job, ca
     rows = [line.split() for line in out.splitlines()]
     assert ["a", "2", "64x48", "31.00", "0.1500"] in rows
     assert ["deep/[b]", "2", "64x48", "20.50", "0.3500"] in rows
-    assert ["psnr", "(dB)", "↑", "25.75", "0.0000", "to", "92.46", "20.50", "deep/[b]"] in rows
+    assert ["psnr", "(dB)", "↑", "25.75", "0.00", "to", "92.46", "20.50", "deep/[b]"] in rows
     assert ["fvd", "↓", "54.32"] in rows
     assert "frames: 2 (one in 3); shorter side to 48; crop none" in out
     assert "model: model (raw weights) in float32, posterior mean" in out
@@ -215,7 +217,7 @@ def test_psnr_by_position_is_shown_where_it_says_something(job, capsys, group, v
     assert lines == ([line] if line else [])
 
 
-def test_the_cost_is_two_lines(job, capsys):
+def test_the_cost_is_three_lines(job, capsys):
     cost = Cost(5_451_204, (4, 8), 16, 24 / 11)
     job(lambda *_: found(GOOD, cost=cost))
     assert main(PATHS) == 0
@@ -231,7 +233,8 @@ def test_the_cost_is_two_lines(job, capsys):
     job(lambda *_: found(GOOD, cost=measured))
     assert main([*PATHS, "--no-cost"]) == 0
     out = capsys.readouterr().out
-    assert f"{latent}\nencode: 123 frames/s, 256 MiB; decode: 0.234 frames/s, 1.50 GiB\n" in out
+    measured = "encode: 120 frames/s, 256 MiB; decode: 0.23 frames/s, 1.50 GiB"
+    assert f"{latent}\n{measured}\nspeed and peak memory: float32, 2 frames of 64x48\n" in out
 
 
 def test_many_clips_have_no_table_of_their_own(job, capsys):

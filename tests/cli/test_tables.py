@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
 from vaectl.evaluation.prepare import PrepareResult
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
 from vaectl.inventory import PUBLISHED, describe
 from vaectl.options import PrepareEvalOptions
 from vaectl.reconstruction import ClipResult, RunResult
@@ -115,6 +116,30 @@ def test_no_figure_is_cut(show, figures, width, monkeypatch):
     assert max(map(cell_len, shown.splitlines())) <= width
     assert set(figures) <= set(re.split(r"[\s,;()]+", shown))
     assert "…" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_differences_that_do_not_fit_with_whole_names_have_a_table_for_each_pair(width, monkeypatch):
+    names = "an_encoder_with_a_longer_name", "another_encoder_with_long_name"
+    pair = Comparison(
+        tuple(evaluation(name, vmaf_neg=[90.0, 60.0 + (name == names[1])]) for name in names), all_pairs=True
+    )
+    lines = printed(lambda: comparison.show(pair), width, monkeypatch).splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith(f"{names[1]} against"))
+    found = [line.split() for line in lines[heading:]]
+    assert ["metric", "difference", "95", "%", "interval", "wins", "p"] in found
+    assert ["vmaf_neg", "↑", "+0.50", "-5.85", "to", "+6.85", "75", "%", "1.000"] in found
+    short = Comparison(tuple(replace(each, name=each.name[:3]) for each in pair.evaluations))
+    assert " against " not in printed(lambda: comparison.show(short), width, monkeypatch)
+
+
+def test_the_costs_fit_into_80_columns(monkeypatch):
+    cost = Cost(5_500_000, (4, 8), 16, 24 / 11, 49.4, 1230.0, 2**27, 2**34)
+    pair = Comparison(tuple(replace(evaluation(name, psnr=[30]), cost=cost) for name in ("candidate a", "b")))
+    rows = [line.split() for line in printed(lambda: comparison.show(pair), 80, monkeypatch).splitlines()]
+    assert ["params", "latent", "encode", "decode", "encode", "decode"] in rows
+    assert ["candidate", "M", "compression", "channels", "bpp", "fps", "fps", "peak", "GiB", "peak", "GiB"] in rows
+    assert ["b", "5.5", "4x8x8", "16", "2.182", "49", "1200", "0.12", "16"] in rows
 
 
 @pytest.mark.parametrize("width", [100, 40])

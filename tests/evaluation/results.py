@@ -13,6 +13,7 @@ FACTS = {
     "ssim": MetricFacts("ssim", "", "higher", of_set=False),
     "lpips": MetricFacts("lpips", "", "lower", of_set=False),
     "fvd": MetricFacts("fvd", "", "lower", of_set=True),
+    "vmaf_neg": MetricFacts("vmaf_neg", "", "higher", of_set=False),
     "vmaf": MetricFacts("vmaf", "", "higher", of_set=False),
 }
 PROTOCOL: dict[str, Any] = {
@@ -27,7 +28,7 @@ PROTOCOL: dict[str, Any] = {
         "generated": "as prepared",
         "subset_size": 0,
     },
-    "model": {"path": None, "dtype": "float32", "posterior": "mean"},
+    "model": {"path": None, "device": "cpu", "dtype": "float32", "posterior": "mean"},
     "metrics": {"of": "8-bit RGB", "dtype": "float32", "device": "cpu", "lpips": {"net": "alex"}},
     "versions": {"vaectl": "0.1.0", "torch": "2.13.0"},
 }

@@ -11,6 +11,7 @@ from tests.evaluation.results import PROTOCOL, evaluation
 from tests.jobs import Listener
 from vaectl.errors import UsageError
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.paper import remarks
 from vaectl.evaluation.results import Cost
 from vaectl.evaluation.results_file import read_results
 
@@ -88,10 +89,10 @@ def damaged(**changes):
     [
         ("", "cannot be read as JSON"),
         (damaged()[:200], "cannot be read as JSON"),
-        ("[1]", "is no result of eval that can be read (input should be"),
-        ('{"builtin": {}}', "is no result of eval that can be read (summary: "),
-        ('{"candidates": []}', "is no result of eval (candidates: "),
-        ('{"candidates": [3]}', "is no result of eval that can be read ("),
+        ("[1]", "is not a result of vaectl eval (input should be"),
+        ('{"builtin": {}}', "is not a result of vaectl eval (no summary)"),
+        ('{"candidates": []}', "is not a result of vaectl eval (candidates: "),
+        ('{"candidates": [3]}', "is not a result of vaectl eval ("),
         (damaged(clips=[]), "(clips: is empty; vaectl 0.1.0 wrote it"),
         (damaged(clips=A.as_json()["clips"] * 2), "(clips: two have the same name"),
         (
@@ -103,7 +104,7 @@ def damaged(**changes):
             "(clips: clip0 has no valid numbers of psnr",
         ),
         (damaged(protocol={"versions": {"vaectl": "9.0\n"}}), "vaectl 9.0\\n wrote it, this is "),
-        (damaged(summary={"psnr": {"mean": 1}}), "(summary.psnr.unit: field required"),
+        (damaged(summary={"psnr": {"mean": 1}}), "(no summary.psnr.unit; vaectl 0.1.0 wrote it"),
         (damaged(seconds="soon"), "(seconds: "),
         (damaged(protocol=PROTOCOL | {"clips": PROTOCOL["clips"] | {"frame_rate": "fast"}}), "(clips."),
         (damaged(protocol=PROTOCOL | {"clips": {"num_frames": "many"}}), "(clips."),
@@ -128,13 +129,14 @@ def test_names_are_those_given_then_those_of_the_results_then_those_of_the_files
     assert [each.name for each in vaectl.compare([first, second]).evaluations] == ["first", "second"]
     both = saved(tmp_path / "both.json", Comparison((A, B)))
     assert [each.name for each in vaectl.compare([both, first]).evaluations] == ["both/a", "b", "first"]
+    assert [each.name for each in vaectl.compare({"x": both, "y": both}).evaluations] == ["x/a", "x/b", "y/a", "y/b"]
 
 
 def test_candidates_without_a_name_of_their_own_are_refused(tmp_path):
     assert refused([A, A]) == "2 candidates are called a; name each, as in name=result"
     assert refused([replace(A, name=""), B]).startswith("a candidate has no name; ")
     both = saved(tmp_path / "both.json", Comparison((A, B)))
-    assert refused({"x": both}) == f"{both}: has 2 candidates, not one to call x; leave out the name"
+    assert refused([B, both, both]) == "2 candidates are called both/a; name each, as in name=result"
     assert refused([]).startswith("there are no results to compare")
     assert refused("a.json").startswith("`results` is one result")
 
@@ -228,6 +230,13 @@ def test_clips_that_one_candidate_lacks_are_refused_or_left_out():
     found = vaectl.compare([more, B], allow_missing=True, progress=listener)
     assert [len(each.clips) for each in found.evaluations] == [2, 2]
     assert [each.set_values for each in found.evaluations] == [{}, {"fvd": 50.0}]
+    assert [each.measured for each in found.evaluations] == [["psnr", "lpips"], ["psnr", "lpips", "fvd"]]
+    least = replace(B, clips=B.clips[:1])
+    found = vaectl.compare([more, replace(B, clips=(*B.clips, replace(B.clips[0], name="x")))], allow_missing=True)
+    assert [metric.name for metric in found.metrics] == ["psnr", "lpips"]
+    assert not any("fvd" in line for line in remarks(found))
+    only = replace(more, metrics=more.metrics[-1:], clips=tuple(replace(clip, values={}) for clip in more.clips))
+    assert refused([only, least], allow_missing=True).startswith("more: has only fvd, which is of all its clips; ")
     assert listener.warnings == [
         "left out: 1 of 3 clips, which not all candidates have",
         "more: fvd left out, because it is of all its clips",

@@ -102,8 +102,8 @@ def test_corrected_p_values():
 def test_few_clips_and_low_coverage_are_said():
     assert list(caveats(1)) == []
     assert list(caveats(3)) == [
-        "95 % intervals by Student's t; for 3 clips with very skewed numbers, they cover about 82 %",
-        "with fewer than 6 clips, intervals and p-values mean little",
+        "95 % intervals by Student's t; with fewer than 6 clips, intervals and p-values mean little; of very skewed"
+        " numbers, intervals of 3 clips cover about 82 %",
     ]
     assert "cover about 92 %" in next(caveats(20))
     assert list(caveats(200)) == ["95 % intervals by the bootstrap-t method"]

@@ -20,8 +20,9 @@ Examples:
 def compare(options: CompareOptions) -> None:
     """Compare candidates that vaectl eval measured in different runs.
 
-    Shows a table with a row for each candidate, and whether their differences are significant, paired by clip. The
-    results must have the same protocol and the same clips; otherwise, compare says what differs and stops.
+    Shows the tables of eval with a row for each candidate, and whether their differences are significant, paired by
+    clip. It reads no videos, so it writes no report and measures no cost. The results must have the same protocol and
+    the same clips; otherwise, compare says what differs and stops.
     """
     from vaectl.cli.comparison import show
     from vaectl.cli.console import reporter, say

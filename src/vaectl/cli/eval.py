@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +20,8 @@ Examples:
   vaectl eval --real-video-dir clips/ --generated-video-dir out/
   vaectl eval --real-video-dir clips/ --model model/ --report report.html
   vaectl eval --real-video-dir clips/ --model model/ --protocol vidtok
+  vaectl eval --real-video-dir clips/ --model builtin --model ours=model/ \\
+    --generated-video-dir theirs=out/ --latex table.tex
   vaectl eval --real-video-dir a.mp4 --generated-video-dir b.mp4 \\
     --metric psnr,flicker --num-frames 120 --crop-size 0 --csv numbers.csv
 """
@@ -35,8 +37,8 @@ def eval(options: EvalOptions) -> None:
 
     Computes all metrics in one pass and reads each clip once. The default protocol is that of the published tables:
     take the first frames, resize the shorter side, crop the centre, compare 8-bit frames; --protocol names others. With
-    --model, eval
-    reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
+    --model, eval reconstructs the originals in memory first; the numbers equal those of prepare-eval followed by eval.
+    Repeat --model and --generated-video-dir to compare several candidates.
     """
     from vaectl.cli.comparison import show as show_comparison
     from vaectl.cli.console import reporter, say
@@ -50,6 +52,8 @@ def eval(options: EvalOptions) -> None:
             progress.note("--mp has no effect: clips are always decoded in parallel (--num-workers)")
         if options.sample_fps is not None:
             progress.note("--sample-fps has no effect: --sample-rate and --frame-rate choose the frames")
+        if options.cost and not options.model:
+            progress.note("--cost has no effect: no model runs (--model)")
         try:
             comparison, stop = evaluate(options, progress), None
         except Interrupted as error:
@@ -104,13 +108,13 @@ def metric_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         if metric.of_set and metric.name not in evaluation.set_values:
             yield label, "none"
             continue
-        summary = evaluation.summary(metric.name)
+        summary, number = evaluation.summary(metric.name), partial(format_number, metric=metric.name)
         interval, worst = "", ""
         if summary.low is not None and summary.high is not None:
-            interval = f"{format_number(summary.low)} to {format_number(summary.high)}"
+            interval = f"{number(summary.low)} to {number(summary.high)}"
         if summary.worst is not None:
-            worst = format_number(evaluation.worst_first(metric.name)[0].mean(metric.name))
-        yield label, format_number(summary.mean), interval, worst, summary.worst or ""
+            worst = number(evaluation.worst_first(metric.name)[0].mean(metric.name))
+        yield label, number(summary.mean), interval, worst, summary.worst or ""
 
 
 def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -118,28 +122,14 @@ def clip_rows(evaluation: Evaluation, metrics: Sequence[str]) -> Iterator[tuple[
     from vaectl.evaluation.results import format_number
 
     for clip in evaluation.clips:
-        means = [format_number(clip.mean(metric)) for metric in metrics]
+        means = [format_number(clip.mean(metric), metric) for metric in metrics]
         yield clip.name, str(clip.num_frames), f"{clip.width}x{clip.height}", *means
 
 
-def position_lines(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line with the PSNR at each position of a latent group, if there are several and each has frames."""
-    from vaectl.evaluation.position import by_position
-    from vaectl.evaluation.results import format_number
+def cost_lines(evaluation: Evaluation, cost: Cost) -> Iterator[str]:
+    """Yield a line about the latent, and two about speed and memory if they were measured."""
+    from vaectl.evaluation.paper import cost_remarks, two_digits
 
-    if not any(metric.name == "psnr" for metric in evaluation.metrics):
-        return
-    psnr = by_position(evaluation, "psnr")
-    within = psnr.within_group or ()
-    known = [format_number(value) for value in within if value is not None]
-    if len(known) == len(within) > 1 and psnr.first is not None:
-        without = "; exact frames left out" if psnr.exact else ""
-        first = format_number(psnr.first)
-        yield f"psnr by position in a group of {len(within)}: {' '.join(known)}; first frame {first}{without}"
-
-
-def cost_lines(cost: Cost) -> Iterator[str]:
-    """Yield a line about the latent, and one about speed and memory if they were measured."""
     time, space = cost.compression
     yield (
         f"latent: {time}x{space}x{space} to {cost.latent_channels} channels, {cost.bits_per_pixel:.3g} bits a pixel;"
@@ -147,25 +137,24 @@ def cost_lines(cost: Cost) -> Iterator[str]:
     )
     if cost.encode_peak_memory is not None and cost.decode_peak_memory is not None:
         yield (
-            f"encode: {cost.encode_frames_per_second:.3g} frames/s, {format_size(cost.encode_peak_memory)}; decode:"
-            f" {cost.decode_frames_per_second:.3g} frames/s, {format_size(cost.decode_peak_memory)}"
+            f"encode: {two_digits(cost.encode_frames_per_second)} frames/s, {format_size(cost.encode_peak_memory)};"
+            f" decode: {two_digits(cost.decode_frames_per_second)} frames/s, {format_size(cost.decode_peak_memory)}"
         )
+    yield from cost_remarks([evaluation])
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
+    from vaectl.cli.comparison import exact_lines, measured_line, position_lines, window_lines
     from vaectl.cli.spelling import spell_options
-    from vaectl.evaluation.paper import codec_remarks
+    from vaectl.evaluation.paper import metric_remarks
     from vaectl.evaluation.protocols import frames_in_words, name_in_words
     from vaectl.evaluation.statistics import caveats
 
     clips, protocol = evaluation.clips, evaluation.protocol
     read, model = protocol["clips"], protocol["model"]
-    for metric in evaluation.metrics:
-        values = [value for clip in clips for value in clip.values.get(metric.name, ())]
-        if exact := sum(map(math.isinf, values)):
-            yield f"{metric.name}: {exact} of {len(values)} frames are exact, so it is inf"
-    yield from codec_remarks([evaluation])
+    yield from exact_lines(evaluation)
+    yield from metric_remarks([evaluation])
     if any(not metric.of_set for metric in evaluation.metrics):
         yield from caveats(len(clips), "intervals")
     yield from position_lines(evaluation)
@@ -179,16 +168,11 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield spell_options(f"protocol: {name}")
     rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
     yield f"frames: {frames_in_words(read)}{rgb}; {read['resize']}; crop {read['crop']}"
-    if read.get("all_windows"):
-        windows, left_out = sum(clip.windows for clip in clips), sum(clip.frames_left_out for clip in clips)
-        yield f"windows: {windows}; frames left out after the last one of a clip: {left_out}"
+    yield from window_lines(evaluation)
     if model:
         kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
         name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"
         yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
     if evaluation.cost:
-        yield from cost_lines(evaluation.cost)
-    yield (
-        f"measured on {protocol['metrics']['device']}: {evaluation.seconds:.1f} s, decoding"
-        f" {evaluation.decode_seconds:.1f} s in parallel, peak memory {evaluation.peak_memory / 2**30:.2f} GiB"
-    )
+        yield from cost_lines(evaluation, evaluation.cost)
+    yield measured_line(evaluation)

@@ -46,7 +46,7 @@ def command(function: Any, model: type[Any], examples: str) -> Iterator[str]:
         if option.hidden:
             continue
         name = option.metavar if option.positional else cli_name(field)
-        value = f" {option.metavar}" * (not option.positional and bool(option.metavar))
+        value = f" {option.metavar}".replace("|", "\\|") if option.metavar and not option.positional else ""
         text, _, stated = option.help.partition(" (default: ")
         shown = stated.removesuffix(")") or default(defaults[field])
         panels.setdefault(option.panel, []).append(f"| `{name}`{value} | {text} | {shown} |")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rich import box
 from rich.cells import cell_len, set_cell_size
@@ -91,7 +92,11 @@ def print_table(
     unlimited = console.options.update_width(100_000)
     sizes = [console.measure(table, options=unlimited) for table in tables]
     whole = (table for table, size in zip(tables, sizes, strict=True) if size.maximum <= console.width)
-    folded = (table for table, size in zip(tables[1:], sizes[1:], strict=True) if size.minimum <= console.width)
+    # Rich would cut figures of several words, such as an interval.
+    columns = zip_longest(titles, *rows, fillvalue="")
+    longest = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    least = sum(min(MIN_NAME, size) if index in names else size for index, size in enumerate(longest))
+    folded = (tables[3 - gap] for gap in (2, 1) if least + gap * (len(titles) - 1) <= console.width)
     if table := next(whole, None) or next(folded, None):
         blank = [] if table.show_edge else [""]
         _print(console, *blank, table, *blank)
@@ -132,10 +137,17 @@ def _figures(titles: Sequence[str], cells: Sequence[str], width: int) -> str:
     figures = []
     for title, cell in zip(titles, cells, strict=True):
         name, _, unit = title.partition("\n")
+        cell = cell.replace(" ", "\N{NO-BREAK SPACE}") if len(cell) <= width // 2 else cell
         figures += ["\N{NO-BREAK SPACE}".join(filter(None, (name, cell, unit)))] if cell else []
     return textwrap.fill(
         ", ".join(figures), width, initial_indent="  ", subsequent_indent="  ", break_long_words=False
     ).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def print_heading(console: Console, heading: str) -> None:
+    """Print the heading of a table; on a terminal, broken between words."""
+    console.print()
+    console.print(Text(printable(heading), "bold", overflow="fold"))
 
 
 def print_line(console: Console, line: str) -> None:

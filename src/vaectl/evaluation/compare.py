@@ -49,7 +49,7 @@ def compare(
 
     Args:
         results: results of `vaectl.evaluate`, or paths of files that `vaectl eval` wrote with `json`, which may hold
-            several candidates. A mapping names the candidates.
+            several candidates. A mapping names the candidates; those of such a file are name/candidate.
         all_pairs: compare every two candidates; by default each one with the first.
         allow_missing: leave out clips that not all candidates have. FVD, which depends on the set, is then left out.
         progress: receives warnings. By default they are Python warnings.
@@ -91,7 +91,7 @@ def _read(name: str, result: Result) -> list[tuple[Evaluation, str]]:
     evaluations = read_results(path)
     if len(evaluations) > 1:
         if name:
-            raise UsageError(f"{path}: has {len(evaluations)} candidates, not one to call {name}", "leave out the name")
+            return [(replace(each, name=f"{name}/{each.name}"), "") for each in evaluations]
         return [(each, f"{path.stem}/{each.name}") for each in evaluations]
     return [(replace(evaluations[0], name=name or evaluations[0].name or path.stem), "" if name else path.stem)]
 
@@ -200,9 +200,15 @@ def _shape(clip: ClipScores) -> str:
 
 
 def _restricted(evaluation: Evaluation, clips: Sequence[ClipScores], progress: Progress) -> Evaluation:
-    """Return the evaluation with these clips; metrics of sets go if they are fewer."""
-    set_values = evaluation.set_values
-    if len(clips) < len(evaluation.clips) and set_values:
-        progress.warn(f"{shown(evaluation.name)}: {', '.join(set_values)} left out, because it is of all its clips")
-        set_values = {}
-    return replace(evaluation, clips=tuple(clips), set_values=set_values)
+    """Return the evaluation with these clips; metrics of sets go if they are fewer. Raises UsageError if all go."""
+    of_sets = [metric.name for metric in evaluation.metrics if metric.of_set]
+    if len(clips) == len(evaluation.clips) or not of_sets:
+        return replace(evaluation, clips=tuple(clips))
+    if len(of_sets) == len(evaluation.metrics):
+        raise UsageError(
+            f"{shown(evaluation.name)}: has only {', '.join(of_sets)}, which is of all its clips",
+            "measure the same clips for all candidates",
+        )
+    progress.warn(f"{shown(evaluation.name)}: {', '.join(of_sets)} left out, because it is of all its clips")
+    metrics = tuple(metric for metric in evaluation.metrics if not metric.of_set)
+    return replace(evaluation, clips=tuple(clips), metrics=metrics, set_values={})

@@ -10,7 +10,7 @@ from typing import Any
 
 from vaectl.errors import BUG, UsageError, VaectlError, unforeseen
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.paper import write_latex, write_markdown
+from vaectl.evaluation.paper_files import write_latex, write_markdown
 from vaectl.evaluation.tables import write_csv
 from vaectl.io.atomic_write import atomic_write
 from vaectl.io.output_paths import identity

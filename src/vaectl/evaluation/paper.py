@@ -1,29 +1,29 @@
-"""The tables of a comparison as papers print them: their columns and texts, and files in Markdown and LaTeX.
+"""The tables of a comparison as papers print them: columns, differences, and the remarks below them.
 
-The command line shows the same columns. Knows no console.
+For the command line, the report, and files (`paper_files.py`). Knows no console.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, TypeAlias
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
 
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.protocols import frames_in_words, name_in_words
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, format_number
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, decimals_of, format_number
 from vaectl.evaluation.statistics import caveats
-from vaectl.io.atomic_write import atomic_write
 from vaectl.metrics import OF_FFMPEG
 
 BEST, SECOND = 1, 2
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 MARKS = "Best in bold, second underlined."
+LPIPS_NETS = {"alex": "AlexNet", "vgg": "VGG16"}
+MANY_FOR_FVD = 400
+"""The features of I3D: with fewer clips, their covariance is singular."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,21 @@ class Column:
 
 
 COSTS: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
-    ("parameters", "M", lambda cost: f"{cost.parameters / 1e6:.1f}"),
+    ("params", "M", lambda cost: f"{cost.parameters / 1e6:.1f}"),
     ("compression", "", lambda cost: f"{cost.compression[0]}x{cost.compression[1]}x{cost.compression[1]}"),
     ("channels", "", lambda cost: str(cost.latent_channels)),
-    ("latent", "bits/pixel", lambda cost: f"{cost.bits_per_pixel:.3f}"),
-    ("encode", "frames/s", lambda cost: _measured(cost.encode_frames_per_second, 1)),
-    ("decode", "frames/s", lambda cost: _measured(cost.decode_frames_per_second, 1)),
-    ("encode", "GiB", lambda cost: _measured(cost.encode_peak_memory, 2, 2**30)),
-    ("decode", "GiB", lambda cost: _measured(cost.decode_peak_memory, 2, 2**30)),
+    ("latent", "bpp", lambda cost: f"{cost.bits_per_pixel:.3f}"),
+    ("encode", "fps", lambda cost: two_digits(cost.encode_frames_per_second)),
+    ("decode", "fps", lambda cost: two_digits(cost.decode_frames_per_second)),
+    ("encode peak", "GiB", lambda cost: two_digits(cost.encode_peak_memory, 2**30)),
+    ("decode peak", "GiB", lambda cost: two_digits(cost.decode_peak_memory, 2**30)),
 )
 """Name, unit and text of each part of the cost of a model; the text is empty if it was not measured."""
 
 
-def _measured(value: float | None, decimals: int, unit: int = 1) -> str:
-    return "" if value is None else f"{value / unit:.{decimals}f}"
+def two_digits(value: float | None, unit: int = 1) -> str:
+    """Format what varies between runs, in `unit`, with two significant digits; empty for None."""
+    return "" if value is None else f"{Decimal(f'{value / unit:.1e}'):f}"
 
 
 def metric_columns(comparison: Comparison) -> list[Column]:
@@ -69,8 +70,7 @@ def _ranked(metric: MetricFacts, evaluations: Sequence[Evaluation]) -> Iterator[
     All have as many decimals. Equal texts have equal ranks, and there are none if all are equal.
     """
     known = [each.mean(metric.name) if metric.name in each.measured else None for each in evaluations]
-    decimals = 2 if any(value is not None and abs(value) >= 10 for value in known) else 4
-    texts = ["" if value is None else f"{value:.{decimals}f}" for value in known]
+    texts = ["" if value is None else format_number(value, metric.name) for value in known]
     order = sorted({float(text) for text in texts if text}, reverse=metric.better == "higher")
     ranks = {value: rank for rank, value in enumerate(order[:2], BEST)} if len(order) > 1 else {}
     for text in texts:
@@ -86,6 +86,18 @@ def cost_columns(comparison: Comparison) -> list[Column]:
     return [column for column in columns if any(text for text, _ in column.cells)]
 
 
+def split(columns: Sequence[Column], width: Callable[[Column], float], room: float) -> Iterator[list[Column]]:
+    """Yield the columns in as many tables as they need where each table has this `room` for them."""
+    table: list[Column] = []
+    for column in columns:
+        if table and sum(map(width, (*table, column))) > room:
+            yield table
+            table = []
+        table.append(column)
+    if table:
+        yield table
+
+
 def difference_table(
     comparison: Comparison, title: Callable[[str], str] = str
 ) -> tuple[list[str], list[list[str]], int]:
@@ -97,9 +109,7 @@ def difference_table(
     titles = ["metric", "candidate", "against", "difference", "95 % interval", "wins", "p"]
     rows = []
     for row in comparison.differences:
-        numbers = [abs(number) for number in (row.mean, row.low, row.high) if number is not None]
-        largest = max(numbers, default=0.0)
-        signed = f"{{:+.{2 if largest >= 10 else 4 if largest >= 0.001 or not largest else 6}f}}".format
+        signed = f"{{:+.{_decimals_of_differences(comparison, row.metric)}f}}".format
         interval = "" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
         p = "" if row.p_corrected is None else "<0.001" if row.p_corrected < 0.0005 else f"{row.p_corrected:.3f}"
         mean = "none" if row.mean is None else signed(row.mean)
@@ -110,13 +120,39 @@ def difference_table(
     return titles[:2] + titles[3:], [row[:2] + row[3:] for row in rows], 2
 
 
+def difference_blocks(
+    comparison: Comparison, title: Callable[[str], str] = str
+) -> tuple[list[str], dict[tuple[str, str], list[list[str]]]]:
+    """Return the table of differences in parts: titles without candidates, and the rows of each pair of candidates."""
+    titles, rows, names = difference_table(comparison, title)
+    blocks: dict[tuple[str, str], list[list[str]]] = {}
+    for difference, row in zip(comparison.differences, rows, strict=True):
+        blocks.setdefault((difference.candidate, difference.against), []).append([row[0], *row[names:]])
+    return [titles[0], *titles[names:]], blocks
+
+
+def _decimals_of_differences(comparison: Comparison, metric: str) -> int:
+    """Return the decimals of all differences in a metric: its own, or more if one would have less than two digits."""
+    means = [abs(row.mean) for row in comparison.differences if row.metric == metric and row.mean]
+    decimals = decimals_of(metric)
+    while decimals < 8 and min(means, default=1) < 10 ** (1 - decimals):
+        decimals += 2
+    return decimals
+
+
 def remarks(comparison: Comparison) -> Iterator[str]:
-    """Yield what a reader has to know about the numbers and their differences, a line each."""
-    yield from codec_remarks(comparison.evaluations)
+    """Yield what a reader has to know about the numbers, the costs and the differences, a line each."""
+    yield from metric_remarks(comparison.evaluations)
+    yield from cost_remarks(comparison.evaluations)
+    yield from difference_remarks(comparison)
+
+
+def difference_remarks(comparison: Comparison) -> Iterator[str]:
+    """Yield what the differences are, how intervals and p-values were computed, and where there are none."""
     if not comparison.differences:
         return
     most = max(sum(row.metric == metric.name for row in comparison.differences) for metric in comparison.metrics)
-    against = "against" if comparison.all_pairs else shown(comparison.evaluations[0].name)
+    against = "the one that it is against" if comparison.all_pairs else shown(comparison.evaluations[0].name)
     corrected = f", corrected after Holm for the {most} comparisons of each metric" if most > 1 else ""
     yield (
         f"difference: candidate minus {against}, mean over {comparison.clips} clips, paired; wins: share of clips in"
@@ -124,10 +160,62 @@ def remarks(comparison: Comparison) -> Iterator[str]:
     )
     yield from caveats(comparison.clips)
     for metric in comparison.metrics:
-        if metric.of_set:
+        if any(metric.name in each.set_values for each in comparison.evaluations):
             yield f"{metric.name}: one number for all clips, so no interval and no test"
         if any(row.metric == metric.name and row.p is None for row in comparison.differences) and comparison.clips > 1:
             yield f"{metric.name}: no interval and no test where a frame is exact in one candidate only"
+
+
+def metric_remarks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Yield which networks and models the metrics use, and what is known only too late to be a column."""
+    for name, describe in (("lpips", _lpips), ("fvd", _fvd)):
+        for each in evaluations:
+            settings = each.protocol.get("metrics", {}).get(name)
+            if name in each.measured and isinstance(settings, dict):
+                yield f"{name}: {describe(each, {key: shown(str(value)) for key, value in settings.items()})}"
+                break
+    yield from codec_remarks(evaluations)
+
+
+def _lpips(_: Evaluation, settings: dict[str, str]) -> str:
+    net, file = settings.get("net", ""), _file(settings.get("weights", ""))
+    return f"{LPIPS_NETS.get(net, net)}{f', weights {file}' if file else ''}"
+
+
+def _fvd(evaluation: Evaluation, settings: dict[str, str]) -> str:
+    file = _file(settings.get("detector", ""))
+    clips = sum(clip.windows for clip in evaluation.clips)
+    lengths = {clip.num_frames // clip.windows for clip in evaluation.clips}
+    frames = f" of {lengths.pop()} frames" if len(lengths) == 1 else ""
+    few = ", and is too high for so few" if clips < MANY_FOR_FVD else ""
+    return f"{f'detector {file}' if file else 'I3D'}, {clips} clips{frames}; it depends on the number of clips{few}"
+
+
+def _file(setting: str) -> str:
+    """Return the name of the file in a setting; folders may be private. Empty if the setting is the default."""
+    path, _, checksum = setting.partition(", SHA-256 ")
+    return PurePath(path).name if checksum else ""
+
+
+def cost_remarks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Yield where and at which size speed and memory were measured."""
+    measured: dict[str, list[str]] = {}
+    for each in evaluations:
+        if each.cost and each.cost.encode_frames_per_second is not None:
+            measured.setdefault(measured_with(each), []).append(shown(each.name))
+    for how, names in measured.items():
+        of = f" of {', '.join(names)}" if len(measured) > 1 else ""
+        yield f"speed and peak memory{of}: {how}"
+
+
+def measured_with(evaluation: Evaluation) -> str:
+    """Return on which device, in which dtype and at which size the cost was measured."""
+    model, clip, cost = evaluation.protocol.get("model") or {}, evaluation.clips[0], evaluation.cost
+    parts = [f"on {shown(model['device'])}"] if "device" in model else []
+    parts += [shown(model["dtype"])] if "dtype" in model else []
+    parts.append(f"{clip.num_frames // clip.windows} frames of {clip.width}x{clip.height}")
+    parts += ["in tiles"] * bool(model.get("tiles")) + ["without warm-up"] * bool(cost and cost.warm is False)
+    return ", ".join(parts)
 
 
 def codec_remarks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -135,11 +223,12 @@ def codec_remarks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     facts: dict[str, dict[str, str]] = {}
     for name in OF_FFMPEG:
         having = [each for each in evaluations if any(metric.name == name for metric in each.metrics)]
-        if not having or name not in having[0].protocol["metrics"]:
+        settings = having[0].protocol.get("metrics", {}).get(name) if having else None
+        if not isinstance(settings, dict):
             continue
-        facts[name] = known = {key: shown(value) for key, value in having[0].protocol["metrics"][name].items()}
+        facts[name] = known = {key: shown(value) for key, value in settings.items()}
         means = [
-            f"{shown(each.name)} {format_number(mean)}" if len(evaluations) > 1 else format_number(mean)
+            f"{shown(each.name)} " * (len(evaluations) > 1) + format_number(mean, name)
             for each in having
             if (mean := each.summary(name).harmonic_mean) is not None
         ]
@@ -158,128 +247,3 @@ def protocol_text(protocol: dict[str, Any]) -> str:
     name = f"{shown(name_in_words(protocol))}: " if protocol.get("name") else ""
     rgb = ", RGB by swscale" if clips.get("rgb_conversion") == "swscale" else ""
     return f"{name}{frames_in_words(clips, ' frames')}{rgb}, {shown(clips['resize'])}, crop {shown(clips['crop'])}"
-
-
-# Files
-
-Cell: TypeAlias = tuple[str, int]
-
-
-def write_markdown(path: Path, comparison: Comparison) -> None:
-    """Write the table in the Markdown of GitHub, of several candidates also their differences. Replaces `path`."""
-    lines = [*_markdown_table(*_table(comparison, _markdown)), "", _markdown(_caption(comparison)), ""]
-    if comparison.differences:
-        lines += _markdown_table(*_difference_table(comparison, _markdown))
-        lines += ["", *(f"- {_markdown(line)}" for line in remarks(comparison)), ""]
-    lines.append(f"<!-- {_statement(comparison).replace('>', chr(92) + 'u003e')} -->")
-    _write(path, lines)
-
-
-def write_latex(path: Path, comparison: Comparison) -> None:
-    """Write the table in LaTeX, for booktabs, of several candidates also their differences. Replaces `path`."""
-    lines = [f"% {_statement(comparison)}", r"% Needs \usepackage{booktabs}.", ""]
-    lines += _latex_table(*_table(comparison, _latex), _latex(_caption(comparison)))
-    if comparison.differences:
-        caption = ". ".join(line[0].upper() + line[1:] for line in remarks(comparison)) + "."
-        lines += ["", *_latex_table(*_difference_table(comparison, _latex), _latex(caption))]
-    _write(path, lines)
-
-
-def _table(comparison: Comparison, escape: Callable[[str], str]) -> tuple[list[str], list[list[Cell]], int]:
-    """Return the titles and the rows of the table of candidates, and how many columns hold names."""
-    columns = [*metric_columns(comparison), *cost_columns(comparison)]
-    titles = [escape(_title(column)) for column in columns]
-    names = [escape(shown(evaluation.name)) for evaluation in comparison.evaluations]
-    rows = [
-        [(name, 0), *((escape(text) or "-", rank) for text, rank in cells)]
-        for name, *cells in zip(names, *(column.cells for column in columns), strict=True)
-    ]
-    return ["Model", *titles], rows, 1
-
-
-def _difference_table(comparison: Comparison, escape: Callable[[str], str]) -> tuple[list[str], list[list[Cell]], int]:
-    titles, rows, names = difference_table(comparison, paper_name)
-    return [*map(escape, titles)], [[(escape(shown(cell)), 0) for cell in row] for row in rows], names
-
-
-def paper_name(metric: str) -> str:
-    """Return the name of a metric as papers print it: SSIM, but Flicker."""
-    return "Flicker" if metric == "flicker" else metric.replace("_", "-").upper()
-
-
-def _title(column: Column) -> str:
-    """Return the name of a column, with its unit and an arrow."""
-    name = paper_name(column.name) if column.better else column.name.capitalize()
-    return " ".join(filter(None, (name, f"({column.unit})" if column.unit else "", ARROWS[column.better])))
-
-
-def _caption(comparison: Comparison) -> str:
-    clips = f"{comparison.clips} clip{'s' * (comparison.clips != 1)}"
-    marks = f" {MARKS}" if len(comparison.evaluations) > 1 else ""
-    return f"{clips}: {protocol_text(comparison.evaluations[0].protocol)}.{marks}"
-
-
-def _statement(comparison: Comparison) -> str:
-    """Return the protocol as one line of JSON, without paths, which may be private."""
-    paths = ("real_video_dir", "generated_video_dir", "model")
-    protocol = {key: value for key, value in comparison.evaluations[0].protocol.items() if key not in paths}
-    return f"vaectl {version('vaectl')}, protocol: {json.dumps(protocol)}"
-
-
-def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], names: int) -> list[str]:
-    marks = {0: "{}", BEST: "**{}**", SECOND: "<ins>{}</ins>"}
-    cells = [list(titles), [":--"] * names + ["--:"] * (len(titles) - names)]
-    cells += [[marks[rank].format(text) for text, rank in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in cells]
-
-
-def _latex_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], names: int, caption: str) -> list[str]:
-    marks = {0: "%s", BEST: r"\textbf{%s}", SECOND: r"\underline{%s}"}
-    body = [" & ".join(marks[rank] % text for text, rank in row) + r" \\" for row in rows]
-    return [
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(titles) - names)}}}",
-        r"\toprule",
-        " & ".join(titles) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-
-
-MARKDOWN = {ord(letter): f"\\{letter}" for letter in "\\`*_{}[]<>#|~$"}
-LATEX = {ord(letter): f"\\{letter}" for letter in "{}$&#_%"} | {
-    ord("\\"): r"\textbackslash{}",
-    ord("~"): r"\textasciitilde{}",
-    ord("^"): r"\textasciicircum{}",
-    ord("<"): r"\textless{}",
-    ord(">"): r"\textgreater{}",
-    ord("|"): r"\textbar{}",
-    ord("["): "{[}",  # after the end of a row, [ and * would be read as its arguments
-    ord("*"): "{*}",
-    ord("↑"): r"$\uparrow$",
-    ord("↓"): r"$\downarrow$",
-}
-
-
-def _markdown(text: str) -> str:
-    return text.translate(MARKDOWN)
-
-
-FIGURE = re.compile(r"[-+]?(inf|\d[\d.x]*)( to [-+]?(inf|[\d.]+))?")
-
-
-def _latex(text: str) -> str:
-    """Escape text; figures get signs of mathematics."""
-    if FIGURE.fullmatch(text):
-        return text.replace("-", "$-$").replace("x", r"$\times$").replace("inf", r"$\infty$")
-    return text.translate(LATEX).replace("--", "-{}-")
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    with atomic_write(path, overwrite=True) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

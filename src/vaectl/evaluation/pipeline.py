@@ -245,4 +245,4 @@ def figures_of(scores: Sequence[ClipScores]) -> str:
     if len(scores) == 1 or not scores[0].values:
         return scores[0].figures
     metric = next(iter(scores[0].values))
-    return f"{metric} {', '.join(format_number(each.mean(metric)) for each in scores)}"
+    return f"{metric} {', '.join(format_number(each.mean(metric), metric) for each in scores)}"

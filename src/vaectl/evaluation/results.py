@@ -96,7 +96,7 @@ class ClipScores:
     @property
     def figures(self) -> str:
         """Return the means of the first metrics as text; the frames if no metric is of frames."""
-        means = [f"{metric} {format_number(self.mean(metric))}" for metric in list(self.values)[:4]]
+        means = [f"{metric} {format_number(self.mean(metric), metric)}" for metric in list(self.values)[:4]]
         return ", ".join(means) or f"{self.num_frames} frames"
 
     def as_json(self) -> dict[str, Any]:
@@ -256,12 +256,17 @@ class Evaluation:
 
 
 def _shown(means: dict[str, float]) -> str:
-    return ", ".join(f"{metric} {format_number(value)}" for metric, value in means.items())
+    return ", ".join(f"{metric} {format_number(value, metric)}" for metric, value in means.items())
 
 
-def format_number(value: float) -> str:
-    """Format a value of a metric."""
-    return f"{value:.{2 if abs(value) >= 10 else 4}f}"
+def decimals_of(metric: str) -> int:
+    """Return how many decimals papers print of a metric: 4 where it is at most about 1, else 2."""
+    return 4 if metric in ("ssim", "ms_ssim", "lpips", "flicker") else 2
+
+
+def format_number(value: float, metric: str) -> str:
+    """Format a value of a metric, with the same decimals for any value."""
+    return f"{value:.{decimals_of(metric)}f}"
 
 
 class Interval(NamedTuple):

@@ -138,7 +138,7 @@ def read_results(path: Path) -> list[Evaluation]:
     values = read_json(path, MOST_BYTES)
     entries = values.get("candidates") if isinstance(values, dict) and "candidates" in values else [values]
     if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path}: is no result of eval (candidates: should be a list)", REMEDY)
+        raise _refused(path, "candidates: should be a list", values)
     return [_evaluation(path, entry) for entry in entries]
 
 
@@ -242,8 +242,10 @@ def _said(error: ErrorDetails, values: object) -> str:
                 continue
             yield str(part)
 
-    why = SAID.get(error["type"], error["msg"].lower())
-    return f"{shown(where)}: {why}" if (where := ".".join(place())) else why
+    where, why = shown(".".join(place())), SAID.get(error["type"], error["msg"].lower())
+    if error["type"] == "missing":
+        return f"no {where}"
+    return f"{where}: {why}" if where else why
 
 
 def _refused(path: Path, reason: str, values: object) -> UsageError:
@@ -252,4 +254,4 @@ def _refused(path: Path, reason: str, values: object) -> UsageError:
     versions = protocol.get("versions") if isinstance(protocol, dict) else None
     writer = versions.get("vaectl") if isinstance(versions, dict) else None
     wrote = f"; vaectl {shown(writer)} wrote it, this is {version('vaectl')}" if isinstance(writer, str) else ""
-    return UsageError(f"{path}: is no result of eval that can be read ({reason}{wrote})", REMEDY)
+    return UsageError(f"{path}: is not a result of vaectl eval ({reason}{wrote})", REMEDY)

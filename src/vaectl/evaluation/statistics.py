@@ -128,12 +128,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def caveats(clips: int, about: str = "intervals and p-values") -> Iterator[str]:
-    """Yield what a reader has to know about the intervals of this number of clips, a line each."""
+    """Yield a line with what a reader has to know about the intervals of this number of clips; none below 2."""
     if clips < 2:
         return
     skewed = coverage(clips)
     how = "the bootstrap-t method" if interval_method(clips) == "bootstrap-t" else "Student's t"
-    less = f"; for {clips} clips with very skewed numbers, they cover about {skewed} %" if skewed < 93 else ""
-    yield f"95 % intervals by {how}{less}"
-    if clips < FEW:
-        yield f"with fewer than {FEW} clips, {about} mean little"
+    few = f"; with fewer than {FEW} clips, {about} mean little" if clips < FEW else ""
+    less = f"; of very skewed numbers, intervals of {clips} clips cover about {skewed} %" if skewed < 93 else ""
+    yield f"95 % intervals by {how}{few}{less}"

@@ -25,7 +25,7 @@ class CompareOptions:
             positional=True,
             many=True,
             read=read_named_paths(read_path),
-            help="Files that vaectl eval --json wrote, with one candidate or several; NAME=RESULT names one.",
+            help="Files that vaectl eval --json wrote, with one candidate or several; NAME=RESULT names it.",
         ),
     ]
     allow_missing: Annotated[

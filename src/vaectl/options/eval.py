@@ -134,7 +134,9 @@ class EvalOptions:
 
     cost: Annotated[
         bool | None,
-        Option(panel=METRIC, help="Measure the speed and the peak memory of --model. (default: of several models)"),
+        Option(
+            panel=METRIC, help="Measure the speed and the peak memory of --model. (default: on with several --model)"
+        ),
     ] = None
 
     json: Json = False

@@ -65,10 +65,10 @@ ProtocolName = Annotated[
     str | None,
     Option(
         panel=INPUT,
-        metavar="NAME",
+        metavar="NAME|FILE",
         choices=PROTOCOLS,
         read=read_protocol_name,
-        help=f"Set these options by name, or from a TOML file; --config and flags override it: {', '.join(PROTOCOLS)}.",
+        help=f"Set these options by name ({', '.join(PROTOCOLS)}) or from a TOML file; --config and flags override it.",
     ),
 ]
 NumFrames = Annotated[
