@@ -60,11 +60,13 @@ def first_few(names: Iterable[str], count: int = 3) -> str:
     return ", ".join(first) + (", …" if any(True for _ in names) else "")
 
 
-def unforeseen(name: object, error: Exception) -> VaectlError:
-    """Return the error to report for clip `name` after an unexpected one. The run continues with the other clips."""
+BUG = "this is a bug: please report it"
+OF_CLIP = "this is a bug: run this clip alone with `debug` for the traceback"
+
+
+def unforeseen(name: object, error: Exception, remedy: str = OF_CLIP) -> VaectlError:
+    """Return the error to report for a clip, or a step, `name` after an unexpected one. The run continues."""
     said = " ".join(str(error).split())
     if is_memory_shortage(error):
         return VaectlError(f"{name}: out of memory ({said})", "free some, or use smaller frames")
-    return VaectlError(
-        f"{name}: {type(error).__name__}: {said}", "this is a bug: run this clip alone with `debug` for the traceback"
-    )
+    return VaectlError(f"{name}: {type(error).__name__}: {said}", remedy)

@@ -12,6 +12,7 @@ import pytest
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
 from vaectl.evaluation.comparison import Comparison
+from vaectl.evaluation.outputs import Interrupted
 from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
 from vaectl.options.candidates import Candidate
 
@@ -23,11 +24,6 @@ PUBLISHED = """
 """
 
 
-class Interrupted(KeyboardInterrupt):
-    def __init__(self, evaluation):
-        self.comparison = Comparison((evaluation,))
-
-
 @pytest.fixture
 def job(monkeypatch):
     """Let a function stand in for the job."""
@@ -36,7 +32,7 @@ def job(monkeypatch):
         def of_one(*arguments):
             return Comparison((function(*arguments),))
 
-        module = SimpleNamespace(evaluate=of_one, Interrupted=Interrupted)
+        module = SimpleNamespace(evaluate=of_one)
         monkeypatch.setitem(sys.modules, "vaectl.evaluation.evaluate", module)
 
     return stand_in
@@ -288,7 +284,7 @@ def test_json_is_one_object_that_any_reader_takes(job, capsys):
 
 def test_what_ctrl_c_left_is_shown(job, capsys):
     def stopped(*_):
-        raise Interrupted(found(GOOD, set_values={}, stopped_before=7))
+        raise Interrupted(Comparison((found(GOOD, set_values={}, stopped_before=7),)))
 
     job(stopped)
     main([*PATHS])

@@ -11,9 +11,9 @@ import torch
 from tests.evaluation.test_eval import Detector, clips, compare, disturbed, run, store  # noqa: F401  # a fixture
 from tests.jobs import Listener
 from vaectl.errors import UsageError, VaectlError
+from vaectl.evaluation import cost, frames, outputs, pipeline
 from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import frames, pipeline
-from vaectl.evaluation.evaluate import Interrupted
+from vaectl.evaluation.outputs import Interrupted
 from vaectl.evaluation.prepare import prepare
 from vaectl.options import EvalOptions, PrepareEvalOptions, dump, parse
 from vaectl.options.candidates import Candidate, NamedPath
@@ -144,10 +144,11 @@ def test_two_candidates_of_one_name_are_refused(typed):
         parse(EvalOptions, {"real_video_dir": "in", "model": typed})
 
 
-def test_ctrl_c_while_the_cost_is_measured_loses_no_number(clips, monkeypatch):  # noqa: F811
-    def interrupt(*_):
-        raise KeyboardInterrupt
+def interrupt(*_):
+    raise KeyboardInterrupt
 
+
+def test_ctrl_c_while_the_cost_is_measured_loses_no_number(clips, monkeypatch):  # noqa: F811
     monkeypatch.setattr(job, "measure_costs", interrupt)
     with pytest.raises(Interrupted) as caught:
         compare(clips[0], [clips[1]], model=Path("builtin"), cost=True)
@@ -156,3 +157,68 @@ def test_ctrl_c_while_the_cost_is_measured_loses_no_number(clips, monkeypatch): 
     assert builtin.cost
     assert builtin.cost.encode_frames_per_second is None
     assert made.stopped_before == 0
+
+
+def test_ctrl_c_while_the_metrics_of_sets_are_computed_loses_no_number(clips, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(job, "values_of_sets", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        compare(clips[0], [clips[1]], csv=tmp_path / "a.csv")
+    (made,) = caught.value.comparison.evaluations
+    assert (len(made.clips), made.set_values, made.csv) == (3, {}, tmp_path / "a.csv")
+    assert made.seconds > 0
+    assert made.peak_memory > 0
+
+
+def test_ctrl_c_while_files_are_written_loses_no_number(clips, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(outputs.WRITE, "markdown", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        compare(clips[0], [clips[1]], csv=tmp_path / "a.csv", markdown=tmp_path / "a.md", latex=tmp_path / "a.tex")
+    (made,) = caught.value.comparison.evaluations
+    assert (len(made.clips), made.csv, made.markdown, made.latex) == (3, tmp_path / "a.csv", None, None)
+    assert made.failures == tuple(
+        f"{tmp_path / name}: not written, because the run was stopped" for name in ("a.md", "a.tex")
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UsageError("`memory_limit=1` is too small", "raise it"), "`memory_limit=1` is too small; raise it"),
+        (VaectlError("the disk is full"), "the disk is full"),
+        (RuntimeError("CUDA\nerror"), "the measurement: RuntimeError: CUDA error; this is a bug: please report it"),
+    ],
+)
+def test_a_cost_that_cannot_be_measured_is_a_warning(clips, monkeypatch, error, said):  # noqa: F811
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(cost, "prepare_run", fail)
+    listener = Listener()
+    one, two = (NamedPath(name, Path("builtin")) for name in ("one", "two"))
+    found = compare(clips[0], [], listener, model=(one, two))
+    assert listener.warnings == [f"{name}: speed and memory are not measured: {said}" for name in ("one", "two")]
+    for each in found.evaluations:
+        assert (len(each.clips), each.failures) == (3, ())
+        assert each.cost
+        assert each.cost.warm is None
+
+
+def test_an_unforeseen_error_at_the_end_loses_no_number(clips, tmp_path, monkeypatch):  # noqa: F811
+    def fail(*_):
+        raise ZeroDivisionError("division by zero")
+
+    detector = tmp_path / "detector.pt"
+    torch.jit.script(Detector()).save(str(detector))
+    monkeypatch.setattr("vaectl.metrics.fvd.frechet_distance", fail)
+    monkeypatch.setitem(outputs.WRITE, "csv", fail)
+    chosen = {"metric": ("psnr", "fvd"), "fvd_detector": detector, "csv": tmp_path / "a.csv"}
+    (made,) = compare(clips[0], [clips[1]], **chosen).evaluations
+    assert len(made.clips) == 3
+    assert [line.partition(": ")[0] for line in made.failures] == ["fvd", str(tmp_path / "a.csv")]
+    assert all("ZeroDivisionError: division by zero; this is a bug" in line for line in made.failures)
+
+
+def test_fvd_of_one_clip_is_refused_before_anything_is_fetched(clips, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(job, "build_metrics", lambda *_: pytest.fail("built"))
+    with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 1"):
+        compare(clips[0], [clips[1]], metric=("psnr", "fvd"), subset_size=1)

@@ -151,10 +151,11 @@ def test_a_model_that_does_not_fit_has_no_speed_and_the_evaluation_continues(mon
     monkeypatch.setattr(Executor, "run", run)
     listener = Listener()
     known = known_costs({1: wan}, [None, None], (5, 32, 48))
-    found = measure_costs({1: wan}, known, (5, 32, 48), Limits(), listener)
+    found = measure_costs({1: wan}, ["a", "wan"], known, (5, 32, 48), Limits(), listener)
     assert found == [None, model_cost(wan, (5, 32, 48))]
-    assert listener.warnings[0].startswith("speed and memory are not measured: 5 frames of 48x32 pixels: out of memory")
-    assert listener.clips == [("speed and memory", 2, 0)]
+    said = "wan: speed and memory are not measured: 5 frames of 48x32 pixels: out of memory"
+    assert listener.warnings[0].startswith(said)
+    assert listener.clips == [("measuring speed and memory of wan", 2, 0)]
 
 
 def test_memory_that_a_run_frees_again_is_its_peak(wan):

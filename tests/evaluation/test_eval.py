@@ -26,11 +26,11 @@ from tests.video.media import cut, numbered_picture
 from vaectl import engine
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
-from vaectl.evaluation import evaluate as job
-from vaectl.evaluation import outputs, pipeline
+from vaectl.evaluation import checks, outputs, pipeline
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.cost import model_cost
-from vaectl.evaluation.evaluate import Interrupted, evaluate
+from vaectl.evaluation.evaluate import evaluate
+from vaectl.evaluation.outputs import Interrupted
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.results import Evaluation
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
@@ -136,6 +136,13 @@ def test_a_clip_that_does_not_fit_its_original_is_named(clips, made, said):
     assert (allowed.left_out, allowed.failures) == ({"b": reason}, ())
 
 
+def test_a_size_that_is_that_of_the_original_too_is_said_once(clips):
+    real, results = clips
+    store(results / "b.mkv", pictures(6, 60, 40))
+    (reason,) = run(real, results, resolution="source", crop_size=0).failures
+    assert reason.endswith("its frames are 60x40; they have to be 64x48")
+
+
 def test_a_corrupt_clip_is_named_and_the_others_are_measured(clips):
     real, results = clips
     (results / "b.mkv").unlink()
@@ -201,11 +208,11 @@ def test_reasons_are_of_one_kind_whatever_the_names_and_numbers():
         "c": "c.mp4: its frames are 60x40",
         "d": "in/d.mp4: too short: gives 2 of the 4 frames",
     }
-    assert [list(kind) for kind in job.by_kind(reasons)] == [["a b", "d"], ["c"]]
-    assert job.kinds_first(reasons) == [reasons["a b"], reasons["c"], reasons["d"]]
+    assert [list(kind) for kind in checks.by_kind(reasons)] == [["a b", "d"], ["c"]]
+    assert checks.kinds_first(reasons) == [reasons["a b"], reasons["c"], reasons["d"]]
     listener = Listener()
     many = {str(number): f"{number}: {'x' * number} is broken" for number in range(1, 14)}
-    assert job.first_reason(many, listener) == "1: x is broken"
+    assert checks.first_reason(many, listener) == "1: x is broken"
     assert (len(listener.warnings), listener.warnings[-1]) == (11, "2 more reasons like these")
 
 
@@ -221,8 +228,33 @@ def test_missing_partners_are_refused_before_anything_is_read(clips):
 
 
 def test_frames_too_small_for_a_metric_are_refused_in_one_line(clips):
-    with pytest.raises(VaectlError, match=r"a\.mkv: ssim needs frames of at least 11x11 pixels, not 8x8"):
-        run(*clips, metric=("psnr", "ssim"), crop_size=8)
+    for folder in clips:
+        store(folder / "a.mkv", pictures(6, 8, 8))
+    found = run(*clips, metric=("psnr", "ssim"), resolution="source", crop_size=0)
+    assert found.failures == (
+        f"{clips[0] / 'a.mkv'}: ssim needs frames of at least 11x11 pixels, not 8x8; give larger ones",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "size", "said"),
+    [
+        ("ssim", {"crop_size": 8}, "ssim needs frames of at least 11x11 pixels, not 8x8"),
+        (
+            "ms_ssim",
+            {"resolution": 160, "crop_size": 0},
+            "ms_ssim needs frames of at least 161x161 pixels, not 160x160",
+        ),
+        ("xpsnr", {}, "xpsnr needs frames of at least 45x45 pixels, not 32x32"),
+        ("lpips", {"resolution": 16}, "lpips needs frames of at least "),
+    ],
+)
+def test_frames_that_the_protocol_makes_too_small_are_refused_before_anything_is_decoded(
+    clips, monkeypatch, metric, size, said
+):
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UsageError, match=f"^{said}"):
+        run(*clips, metric=(metric,), **size)
 
 
 # Both ways

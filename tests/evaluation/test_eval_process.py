@@ -68,18 +68,27 @@ def measured() -> int:
 
 
 def test_processes_that_share_the_pairs_give_the_numbers_of_one(here):
+    """Of two candidates: the metrics of frames and of sets, the differences, and the file of numbers."""
     torch.jit.script(Detector()).save("detector.pt")
+    for seed, name in enumerate("abcd", 7):
+        store(here / "far" / f"{name}.mkv", disturbed(pictures(3, seed=seed - 7), seed))
     (here / "made" / "b.mkv").write_text("no video")
-    chosen = ("--metric", "psnr,fvd", "--fvd-detector", "detector.pt", "--allow-missing", "--json", "--csv")
+    chosen = ("--generated-video-dir", "far", "--metric", "psnr,fvd", "--fvd-detector", "detector.pt")
+    chosen += ("--allow-missing", "--json", "--csv")
     (first, second), alone = two_ranks(*chosen, "shared.csv"), start(*chosen, "alone.csv")
     (status, out, _), (expected_status, expected, _) = finish(first), finish(alone)
     assert finish(second)[:2] == (0, "")
     assert status == expected_status == 0
     shared, one = json.loads(out), json.loads(expected)
-    assert [clip["name"] for clip in shared["clips"]] == ["a", "c", "d"]
-    assert shared["clips"] == one["clips"]
-    assert shared["left_out"] == one["left_out"]
-    assert shared["summary"]["fvd"]["mean"] == pytest.approx(one["summary"]["fvd"]["mean"], rel=1e-9)
+    assert [each["name"] for each in shared["candidates"]] == ["made", "far"]
+    for together, single in zip(shared["candidates"], one["candidates"], strict=True):
+        assert [clip["name"] for clip in together["clips"]] == ["a", "c", "d"]
+        assert together["clips"] == single["clips"]
+        assert together["left_out"] == single["left_out"]
+        assert together["summary"]["fvd"]["mean"] == pytest.approx(single["summary"]["fvd"]["mean"], rel=1e-9)
+    made, far = (each["summary"]["fvd"]["mean"] for each in shared["candidates"])
+    assert made != far
+    assert shared["significance"] == one["significance"]
     assert Path("shared.csv").read_bytes() == Path("alone.csv").read_bytes()
 
 

@@ -208,7 +208,7 @@ def test_where_cost_was_measured_is_stated():
 
 
 def test_two_significant_digits():
-    values = (0.04361, 0.996, 1.0, 7.83, 9.96, 12.5001, 143.0, 1430.0, 0.0, None)
+    values = (0.04361, 0.996, 1.0, 7.83, 9.96, 12.5001, 143.0, 1430.0, 0.0, inf, None)
     assert [two_digits(value) for value in values] == [
-        *("0.044", "1.0", "1.0", "7.8", "10", "13", "140", "1400", "0", ""),
+        *("0.044", "1.0", "1.0", "7.8", "10", "13", "140", "1400", "0.0", "Infinity", ""),
     ]

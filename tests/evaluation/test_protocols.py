@@ -169,7 +169,7 @@ def test_the_statement_names_the_protocol_and_the_options_that_changed_it():
         ({"num_frames": 5, "sample_rate": 2, "frame_rate": None, "all_windows": False}, "5 (one in 2)"),
         (
             {"num_frames": 17, "sample_rate": 1, "frame_rate": "30000/1001", "all_windows": True},
-            "every window of 17, at about 29.97 frames/s",
+            "every window of 17, at about 29.97 frames/s (slower clips at their own rate)",
         ),
         ({"num_frames": "all", "sample_rate": 1}, "all"),
     ],

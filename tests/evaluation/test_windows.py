@@ -98,6 +98,14 @@ def test_windows_follow_each_other_and_an_incomplete_rest_is_left_out(numbered, 
     assert got == [[start + step * place for place in range(size)] for start in starts]
 
 
+def test_the_remedy_for_a_short_clip_names_the_rate_that_skips_frames(numbered):
+    with VideoReader(numbered) as reader:
+        with pytest.raises(VaectlError, match="or `sample_rate`, raise `frame_rate`, or leave"):
+            select(reader, ClipProtocol(12, 1, 32, 32, frame_rate=Fraction(12)))
+        with pytest.raises(VaectlError, match="or `sample_rate`, or leave"):
+            select(reader, ClipProtocol(12, 2, 32, 32, frame_rate=Fraction(30)))
+
+
 def test_a_clip_without_a_whole_window_is_too_short(numbered):
     with pytest.raises(VaectlError, match=r"clip\.mp4: too short: gives 20 of the 21 frames"):
         windows_of(numbered, ClipProtocol(21, 1, 48, None, all_windows=True))
@@ -144,6 +152,11 @@ def test_each_window_has_the_numbers_that_it_has_as_a_clip_of_its_own(clips, tmp
     assert shapes == [("a", 8, 2, 3), ("c", 8, 2, 1), ("deep/b", 4, 1, 0)]
     assert found.as_json()["clips"][0]["windows"] == 2
     assert found.as_json()["clips"][0]["frames_left_out"] == 3
+
+
+def test_frames_left_out_are_stated_for_a_clip_of_one_window_too(clips):
+    found = run(*clips, num_frames=7, all_windows=True, allow_missing=True)
+    assert [(clip.name, clip.windows, clip.frames_left_out) for clip in found.clips] == [("a", 1, 4), ("c", 1, 2)]
 
 
 def test_the_model_begins_anew_in_each_window(clips, tmp_path):
@@ -328,13 +341,14 @@ def test_a_protocol_by_name_gives_the_numbers_of_its_options_and_is_named(tmp_pa
     assert [each["protocol"]["hash"] for each in (plain, named, own)] == [plain["protocol"]["hash"]] * 3
     assert (plain["protocol"]["name"], named["protocol"]["name"]) == (None, "wfvae")
     assert named["protocol"]["changed"] == []
-    changed = evaluate(capsys, *paths, "--protocol=wfvae", "--num-frames=9", "--resolution=48", "--crop-size=48")
+    changed = evaluate(capsys, *paths, "--protocol=wfvae", "--num-frames=9", "--resolution=48", "--crop-size=32")
     assert changed["protocol"]["changed"] == ["num_frames", "resolution", "crop_size"]
     assert changed["protocol"]["hash"] != plain["protocol"]["hash"]
     assert main(["eval", *paths, "--device=cpu", "--metric=psnr", "--protocol=vidtok", "--resolution=48"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^protocol: vidtok, changed by --resolution, --crop-size \([0-9a-f]{8}\)$", out, re.MULTILINE)
-    assert "frames: every window of 17, at about 30 frames/s; RGB by swscale; shorter side to 48" in out
+    assert re.search(r"^protocol: vidtok, changed by --resolution \([0-9a-f]{8}\)$", out, re.MULTILINE)
+    words = "every window of 17, at about 30 frames/s (slower clips at their own rate)"
+    assert f"frames: {words}; RGB by swscale; shorter side to 48" in out
 
 
 def test_several_candidates_are_measured_in_the_same_windows(clips, tmp_path):

@@ -44,7 +44,8 @@ def eval(options: EvalOptions) -> None:
     from vaectl.cli.console import reporter, say
     from vaectl.cli.spelling import as_json
     from vaectl.distributed import is_main
-    from vaectl.evaluation.evaluate import Interrupted, evaluate
+    from vaectl.evaluation.evaluate import evaluate
+    from vaectl.evaluation.outputs import Interrupted
 
     with reporter() as progress:
         if options.mp:

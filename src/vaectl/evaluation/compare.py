@@ -137,7 +137,7 @@ def settings(evaluation: Evaluation, unshared: set[str]) -> dict[str, str]:
     """
     ignored = OF_CANDIDATE | NAMES | SETTLED_BY_CLIPS | OF_MACHINE | {f"metrics.{name}" for name in unshared}
     leaves = _leaves(evaluation.protocol, ignored)
-    found = {key: shown(value.partition(", SHA-256 ")[2] or value) for key, value in leaves}
+    found = {shown(key): shown(value.partition(", SHA-256 ")[2] or value) for key, value in leaves}
     return found if isinstance(evaluation.protocol["clips"], str) else OF_EARLIER_VERSIONS | found
 
 
@@ -145,7 +145,7 @@ def machine(evaluation: Evaluation) -> dict[str, str]:
     """Return the versions and the device."""
     protocol = {key: evaluation.protocol[key] for key in ("versions", "metrics")}
     return {
-        key.rpartition(".")[2]: shown(value)
+        shown(key.rpartition(".")[2]): shown(value)
         for key, value in _leaves(protocol, set())
         if key.startswith("versions.") or key == "metrics.device"
     }

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vaectl.allocator import returning_freed
 from vaectl.engine import Limits, Run, explain_shortage, prepare_run, retry_on_oom
-from vaectl.errors import OutOfMemoryError
+from vaectl.errors import BUG, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestModel
 from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.results import Cost
@@ -60,16 +60,25 @@ def known_costs(models: Mapping[int, AnyVAE], manifests: Sequence[Manifest | Non
 
 
 def measure_costs(
-    models: Mapping[int, AnyVAE], known: Sequence[Cost | None], size: Size, limits: Limits, progress: Progress
+    models: Mapping[int, AnyVAE],
+    names: Sequence[str],
+    known: Sequence[Cost | None],
+    size: Size,
+    limits: Limits,
+    progress: Progress,
 ) -> list[Cost | None]:
-    """Return the costs that are `known`, with speed and memory of the models; warns where memory does not suffice."""
+    """Return the costs that are `known`, with speed and memory of the models.
+
+    `names` are those of the candidates. Whatever fails is a warning: the costs are not worth the other numbers.
+    """
     costs = list(known)
     for number, model in models.items():
+        others = [other for other in models.values() if other is not model]
         try:
-            others = [other for other in models.values() if other is not model]
-            costs[number] = measure_cost(model, *size, limits, progress, others)
-        except OutOfMemoryError as error:
-            progress.warn(f"speed and memory are not measured: {error}")
+            costs[number] = measure_cost(model, *size, limits, progress, others, names[number])
+        except Exception as error:
+            why = error if isinstance(error, VaectlError) else unforeseen("the measurement", error, BUG)
+            progress.warn(f"{names[number]}: speed and memory are not measured: {why}")
     return costs
 
 
@@ -111,6 +120,7 @@ def measure_cost(
     limits: Limits,
     progress: Progress,
     others: Sequence[AnyVAE] = (),
+    name: str = "the model",
 ) -> Cost:
     """Measure speed and peak memory of both networks on a clip of that size, on the model's device.
 
@@ -140,11 +150,12 @@ def measure_cost(
             warm=encode.warm and decode.warm,
         )
 
-    progress.start("speed and memory", 2, "networks")
+    progress.start(f"measuring speed and memory of {name}", 2, "networks")
     try:
         return retry_on_oom(attempt, model, limits, progress)
     finally:
         progress.finish()
+        return_freed()  # what the allocator keeps for this model would add to the peak of the next one
 
 
 def inputs(run: Run, size: Size) -> Iterator[tuple[Tensor, list[int]]]:

@@ -7,9 +7,9 @@ and the caller how the numbers are shown.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,37 +25,64 @@ from vaectl.distributed import (
     world_size,
 )
 from vaectl.engine import Limits, open_model
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import BUG, VaectlError, unforeseen
 from vaectl.evaluation import outputs
+from vaectl.evaluation.checks import (
+    check_frame_size,
+    check_outputs,
+    check_partners,
+    check_set_sizes,
+    first_reason,
+    kinds_first,
+    warn_of_same_files,
+)
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.cost import known_costs, measure_costs
-from vaectl.evaluation.frames import how_to_read
+from vaectl.evaluation.cost import Size, known_costs, measure_costs
+from vaectl.evaluation.frames import Reading, how_to_read
 from vaectl.evaluation.manifest import Manifest
+from vaectl.evaluation.outputs import Interrupted
 from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
 from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
-from vaectl.io.output_paths import identity
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
 from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
+from vaectl.options.candidates import Candidate
 from vaectl.progress import Progress, Silent
-from vaectl.video.sequence import files_of
-
-REASONS = 10
-"""Maximum number of further reasons shown where no clip can be compared."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with the results so far."""
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, and with what."""
 
-    def __init__(self, comparison: Comparison) -> None:
-        super().__init__()
-        self.comparison = comparison
+    candidates: tuple[Candidate, ...]
+    manifests: list[Manifest | None]
+    """One for each candidate."""
+    reading: Reading
+    grouping: Grouping
+    device: torch.device
+    metrics: Metrics
+    facts: tuple[MetricFacts, ...]
+    models: dict[int, AnyVAE]
+    """Number of the candidate -> model."""
+
+
+@dataclass
+class Totals:
+    """What is known of all clips together, step by step, so that Ctrl-C loses only the rest."""
+
+    set_values: dict[str, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    costs: list[Cost | None] = field(default_factory=list)
+    seconds: float = 0.0
+    """Of the run without the measurement of costs, as the peak memory."""
+    peak_memory: int = 0
+    stopped: bool = False
 
 
 def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
@@ -65,81 +92,58 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
     clips; at the end rank 0 has all numbers, the other ranks their own. Raises UsageError for invalid requests,
     VaectlError if no clip can be compared, and `Interrupted` on Ctrl-C after the first clips.
     """
-    begun, stopped = time.monotonic(), False
-    candidates = options.candidates
+    begun = time.monotonic()
     with process_group(progress, options.rendezvous_timeout, options.device):
         progress = progress if is_main() else Silent()
-        manifests = [None if each.is_model else manifest_of(each.path) for each in candidates]
-        reading = how_to_read(options, manifests, progress)
-        num_frames = reading.protocol.num_frames
-        grouping = find_groups(options, manifests, stills=num_frames == 1)
-        check_partners(grouping, options, progress)
-        if is_main():
-            check_outputs(grouping, options)
-            warn_of_same_files(grouping, progress)
-
-        device = choose_device(device_of_rank(options.device))
-        metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
-        if not reading.protocol.all_windows:
-            check_set_sizes(grouping, facts, options)
-        models = open_models(options, device, progress)
+        setup = set_up(options, progress)
         wait_for_others()
-
-        mine, results = grouping.groups[rank() :: world_size()], PartialResults()
-        report = ReportBuilder(facts, [each.name for each in candidates]) if options.report else None
+        mine, results, totals = setup.grouping.groups[rank() :: world_size()], PartialResults(), Totals()
+        report = ReportBuilder(setup.facts, [each.name for each in setup.candidates]) if options.report else None
         progress.start_clips(len(mine), share=share())
         try:
-            compare_all(mine, reading, models, metrics, report, options, results, progress)
-            results = merge_ranks(results, grouping, metrics)
+            compare_all(mine, setup.reading, setup.models, setup.metrics, report, options, results, progress)
+            results = merge_ranks(results, setup.grouping, setup.metrics)
             if report:
                 report.gather()
+            if is_main() and not results.clips:
+                raise VaectlError(first_reason(setup.grouping.missing | results.left_out, progress))
+            add_totals(totals, setup, results, options, progress, begun)
         except KeyboardInterrupt:
             if not results.clips or not is_main():
                 raise
-            stopped = True
-
-        compared = len(results.clips) + len(results.left_out)
-        left_out = grouping.missing | results.left_out
-        if not results.clips and is_main():
-            raise VaectlError(first_reason(left_out, progress))
-        set_values, failures = ({}, []) if stopped else values_of_sets(metrics)
-        seconds, peak_memory = time.monotonic() - begun, memory.peak(device)
-        costs: list[Cost | None] = [None] * len(candidates)
+            totals.stopped = True
+        if not totals.seconds:
+            totals.seconds, totals.peak_memory = time.monotonic() - begun, memory.peak(setup.device)
+        comparison = Comparison(tuple(evaluations_of(setup, results, totals, options)), options.all_pairs)
         if is_main():
-            first, limits = results.clips[0][0], Limits.of(options)
-            size = first.num_frames // first.windows, first.height, first.width
-            costs = known_costs(models, manifests, size)
-            if not stopped and (len(models) > 1 if options.cost is None else options.cost):
-                try:
-                    costs = measure_costs(models, costs, size, limits, progress)
-                except KeyboardInterrupt:
-                    stopped = True
-        evaluations = tuple(
-            Evaluation(
-                name=candidate.name,
-                metrics=facts,
-                clips=tuple(scores[number] for scores in results.clips),
-                set_values={name: values[number] for name, values in set_values.items()},
-                protocol=provenance(options, candidate, reading, manifests[number], str(device)),
-                left_out=left_out,
-                seconds=seconds,
-                decode_seconds=results.decode_seconds,
-                peak_memory=peak_memory,
-                stopped_before=len(grouping.groups) - compared if stopped else 0,
-                failures=(*(() if options.allow_missing else kinds_first(left_out)), *failures),
-                temporal_compression=temporal_compression(models.get(number), manifests[number]),
-                cost=costs[number],
-            )
-            for number, candidate in enumerate(candidates)
-        )
-        comparison = Comparison(evaluations, options.all_pairs)
-        if is_main():
-            comparison, _ = outputs.write_outputs(
-                outputs.outputs_of(options), comparison, report.write if report else None
-            )
-    if stopped:
+            files = outputs.outputs_of(options)
+            try:
+                comparison, _ = outputs.write_outputs(files, comparison, report.write if report else None)
+            except Interrupted as stop:
+                comparison, totals.stopped = stop.comparison, True
+    if totals.stopped:
         raise Interrupted(comparison)
     return comparison
+
+
+def set_up(options: EvalOptions, progress: Progress) -> Setup:
+    """Find the clips, check the request, and load metrics and models. Decodes nothing. Raises as `evaluate` does."""
+    candidates = options.candidates
+    manifests = [None if each.is_model else manifest_of(each.path) for each in candidates]
+    reading = how_to_read(options, manifests, progress)
+    num_frames = reading.protocol.num_frames
+    grouping = find_groups(options, manifests, stills=num_frames == 1)
+    check_partners(grouping, options, progress)
+    if is_main():
+        check_outputs(grouping, options)
+        warn_of_same_files(grouping, progress)
+    if not reading.protocol.all_windows:
+        check_set_sizes(grouping, options)
+    device = choose_device(device_of_rank(options.device))
+    metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
+    check_frame_size(metrics, reading.protocol)
+    models = open_models(options, device, progress)
+    return Setup(candidates, manifests, reading, grouping, device, metrics, facts, models)
 
 
 def open_models(options: EvalOptions, device: torch.device, progress: Progress) -> dict[int, AnyVAE]:
@@ -183,78 +187,6 @@ def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int
     return manifest.model.temporal_compression if manifest else None
 
 
-# Checks before anything is decoded
-
-
-def check_partners(grouping: Grouping, options: EvalOptions, progress: Progress) -> None:
-    """Raise UsageError for clips without a partner, unless `allow_missing` is set."""
-    if grouping.missing and not options.allow_missing:
-        raise UsageError(first_reason(grouping.missing, progress), "pass `allow_missing` to leave them out")
-
-
-def check_set_sizes(grouping: Grouping, facts: Sequence[MetricFacts], options: EvalOptions) -> None:
-    """Raise UsageError if a metric of sets has fewer than 2 clips."""
-    sets = [metric.name for metric in facts if metric.of_set]
-    if sets and len(grouping.groups) < 2:
-        raise UsageError(
-            f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"
-        )
-
-
-def first_reason(reasons: Mapping[str, str], progress: Progress) -> str:
-    """Return the first kind of reason, in one line with the names of its clips; warn of the other kinds."""
-    first, *others = [_one_line(kind) for kind in by_kind(reasons)]
-    for line in others[:REASONS]:
-        progress.warn(line)
-    if len(others) > REASONS:
-        progress.warn(f"{len(others) - REASONS} more reasons like these")
-    return first
-
-
-def by_kind(reasons: Mapping[str, str]) -> list[dict[str, str]]:
-    """Group reasons, which begin with a path, by what they say without paths and numbers."""
-    kinds: dict[str, dict[str, str]] = {}
-    for name, reason in reasons.items():
-        kinds.setdefault(re.sub(r"\S*/\S*|\d+", "", reason.partition(": ")[2]), {})[name] = reason
-    return list(kinds.values())
-
-
-def kinds_first(reasons: Mapping[str, str]) -> list[str]:
-    """Return the reasons, one of each kind first, because the command line shows only some of them."""
-    kinds = [list(kind.values()) for kind in by_kind(reasons)]
-    return [kind[0] for kind in kinds] + [reason for kind in kinds for reason in kind[1:]]
-
-
-def _one_line(reasons: Mapping[str, str]) -> str:
-    first, *others = reasons
-    if not others:
-        return reasons[first]
-    more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
-    return f"{reasons[first]}; also affected: {', '.join(others[:3])}{more}"
-
-
-def check_outputs(grouping: Grouping, options: EvalOptions) -> None:
-    """Raise UsageError if an output file is an input, exists without `overwrite`, or cannot be written."""
-    paths = [
-        file for group in grouping.groups for path in (group.real, *group.generated) if path for file in files_of(path)
-    ]
-    outputs.check_outputs(
-        outputs.outputs_of(options), {identity(path) for path in paths if path.exists()}, options.overwrite
-    )
-
-
-def warn_of_same_files(grouping: Grouping, progress: Progress) -> None:
-    """Warn if a reconstruction is the same file as its original, through links or not."""
-    for paths in zip(*(group.generated for group in grouping.groups), strict=True):
-        pairs = [(group.real, path) for group, path in zip(grouping.groups, paths, strict=True) if path]
-        same = [path for real, path in pairs if real.exists() and path.exists() and real.samefile(path)]
-        if same:
-            progress.warn(
-                f"{same[0]}: is the same file as its original; this holds for {len(same)} of {len(pairs)} pairs, and"
-                " their numbers say nothing"
-            )
-
-
 # After the last clip
 
 
@@ -278,6 +210,51 @@ def merge_ranks(results: PartialResults, grouping: Grouping, metrics: Metrics) -
     )
 
 
+def add_totals(
+    totals: Totals, setup: Setup, results: PartialResults, options: EvalOptions, progress: Progress, begun: float
+) -> None:
+    """Add the metrics of sets, and on rank 0 the costs, which are measured last."""
+    totals.set_values, totals.failures = values_of_sets(setup.metrics)
+    totals.seconds, totals.peak_memory = time.monotonic() - begun, memory.peak(setup.device)
+    if is_main() and (len(setup.models) > 1 if options.cost is None else options.cost):
+        names, limits = [each.name for each in setup.candidates], Limits.of(options)
+        known, size = costs_at_size(setup, results)
+        totals.costs = measure_costs(setup.models, names, known, size, limits, progress)
+
+
+def costs_at_size(setup: Setup, results: PartialResults) -> tuple[list[Cost | None], Size]:
+    """Return what is known of the cost of each candidate at the size of the first clip, and that size."""
+    if not results.clips:  # of this rank
+        return [None] * len(setup.candidates), (0, 0, 0)
+    first = results.clips[0][0]
+    size = first.num_frames // first.windows, first.height, first.width
+    return known_costs(setup.models, setup.manifests, size), size
+
+
+def evaluations_of(setup: Setup, results: PartialResults, totals: Totals, options: EvalOptions) -> Iterator[Evaluation]:
+    """Yield the evaluation of each candidate."""
+    left_out = setup.grouping.missing | results.left_out
+    remaining = len(setup.grouping.groups) - len(results.clips) - len(results.left_out)
+    costs = totals.costs or costs_at_size(setup, results)[0]
+    for number, candidate in enumerate(setup.candidates):
+        manifest = setup.manifests[number]
+        yield Evaluation(
+            name=candidate.name,
+            metrics=setup.facts,
+            clips=tuple(scores[number] for scores in results.clips),
+            set_values={name: values[number] for name, values in totals.set_values.items()},
+            protocol=provenance(options, candidate, setup.reading, manifest, str(setup.device)),
+            left_out=left_out,
+            seconds=totals.seconds,
+            decode_seconds=results.decode_seconds,
+            peak_memory=totals.peak_memory,
+            stopped_before=remaining if totals.stopped else 0,
+            failures=(*(() if options.allow_missing else kinds_first(left_out)), *totals.failures),
+            temporal_compression=temporal_compression(setup.models.get(number), manifest),
+            cost=costs[number],
+        )
+
+
 def values_of_sets(metrics: Metrics) -> tuple[dict[str, list[float]], list[str]]:
     """Return the values of each metric of sets, one for each candidate, and one line for each that has none."""
     values, failures = {}, []
@@ -287,4 +264,6 @@ def values_of_sets(metrics: Metrics) -> tuple[dict[str, list[float]], list[str]]
                 values[name] = metric.values()
             except VaectlError as error:
                 failures.append(str(error))
+            except Exception as error:  # must not lose the numbers of the other metrics
+                failures.append(str(unforeseen(name, error, BUG)))
     return values, failures

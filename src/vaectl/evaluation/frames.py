@@ -178,7 +178,7 @@ def how_to_read_foreign(
     if (info.width, info.height) == source:
         return protocol, step
     if (info.width, info.height) != size:
-        or_whole = f", or {_by(*source)} as the original is" if source else ""
+        or_whole = f", or {_by(*source)} as the original is" if source and source != size else ""
         raise VaectlError(
             f"{info.path}: its frames are {_by(info.width, info.height)}", f"they have to be {_by(*size)}{or_whole}"
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import BUG, UsageError, VaectlError, unforeseen
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.paper_files import write_latex, write_markdown
 from vaectl.evaluation.tables import write_csv
@@ -57,13 +57,28 @@ class _Leave(Exception):  # noqa: N818  # not an error
     """Leaves a block early."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the results so far."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__()
+        self.comparison = comparison
+
+
 def write_outputs(
     files: Mapping[str, Path], comparison: Comparison, report: Callable[[Path, Comparison], None] | None = None
 ) -> tuple[Comparison, list[str]]:
-    """Write the files; return the results with the paths, and why files are missing, which also is in the results."""
+    """Write the files; return the results with the paths, and why files are missing, which also is in the results.
+
+    Raises `Interrupted`, with the same results, on Ctrl-C.
+    """
     written: dict[str, Any] = {}
     failures: list[str] = []
+    stopped = False
     for name, file in files.items():
+        if stopped:
+            failures.append(f"{file}: not written, because the run was stopped")
+            continue
         try:
             fill = report if name == "report" else WRITE[name]
             if fill:
@@ -73,5 +88,13 @@ def write_outputs(
             failures.append(str(error))
         except OSError as error:
             failures.append(f"{file}: writing failed ({error.strerror}); free space or choose another place")
+        except Exception as error:  # must not lose the numbers
+            failures.append(str(unforeseen(file, error, BUG)))
+        except KeyboardInterrupt:
+            stopped = True
+            failures.append(f"{file}: not written, because the run was stopped")
     evaluations = (replace(each, failures=(*each.failures, *failures), **written) for each in comparison.evaluations)
-    return replace(comparison, evaluations=tuple(evaluations)), failures
+    comparison = replace(comparison, evaluations=tuple(evaluations))
+    if stopped:
+        raise Interrupted(comparison)
+    return comparison, failures

@@ -5,9 +5,9 @@ For the command line, the report, and files (`paper_files.py`). Knows no console
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
 
@@ -53,10 +53,7 @@ COSTS: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
 
 def two_digits(value: float | None, unit: int = 1) -> str:
     """Format what varies between runs, in `unit`, with two significant digits; empty for None."""
-    if not value:
-        return "" if value is None else "0"
-    rounded = float(f"{value / unit:.1e}")
-    return f"{rounded:.{max(0, 1 - math.floor(math.log10(rounded)))}f}"
+    return "" if value is None else f"{Decimal(f'{value / unit:.1e}'):f}"
 
 
 def metric_columns(comparison: Comparison) -> list[Column]:

@@ -227,8 +227,7 @@ def compare(
         del results.begun[group.name]
         for name, of_clip in begun.sets.items():
             sets[name].merge(of_clip.state())
-        if clip.windows > 1:
-            scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
+        scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
         if report and begun.worst:
             _, window, real, made = begun.worst
             report.add(scores, real, made, clip.real.frame_rate, window)

@@ -124,7 +124,8 @@ def select(reader: VideoReader, protocol: ClipProtocol, step: int | None = None)
     if count < size:
         raise VaectlError(
             f"{reader.info.path}: too short: gives {count} of the {size} frames of the protocol",
-            "lower `num_frames` or `sample_rate`, or leave the clip out",
+            f"lower `num_frames` or `sample_rate`{', raise `frame_rate`' * (step > protocol.sample_rate)}, or leave the"
+            " clip out",
         )
     windows, left_out = divmod(count, size)
     return Selection(size, windows, step, left_out)

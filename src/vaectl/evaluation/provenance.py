@@ -68,7 +68,10 @@ def _changed(options: EvalOptions, protocol: ClipProtocol) -> list[str]:
     if options.protocol is None:
         return []
     named = protocol_of(parse(ProtocolOptions, read_protocol(options.protocol)))
-    return [field.name for field in fields(named) if getattr(named, field.name) != getattr(protocol, field.name)]
+    changed = [field.name for field in fields(named) if getattr(named, field.name) != getattr(protocol, field.name)]
+    if all(each.crop_size == each.resolution for each in (named, protocol)) and "crop_size" in changed:
+        changed.remove("crop_size")  # it follows the resolution
+    return changed
 
 
 def measurement(options: EvalOptions, device: str) -> dict[str, Any]:

@@ -9,11 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from pydantic import Field
 
 from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
 from vaectl.metrics import BOUNDS, WITH_HARMONIC_MEAN
+
+Whole: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Amount: TypeAlias = Annotated[float, Field(ge=0, le=2**63, allow_inf_nan=False)]
+"""A number that a file may have."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,24 @@ class MetricFacts:
     better: Literal["higher", "lower"]
     of_set: bool
     """One number for all clips (fvd), not one for each frame."""
+
+
+FACTS = {
+    facts.name: facts
+    for facts in (
+        MetricFacts("psnr", "dB", "higher", of_set=False),
+        MetricFacts("ssim", "", "higher", of_set=False),
+        MetricFacts("lpips", "", "lower", of_set=False),
+        MetricFacts("fvd", "", "lower", of_set=True),
+        MetricFacts("flicker", "levels", "lower", of_set=False),
+        MetricFacts("ms_ssim", "", "higher", of_set=False),
+        MetricFacts("vmaf", "", "higher", of_set=False),
+        MetricFacts("vmaf_neg", "", "higher", of_set=False),
+        MetricFacts("psnr_y", "dB", "higher", of_set=False),
+        MetricFacts("xpsnr", "dB", "higher", of_set=False),
+    )
+}
+"""The facts of the metrics, as they state them themselves once they are built."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +143,17 @@ class Summary:
 class Cost:
     """What a model costs at the size of the protocol. Speed and memory are None if they were not measured."""
 
-    parameters: int
-    compression: tuple[int, int]
+    parameters: Whole
+    compression: tuple[Whole, Whole]
     """Frames and pixels of a side for each position of the latent."""
-    latent_channels: int
-    bits_per_pixel: float
+    latent_channels: Whole
+    bits_per_pixel: Amount
     """Bits of the latent for each pixel of the clip, in the dtype of the model."""
-    encode_frames_per_second: float | None = None
-    decode_frames_per_second: float | None = None
-    encode_peak_memory: int | None = None
+    encode_frames_per_second: Amount | None = None
+    decode_frames_per_second: Amount | None = None
+    encode_peak_memory: Whole | None = None
     """Bytes of the weights and of what a run adds, on the device, without the clip."""
-    decode_peak_memory: int | None = None
+    decode_peak_memory: Whole | None = None
     warm: bool | None = None
     """Whether speed was measured after a run for warm-up; not if that run took long enough to be the measurement."""
 

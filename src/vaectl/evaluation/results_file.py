@@ -1,28 +1,53 @@
-"""Read the JSON files that `vaectl eval` wrote, of this version and of earlier ones. Nothing in them is trusted."""
+"""Read the JSON files that `vaectl eval` wrote, of this version and of earlier ones. Nothing in them is trusted.
+
+What passes here can be summarized, compared and written: numbers are what their metric can be, and as many as there are
+frames.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 import vaectl
 from vaectl.errors import UsageError, shown
-from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
+from vaectl.evaluation.results import FACTS, Amount, ClipScores, Cost, Evaluation, Whole
 from vaectl.io.parsing import read_json
+from vaectl.metrics import BOUNDS, OF_FFMPEG, WITH_HARMONIC_MEAN
 
 MOST_BYTES = 2**30
 """A number takes about 20 bytes: 33 frames, 5 metrics and 300,000 clips."""
+MOST = 1e9
+"""No metric is larger, apart from inf for exact frames."""
+ROUNDING = 1e-3
+"""How far rounding can take a metric beyond its bounds, generously."""
+DEEPEST = 20
+"""Levels of lists and objects in a protocol; eval writes 4."""
 REMEDY = "give a file that vaectl eval wrote with `json`"
+OF_NEIGHBOURS = {"flicker"}
+"""The metrics that compare neighbouring frames: one number less than frames in each window."""
+SAID = {
+    "dataclass_type": "input should be an object",
+    "dict_type": "input should be an object",
+    "tuple_type": "input should be a list",
+    "path_type": "input should be a path",
+    "string_pattern_mismatch": "input should be a rate, as in 30000/1001",
+}
+"""What pydantic says in words of Python, by the type of the error."""
+
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+Rate = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}(/[1-9][0-9]{0,17})?$")]
 
 
 @dataclass(frozen=True)
 class StoredMetric:
-    """An entry of `summary`: the facts of a metric, and its number."""
+    """An entry of `summary`: the facts of a metric, which are not used (`FACTS`), and its number."""
 
     unit: str
     better: Literal["higher", "lower"]
@@ -37,23 +62,44 @@ class StoredClip:
     name: str
     real: Path
     generated: Path | None
-    frames: int
-    width: int
-    height: int
+    frames: Positive
+    width: Positive
+    height: Positive
     values: dict[str, tuple[float, ...]]
-    windows: Annotated[int, Field(ge=1)] = 1
-    frames_left_out: int = 0
+    windows: Positive = 1
+    frames_left_out: Whole = 0
 
 
 @dataclass(frozen=True)
 class StoredFrames:
     """The entry `clips` of the protocol."""
 
-    num_frames: int | Literal["all"]
-    sample_rate: int
+    num_frames: Positive | Literal["all"]
+    sample_rate: Positive
     resize: str
     crop: str
-    frame_rate: Fraction | None = None
+    frame_rate: Rate | None = None
+    all_windows: Annotated[bool, Field(strict=True)] = False
+    rgb_conversion: str = "accurate"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """The entry `model` of the protocol."""
+
+    path: str | None = None
+    weights: str | None = None
+    dtype: str | None = None
+    posterior: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredName:
+    """The entries of a protocol that has a name."""
+
+    name: str
+    changed: tuple[str, ...]
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -61,12 +107,9 @@ class StoredProtocol:
     """What is needed of the protocol."""
 
     clips: StoredFrames | str
-    metrics: dict[str, Any]
+    metrics: dict[str, str | dict[str, Any]]
     versions: dict[str, str]
-    model: dict[str, Any] | None = None
-    name: str | None = None
-    changed: tuple[str, ...] = ()
-    hash: str = ""
+    model: StoredModel | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +120,13 @@ class StoredEvaluation:
     protocol: dict[str, Any]
     clips: tuple[StoredClip, ...]
     left_out: dict[str, str]
-    seconds: float
-    decode_seconds: float
-    peak_memory: int
-    stopped_before: int = 0
+    seconds: Amount
+    decode_seconds: Amount
+    peak_memory: Whole
+    stopped_before: Whole = 0
     failures: tuple[str, ...] = ()
     name: str = ""
-    temporal_compression: int | None = None
+    temporal_compression: Annotated[int, Field(ge=1, le=4096)] | None = None
     cost: Cost | None = None
 
 
@@ -102,22 +145,21 @@ def read_results(path: Path) -> list[Evaluation]:
 def _evaluation(path: Path, values: object) -> Evaluation:
     try:
         stored = TypeAdapter(StoredEvaluation).validate_python(values)
-        TypeAdapter(StoredProtocol).validate_python(stored.protocol)
-        _check(stored)
+        _check_protocol(stored)
+        _check_clips(stored)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = shown(".".join(map(str, first["loc"])))
-        reason = f"no {place}" if first["type"] == "missing" else f"{place}: {first['msg'].lower()}".removeprefix(": ")
-        raise _refused(path, reason, values) from None
+        of_protocol = error.title in (StoredProtocol.__name__, StoredName.__name__)
+        found = values["protocol"] if of_protocol and isinstance(values, dict) else values
+        raise _refused(path, _said(error.errors()[0], found), values) from None
     except ValueError as error:
         raise _refused(path, str(error), values) from None
     return Evaluation(
-        metrics=tuple(MetricFacts(name, m.unit, m.better, m.of_set) for name, m in stored.summary.items()),
+        metrics=tuple(FACTS[name] for name in stored.summary),
         clips=tuple(
             ClipScores(num_frames=clip.frames, **{key: each for key, each in vars(clip).items() if key != "frames"})
             for clip in stored.clips
         ),
-        set_values={name: m.mean for name, m in stored.summary.items() if m.of_set and m.mean is not None},
+        set_values={name: m.mean for name, m in stored.summary.items() if FACTS[name].of_set and m.mean is not None},
         protocol=stored.protocol,
         left_out=stored.left_out,
         seconds=stored.seconds,
@@ -131,22 +173,79 @@ def _evaluation(path: Path, values: object) -> Evaluation:
     )
 
 
-def _check(stored: StoredEvaluation) -> None:
-    """Raise ValueError for numbers that do not belong together."""
+def _check_protocol(stored: StoredEvaluation) -> None:
+    """Raise ValueError for a protocol that cannot be stated."""
+    protocol, metrics = stored.protocol, TypeAdapter(StoredProtocol).validate_python(stored.protocol).metrics
+    if protocol.get("name") is not None:
+        TypeAdapter(StoredName).validate_python(protocol)
+    for name in stored.summary:
+        if name not in FACTS:
+            raise ValueError(f"summary: {shown(name)} is no metric of this version")
+        needed = ("model", "libvmaf", "ffmpeg_of", "frames") if name in WITH_HARMONIC_MEAN else ("frames",)
+        facts = metrics.get(name)
+        if name in OF_FFMPEG and facts is not None and not (isinstance(facts, dict) and all(map(facts.get, needed))):
+            raise ValueError(f"metrics.{name}: lacks one of {', '.join(needed)}")
+    _check_values(protocol)
+
+
+def _check_values(value: Any, depth: int = 0) -> None:
+    """Raise ValueError for a number that JSON does not have, and for lists and objects that are nested too deeply."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("protocol: has a number that is not finite")
+    if depth > DEEPEST:
+        raise ValueError("protocol: is nested too deeply")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_values(each, depth + 1)
+
+
+def _check_clips(stored: StoredEvaluation) -> None:
+    """Raise ValueError for numbers that do not belong together, and for those that no metric can be."""
     if not stored.clips:
         raise ValueError("clips: is empty")
     names = [clip.name for clip in stored.clips]
     if len(set(names)) < len(names):
         raise ValueError("clips: two have the same name")
-    of_frames = {name for name, metric in stored.summary.items() if not metric.of_set}
+    for name, metric in stored.summary.items():
+        if FACTS[name].of_set and metric.mean is not None and not _possible(name, [metric.mean]):
+            raise ValueError(f"summary: {name} cannot be {metric.mean}")
+    of_frames = {name for name in stored.summary if not FACTS[name].of_set}
     for clip in stored.clips:
         if clip.values.keys() != of_frames:
             raise ValueError(f"clips: {shown(clip.name)} lacks the metrics of the summary")
-        if clip.frames % clip.windows or any(len(numbers) % clip.windows for numbers in clip.values.values()):
+        if clip.frames % clip.windows:
             raise ValueError(f"clips: {shown(clip.name)} has windows of different lengths")
-        for metric, numbers in clip.values.items():
-            if not 0 < len(numbers) <= clip.frames or any(map(math.isnan, numbers)):
-                raise ValueError(f"clips: {shown(clip.name)} has no valid numbers of {shown(metric)}")
+        for name, numbers in clip.values.items():
+            count = clip.frames - clip.windows * (name in OF_NEIGHBOURS)
+            if not numbers or len(numbers) != count or not _possible(name, numbers):
+                raise ValueError(f"clips: {shown(clip.name)} has no valid numbers of {name}")
+
+
+def _possible(metric: str, numbers: Sequence[float]) -> bool:
+    """Whether a metric can be these numbers, apart from rounding errors. Only a PSNR can be inf."""
+    least, most = BOUNDS[metric]
+    exact = most == inf and FACTS[metric].better == "higher"
+    least, most = max(least, -MOST) - ROUNDING, min(most, MOST) + ROUNDING
+    return all(least <= number <= most or (exact and number == inf) for number in numbers)
+
+
+def _said(error: ErrorDetails, values: object) -> str:
+    """Return a problem that pydantic found in `values` in words: the place, without pydantic's own names, and why."""
+
+    def place() -> Iterator[str]:
+        found = values
+        for part in error["loc"]:
+            if isinstance(found, dict) and part in found:
+                found = found[str(part)]
+            elif isinstance(found, list) and isinstance(part, int) and part < len(found):
+                found = found[part]
+            elif error["type"] != "missing" or part != error["loc"][-1]:
+                continue
+            yield str(part)
+
+    where, why = shown(".".join(place())), SAID.get(error["type"], error["msg"].lower())
+    if error["type"] == "missing":
+        return f"no {where}"
+    return f"{where}: {why}" if where else why
 
 
 def _refused(path: Path, reason: str, values: object) -> UsageError:

@@ -17,6 +17,7 @@ from vaectl.shortage import is_memory_shortage
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a Git LFS pointer begins (git-lfs/docs/spec.md)."""
+HEAD_BYTES = 4096
 
 
 def exists(path: Path) -> bool:
@@ -92,7 +93,11 @@ def read_json(path: Path, most: int, remedy: str = "check the path") -> Any:
         raise UsageError(f"{path}: has {size} bytes, and at most {most} are read", "give the right file")
     try:
         with parsing(path, "cannot be read as JSON"):
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                if b"\0" in file.read(HEAD_BYTES):  # a large file of zeros takes seconds to parse
+                    raise ValueError("has zero bytes")
+                file.seek(0)
+                content = file.read()
             refuse_lfs_pointer(path, content)
             return json.loads(content.decode())
     except DamagedError as error:

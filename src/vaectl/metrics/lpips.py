@@ -181,6 +181,7 @@ class LPIPSMetric:
     def __init__(self, model: LPIPS, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
+        self.smallest = SMALLEST[model.net]
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
         return self.measure_all(real_BTCHW, [generated_BTCHW])[0]

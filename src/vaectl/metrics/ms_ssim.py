@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaectl.metrics import MetricSettings
-from vaectl.metrics.frames import at_least
 from vaectl.metrics.ssim import SSIM, WINDOW
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -26,9 +25,8 @@ class MultiScaleSSIM(SSIM):
     A scale with a negative mean counts as 0, as in other implementations: the published formula has no real value then.
     """
 
-    def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
-        at_least(SMALLEST, real_BTCHW, "ms_ssim")
-        return super().measure(real_BTCHW, generated_BTCHW)
+    name = "ms_ssim"
+    smallest = SMALLEST
 
     def _similarity(self, a_N1HW: Tensor, b_N1HW: Tensor) -> Tensor:
         """Return the MS-SSIM of each pair of channels, (N,) float32."""

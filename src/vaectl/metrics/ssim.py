@@ -25,8 +25,11 @@ BLOCK = 16
 class SSIM:
     """A `FrameMetric`: 1 for equal frames, at least -1."""
 
+    name = "ssim"
     unit = ""
     better: Literal["higher", "lower"] = "higher"
+    smallest = WINDOW
+    """Pixels of a side, at least."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,7 +43,7 @@ class SSIM:
             self.band.diagonal(-position).fill_(weight)
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
-        at_least(WINDOW, real_BTCHW, "ssim")
+        at_least(self.smallest, real_BTCHW, self.name)
         real, generated = (clips.flatten(1, 2).unsqueeze(2) for clips in (real_BTCHW, generated_BTCHW))
         numbers = per_frame(self._similarity, real, generated, self.device, self.pixels)
         return numbers.view(*real_BTCHW.shape[:3]).mean(dim=2)

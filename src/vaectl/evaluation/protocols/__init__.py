@@ -52,7 +52,7 @@ def frames_in_words(clips: Mapping[str, Any], of: str = "") -> str:
     """Describe which frames are compared: `clips` are the plain values of a protocol, also of an earlier version."""
     words = f"{'every window of ' if clips.get('all_windows') else ''}{clips['num_frames']}{of}"
     if rate := clips.get("frame_rate"):
-        words += f", at about {float(Fraction(rate)):.5g} frames/s"
+        words += f", at about {float(Fraction(rate)):.5g} frames/s (slower clips at their own rate)"
     return words + (f" (one in {clips['sample_rate']})" if clips["sample_rate"] > 1 else "")
 
 
