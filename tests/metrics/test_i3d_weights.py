@@ -25,7 +25,8 @@ from vaectl.errors import DamagedError, UsageError, VaectlError
 from vaectl.io import pip
 from vaectl.metrics import MetricSettings, build, i3d_weights
 from vaectl.metrics.download import make_once
-from vaectl.metrics.i3d_weights import CACHED, NumPyUnpickler, fingerprint, load_weights
+from vaectl.metrics.fingerprint import fingerprint
+from vaectl.metrics.i3d_weights import CACHED, NumPyUnpickler, load_weights
 from vaectl.progress import Silent
 
 KERNEL = np.arange(2 * 3 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 3, 4, 5)
