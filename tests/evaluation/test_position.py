@@ -50,7 +50,7 @@ def test_exact_frames_are_left_out_and_counted():
     found = by_position(evaluation(*clips), "psnr")
     assert (found.first, found.within_group) == (inf, ((25 + 28) / 2, 31, inf, 31))
     assert found.over_time == (inf, 29, 31, inf, 31, 20)
-    assert found.exact == 6
+    assert (found.clips, found.exact) == ((2, 2, 1, 2, 2, 1), 6)
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["first"] == "inf"
 
 
@@ -67,6 +67,19 @@ def test_a_metric_of_neighbours_belongs_to_the_second_frame():
     found = by_position(of, "flicker")
     assert (found.first, found.within_group) == (None, (3, 2, 3, 4))
     assert (found.over_time, found.clips) == ((None, 1, 2, 3, 4, 5), (0, 1, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("metric", ["vmaf", "vmaf_neg", "xpsnr"])
+def test_a_metric_of_motion_has_no_frame_0(metric):
+    """libvmaf and FFmpeg's xpsnr count the first frame as one without motion, whatever the model does."""
+    values = (60.0, 90.0, 91.0, 92.0, 93.0)
+    scores = ClipScores("a", Path("in"), None, 5, 64, 48, {metric: values})
+    facts = (MetricFacts(metric, "", "higher", False),)
+    of = Evaluation(facts, (scores,), {}, {}, {}, 1.0, 1.0, 1, temporal_compression=4)
+    found = by_position(of, metric)
+    assert (found.first, found.within_group) == (None, (90, 91, 92, 93))
+    assert (found.over_time, found.clips) == ((None, 90, 91, 92, 93), (0, 1, 1, 1, 1))
+    assert scores.values[metric] == values
 
 
 def test_the_json_has_every_metric_of_frames():

@@ -1,11 +1,15 @@
 """The features of originals are computed once for each content and network, and a bad cache costs only time."""
 
+import os
+
+import numpy as np
 import pytest
 import torch
 
 from tests.jobs import Listener
 from tests.metrics.reference import CPU, noise
 from vaectl.io.user_cache import user_cache
+from vaectl.metrics.feature_cache import check
 from vaectl.metrics.fvd import FVD, Detector
 
 REAL, GENERATED = noise(3, 2, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
@@ -69,6 +73,28 @@ def test_a_damaged_entry_is_computed_again_and_replaced(folder, spoil):
     assert measured(network) == values
     assert network.clips == 1 + 3
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "values", [b"\0" * 5, b"\0" * 16, np.full(6, np.nan).astype("<f8").tobytes()], ids=["bytes", "length", "nan"]
+)
+def test_an_entry_that_holds_no_features_of_this_network_is_replaced(folder, values):
+    expected = measured(Counting())
+    file = next(folder.iterdir())
+    before = file.read_bytes()
+    file.write_bytes(check(values) + values)
+    assert measured(Counting()) == expected
+    assert file.read_bytes() == before
+
+
+def test_a_pipe_in_place_of_an_entry_is_not_opened(folder):
+    expected = measured(Counting())
+    file = next(folder.iterdir())
+    file.unlink()
+    os.mkfifo(file)
+    network = Counting()
+    assert measured(network) == expected
+    assert network.clips == 1 + 3
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder):

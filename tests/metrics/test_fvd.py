@@ -169,6 +169,22 @@ def test_a_file_that_is_no_detector_costs_one_line(tmp_path, detector):
         fvd(tmp_path / "nowhere.pt")
 
 
+def test_a_network_with_another_interface_is_named_at_once(tmp_path):
+    class Other(torch.nn.Module):
+        def forward(self, x: torch.Tensor, resize: bool = True) -> torch.Tensor:
+            return x
+
+    torch.jit.script(Other()).save(str(tmp_path / "other.pt"))
+    with pytest.raises(UsageError, match=r"other\.pt: its network does not take rescale and return_features; give"):
+        fvd(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("features", [(torch.zeros(1, 4),), torch.zeros(4), torch.zeros(2, 4), torch.zeros(1, 4, 1, 1)])
+def test_features_that_are_no_vector_are_an_error(features):
+    with pytest.raises(VaectlError, match="the detector gave no vector of features"):
+        FVD(Detected(lambda _: features, "a"), CPU, Silent()).add(noise(1, 2, 3, 8, 8), [noise(1, 2, 3, 8, 8)])
+
+
 def test_features_that_are_not_finite_are_an_error(tmp_path):
     class Broken(torch.nn.Module):
         def forward(

@@ -10,13 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from tests.conftest import ROOT
+from tests.jobs import Listener
 from tests.metrics.reference import CPU, noise
 from tests.models.synthetic_weights import synthetic_video
-from vaectl.errors import UsageError
+from vaectl.errors import DamagedError, UsageError
 from vaectl.metrics import MetricSettings, build
-from vaectl.metrics.fvd import scale_and_crop
+from vaectl.metrics.fingerprint import fingerprint
+from vaectl.metrics.fvd import detector_name, scale_and_crop
 from vaectl.metrics.i3d import Convolution, MaxPool, fold, load_i3d
-from vaectl.metrics.i3d_weights import FINGERPRINT, fingerprint, load_weights
+from vaectl.metrics.i3d_weights import FINGERPRINT, load_weights
 from vaectl.progress import Silent
 from vaectl.video import read_video
 
@@ -101,6 +103,36 @@ def test_clips_that_are_too_short_are_refused(weights_file, tmp_path, monkeypatc
         metric.add(noise(1, 8, 3, 16, 16), [noise(1, 8, 3, 16, 16)])
     with pytest.raises(RuntimeError):
         metric.detector.network(torch.zeros(1, 3, 8, 224, 224))
+
+
+def test_equal_weights_have_one_name_in_results(weights_file, i3d_archive, tmp_path):
+    assert detector_name(weights_file) == detector_name(i3d_archive) == detector_name(None)
+    weights = load_file(weights_file)
+    name = "Logits.Conv3d_0c_1x1.conv.bias"
+    save_file(weights | {name: weights[name] + 1}, tmp_path / "other.safetensors")
+    (tmp_path / "copy.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
+    other, copy = (detector_name(tmp_path / f"{each}.safetensors").split(", SHA-256 ") for each in ("other", "copy"))
+    assert (other[0], other[1]) == (str(tmp_path / "other.safetensors"), copy[1])
+    listener = Listener()
+    build(["fvd"], MetricSettings(fvd_detector=tmp_path / "other.safetensors", progress=listener), CPU)
+    note = "has other weights than DeepMind's, so its FVD is not that of published tables"
+    assert listener.notes == [f"{tmp_path}/other.safetensors: {note}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda bias: bias[0], r"float32 \(\)"),
+        (lambda bias: bias.long(), r"int64 \(64,\)"),
+        (lambda bias: bias[None].clone(), r"float32 \(1, 64\)"),
+    ],
+)
+def test_weights_of_other_shapes_or_types_are_refused(change, found, weights_file, tmp_path):
+    weights, name = load_file(weights_file), "Conv3d_1a_7x7.bn.bias"
+    save_file(weights | {name: change(weights[name])}, tmp_path / "a.safetensors")
+    message = rf"a\.safetensors: {name} is {found}, not floating-point \(64,\); give another `fvd_detector`"
+    with pytest.raises(DamagedError, match=message):
+        build(["fvd"], MetricSettings(fvd_detector=tmp_path / "a.safetensors"), CPU)
 
 
 # What the layers compute

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.metrics.reference import CPU, disturbed, noise, package_lpips, smooth
 from vaectl.errors import UsageError, VaectlError
 from vaectl.metrics import MetricSettings, build, lpips
-from vaectl.metrics.lpips import ALEXNET, LPIPS, LPIPSMetric, load_lpips, vgg16_features
+from vaectl.metrics.lpips import ALEXNET, LPIPS, LPIPSMetric, load_lpips, vgg16_features, weights_name
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -163,3 +163,12 @@ def test_bad_weights_cost_one_line(tmp_path, vgg_file):
         load_lpips("vgg", tmp_path / "nowhere.pth")
     with pytest.raises(UsageError, match=r": is not an ordinary file; give"):
         load_lpips("vgg", tmp_path)
+
+
+def test_published_features_have_one_name_in_results(tmp_path, vgg_file):
+    (tmp_path / "copy.safetensors").write_bytes(ALEXNET.read_bytes())
+    torch.save(load_file(ALEXNET), tmp_path / "alexnet.pth")
+    for file in (None, ALEXNET, tmp_path / "copy.safetensors", tmp_path / "alexnet.pth"):
+        assert weights_name("alex", file) == "the published ones"
+    assert weights_name("vgg", vgg_file).startswith(f"{vgg_file}, SHA-256 ")
+    assert weights_name("vgg", ALEXNET) != weights_name("alex", ALEXNET)

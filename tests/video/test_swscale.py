@@ -121,6 +121,13 @@ def test_images(tmp_path: Path) -> None:
         assert torch.equal(swscale(tmp_path / name), by_pyav(tmp_path / name)), name
 
 
+@pytest.mark.parametrize(("mode", "compression"), [("YCbCr", None), ("CMYK", None), ("RGB", "jpeg")])
+def test_tiff_that_libtiff_converts(tmp_path: Path, mode: str, compression: str | None) -> None:
+    Image.fromarray(numbered_picture(5)).convert(mode).save(tmp_path / "a.tif", compression=compression)
+    assert torch.equal(swscale(tmp_path / "a.tif"), read_video(tmp_path / "a.tif").frames)
+    assert not torch.equal(swscale(tmp_path / "a.tif"), by_pyav(tmp_path / "a.tif"))
+
+
 def test_numbered_images(tmp_path: Path) -> None:
     pattern = numbered_images(tmp_path / "f%02d.jpg", range(1, 4))
     images = [by_pyav(tmp_path / f"f{number:02}.jpg") for number in range(1, 4)]

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vaectl.io.json_values import plain
+from vaectl.metrics import WITH_MOTION
 
 if TYPE_CHECKING:
     from vaectl.evaluation.results import ClipScores, Evaluation
@@ -31,13 +32,14 @@ class Positions:
     """
 
     first: float | None
-    """Frame 0; None for a metric of neighbouring frames, whose value belongs to the second frame."""
+    """Frame 0; None for a metric of neighbouring frames, whose value belongs to the second frame, and for one that
+    weights motion, because its value of frame 0 has none."""
     within_group: tuple[float | None, ...] | None
     """Positions 0 to s - 1, None for those that no clip has; None if the temporal compression is unknown."""
     over_time: tuple[float | None, ...]
-    """Frame 0 to the last frame of the longest clip. Frame 0 is None for a metric of neighbouring frames."""
+    """Frame 0 to the last frame of the longest clip. Frame 0 is None where `first` is."""
     clips: tuple[int, ...]
-    """The number of clips that have each frame of `over_time`; fewer at the end, if lengths differ."""
+    """The number of clips in each mean of `over_time`: fewer at the end if lengths differ, and where some are exact."""
     exact: int
     """The number of exact frames."""
 
@@ -68,8 +70,8 @@ def by_position(evaluation: Evaluation, metric: str) -> Positions:
 
 def windows_of(clip: ClipScores, metric: str) -> list[Window]:
     """Return the values of each window of a clip. A window is encoded on its own, so its frames count from 0."""
-    windows = clip.in_windows(metric)
-    return [[(frame, value) for frame, value in enumerate(each) if value is not None] for each in windows]
+    windows, begin = clip.in_windows(metric), int(metric in WITH_MOTION)
+    return [[(frame, value) for frame, value in enumerate(each) if value is not None][begin:] for each in windows]
 
 
 def _means(
@@ -84,11 +86,11 @@ def _means(
                 if (place := position(frame)) is not None:
                     of_clip[place].append(value)
         for place, values in of_clip.items():
-            means[place].append(_mean(values))
-    return {place: (_mean(values), len(values)) for place, values in means.items()}
+            means[place].append(_mean(values)[0])
+    return {place: _mean(values) for place, values in means.items()}
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not inf; inf if all are."""
+def _mean(values: Sequence[float]) -> tuple[float, int]:
+    """Return the mean of the values that are not inf, and their number; if all are, inf and the number of all."""
     known = [value for value in values if not math.isinf(value)]
-    return fmean(known) if known else math.inf
+    return (fmean(known), len(known)) if known else (math.inf, len(values))

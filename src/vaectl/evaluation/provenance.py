@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from vaectl.engine import Limits
@@ -12,11 +11,12 @@ from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of
 from vaectl.evaluation.protocols import read_protocol
-from vaectl.io.checksum import sha256_of
 from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain
 from vaectl.metrics import OF_FFMPEG
 from vaectl.metrics.codec import provenance as of_ffmpeg
+from vaectl.metrics.fvd import detector_name
+from vaectl.metrics.lpips import weights_name
 from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions, parse
 from vaectl.options.candidates import Candidate
@@ -120,17 +120,11 @@ def _settings(options: EvalOptions) -> dict[str, Any]:
     """Return the settings of metrics that have any."""
     settings: dict[str, Any] = {}
     if "lpips" in options.metric:
-        settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": _file(options.lpips_weights)}
+        weights = weights_name(options.lpips_net, options.lpips_weights)
+        settings["lpips"] = {"net": options.lpips_net, "version": "0.1", "weights": weights}
     if "fvd" in options.metric:
-        i3d = "I3D of DeepMind, trained on Kinetics-400"
-        settings["fvd"] = {"method": options.fvd_method, "detector": _file(options.fvd_detector, i3d)}
+        settings["fvd"] = {"method": options.fvd_method, "detector": detector_name(options.fvd_detector)}
     for name in OF_FFMPEG:
         if name in options.metric:
             settings[name] = of_ffmpeg(name, options.vmaf_model)
     return settings
-
-
-def _file(path: Path | None, default: str = "the published ones") -> str:
-    if path is None:
-        return default
-    return f"{path}, SHA-256 {sha256_of(path)}"

@@ -53,6 +53,8 @@ OF_FFMPEG = ("vmaf", "vmaf_neg", "psnr_y", "xpsnr")
 """The metrics that filters of FFmpeg compute."""
 WITH_HARMONIC_MEAN = ("vmaf", "vmaf_neg")
 """The metrics whose harmonic mean is stated too."""
+WITH_MOTION = ("vmaf", "vmaf_neg", "xpsnr")
+"""The metrics that weight motion: that of the first frame is unknown, so its number is unlike the others."""
 VmafModel = Literal["vmaf_v0.6.1", "vmaf_4k_v0.6.1"]
 
 

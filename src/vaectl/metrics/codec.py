@@ -6,6 +6,7 @@ The filters get exactly the frames that are compared. `ffmpeg` finds and runs th
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vaectl.errors import UsageError, VaectlError
+from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.metrics import MetricSettings
-from vaectl.metrics.ffmpeg import INSTALL, YUV, FFmpeg, find
-from vaectl.metrics.frames import at_least
+from vaectl.metrics.ffmpeg import ANOTHER, INSTALL, PROBE_SECONDS, YUV, FFmpeg, find, programs
+from vaectl.metrics.frames import at_least, check_pair
+from vaectl.progress import Silent
 
 SMALLEST_VMAF = 32
 """libvmaf crashes for a side of up to 16 pixels. Below 32, earlier versions crash too, or give random numbers."""
-SMALLEST_XPSNR = 45
-"""Below 45x45, the blocks of XPSNR are smaller than 4 pixels, and FFmpeg's filter weights nothing."""
+SMALLEST_XPSNR = 16
+"""A frame with a single column of blocks, as narrow ones have, gets the weight 0 from FFmpeg's filter."""
+PIXELS_XPSNR = 45 * 45
+"""With fewer, the blocks by which XPSNR weights errors round to 0x0 pixels, and FFmpeg's filter crashes."""
 LARGE = 2048 * 1152
 """Above this, the filter xpsnr takes pixels in squares of 2, and leaves the frame if a side is odd."""
 
@@ -43,22 +47,38 @@ class FilterMetric:
     better: Literal["higher", "lower"] = "higher"
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
+        check_pair(real_BTCHW, generated_BTCHW)
         self._check(real_BTCHW)
         rows = []
         for real, generated in zip(real_BTCHW.cpu(), generated_BTCHW.cpu(), strict=True):
-            rows.append(self.read(self.ffmpeg.compare(self.filter, self.arguments, real, generated)))
-            if len(rows[-1]) != len(real):
-                counts = f"{len(rows[-1])} of {len(real)} frames"
-                raise VaectlError(f"the filter {self.filter} of {self.ffmpeg.origin} measured {counts}")
-        return torch.tensor(rows, dtype=torch.float64)
+            report = self.ffmpeg.compare(self.filter, self.arguments, real, generated)
+            rows.append(_numbers(self.ffmpeg, self.filter, report, self.read, len(real)))
+        return torch.tensor(rows, dtype=torch.float64).view(real_BTCHW.shape[:2])
 
     def _check(self, frames: Tensor) -> None:
         at_least(self.smallest, frames, self.name)
         height, width = frames.shape[-2:]
+        if self.filter == "xpsnr" and height * width < PIXELS_XPSNR:
+            least = f"{PIXELS_XPSNR} pixels (45x45)"
+            raise UsageError(f"xpsnr needs frames of at least {least}, not {width}x{height}", "give larger ones")
         if self.filter == "xpsnr" and height * width > LARGE and (height % 2 or width % 2):
             raise UsageError(f"xpsnr needs even sides above 2048x1152, not {width}x{height}", "crop the frames")
         if self.filter == "libvmaf":
             _check_width(width)
+
+
+def _numbers(
+    ffmpeg: FFmpeg, filter_name: str, report: str, read: Callable[[str], list[float]], num_frames: int
+) -> list[float]:
+    """Return the number of each frame. Raises VaectlError for a report that does not have them."""
+    try:
+        numbers = read(report)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        numbers = []
+    if len(numbers) != num_frames or any(map(math.isnan, numbers)):
+        counts = f"{len(numbers)} of {num_frames} frames" if numbers else "nothing that can be read"
+        raise VaectlError(f"{ffmpeg.origin}: its filter {filter_name} reported {counts}", ANOTHER)
+    return numbers
 
 
 def _vmaf(report: str) -> list[float]:
@@ -90,6 +110,8 @@ class LibVMAF(NamedTuple):
     version: str
     exact: bool
     """False: its numbers are wrong at some widths."""
+    passed_over: tuple[str, ...] = ()
+    """Why others were not taken: they fail, or do not answer."""
 
 
 @cache
@@ -102,25 +124,28 @@ def libvmaf() -> LibVMAF:
     working, errors = [], []
     y, x = torch.meshgrid(torch.arange(128), torch.arange(144), indexing="ij")
     real = (128 + 60 * torch.sin(x / 7) + 50 * torch.cos(y / 5) + (x * 31 + y * 17) % 17 - 8).round().byte()
-    real_TCHW = real.expand(1, 3, -1, -1)
+    pair = real.expand(1, 3, -1, -1), (real // 24 * 24 + 12).expand(1, 3, -1, -1)
     for ffmpeg in find("libvmaf"):
         try:
-            report = ffmpeg.compare("libvmaf", _arguments("vmaf_v0.6.1"), real_TCHW, real_TCHW // 24 * 24 + 12)
+            report = ffmpeg.compare("libvmaf", _arguments("vmaf_v0.6.1"), *pair, PROBE_SECONDS)
+            (number,) = _numbers(ffmpeg, "libvmaf", report, _vmaf, 1)
         except VaectlError as error:
             errors.append(error)
             continue
-        exact = abs(_vmaf(report)[0] - 90.188) < 0.5
-        working.append(LibVMAF(ffmpeg, str(json.loads(report)["version"]), exact))
-        if exact:
-            return working[-1]
-    if errors and not working:
+        release = shown(str(json.loads(report).get("version", "unknown")), 60)
+        working.append(LibVMAF(ffmpeg, release, abs(number - 90.188) < 0.5))
+        if working[-1].exact:
+            break
+    if not working:
         raise errors[0]
-    return working[0]
+    chosen = next((each for each in working if each.exact), working[0])
+    hanging = [f"{each.origin}: {each.trouble}" for each in programs() if each.trouble] if chosen.ffmpeg.program else []
+    return chosen._replace(passed_over=(*(error.problem for error in errors), *hanging))
 
 
 def _check_width(width: int) -> None:
     """Raise VaectlError if the libvmaf here may be wrong for frames of that width."""
-    ffmpeg, version, exact = libvmaf()
+    ffmpeg, version, exact, _ = libvmaf()
     if not exact and width < 528 and (width - 1) % 32 < 16:
         raise VaectlError(f"libvmaf {version} of {ffmpeg.origin} is wrong for frames {width} pixels wide", INSTALL)
 
@@ -128,14 +153,16 @@ def _check_width(width: int) -> None:
 def provenance(name: str, vmaf_model: str) -> dict[str, Any]:
     """Return what computes the metric `name`, and on what, as plain JSON values."""
     if name.startswith("vmaf"):
-        ffmpeg, version, _ = libvmaf()
+        ffmpeg, version, *_ = libvmaf()
         facts = {"model": model_of(name, vmaf_model), "libvmaf": version}
     else:
-        ffmpeg, facts = find(name.removesuffix("_y"))[0], {}
+        ffmpeg, facts = next(find(name.removesuffix("_y"))), {}
     return {**facts, "ffmpeg": ffmpeg.version, "ffmpeg_of": ffmpeg.origin, "frames": YUV}
 
 
 def _build_vmaf(name: str, settings: MetricSettings) -> FilterMetric:
+    for reason in libvmaf().passed_over:
+        (settings.progress or Silent()).note(f"{reason}; it is not used")
     arguments = _arguments(model_of(name, settings.vmaf_model))
     metric = FilterMetric(name, libvmaf().ffmpeg, "libvmaf", arguments, SMALLEST_VMAF, _vmaf, unit="")
     flat = torch.zeros(1, 1, 3, SMALLEST_VMAF, SMALLEST_VMAF, dtype=torch.uint8)
@@ -155,9 +182,9 @@ def vmaf_neg(settings: MetricSettings, device: torch.device) -> FilterMetric:
 
 def psnr_y(settings: MetricSettings, device: torch.device) -> FilterMetric:
     """Build the PSNR of luma, which every FFmpeg has."""
-    return FilterMetric("psnr_y", find("psnr")[0], "psnr", "", 1, _psnr_y)
+    return FilterMetric("psnr_y", next(find("psnr")), "psnr", "", 1, _psnr_y)
 
 
 def xpsnr(settings: MetricSettings, device: torch.device) -> FilterMetric:
     """Build XPSNR. Raises VaectlError if no FFmpeg has it."""
-    return FilterMetric("xpsnr", find("xpsnr")[0], "xpsnr", "", SMALLEST_XPSNR, _xpsnr)
+    return FilterMetric("xpsnr", next(find("xpsnr")), "xpsnr", "", SMALLEST_XPSNR, _xpsnr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,20 +22,19 @@ from vaectl.progress import Progress
 CHECK_BYTES = 16
 
 
-def cached_features(frames_TCHW: Tensor, network: str, compute: Callable[[], Tensor], progress: Progress) -> Tensor:
-    """Return the features of a clip (T, C, H, W) uint8: those in the cache, or else what `compute` gives, float64.
+def cached_features(
+    frames_TCHW: Tensor, network: str, size: int | None, compute: Callable[[], Tensor], progress: Progress
+) -> Tensor:
+    """Return the features of a clip (T, C, H, W) uint8: those in the cache, or else what `compute` gives.
 
-    `network` names everything that the features depend on, besides the frames.
+    `network` names everything that the features depend on, besides the frames. The result is (1, size) float64; the
+    size is checked if it is known.
     """
     key = blake2b(f"{network} {tuple(frames_TCHW.shape)}\n".encode(), digest_size=16)
     key.update(frames_TCHW.cpu().flatten().numpy().data)
     file = user_cache("features", key.hexdigest())
-    try:
-        stored = file.read_bytes()
-    except OSError:
-        stored = b""
-    if stored and stored[:CHECK_BYTES] == check(stored[CHECK_BYTES:]):
-        return torch.from_numpy(np.frombuffer(stored, "<f8", offset=CHECK_BYTES).astype(np.float64))[None]
+    if (stored := _stored(file, size)) is not None:
+        return stored
     features = compute()
     values = features.numpy().astype("<f8").tobytes()
     try:
@@ -43,6 +43,19 @@ def cached_features(frames_TCHW: Tensor, network: str, compute: Callable[[], Ten
     except (OSError, VaectlError):
         progress.note(f"{file.parent}: cannot be written, so later runs compute the features of the originals again")
     return features
+
+
+def _stored(file: Path, size: int | None) -> Tensor | None:
+    """Return the features in a file of the cache; None if it has none, or is damaged."""
+    try:
+        content = file.read_bytes() if file.is_file() else b""  # a pipe might never end
+    except OSError:
+        return None
+    values = content[CHECK_BYTES:]
+    if not values or len(values) % 8 or content[:CHECK_BYTES] != check(values):
+        return None
+    features = torch.from_numpy(np.frombuffer(values, "<f8").astype(np.float64))[None]
+    return features if size in (None, features.shape[1]) and features.isfinite().all() else None
 
 
 def check(values: bytes) -> bytes:

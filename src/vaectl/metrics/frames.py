@@ -35,10 +35,7 @@ def per_frame_of_all(
 ) -> list[Tensor]:
     """Apply `measure`, which compares frames with those of several candidates, as `per_frame` does: one result each."""
     for clips in generated:
-        if real_BTCHW.shape != clips.shape or real_BTCHW.ndim != 5:
-            raise ValueError(f"no pair of clips: {tuple(real_BTCHW.shape)} and {tuple(clips.shape)}")
-        if real_BTCHW.dtype != torch.uint8 or clips.dtype != torch.uint8:
-            raise ValueError(f"frames must be 8-bit, not {real_BTCHW.dtype} and {clips.dtype}")
+        check_pair(real_BTCHW, clips)
     size = max(1, pixels // max(1, real_BTCHW.shape[-2] * real_BTCHW.shape[-1]))
     sides = [torch.split(clips.flatten(0, 1), size) for clips in (real_BTCHW, *generated)]
     with torch.inference_mode(), exact_float32():
@@ -52,6 +49,14 @@ def per_frame_of_all(
         torch.cat([part[index] for part in numbers] or [empty]).view(real_BTCHW.shape[:2])
         for index in range(len(generated))
     ]
+
+
+def check_pair(real_BTCHW: Tensor, generated_BTCHW: Tensor) -> None:
+    """Raise ValueError for clips of different shapes, or not uint8."""
+    if real_BTCHW.shape != generated_BTCHW.shape or real_BTCHW.ndim != 5:
+        raise ValueError(f"no pair of clips: {tuple(real_BTCHW.shape)} and {tuple(generated_BTCHW.shape)}")
+    if real_BTCHW.dtype != torch.uint8 or generated_BTCHW.dtype != torch.uint8:
+        raise ValueError(f"frames must be 8-bit, not {real_BTCHW.dtype} and {generated_BTCHW.dtype}")
 
 
 def at_least(side: int, frames: Tensor, metric: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ from vaectl.io.checksum import sha256_of
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.feature_cache import cached_features
+from vaectl.metrics.fingerprint import fingerprint, name_of
 from vaectl.metrics.frames import exact_float32
 from vaectl.metrics.i3d import MIN_FRAMES, SIDE, load_i3d
-from vaectl.metrics.i3d_weights import fingerprint, is_i3d, load_weights
+from vaectl.metrics.i3d_weights import FINGERPRINT, is_i3d, load_weights, published_name
 from vaectl.models.statistics import RunningCovariance
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
@@ -69,12 +70,15 @@ class FVD:
         self.generated = self.generated or [RunningCovariance() for _ in generated]
         check_length(real_BTCHW.shape[1], self.detector.min_frames)
         network = f"{self.detector.fingerprint} {PREPROCESSING} {self.device.type} {torch.__version__}"
-        for clip_TCHW in real_BTCHW:
-            compute = partial(self._features, clip_TCHW)
-            self.real.add(cached_features(clip_TCHW, network, compute, self.progress))
+        size = None
         for moments, clips in zip(self.generated, generated, strict=True):
             for clip_TCHW in clips:
-                moments.add(self._features(clip_TCHW))
+                features = self._features(clip_TCHW)
+                size = features.shape[1]
+                moments.add(features)
+        for clip_TCHW in real_BTCHW:
+            compute = partial(self._features, clip_TCHW)
+            self.real.add(cached_features(clip_TCHW, network, size, compute, self.progress))
 
     def values(self) -> list[float]:
         if self.real.count < 2:
@@ -105,6 +109,8 @@ class FVD:
                 raise UsageError(
                     f"fvd: the detector does not take clips of {len(clip_TCHW)} frames: {reason}", "change `num_frames`"
                 ) from None
+            if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 1:
+                raise VaectlError("fvd: the detector gave no vector of features", "give another `fvd_detector`")
             features = features.cpu().double()
         if not features.isfinite().all():
             raise VaectlError("fvd: the detector gave NaN or infinity", "give another `fvd_detector`")
@@ -158,14 +164,22 @@ def i3d(file: Path | None, device: torch.device, progress: Progress) -> Detector
     weights = load_weights(file, progress)
     try:
         network = load_i3d(weights, device)
-    except (KeyError, RuntimeError):
-        raise DamagedError(f"{file}: holds other tensors than I3D has", "give another `fvd_detector`") from None
+    except ValueError as error:
+        raise DamagedError(f"{file}: {error}", "give another `fvd_detector`") from None
+    digest = fingerprint(weights)
+    if digest != FINGERPRINT:
+        progress.note(f"{file}: has other weights than DeepMind's, so its FVD is not that of published tables")
 
     def features(video_BCTHW: Tensor) -> Tensor:
         logits: Tensor = network(video_BCTHW.contiguous(memory_format=torch.channels_last_3d))
         return logits
 
-    return Detector(features, fingerprint(weights), MIN_FRAMES)
+    return Detector(features, digest, MIN_FRAMES)
+
+
+def detector_name(file: Path | None) -> str:
+    """Return the name of the detector in results: the same for equal weights of I3D, whatever file has them."""
+    return published_name(file) if file is None or is_i3d(file) else name_of(file, sha256_of(file))
 
 
 def torchscript(file: Path, device: torch.device) -> Detector:
@@ -188,6 +202,12 @@ def torchscript(file: Path, device: torch.device) -> Detector:
         warnings.filterwarnings("ignore", message=r"`?torch\.jit\.load")
         network: torch.jit.ScriptModule = load(str(file), map_location=device)
         network.eval()
+        takes = {argument.name for argument in cast(Any, network.forward).schema.arguments}
+    if missing := [name for name in ("rescale", "resize", "return_features") if name not in takes]:
+        raise UsageError(
+            f"{file}: its network does not take {' and '.join(missing)}",
+            "give a detector for FVD, or the weights of I3D",
+        )
 
     def features(video_BCTHW: Tensor) -> Tensor:
         logits: Tensor = network(video_BCTHW.contiguous(), rescale=False, resize=False, return_features=True)

@@ -135,10 +135,28 @@ def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
+def check(weights: Mapping[str, Tensor], network: I3D) -> None:
+    """Raise ValueError if weights, with batch norms, have other names, shapes or types than those of `network`."""
+    shapes: dict[str, torch.Size] = {}
+    for name, tensor in network.state_dict().items():
+        layer, _, part = name.rpartition(".conv.")
+        if part == "bias" and not layer.startswith("Logits."):
+            shapes |= {f"{layer}.bn.{each}": tensor.shape for each in ("bias", "running_mean", "running_var")}
+        else:
+            shapes[name] = tensor.shape
+    if weights.keys() != shapes.keys():
+        raise ValueError("holds other tensors than I3D has")
+    for name, tensor in weights.items():
+        if tensor.shape != shapes[name] or not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{name} is {kind} {tuple(tensor.shape)}, not floating-point {tuple(shapes[name])}")
+
+
 def load_i3d(weights: Mapping[str, Tensor], device: torch.device) -> I3D:
-    """Build the network on `device`, in eval mode, frozen. Raises KeyError or RuntimeError for other weights."""
+    """Build the network on `device`, in eval mode, frozen. Raises ValueError for other weights."""
     with torch.device("meta"):
         network = I3D()
+    check(weights, network)
     folded = {
         name: tensor.contiguous(memory_format=torch.channels_last_3d) if tensor.ndim == 5 else tensor
         for name, tensor in fold({name: tensor.float() for name, tensor in weights.items()}).items()

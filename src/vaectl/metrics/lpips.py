@@ -21,6 +21,7 @@ from vaectl.errors import DamagedError, VaectlError
 from vaectl.io.parsing import parsing, size_of
 from vaectl.metrics import MetricSettings
 from vaectl.metrics.download import cached
+from vaectl.metrics.fingerprint import fingerprint, name_of
 from vaectl.metrics.frames import at_least, per_frame_of_all
 from vaectl.models.containers import load_pickle
 from vaectl.progress import Progress
@@ -34,6 +35,12 @@ VGG16 = (
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     "lpips_weights",
 )
+FINGERPRINTS = {
+    "alex": "195266a4c8e96483085621ac3389a6c24f1dd0963c9ac0e001705d24ece83273",
+    "vgg": "e7a5a0521f65f1615c3aab84437b37f969539737cec5eb492c06e0321f4bdbc4",
+}
+"""Of the features of torchvision."""
+PUBLISHED = "the published ones"
 SMALLEST = {"alex": 31, "vgg": 16}
 """Minimum side of an image in pixels."""
 PIXELS = {"alex": 2**18, "vgg": 2**16}
@@ -139,7 +146,7 @@ def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None 
         instead = ", or use `lpips_net=alex`, which needs no download"
         weights = ALEXNET if net == "alex" else cached(*VGG16, progress, instead)
     model = LPIPS(net)
-    features = {name: tensor for name, tensor in read(weights).items() if name.startswith("features.")}
+    features = features_in(weights)
     heads = read(heads_file(net))
     try:
         model.features.load_state_dict({name.removeprefix("features."): tensor for name, tensor in features.items()})
@@ -149,6 +156,19 @@ def load_lpips(net: Net, weights: Path | None = None, progress: Progress | None 
     for depth, head in enumerate(model.heads):
         head.data.copy_(heads[f"lin{depth}.model.1.weight"].flatten())
     return model.eval().requires_grad_(False)
+
+
+def weights_name(net: Net, file: Path | None) -> str:
+    """Return the name of the convolutional features in results: the same for torchvision's, whatever file has them."""
+    if file is None:
+        return PUBLISHED
+    digest = fingerprint(features_in(file))
+    return PUBLISHED if digest == FINGERPRINTS[net] else name_of(file, digest)
+
+
+def features_in(file: Path) -> dict[str, Tensor]:
+    """Return the convolutional features in a file of weights, which may hold a classifier too."""
+    return {name: tensor for name, tensor in read(file).items() if name.startswith("features.")}
 
 
 def heads_file(net: Net) -> Path:

@@ -71,7 +71,8 @@ class VideoReader:
         threads: decode threads, 0 for all cores.
         rgb_conversion: `accurate`: as the tags of the file say, with interpolated chroma, as players show it.
             `swscale`: every pixel is that of PyAV's `frame.to_ndarray(format="rgb24")`; then the frame is cropped and
-            rotated as the container says. No effect on animated PNG and WebP: their frames are not those of PyAV.
+            rotated as the container says. No effect on animated PNG and WebP, and on TIFF in YCbCr, in CMYK or with
+            JPEG compression: their frames are not those of PyAV.
 
     Raises UsageError if `path` is not a readable file, VaectlError if it contains no video that can be decoded.
     """
