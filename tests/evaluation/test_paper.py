@@ -167,6 +167,18 @@ def test_names_and_protocols_with_line_breaks_stay_in_their_line(write, tmp_path
     assert "\\end{document}" not in text.replace("\\\\end{document}", "")
 
 
+@pytest.mark.parametrize("write", [write_markdown, write_latex])
+def test_files_have_no_folders_of_the_user(write, tmp_path):
+    lpips = {"net": "vgg", "weights": "/home/me/vgg.pth, SHA-256 01"}
+    own = {"name": "/home/me/mine.toml", "changed": [], "hash": "0123456789", "metrics": {"lpips": lpips}}
+    write(tmp_path / "t", Comparison((replace(A, protocol=PROTOCOL | own), B)))
+    text = (tmp_path / "t").read_text()
+    assert "/home/me" not in text
+    assert "weights vgg.pth" in text
+    assert "vgg.pth, SHA-256 01" in text
+    assert "mine.toml" in text
+
+
 def test_what_ffmpeg_computed_is_stated_for_the_candidates_that_have_it():
     facts = {"model": "vmaf_v0.6.1", "libvmaf": "3.2.0", "ffmpeg_of": "PyAV 19.0.2", "frames": "YUV 4:2:0"}
     protocol = PROTOCOL | {"metrics": {"vmaf": facts}}
