@@ -21,12 +21,15 @@ from vaectl.evaluation.paper import (
     difference_blocks,
     difference_remarks,
     difference_table,
+    incomplete,
+    marked,
     metric_columns,
     metric_remarks,
     protocol_text,
     split,
 )
 from vaectl.evaluation.protocols import frames_in_words
+from vaectl.evaluation.results import counted
 from vaectl.io.atomic_write import atomic_write
 from vaectl.metrics import METRICS
 
@@ -43,8 +46,7 @@ PAGE, LETTER, GAP = 345.0, 5.0, 8.0
 def write_markdown(path: Path, comparison: Comparison) -> None:
     """Write the tables in the Markdown of GitHub. Replaces `path`."""
     lines = _markdown_table(comparison, metric_columns(comparison))
-    marks = [MARKS] if len(comparison.evaluations) > 1 else []
-    lines += ["", *_markdown_list([_caption(comparison), *metric_remarks(comparison.evaluations), *marks])]
+    lines += ["", *_markdown_list([_caption(comparison), *_below_caption(comparison)])]
     if costs := cost_columns(comparison):
         lines += ["", *_markdown_table(comparison, costs), ""]
         lines += _markdown_list(list(cost_remarks(comparison.evaluations)))
@@ -60,8 +62,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 def write_latex(path: Path, comparison: Comparison) -> None:
     """Write the tables in LaTeX, for booktabs; columns that are too wide for a page go below. Replaces `path`."""
     label = f"tab:{re.sub('[^A-Za-z0-9]+', '-', path.stem)}"
-    marks = [MARKS] if len(comparison.evaluations) > 1 else []
-    captions = [_caption(comparison, short=True), *metric_remarks(comparison.evaluations), *marks]
+    captions = [_caption(comparison, short=True), *_below_caption(comparison)]
     lines = [f"% {_statement(comparison)}", r"% Needs \usepackage{booktabs}.", ""]
     lines += _float(_tabulars(comparison, metric_columns(comparison)), captions, label)
     if costs := cost_columns(comparison):
@@ -104,7 +105,12 @@ def _caption(comparison: Comparison, *, short: bool = False) -> str:
         rgb = ", RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
         name = f"protocol {shown(str(first.protocol['name']))}, " if first.protocol.get("name") else ""
         text = f"{name}{frames_in_words(read, ' frames')} of {width}x{height}{rgb}"
-    return f"{count} clip{'s' * (count != 1)}: {text}"
+    return f"{counted(count, 'clip')}: {text}"
+
+
+def _below_caption(comparison: Comparison) -> list[str]:
+    marks = [MARKS] if marked(comparison) else []
+    return [*incomplete(comparison.evaluations), *metric_remarks(comparison.evaluations), *marks]
 
 
 def _unit(column: Column) -> str:
@@ -123,12 +129,16 @@ def _statement(comparison: Comparison) -> str:
 
 
 def _rows(
-    comparison: Comparison, columns: Sequence[Column], escape: Callable[[str], str], marks: dict[int, str]
+    comparison: Comparison,
+    columns: Sequence[Column],
+    escape: Callable[[str], str],
+    figure: Callable[[str], str],
+    marks: dict[int, str],
 ) -> Iterator[list[str]]:
-    """Yield a row of finished cells for each candidate."""
+    """Yield a row of finished cells for each candidate: `escape` finishes its name, `figure` a number."""
     for number, evaluation in enumerate(comparison.evaluations):
         cells = [column.cells[number] for column in columns]
-        yield [escape(shown(evaluation.name)), *(marks[rank] % (escape(text) or "-") for text, rank in cells)]
+        yield [escape(shown(evaluation.name)), *(marks[rank] % (figure(text) or "-") for text, rank in cells)]
 
 
 # Markdown
@@ -143,7 +153,7 @@ def _markdown(text: str) -> str:
 
 def _markdown_table(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     titles = [_markdown(_join(_name(column), _unit(column), ARROWS[column.better])) for column in columns]
-    rows = _rows(comparison, columns, _markdown, MARKDOWN_MARKS)
+    rows = _rows(comparison, columns, _markdown, _markdown, MARKDOWN_MARKS)
     return _markdown_rows([["Candidate", *titles], [":--", *["--:"] * len(columns)], *rows])
 
 
@@ -167,6 +177,7 @@ LATEX = {ord(letter): f"\\{letter}" for letter in "{}$&#_%"} | {
     ord("|"): r"\textbar{}",
     ord("["): "{[}",  # after the end of a row, [ and * would be read as its arguments
     ord("*"): "{*}",
+    ord("`"): r"\textasciigrave{}",
     ord("\N{MULTIPLICATION SIGN}"): r"$\times$",
     ord("↑"): r"$\uparrow$",
     ord("↓"): r"$\downarrow$",
@@ -175,10 +186,15 @@ FIGURE = re.compile(r"[-+]?(inf|\d[\d.x]*)( to [-+]?(inf|[\d.]+))?")
 
 
 def _latex(text: str) -> str:
-    """Escape text; figures get signs of mathematics."""
+    """Escape text."""
+    return text.translate(LATEX).replace("--", "-{}-")
+
+
+def _latex_figure(text: str) -> str:
+    """Give a figure the signs of mathematics; escape other text."""
     if FIGURE.fullmatch(text):
         return text.replace("-", "$-$").replace("x", r"$\times$").replace("inf", r"$\infty$")
-    return text.translate(LATEX).replace("--", "-{}-")
+    return _latex(text)
 
 
 def _tabulars(comparison: Comparison, columns: Sequence[Column]) -> Iterator[list[str]]:
@@ -188,7 +204,9 @@ def _tabulars(comparison: Comparison, columns: Sequence[Column]) -> Iterator[lis
         heads = [["Candidate"], *map(_head, table)]
         depth = max(map(len, heads))
         titles = zip(*([""] * (depth - len(head)) + [_latex(line) for line in head] for head in heads), strict=True)
-        yield _tabular(list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, LATEX_MARKS)], 1)
+        yield _tabular(
+            list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, _latex_figure, LATEX_MARKS)], 1
+        )
 
 
 def _head(column: Column) -> list[str]:
@@ -209,7 +227,7 @@ def _differences(comparison: Comparison) -> list[str]:
         pair = _latex(f"{shown(candidate)} against {shown(against)}")
         heading = rf"\multicolumn{{{len(titles)}}}{{l}}{{{pair}}} \\"
         body += [*([r"\midrule"] if body else []), heading]
-        body += [_latex_row([_latex(shown(cell)) for cell in row]) for row in rows]
+        body += [_latex_row([_latex_figure(shown(cell)) for cell in row]) for row in rows]
     return _tabular([[_latex(_capital(title)) for title in titles]], body, 1)
 
 
