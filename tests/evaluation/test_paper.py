@@ -14,6 +14,8 @@ from vaectl.evaluation.paper import (
     cost_remarks,
     difference_blocks,
     difference_table,
+    incomplete,
+    marked,
     metric_columns,
     metric_remarks,
     remarks,
@@ -116,7 +118,7 @@ def test_latex(tmp_path):
     assert r"on cpu, float32, 2 frames of $64\times64$." in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:a-b", "tab:a-b-cost", "tab:a-b-differences"]
     escaped = (
-        r"{[}a]{*}\_50\%\_of\textbar{}`x`\#1\&2\textasciitilde{}3\textasciicircum{}4\textbackslash{}\{5\}\$6\$-{}-"
+        r"{[}a]{*}\_50\%\_of\textbar{}\textasciigrave{}x\textasciigrave{}\#1\&2\textasciitilde{}3\textasciicircum{}4\textbackslash{}\{5\}\$6\$-{}-"
         r"\textless{}b\textgreater{}"
     )
     assert f"\n{escaped} & " in text
@@ -224,3 +226,34 @@ def test_two_significant_digits():
     assert [two_digits(value) for value in values] == [
         *("0.044", "1.0", "1.0", "7.8", "10", "13", "140", "1400", "0.0", "Infinity", ""),
     ]
+
+
+@pytest.mark.parametrize("write", [write_markdown, write_latex])
+def test_what_was_not_compared_is_stated(write, tmp_path):
+    stopped = replace(A, stopped_before=7, left_out={"x": "x: broken", "y": "y: broken"})
+    write(tmp_path / "t.txt", Comparison((stopped, B)))
+    text = (tmp_path / "t.txt").read_text()
+    assert "Stopped: 7 more clips were not compared" in text
+    assert f"Left out: 2 of {2 + len(A.clips)} clips" in text
+    assert list(incomplete([replace(A, stopped_before=1)])) == ["stopped: 1 more clip was not compared"]
+    assert list(incomplete([A])) == []
+
+
+def test_names_are_names_in_latex_even_if_they_look_like_figures(tmp_path):
+    names = ("inf", "-1.5", "3x4", "a`b")
+    write_latex(tmp_path / "t.tex", Comparison(tuple(replace(A, name=name) for name in names)))
+    rows = [line.split(" & ")[0] for line in (tmp_path / "t.tex").read_text().splitlines()]
+    for name in (*names[:3], r"a\textasciigrave{}b"):
+        assert name in rows
+
+
+def test_one_clip_and_one_frame_are_singular(tmp_path):
+    frame = PROTOCOL | {"clips": PROTOCOL["clips"] | {"num_frames": 1}}
+    one = [replace(evaluation(name, psnr=[(number,)]), protocol=frame) for name, number in (("a", 30.0), ("b", 31.0))]
+    comparison = Comparison(tuple(replace(each, clips=(replace(each.clips[0], num_frames=1),)) for each in one))
+    write_markdown(tmp_path / "t.md", comparison)
+    text = (tmp_path / "t.md").read_text()
+    assert "1 clip: 1 frame, shorter side" in text
+    assert "mean over 1 clip, paired" in text
+    assert not marked(Comparison((A, replace(A, name="same"))))
+    assert marked(comparison)

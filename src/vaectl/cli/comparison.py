@@ -21,7 +21,7 @@ def show(comparison: Comparison) -> None:
     """Print the table of metrics, that of costs if any is known, the differences, and how they were measured."""
     from vaectl.cli.spelling import spell_options
     from vaectl.cli.tables import print_line, stdout
-    from vaectl.evaluation.paper import cost_columns, metric_columns, protocol_text, remarks
+    from vaectl.evaluation.paper import cost_columns, marked, metric_columns, protocol_text, remarks
 
     console = stdout()
     names = [evaluation.name for evaluation in comparison.evaluations]
@@ -30,7 +30,7 @@ def show(comparison: Comparison) -> None:
             _print_columns(console, names, fitting)
     if comparison.differences:
         _print_differences(console, comparison)
-    if len(names) > 1:
+    if marked(comparison):
         print_line(console, "* best" if console.color_system is None else "best in bold, second underlined")
     for line in (*remarks(comparison), f"protocol: {protocol_text(comparison.evaluations[0].protocol)}"):
         print_line(console, spell_options(line))
@@ -107,13 +107,11 @@ def _title(column: Column) -> str:
 def _left_out(comparison: Comparison) -> Iterator[str]:
     """Yield how many clips were not compared, and why."""
     from vaectl.cli.spelling import spell_options
+    from vaectl.evaluation.paper import incomplete
 
     reasons = {name: why for evaluation in comparison.evaluations for name, why in evaluation.left_out.items()}
-    if stopped := max(evaluation.stopped_before for evaluation in comparison.evaluations):
-        yield f"stopped: {stopped} more clips were not compared"
-    if reasons:
-        yield f"left out: {len(reasons)} of {len(reasons) + comparison.clips} clips"
-        yield from (f"  {spell_options(reason)}" for reason in list(reasons.values())[:REASONS])
+    yield from incomplete(comparison.evaluations)
+    yield from (f"  {spell_options(reason)}" for reason in list(reasons.values())[:REASONS])
 
 
 def _source(evaluation: Evaluation) -> str:

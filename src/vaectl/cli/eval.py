@@ -147,7 +147,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
     from vaectl.cli.comparison import exact_lines, measured_line, position_lines, window_lines
     from vaectl.cli.spelling import spell_options
-    from vaectl.evaluation.paper import metric_remarks
+    from vaectl.evaluation.paper import incomplete, metric_remarks
     from vaectl.evaluation.protocols import frames_in_words, name_in_words
     from vaectl.evaluation.statistics import caveats
 
@@ -158,12 +158,9 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     if any(not metric.of_set for metric in evaluation.metrics):
         yield from caveats(len(clips), "intervals")
     yield from position_lines(evaluation)
-    if evaluation.stopped_before:
-        yield f"stopped: {evaluation.stopped_before} more clips were not compared"
-    if evaluation.left_out:
-        yield f"left out: {len(evaluation.left_out)} of {len(evaluation.left_out) + len(clips)} clips"
-        if not evaluation.failures:
-            yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
+    yield from incomplete([evaluation])
+    if not evaluation.failures:
+        yield from (f"  {spell_options(reason)}" for reason in list(evaluation.left_out.values())[:REASONS])
     if name := name_in_words(protocol):
         yield spell_options(f"protocol: {name}")
     rgb = "; RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""

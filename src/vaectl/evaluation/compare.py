@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from vaectl.errors import UsageError, first_few, shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.outputs import check_outputs, outputs_of, write_outputs
-from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.evaluation.results import ClipScores, Evaluation, counted
 from vaectl.evaluation.results_file import read_results
 from vaectl.io.output_paths import identity
 from vaectl.options.compare import CompareOptions
@@ -196,7 +196,7 @@ def with_the_same_clips(evaluations: Sequence[Evaluation], allow_missing: bool, 
 
 
 def _shape(clip: ClipScores) -> str:
-    return f"{clip.num_frames} frames of {clip.width}x{clip.height}"
+    return f"{counted(clip.num_frames, 'frame')} of {clip.width}x{clip.height}"
 
 
 def _restricted(evaluation: Evaluation, clips: Sequence[ClipScores], progress: Progress) -> Evaluation:

@@ -22,6 +22,7 @@ from vaectl.evaluation.manifest import MANIFEST, Manifest
 from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.prepared import check_options, check_order, check_same_protocol, manifest_of
 from vaectl.evaluation.protocol import ClipProtocol, Selection, frame_size, protocol_of, read_windows, select
+from vaectl.evaluation.results import counted
 from vaectl.options import EvalOptions
 from vaectl.options.clips import RESOLUTION, check_crop
 from vaectl.progress import Progress
@@ -187,7 +188,7 @@ def how_to_read_foreign(
 
 def _extent(selection: Selection, size: tuple[int, int]) -> str:
     windows = f"{selection.windows} windows of " if selection.windows > 1 else ""
-    return f"{windows}{selection.num_frames} frames of {_by(*size)}"
+    return f"{windows}{counted(selection.num_frames, 'frame')} of {_by(*size)}"
 
 
 def _by(width: int, height: int) -> str:

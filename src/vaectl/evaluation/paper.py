@@ -14,7 +14,7 @@ from typing import Any
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.protocols import frames_in_words, name_in_words
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, decimals_of, format_number
+from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, counted, decimals_of, format_number
 from vaectl.evaluation.statistics import caveats
 from vaectl.metrics import OF_FFMPEG
 
@@ -140,6 +140,19 @@ def _decimals_of_differences(comparison: Comparison, metric: str) -> int:
     return decimals
 
 
+def marked(comparison: Comparison) -> bool:
+    """Whether the number of any candidate is marked as the best."""
+    return any(rank for column in metric_columns(comparison) for _, rank in column.cells)
+
+
+def incomplete(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Yield a line if the run was stopped, and one if clips were left out."""
+    if stopped := max(evaluation.stopped_before for evaluation in evaluations):
+        yield f"stopped: {counted(stopped, 'more clip')} {'was' if stopped == 1 else 'were'} not compared"
+    if left_out := len({name for evaluation in evaluations for name in evaluation.left_out}):
+        yield f"left out: {left_out} of {counted(left_out + len(evaluations[0].clips), 'clip')}"
+
+
 def remarks(comparison: Comparison) -> Iterator[str]:
     """Yield what a reader has to know about the numbers, the costs and the differences, a line each."""
     yield from metric_remarks(comparison.evaluations)
@@ -155,8 +168,8 @@ def difference_remarks(comparison: Comparison) -> Iterator[str]:
     against = "the one that it is against" if comparison.all_pairs else shown(comparison.evaluations[0].name)
     corrected = f", corrected after Holm for the {most} comparisons of each metric" if most > 1 else ""
     yield (
-        f"difference: candidate minus {against}, mean over {comparison.clips} clips, paired; wins: share of clips in"
-        f" which the candidate is better; p: paired permutation test{corrected}"
+        f"difference: candidate minus {against}, mean over {counted(comparison.clips, 'clip')}, paired; wins: share of"
+        f" clips in which the candidate is better; p: paired permutation test{corrected}"
     )
     yield from caveats(comparison.clips)
     for metric in comparison.metrics:
@@ -186,9 +199,10 @@ def _fvd(evaluation: Evaluation, settings: dict[str, str]) -> str:
     file = _file(settings.get("detector", ""))
     clips = sum(clip.windows for clip in evaluation.clips)
     lengths = {clip.num_frames // clip.windows for clip in evaluation.clips}
-    frames = f" of {lengths.pop()} frames" if len(lengths) == 1 else ""
+    frames = f" of {counted(lengths.pop(), 'frame')}" if len(lengths) == 1 else ""
     few = ", and is too high for so few" if clips < MANY_FOR_FVD else ""
-    return f"{f'detector {file}' if file else 'I3D'}, {clips} clips{frames}; it depends on the number of clips{few}"
+    detector = f"detector {file}" if file else "I3D"
+    return f"{detector}, {counted(clips, 'clip')}{frames}; it depends on the number of clips{few}"
 
 
 def _file(setting: str) -> str:

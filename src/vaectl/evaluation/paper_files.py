@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 import vaectl
 from vaectl.errors import shown
@@ -22,12 +21,15 @@ from vaectl.evaluation.paper import (
     difference_blocks,
     difference_remarks,
     difference_table,
+    incomplete,
+    marked,
     metric_columns,
     metric_remarks,
     protocol_text,
     split,
 )
 from vaectl.evaluation.protocols import frames_in_words
+from vaectl.evaluation.results import counted
 from vaectl.io.atomic_write import atomic_write
 from vaectl.metrics import METRICS
 
@@ -35,7 +37,7 @@ COST_TITLES = {"compression": "Compr.", "channels": "Ch."}
 """Short titles for LaTeX; its caption spells them out."""
 LATENT = (
     "Compr.: frames \N{MULTIPLICATION SIGN} height \N{MULTIPLICATION SIGN} width for each position of the latent."
-    " Ch.: its channels. Bpp: its bits per pixel"
+    " Ch.: its channels. Bpp: its bits per pixel. Fps: frames per second"
 )
 PAGE, LETTER, GAP = 345.0, 5.0, 8.0
 """Width in points of the text of a LaTeX article, of a letter in its size small, and of what separates columns."""
@@ -44,8 +46,7 @@ PAGE, LETTER, GAP = 345.0, 5.0, 8.0
 def write_markdown(path: Path, comparison: Comparison) -> None:
     """Write the tables in the Markdown of GitHub. Replaces `path`."""
     lines = _markdown_table(comparison, metric_columns(comparison))
-    marks = [MARKS] if len(comparison.evaluations) > 1 else []
-    lines += ["", *_markdown_list([_caption(comparison), *metric_remarks(comparison.evaluations), *marks])]
+    lines += ["", *_markdown_list([_caption(comparison), *_below_caption(comparison)])]
     if costs := cost_columns(comparison):
         lines += ["", *_markdown_table(comparison, costs), ""]
         lines += _markdown_list(list(cost_remarks(comparison.evaluations)))
@@ -61,13 +62,11 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 def write_latex(path: Path, comparison: Comparison) -> None:
     """Write the tables in LaTeX, for booktabs; columns that are too wide for a page go below. Replaces `path`."""
     label = f"tab:{re.sub('[^A-Za-z0-9]+', '-', path.stem)}"
-    marks = [MARKS] if len(comparison.evaluations) > 1 else []
-    captions = [_caption(comparison, short=True), *metric_remarks(comparison.evaluations), *marks]
+    captions = [_caption(comparison, short=True), *_below_caption(comparison)]
     lines = [f"% {_statement(comparison)}", r"% Needs \usepackage{booktabs}.", ""]
     lines += _float(_tabulars(comparison, metric_columns(comparison)), captions, label)
     if costs := cost_columns(comparison):
-        measured = list(cost_remarks(comparison.evaluations))
-        captions = ["Cost", *measured, LATENT, *["Fps: frames per second"] * bool(measured)]
+        captions = ["Cost", *cost_remarks(comparison.evaluations), LATENT]
         lines += ["", *_float(_tabulars(comparison, costs), captions, f"{label}-cost")]
     if comparison.differences:
         captions = list(difference_remarks(comparison))
@@ -97,15 +96,21 @@ def _name(column: Column) -> str:
 
 def _caption(comparison: Comparison, *, short: bool = False) -> str:
     """Return how many clips were compared and how; `short`: their size instead of the way to it."""
-    count, protocol = comparison.clips, _public(comparison)
-    sizes = {(clip.width, clip.height) for clip in comparison.evaluations[0].clips}
-    read, text = protocol["clips"], protocol_text(protocol)
+    count, first = comparison.clips, comparison.evaluations[0]
+    sizes = {(clip.width, clip.height) for clip in first.clips}
+    read = first.protocol["clips"]
+    text = protocol_text(first.protocol)
     if short and len(sizes) == 1 and isinstance(read, dict):
         width, height = sizes.pop()
         rgb = ", RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
-        name = f"protocol {shown(protocol['name'])}, " if protocol.get("name") else ""
+        name = f"protocol {shown(str(first.protocol['name']))}, " if first.protocol.get("name") else ""
         text = f"{name}{frames_in_words(read, ' frames')} of {width}x{height}{rgb}"
-    return f"{count} clip{'s' * (count != 1)}: {text}"
+    return f"{counted(count, 'clip')}: {text}"
+
+
+def _below_caption(comparison: Comparison) -> list[str]:
+    marks = [MARKS] if marked(comparison) else []
+    return [*incomplete(comparison.evaluations), *metric_remarks(comparison.evaluations), *marks]
 
 
 def _unit(column: Column) -> str:
@@ -117,33 +122,23 @@ def _join(*words: str) -> str:
 
 
 def _statement(comparison: Comparison) -> str:
-    """Return the protocol as one line of JSON."""
-    return f"vaectl {vaectl.__version__}, protocol: {json.dumps(_public(comparison))}"
-
-
-def _public(comparison: Comparison) -> dict[str, Any]:
-    """Return the protocol without folders, which may be private: weights and a protocol of the user by file name."""
+    """Return the protocol as one line of JSON, without paths, which may be private."""
     paths = ("real_video_dir", "generated_video_dir", "model")
-    given = comparison.evaluations[0].protocol
-    protocol = {key: _without_folders(value) for key, value in given.items() if key not in paths}
-    name = protocol.get("name")
-    return protocol | ({"name": PurePath(name).name} if name else {})
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_folders(each) for key, each in value.items()}
-    path, comma, checksum = value.partition(", SHA-256 ") if isinstance(value, str) else ("", "", "")
-    return PurePath(path).name + comma + checksum if comma else value
+    protocol = {key: value for key, value in comparison.evaluations[0].protocol.items() if key not in paths}
+    return f"vaectl {vaectl.__version__}, protocol: {json.dumps(protocol)}"
 
 
 def _rows(
-    comparison: Comparison, columns: Sequence[Column], escape: Callable[[str], str], marks: dict[int, str]
+    comparison: Comparison,
+    columns: Sequence[Column],
+    escape: Callable[[str], str],
+    figure: Callable[[str], str],
+    marks: dict[int, str],
 ) -> Iterator[list[str]]:
-    """Yield a row of finished cells for each candidate."""
+    """Yield a row of finished cells for each candidate: `escape` finishes its name, `figure` a number."""
     for number, evaluation in enumerate(comparison.evaluations):
         cells = [column.cells[number] for column in columns]
-        yield [escape(shown(evaluation.name)), *(marks[rank] % (escape(text) or "-") for text, rank in cells)]
+        yield [escape(shown(evaluation.name)), *(marks[rank] % (figure(text) or "-") for text, rank in cells)]
 
 
 # Markdown
@@ -158,7 +153,7 @@ def _markdown(text: str) -> str:
 
 def _markdown_table(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     titles = [_markdown(_join(_name(column), _unit(column), ARROWS[column.better])) for column in columns]
-    rows = _rows(comparison, columns, _markdown, MARKDOWN_MARKS)
+    rows = _rows(comparison, columns, _markdown, _markdown, MARKDOWN_MARKS)
     return _markdown_rows([["Candidate", *titles], [":--", *["--:"] * len(columns)], *rows])
 
 
@@ -182,6 +177,7 @@ LATEX = {ord(letter): f"\\{letter}" for letter in "{}$&#_%"} | {
     ord("|"): r"\textbar{}",
     ord("["): "{[}",  # after the end of a row, [ and * would be read as its arguments
     ord("*"): "{*}",
+    ord("`"): r"\textasciigrave{}",
     ord("\N{MULTIPLICATION SIGN}"): r"$\times$",
     ord("↑"): r"$\uparrow$",
     ord("↓"): r"$\downarrow$",
@@ -190,10 +186,15 @@ FIGURE = re.compile(r"[-+]?(inf|\d[\d.x]*)( to [-+]?(inf|[\d.]+))?")
 
 
 def _latex(text: str) -> str:
-    """Escape text; figures get signs of mathematics."""
+    """Escape text."""
+    return text.translate(LATEX).replace("--", "-{}-")
+
+
+def _latex_figure(text: str) -> str:
+    """Give a figure the signs of mathematics; escape other text."""
     if FIGURE.fullmatch(text):
         return text.replace("-", "$-$").replace("x", r"$\times$").replace("inf", r"$\infty$")
-    return text.translate(LATEX).replace("--", "-{}-")
+    return _latex(text)
 
 
 def _tabulars(comparison: Comparison, columns: Sequence[Column]) -> Iterator[list[str]]:
@@ -203,7 +204,9 @@ def _tabulars(comparison: Comparison, columns: Sequence[Column]) -> Iterator[lis
         heads = [["Candidate"], *map(_head, table)]
         depth = max(map(len, heads))
         titles = zip(*([""] * (depth - len(head)) + [_latex(line) for line in head] for head in heads), strict=True)
-        yield _tabular(list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, LATEX_MARKS)])
+        yield _tabular(
+            list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, _latex_figure, LATEX_MARKS)], 1
+        )
 
 
 def _head(column: Column) -> list[str]:
@@ -224,17 +227,17 @@ def _differences(comparison: Comparison) -> list[str]:
         pair = _latex(f"{shown(candidate)} against {shown(against)}")
         heading = rf"\multicolumn{{{len(titles)}}}{{l}}{{{pair}}} \\"
         body += [*([r"\midrule"] if body else []), heading]
-        body += [_latex_row([_latex(shown(cell)) for cell in row]) for row in rows]
-    return _tabular([[_latex(_capital(title)) for title in titles]], body)
+        body += [_latex_row([_latex_figure(shown(cell)) for cell in row]) for row in rows]
+    return _tabular([[_latex(_capital(title)) for title in titles]], body, 1)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _tabular(titles: Sequence[Sequence[str]], body: Sequence[str]) -> list[str]:
+def _tabular(titles: Sequence[Sequence[str]], body: Sequence[str], names: int) -> list[str]:
     return [
-        rf"\begin{{tabular}}{{l{'r' * (len(titles[0]) - 1)}}}",
+        rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(titles[0]) - names)}}}",
         r"\toprule",
         *map(_latex_row, titles),
         r"\midrule",

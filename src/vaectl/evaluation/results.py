@@ -97,7 +97,7 @@ class ClipScores:
     def figures(self) -> str:
         """Return the means of the first metrics as text; the frames if no metric is of frames."""
         means = [f"{metric} {format_number(self.mean(metric), metric)}" for metric in list(self.values)[:4]]
-        return ", ".join(means) or f"{self.num_frames} frames"
+        return ", ".join(means) or counted(self.num_frames, "frame")
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the fields, and `mean` for each metric."""
@@ -257,6 +257,11 @@ class Evaluation:
 
 def _shown(means: dict[str, float]) -> str:
     return ", ".join(f"{metric} {format_number(value, metric)}" for metric, value in means.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: 1 clip, 3 clips."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def decimals_of(metric: str) -> int:

@@ -49,7 +49,11 @@ def options_of_protocol(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def frames_in_words(clips: Mapping[str, Any], of: str = "") -> str:
-    """Describe which frames are compared: `clips` are the plain values of a protocol, also of an earlier version."""
+    """Describe which frames are compared: `clips` are the plain values of a protocol, also of an earlier version.
+
+    `of` follows the number, for example " frames".
+    """
+    of = " frame" if of == " frames" and clips["num_frames"] == 1 else of
     words = f"{'every window of ' if clips.get('all_windows') else ''}{clips['num_frames']}{of}"
     if rate := clips.get("frame_rate"):
         words += f", at about {float(Fraction(rate)):.5g} frames/s (slower clips at their own rate)"
