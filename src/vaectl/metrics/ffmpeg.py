@@ -20,13 +20,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from torch import Tensor
 
 from vaectl.errors import VaectlError, shown
+from vaectl.versions import versions
 
 if TYPE_CHECKING:
     from av.filter.context import FilterContext
@@ -133,12 +133,12 @@ def _paths() -> Iterator[tuple[str, str]]:
     if on_path := shutil.which("ffmpeg"):
         yield on_path, on_path
     # RuntimeError: the package has no program for this platform.
-    with suppress(ImportError, PackageNotFoundError, RuntimeError):
+    with suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
         path = imageio_ffmpeg.get_ffmpeg_exe()
-        is_override = os.environ.get(OVERRIDE) == path
-        yield f"{OVERRIDE}={path}" if is_override else f"imageio-ffmpeg {version('imageio-ffmpeg')}", path
+        package = f"imageio-ffmpeg {versions('imageio-ffmpeg')['imageio-ffmpeg']}"
+        yield f"{OVERRIDE}={path}" if os.environ.get(OVERRIDE) else package, path
 
 
 class Result(NamedTuple):

