@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from torch import Tensor
 
 from vaectl.errors import VaectlError, shown
+from vaectl.versions import versions
 
 if TYPE_CHECKING:
     from av.filter.context import FilterContext
@@ -136,8 +137,8 @@ def _paths() -> Iterator[tuple[str, str]]:
         import imageio_ffmpeg
 
         path = imageio_ffmpeg.get_ffmpeg_exe()
-        is_override = os.environ.get(OVERRIDE) == path
-        yield f"{OVERRIDE}={path}" if is_override else f"imageio-ffmpeg {imageio_ffmpeg.__version__}", path
+        package = f"imageio-ffmpeg {versions('imageio-ffmpeg')['imageio-ffmpeg']}"
+        yield f"{OVERRIDE}={path}" if os.environ.get(OVERRIDE) else package, path
 
 
 class Result(NamedTuple):
