@@ -29,7 +29,7 @@ demo: $(DEMO) $(REPORT)  ## reconstruct a clip that the built-in model has not s
 	@echo "$(REPORT): report with PSNR, SSIM and LPIPS per frame; open it in a browser"
 
 test: $(READY) $(SAMPLES)  ## run all tests; the list of skipped ones, with reasons, is at the end (CI=true skips nothing)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 fuzz: $(READY) $(CLIP)  ## run the long fuzz tests
 	$(BIN)/pytest -m fuzz tests/fuzz
