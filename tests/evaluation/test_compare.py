@@ -219,6 +219,20 @@ def test_other_versions_and_devices_are_a_warning():
     )
 
 
+def test_another_ffmpeg_is_a_warning_and_another_model_of_vmaf_is_not():
+    facts = {"model": "vmaf_v0.6.1", "libvmaf": "3.0.0", "ffmpeg": "7.1", "ffmpeg_of": "/usr/bin/ffmpeg"}
+    elsewhere = facts | {"ffmpeg": "9.0", "ffmpeg_of": "PyAV 19.0.2", "libvmaf": "3.1.0"}
+    a, b, c = (
+        with_protocol(evaluation(name, vmaf=[31, 32]), metrics={"device": "cpu", "vmaf": each})
+        for name, each in (("a", facts), ("b", elsewhere), ("c", facts | {"model": "vmaf_4k_v0.6.1"}))
+    )
+    listener = Listener()
+    vaectl.compare([a, b], progress=listener)
+    (warning,) = listener.warnings
+    assert warning.endswith(": libvmaf 3.0.0 and 3.1.0; ffmpeg 7.1 and 9.0; ffmpeg_of /usr/bin/ffmpeg and PyAV 19.0.2")
+    assert "metrics.vmaf.model vmaf_v0.6.1 and vmaf_4k_v0.6.1" in refused([a, c])
+
+
 # Clips
 
 

@@ -17,6 +17,7 @@ from vaectl.evaluation.outputs import check_outputs, outputs_of, write_outputs
 from vaectl.evaluation.results import ClipScores, Evaluation, counted
 from vaectl.evaluation.results_file import read_results
 from vaectl.io.output_paths import identity
+from vaectl.metrics import OF_FFMPEG
 from vaectl.options.compare import CompareOptions
 from vaectl.progress import Progress, Warnings
 
@@ -34,7 +35,9 @@ OF_EARLIER_VERSIONS = {
     "clips.all_windows": "False",
 }
 """Settings that earlier versions had without naming them."""
-OF_MACHINE = {"versions", "metrics.device"}
+OF_MACHINE = {"versions", "metrics.device"} | {
+    f"metrics.{metric}.{key}" for metric in OF_FFMPEG for key in ("ffmpeg", "ffmpeg_of", "libvmaf")
+}
 """Keys that change digits at most."""
 
 
@@ -147,7 +150,7 @@ def machine(evaluation: Evaluation) -> dict[str, str]:
     return {
         shown(key.rpartition(".")[2]): shown(value)
         for key, value in _leaves(protocol, set())
-        if key.startswith("versions.") or key == "metrics.device"
+        if key.startswith("versions.") or key in OF_MACHINE
     }
 
 
