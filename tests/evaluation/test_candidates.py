@@ -222,3 +222,15 @@ def test_fvd_of_one_clip_is_refused_before_anything_is_fetched(clips, monkeypatc
     monkeypatch.setattr(job, "build_metrics", lambda *_: pytest.fail("built"))
     with pytest.raises(UsageError, match="fvd needs at least 2 clips, not 1"):
         compare(clips[0], [clips[1]], metric=("psnr", "fvd"), subset_size=1)
+
+
+def test_the_protocol_is_stated_before_anything_is_decoded(clips, monkeypatch):  # noqa: F811
+    """A file that cannot be read for its SHA-256 must not cost numbers that are measured."""
+
+    def fail(*_):
+        raise VaectlError("weights: cannot be read")
+
+    monkeypatch.setattr(job, "provenance", fail)
+    monkeypatch.setattr(pipeline, "read_group", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(VaectlError, match="weights: cannot be read"):
+        compare(clips[0], [clips[1]])

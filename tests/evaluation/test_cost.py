@@ -144,6 +144,16 @@ def test_frames_that_pad_the_clip_do_not_count(monkeypatch, wan):
     assert measure_cost(wan, 6, 32, 32, Limits(), Silent()).encode_frames_per_second == 6
 
 
+def test_freed_memory_is_returned_before_the_next_model_is_measured(monkeypatch, wan):
+    """Otherwise what the allocator keeps for one model counts against the limit of the next one."""
+    done = []
+    monkeypatch.setattr(cost, "run_network", lambda *_: done.append("run") or 5)
+    monkeypatch.setattr(cost, "return_freed", lambda: done.append("returned"))
+    measure_cost(wan, 5, 32, 32, Limits(), Silent())
+    assert done.count("run") == 8
+    assert done[-2:] == ["run", "returned"]
+
+
 def test_a_model_that_does_not_fit_has_no_speed_and_the_evaluation_continues(monkeypatch, wan):
     def run(self, clip):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -70,6 +71,8 @@ class Setup:
     facts: tuple[MetricFacts, ...]
     models: dict[int, AnyVAE]
     """Number of the candidate -> model."""
+    protocols: list[dict[str, Any]]
+    """What is needed to repeat the numbers, for each candidate."""
 
 
 @dataclass
@@ -143,7 +146,11 @@ def set_up(options: EvalOptions, progress: Progress) -> Setup:
     metrics, facts = build_metrics(options, device, progress, None if num_frames == "all" else num_frames)
     check_frame_size(metrics, reading.protocol)
     models = open_models(options, device, progress)
-    return Setup(candidates, manifests, reading, grouping, device, metrics, facts, models)
+    protocols = [
+        provenance(options, candidate, reading, manifest, str(device))
+        for candidate, manifest in zip(candidates, manifests, strict=True)
+    ]
+    return Setup(candidates, manifests, reading, grouping, device, metrics, facts, models, protocols)
 
 
 def open_models(options: EvalOptions, device: torch.device, progress: Progress) -> dict[int, AnyVAE]:
@@ -243,7 +250,7 @@ def evaluations_of(setup: Setup, results: PartialResults, totals: Totals, option
             metrics=setup.facts,
             clips=tuple(scores[number] for scores in results.clips),
             set_values={name: values[number] for name, values in totals.set_values.items()},
-            protocol=provenance(options, candidate, setup.reading, manifest, str(setup.device)),
+            protocol=setup.protocols[number],
             left_out=left_out,
             seconds=totals.seconds,
             decode_seconds=results.decode_seconds,
