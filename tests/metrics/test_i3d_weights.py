@@ -229,7 +229,7 @@ def test_if_a_folder_is_the_cause_the_line_names_the_variable_that_moves_it(trou
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     reason, variable = {
         "no cache": ("cannot write there", "TORCH_HOME"),
-        "full": ("No space left on device", "TMPDIR"),
+        "full": ("(No space left on device)", "TMPDIR"),
         "no temporary folder": ("No such file or directory", "TMPDIR"),
     }[trouble]
     with pytest.raises(VaectlError) as caught:

@@ -72,10 +72,10 @@ def _numbers(
 ) -> list[float]:
     """Return the number of each frame. Raises VaectlError for a report that does not have them."""
     try:
-        numbers = read(report)
+        numbers = [number for number in read(report) if not math.isnan(number)]
     except (ValueError, LookupError, TypeError, RecursionError):
         numbers = []
-    if len(numbers) != num_frames or any(map(math.isnan, numbers)):
+    if len(numbers) != num_frames:
         counts = f"{len(numbers)} of {num_frames} frames" if numbers else "nothing that can be read"
         raise VaectlError(f"{ffmpeg.origin}: its filter {filter_name} reported {counts}", ANOTHER)
     return numbers
@@ -139,8 +139,10 @@ def libvmaf() -> LibVMAF:
     if not working:
         raise errors[0]
     chosen = next((each for each in working if each.exact), working[0])
-    hanging = [f"{each.origin}: {each.trouble}" for each in programs() if each.trouble] if chosen.ffmpeg.program else []
-    return chosen._replace(passed_over=(*(error.problem for error in errors), *hanging))
+    reasons = [error.problem for error in errors]
+    if chosen.ffmpeg.program or not chosen.exact:  # programs were asked
+        reasons += [f"{each.origin}: {each.trouble}" for each in programs() if each.trouble]
+    return chosen._replace(passed_over=tuple(reasons))
 
 
 def _check_width(width: int) -> None:

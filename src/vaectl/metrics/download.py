@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,9 @@ def make_once(file: Path, make: Callable[[Path], None], progress: Progress) -> N
 
 def reason_of(error: Exception) -> str:
     """Return why something cannot be fetched, in one line."""
-    return error.problem if isinstance(error, VaectlError) else " ".join(str(error).split())
+    return (
+        error.problem if isinstance(error, VaectlError) else " ".join(re.sub(r"^\[Errno \d+\]", "", str(error)).split())
+    )
 
 
 def fetch(url: str, file: Path, sha256: str, progress: Progress) -> None:
