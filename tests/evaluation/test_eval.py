@@ -245,7 +245,7 @@ def test_frames_too_small_for_a_metric_are_refused_in_one_line(clips):
             {"resolution": 160, "crop_size": 0},
             "ms_ssim needs frames of at least 161x161 pixels, not 160x160",
         ),
-        ("xpsnr", {}, "xpsnr needs frames of at least 45x45 pixels, not 32x32"),
+        ("xpsnr", {}, "xpsnr needs frames of at least 2025 pixels .45x45., not 32x32"),
         ("lpips", {"resolution": 16}, "lpips needs frames of at least "),
     ],
 )

@@ -14,6 +14,7 @@ from vaectl.evaluation.pipeline import Metrics
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.evaluation.results import FACTS
 from vaectl.io.output_paths import identity
+from vaectl.metrics.codec import FilterMetric
 from vaectl.metrics.frames import at_least
 from vaectl.options import EvalOptions
 from vaectl.progress import Progress
@@ -41,11 +42,15 @@ def check_set_sizes(grouping: Grouping, options: EvalOptions) -> None:
 
 
 def check_frame_size(metrics: Metrics, protocol: ClipProtocol) -> None:
-    """Raise UsageError if the frames are too small for a metric, as far as the protocol says how large they are."""
+    """Raise UsageError if a metric does not take the frames, as far as the protocol says how large they are."""
     side = protocol.crop_size or protocol.resolution
-    if side != "source":
-        for name, metric in metrics.items():
-            at_least(getattr(metric, "smallest", 1), torch.empty(side, side, device="meta"), name)
+    if side == "source":
+        return
+    square = torch.empty(side, side, device="meta")
+    for name, metric in metrics.items():
+        at_least(getattr(metric, "smallest", 1), square, name)
+        if protocol.crop_size and isinstance(metric, FilterMetric):
+            metric.check_size(square)
 
 
 def first_reason(reasons: Mapping[str, str], progress: Progress) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import vaectl
 from vaectl.errors import shown
@@ -37,7 +38,7 @@ COST_TITLES = {"compression": "Compr.", "channels": "Ch."}
 """Short titles for LaTeX; its caption spells them out."""
 LATENT = (
     "Compr.: frames \N{MULTIPLICATION SIGN} height \N{MULTIPLICATION SIGN} width for each position of the latent."
-    " Ch.: its channels. Bpp: its bits per pixel. Fps: frames per second"
+    " Ch.: its channels. Bpp: its bits per pixel"
 )
 PAGE, LETTER, GAP = 345.0, 5.0, 8.0
 """Width in points of the text of a LaTeX article, of a letter in its size small, and of what separates columns."""
@@ -66,7 +67,8 @@ def write_latex(path: Path, comparison: Comparison) -> None:
     lines = [f"% {_statement(comparison)}", r"% Needs \usepackage{booktabs}.", ""]
     lines += _float(_tabulars(comparison, metric_columns(comparison)), captions, label)
     if costs := cost_columns(comparison):
-        captions = ["Cost", *cost_remarks(comparison.evaluations), LATENT]
+        measured = list(cost_remarks(comparison.evaluations))
+        captions = ["Cost", *measured, LATENT, *["Fps: frames per second"] * bool(measured)]
         lines += ["", *_float(_tabulars(comparison, costs), captions, f"{label}-cost")]
     if comparison.differences:
         captions = list(difference_remarks(comparison))
@@ -96,14 +98,13 @@ def _name(column: Column) -> str:
 
 def _caption(comparison: Comparison, *, short: bool = False) -> str:
     """Return how many clips were compared and how; `short`: their size instead of the way to it."""
-    count, first = comparison.clips, comparison.evaluations[0]
-    sizes = {(clip.width, clip.height) for clip in first.clips}
-    read = first.protocol["clips"]
-    text = protocol_text(first.protocol)
+    count, protocol = comparison.clips, _public(comparison)
+    sizes = {(clip.width, clip.height) for clip in comparison.evaluations[0].clips}
+    read, text = protocol["clips"], protocol_text(protocol)
     if short and len(sizes) == 1 and isinstance(read, dict):
         width, height = sizes.pop()
         rgb = ", RGB by swscale" if read.get("rgb_conversion") == "swscale" else ""
-        name = f"protocol {shown(str(first.protocol['name']))}, " if first.protocol.get("name") else ""
+        name = f"protocol {shown(protocol['name'])}, " if protocol.get("name") else ""
         text = f"{name}{frames_in_words(read, ' frames')} of {width}x{height}{rgb}"
     return f"{counted(count, 'clip')}: {text}"
 
@@ -122,10 +123,24 @@ def _join(*words: str) -> str:
 
 
 def _statement(comparison: Comparison) -> str:
-    """Return the protocol as one line of JSON, without paths, which may be private."""
+    """Return the protocol as one line of JSON."""
+    return f"vaectl {vaectl.__version__}, protocol: {json.dumps(_public(comparison))}"
+
+
+def _public(comparison: Comparison) -> dict[str, Any]:
+    """Return the protocol without folders, which may be private: weights and a protocol of the user by file name."""
     paths = ("real_video_dir", "generated_video_dir", "model")
-    protocol = {key: value for key, value in comparison.evaluations[0].protocol.items() if key not in paths}
-    return f"vaectl {vaectl.__version__}, protocol: {json.dumps(protocol)}"
+    given = comparison.evaluations[0].protocol
+    protocol = {key: _without_folders(value) for key, value in given.items() if key not in paths}
+    name = protocol.get("name")
+    return protocol | ({"name": PurePath(name).name} if name else {})
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    path, comma, checksum = value.partition(", SHA-256 ") if isinstance(value, str) else ("", "", "")
+    return PurePath(path).name + comma + checksum if comma else value
 
 
 def _rows(
@@ -205,7 +220,7 @@ def _tabulars(comparison: Comparison, columns: Sequence[Column]) -> Iterator[lis
         depth = max(map(len, heads))
         titles = zip(*([""] * (depth - len(head)) + [_latex(line) for line in head] for head in heads), strict=True)
         yield _tabular(
-            list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, _latex_figure, LATEX_MARKS)], 1
+            list(titles), [_latex_row(row) for row in _rows(comparison, table, _latex, _latex_figure, LATEX_MARKS)]
         )
 
 
@@ -228,16 +243,16 @@ def _differences(comparison: Comparison) -> list[str]:
         heading = rf"\multicolumn{{{len(titles)}}}{{l}}{{{pair}}} \\"
         body += [*([r"\midrule"] if body else []), heading]
         body += [_latex_row([_latex_figure(shown(cell)) for cell in row]) for row in rows]
-    return _tabular([[_latex(_capital(title)) for title in titles]], body, 1)
+    return _tabular([[_latex(_capital(title)) for title in titles]], body)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _tabular(titles: Sequence[Sequence[str]], body: Sequence[str], names: int) -> list[str]:
+def _tabular(titles: Sequence[Sequence[str]], body: Sequence[str]) -> list[str]:
     return [
-        rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(titles[0]) - names)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(titles[0]) - 1)}}}",
         r"\toprule",
         *map(_latex_row, titles),
         r"\midrule",

@@ -48,14 +48,15 @@ class FilterMetric:
 
     def measure(self, real_BTCHW: Tensor, generated_BTCHW: Tensor) -> Tensor:
         check_pair(real_BTCHW, generated_BTCHW)
-        self._check(real_BTCHW)
+        self.check_size(real_BTCHW)
         rows = []
         for real, generated in zip(real_BTCHW.cpu(), generated_BTCHW.cpu(), strict=True):
             report = self.ffmpeg.compare(self.filter, self.arguments, real, generated)
             rows.append(_numbers(self.ffmpeg, self.filter, report, self.read, len(real)))
         return torch.tensor(rows, dtype=torch.float64).view(real_BTCHW.shape[:2])
 
-    def _check(self, frames: Tensor) -> None:
+    def check_size(self, frames: Tensor) -> None:
+        """Raise UsageError for frames (..., H, W) that are too small, or VaectlError for a width that goes wrong."""
         at_least(self.smallest, frames, self.name)
         height, width = frames.shape[-2:]
         if self.filter == "xpsnr" and height * width < PIXELS_XPSNR:
