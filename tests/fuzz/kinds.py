@@ -35,6 +35,7 @@ from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.plan import deciding, is_there
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.inventory import describe
+from vaectl.io.json_values import plain
 from vaectl.model_names import WEIGHTS
 from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import read_config
@@ -243,7 +244,7 @@ def attempt_manifest(whole: Path, here: Path, rng: Random) -> None:
     if manifest is not None:
         deciding(manifest)
         [is_there(generated, clip) for clip in manifest.clips]
-        json.dumps(asdict(manifest))
+        json.dumps(plain(asdict(manifest)))
         write_manifest(generated, manifest)
         read_manifest(generated)
     how_to_read(parse(EvalOptions, {"real_video_dir": generated, "generated_video_dir": real}), [None], Silent())
