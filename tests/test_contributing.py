@@ -24,7 +24,7 @@ from vaectl.cli.app import main
 from vaectl.cli.derive import add_command, resolve
 from vaectl.cli.reference import command
 from vaectl.errors import UsageError
-from vaectl.metrics import METRICS, MetricSettings, build
+from vaectl.metrics import FACTS, METRICS, MetricFacts, MetricSettings, build
 from vaectl.metrics.metric import FrameMetric
 from vaectl.options.common import MODEL, Config
 from vaectl.options.option import Option
@@ -80,9 +80,10 @@ def test_the_family_of_the_recipe_runs_in_tiles_and_loads(tmp_path):
 
 @pytest.fixture
 def mae(tmp_path, monkeypatch):
-    """The metric of the recipe, as if its file were in the package and its line in the table."""
-    code, line = code_of("Add a metric")
+    """The metric of the recipe, as if its file were in the package and its lines in the tables."""
+    code, line, facts = code_of("Add a metric")
     ((name, target),) = json.loads("{" + line.strip().rstrip(",") + "}").items()
+    monkeypatch.setitem(FACTS, name, eval(facts.strip().rstrip(","), {"MetricFacts": MetricFacts}))
     module = target.partition(":")[0]
     (tmp_path / f"{module.rpartition('.')[2]}.py").write_text(code)
     monkeypatch.setattr(vaectl.metrics, "__path__", [*vaectl.metrics.__path__, str(tmp_path)])
@@ -110,8 +111,12 @@ def test_the_metric_of_the_recipe_runs_in_eval(mae, samples, tmp_path, capsys):
     arguments = ["--metric", f"psnr,{mae}", "--num-frames", "2", "--resolution", "64", "--json", "--csv", str(table)]
     pair = [str(samples / f"carphone_{name}.mp4") for name in ("pristine", "distorted")]
     assert main(["eval", "--real-video-dir", pair[0], "--generated-video-dir", pair[1], *arguments]) == 0
-    summary = json.loads(capsys.readouterr().out)["summary"][mae]
+    result = tmp_path / "result.json"
+    result.write_text(capsys.readouterr().out)
+    summary = json.loads(result.read_text())["summary"][mae]
     assert (summary["unit"], summary["better"]) == ("levels", "lower")
+    assert main(["compare", f"a={result}", f"b={result}"]) == 0
+    assert "mae ↓" in capsys.readouterr().out
     assert 0 < summary["mean"] < 100
     assert table.read_text().splitlines()[0] == f"clip,frame,psnr,{mae}"
 

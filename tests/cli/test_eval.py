@@ -13,7 +13,8 @@ from vaectl.cli.app import main
 from vaectl.errors import VaectlError
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.outputs import Interrupted
-from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Cost, Evaluation
+from vaectl.metrics import FACTS
 from vaectl.options.candidates import Candidate
 
 PATHS = ["eval", "--real-video-dir", "in", "--generated-video-dir", "out"]
@@ -121,8 +122,8 @@ def test_wrong_usage_is_one_line(capsys, arguments, said):
     assert err.count("\n") == 1
 
 
-PSNR, LPIPS = MetricFacts("psnr", "dB", "higher", False), MetricFacts("lpips", "", "lower", False)
-FVD = MetricFacts("fvd", "", "lower", True)
+PSNR, LPIPS = FACTS["psnr"], FACTS["lpips"]
+FVD = FACTS["fvd"]
 GOOD = ClipScores("a", Path("in/a"), Path("out/a"), 2, 64, 48, {"psnr": (30.0, 32.0), "lpips": (0.1, 0.2)})
 POOR = ClipScores("deep/[b]", Path("in/b"), None, 2, 64, 48, {"psnr": (20.0, 21.0), "lpips": (0.3, 0.4)})
 EXACT = ClipScores("c", Path("in/c"), Path("out/c"), 2, 64, 48, {"psnr": (inf, 50.0), "lpips": (0.0, 0.0)})
@@ -174,7 +175,7 @@ def test_exact_frames_are_reported(job, capsys):
 
 
 def test_what_ffmpeg_computed_is_stated(job, capsys):
-    of_frames = MetricFacts("vmaf", "", "higher", False), MetricFacts("psnr_y", "dB", "higher", False)
+    of_frames = FACTS["vmaf"], FACTS["psnr_y"]
     facts = {"ffmpeg": "7.1", "ffmpeg_of": "PyAV 19.0.2", "frames": "YUV 4:2:0"}
     metrics = {"vmaf": {"model": "vmaf_v0.6.1", "libvmaf": "3.2.0", **facts}, "psnr_y": facts, "device": "cpu"}
     clips = [

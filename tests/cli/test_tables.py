@@ -16,8 +16,9 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.manifest import Manifest, ManifestClip, ManifestModel
 from vaectl.evaluation.prepare import PrepareResult
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.evaluation.results import ClipScores, Cost, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Cost, Evaluation
 from vaectl.inventory import PUBLISHED, describe
+from vaectl.metrics import MetricFacts
 from vaectl.options import PrepareEvalOptions
 from vaectl.reconstruction import ClipResult, RunResult
 

@@ -6,16 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.metrics import FACTS
 
-FACTS = {
-    "psnr": MetricFacts("psnr", "dB", "higher", of_set=False),
-    "ssim": MetricFacts("ssim", "", "higher", of_set=False),
-    "lpips": MetricFacts("lpips", "", "lower", of_set=False),
-    "fvd": MetricFacts("fvd", "", "lower", of_set=True),
-    "vmaf_neg": MetricFacts("vmaf_neg", "", "higher", of_set=False),
-    "vmaf": MetricFacts("vmaf", "", "higher", of_set=False),
-}
 PROTOCOL: dict[str, Any] = {
     "real_video_dir": "/home/me/clips",
     "generated_video_dir": "/home/me/out",

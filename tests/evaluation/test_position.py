@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from vaectl.evaluation.position import by_position
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.metrics import FACTS, MetricFacts
 
-PSNR, FLICKER = MetricFacts("psnr", "dB", "higher", False), MetricFacts("flicker", "levels", "lower", False)
-FVD = MetricFacts("fvd", "", "lower", True)
+PSNR, FLICKER = FACTS["psnr"], FACTS["flicker"]
+FVD = FACTS["fvd"]
 
 
 def evaluation(*clips: dict[str, tuple[float, ...]], group: int | None = 4, frames: int = 0) -> Evaluation:

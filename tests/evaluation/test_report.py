@@ -15,14 +15,15 @@ from torch import Tensor
 from tests.evaluation.browser import Browser
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts
+from vaectl.evaluation.results import ClipScores, Evaluation
+from vaectl.metrics import FACTS, MetricFacts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PSNR = MetricFacts("psnr", "dB", "higher", of_set=False)
-LPIPS = MetricFacts("lpips", "", "lower", of_set=False)
-FLICKER = MetricFacts("flicker", "levels", "lower", of_set=False)
-FVD = MetricFacts("fvd", "", "lower", of_set=True)
+PSNR = FACTS["psnr"]
+LPIPS = FACTS["lpips"]
+FLICKER = FACTS["flicker"]
+FVD = FACTS["fvd"]
 RATE = Fraction(30000, 1001)
 FRAMES = 9
 LEFT, RIGHT = 40, 250

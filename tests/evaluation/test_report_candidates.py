@@ -28,12 +28,13 @@ from tests.evaluation.test_report import (
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.paper import cost_remarks, difference_remarks, difference_table
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
+from vaectl.evaluation.results import Cost, Evaluation
+from vaectl.metrics import FACTS, MetricFacts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = ("small", "<img src=x onerror='window.caught = 1'>", "runs/" + "very-long-name/" * 12 + "step-2000")
-FVD = MetricFacts("fvd", "", "lower", of_set=True)
+FVD = FACTS["fvd"]
 SIDES = ((40, 10), (200, -10), (60, 5), (150, 0))
 """Grey of the first frame, and the change from frame to frame: the original, and each candidate."""
 GROUP = 4

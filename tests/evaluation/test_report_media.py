@@ -18,7 +18,7 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report import ReportBuilder, builder, media
 from vaectl.evaluation.report.builder import worst_frame
 from vaectl.evaluation.report.media import LONGEST_SIDE, Media, heat_maps, image, picture
-from vaectl.evaluation.results import MetricFacts
+from vaectl.metrics import FACTS, MetricFacts
 from vaectl.video import read_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,8 +49,8 @@ def test_the_worst_clips_are_shown_in_whatever_order_they_come(order):
 
 
 def test_the_worst_are_the_largest_where_less_is_better():
-    lpips = MetricFacts("lpips", "", "lower", of_set=False)
-    report = ReportBuilder([MetricFacts("fvd", "", "lower", of_set=True), lpips], clips_with_media=1)
+    lpips = FACTS["lpips"]
+    report = ReportBuilder([FACTS["fvd"], lpips], clips_with_media=1)
     for number in range(3):
         report.add([clip(str(number), lpips=[number / 10] * 2, num_frames=2)], noise(), [noise(seed=1)], Fraction(25))
     assert kept(report) == ["2"]

@@ -12,9 +12,9 @@ import torch
 
 from tests.evaluation.results import PROTOCOL, evaluation
 from vaectl.errors import UsageError
-from vaectl.evaluation.results import FACTS, Cost, MetricFacts
+from vaectl.evaluation.results import Cost
 from vaectl.evaluation.results_file import read_results
-from vaectl.metrics import BOUNDS, METRICS, MetricSettings, build
+from vaectl.metrics import FACTS, METRICS, MetricSettings, build
 from vaectl.metrics.fvd import FVD
 
 VMAF = {"model": "vmaf_v0.6.1", "libvmaf": "3.0", "ffmpeg": "9", "ffmpeg_of": "PyAV", "frames": "YUV"}
@@ -108,8 +108,9 @@ def test_a_file_does_not_decide_which_number_is_better(tmp_path):
 
 
 def test_the_facts_of_metrics_are_those_that_they_state():
-    assert FACTS.keys() == METRICS.keys() == BOUNDS.keys()
+    assert FACTS.keys() == METRICS.keys()
     built = build(("psnr", "ssim", "lpips", "flicker", "ms_ssim", "psnr_y"), MetricSettings(), torch.device("cpu"))
     for name, metric in {**built, "fvd": FVD}.items():
         of_set = name == "fvd"
-        assert FACTS[name] == MetricFacts(name, metric.unit, metric.better, of_set)
+        facts = FACTS[name]
+        assert (facts.unit, facts.better, facts.of_set) == (metric.unit, metric.better, of_set)

@@ -16,7 +16,7 @@ import torch
 from tests.jobs import Listener
 from tests.metrics.reference import CPU, noise
 from vaectl.errors import UsageError, VaectlError
-from vaectl.metrics import BOUNDS, DEFAULT, METRICS, MetricSettings, build, known
+from vaectl.metrics import DEFAULT, FACTS, METRICS, MetricSettings, build, known
 from vaectl.metrics.download import cached
 from vaectl.metrics.frames import exact_float32, per_frame
 from vaectl.metrics.metric import FrameMetric
@@ -30,8 +30,8 @@ def test_every_name_leads_to_a_function():
 
 
 def test_every_metric_states_what_it_can_be():
-    assert BOUNDS.keys() >= METRICS.keys()
-    assert all(least < most for least, most in BOUNDS.values())
+    assert FACTS.keys() == METRICS.keys()
+    assert all(facts.bounds[0] < facts.bounds[1] for facts in FACTS.values())
 
 
 def test_metrics_come_in_the_order_asked_for_and_measure_frames():

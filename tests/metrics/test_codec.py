@@ -145,7 +145,7 @@ def test_xpsnr_takes_large_frames_with_even_sides_alone(monkeypatch):
     frames = torch.zeros(1, 1, 3, 1153, 2048, dtype=torch.uint8)
     with pytest.raises(UsageError, match=r"^xpsnr needs even sides above 2048x1152, not 2048x1153"):
         metric_of("xpsnr").measure(frames, frames)
-    with pytest.raises(TypeError):  # goes on to FFmpeg
+    with pytest.raises(TypeError):  # FFmpeg is asked, which is None here
         metric_of("xpsnr").measure(frames[..., :1152, :1151], frames[..., :1152, :1151])
 
 

@@ -12,8 +12,8 @@ from vaectl.evaluation import outputs
 from vaectl.evaluation.pairs import Grouping
 from vaectl.evaluation.pipeline import Metrics
 from vaectl.evaluation.protocol import ClipProtocol
-from vaectl.evaluation.results import FACTS
 from vaectl.io.output_paths import identity
+from vaectl.metrics import FACTS
 from vaectl.metrics.codec import FilterMetric
 from vaectl.metrics.frames import at_least
 from vaectl.options import EvalOptions
@@ -34,7 +34,7 @@ def check_partners(grouping: Grouping, options: EvalOptions, progress: Progress)
 
 def check_set_sizes(grouping: Grouping, options: EvalOptions) -> None:
     """Raise UsageError if a metric of sets has fewer than 2 clips."""
-    sets = [name for name in options.metric if name in FACTS and FACTS[name].of_set]
+    sets = [name for name in options.metric if FACTS[name].of_set]
     if sets and len(grouping.groups) < 2:
         raise UsageError(
             f"{options.real_video_dir}: {', '.join(sets)} needs at least 2 clips, not 1", "give more, or leave it out"

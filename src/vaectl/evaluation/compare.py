@@ -52,7 +52,7 @@ def compare(
 
     Args:
         results: results of `vaectl.evaluate`, or paths of files that `vaectl eval` wrote with `json`, which may hold
-            several candidates. A mapping names the candidates; those of such a file are name/candidate.
+            several candidates. A mapping names the candidates; with several in a file, they are called name/candidate.
         all_pairs: compare every two candidates; by default each one with the first.
         allow_missing: leave out clips that not all candidates have. FVD, which depends on the set, is then left out.
         progress: receives warnings. By default they are Python warnings.

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vaectl.evaluation.results import UNBOUNDED, Evaluation, MetricFacts
+from vaectl.evaluation.results import Evaluation
 from vaectl.evaluation.statistics import Columns, holm, interval_method, mean_intervals, sign_flip_test
 from vaectl.io.json_values import plain
-from vaectl.metrics import BOUNDS
+from vaectl.metrics import MetricFacts
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _tested(compared: Sequence[tuple[MetricFacts, Evaluation, Evaluation]]) -> I
         places = [place for place in tested.tolist() if compared[place][0].name == name]
         corrected.update(zip(places, holm([rows[place][3] for place in places]), strict=True))
     for place, (metric, candidate, other) in enumerate(compared):
-        least, most = BOUNDS.get(metric.name, UNBOUNDED)
+        least, most = metric.bounds
         mean, low, high, p = (None if math.isnan(number) else number for number in rows[place])
         yield Difference(
             metric.name,

@@ -47,8 +47,8 @@ from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
 from vaectl.evaluation.report import ReportBuilder
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts
-from vaectl.metrics import MetricSettings, build
+from vaectl.evaluation.results import Cost, Evaluation
+from vaectl.metrics import FACTS, MetricFacts, MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
 from vaectl.models.vae import AnyVAE
@@ -184,7 +184,7 @@ def build_metrics(
         options.lpips_net, options.lpips_weights, options.fvd_detector, options.vmaf_model, progress, num_frames
     )
     metrics = build(options.metric, settings, device)
-    return metrics, tuple(MetricFacts(name, m.unit, m.better, isinstance(m, SetMetric)) for name, m in metrics.items())
+    return metrics, tuple(FACTS[name] for name in metrics)
 
 
 def temporal_compression(model: AnyVAE | None, manifest: Manifest | None) -> int | None:

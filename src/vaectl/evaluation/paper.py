@@ -14,9 +14,9 @@ from typing import Any
 from vaectl.errors import shown
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.protocols import frames_in_words, name_in_words
-from vaectl.evaluation.results import Cost, Evaluation, MetricFacts, counted, decimals_of, format_number
+from vaectl.evaluation.results import Cost, Evaluation, counted, format_number
 from vaectl.evaluation.statistics import caveats
-from vaectl.metrics import OF_FFMPEG
+from vaectl.metrics import FACTS, OF_FFMPEG, MetricFacts
 
 BEST, SECOND = 1, 2
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -134,7 +134,7 @@ def difference_blocks(
 def _decimals_of_differences(comparison: Comparison, metric: str) -> int:
     """Return the decimals of all differences in a metric: its own, or more if one would have less than two digits."""
     means = [abs(row.mean) for row in comparison.differences if row.metric == metric and row.mean]
-    decimals = decimals_of(metric)
+    decimals = FACTS[metric].decimals
     while decimals < 8 and min(means, default=1) < 10 ** (1 - decimals):
         decimals += 2
     return decimals

@@ -9,46 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from pydantic import Field
 
 from vaectl.evaluation.position import by_position
 from vaectl.io.json_values import plain
-from vaectl.metrics import BOUNDS, WITH_HARMONIC_MEAN
+from vaectl.metrics import FACTS, WITH_HARMONIC_MEAN, MetricFacts
 
 Whole: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount: TypeAlias = Annotated[float, Field(ge=0, le=2**63, allow_inf_nan=False)]
 """A number that a file may have."""
-
-
-@dataclass(frozen=True)
-class MetricFacts:
-    """How to read the numbers of a metric."""
-
-    name: str
-    unit: str
-    better: Literal["higher", "lower"]
-    of_set: bool
-    """One number for all clips (fvd), not one for each frame."""
-
-
-FACTS = {
-    facts.name: facts
-    for facts in (
-        MetricFacts("psnr", "dB", "higher", of_set=False),
-        MetricFacts("ssim", "", "higher", of_set=False),
-        MetricFacts("lpips", "", "lower", of_set=False),
-        MetricFacts("fvd", "", "lower", of_set=True),
-        MetricFacts("flicker", "levels", "lower", of_set=False),
-        MetricFacts("ms_ssim", "", "higher", of_set=False),
-        MetricFacts("vmaf", "", "higher", of_set=False),
-        MetricFacts("vmaf_neg", "", "higher", of_set=False),
-        MetricFacts("psnr_y", "dB", "higher", of_set=False),
-        MetricFacts("xpsnr", "dB", "higher", of_set=False),
-    )
-}
-"""The facts of the metrics, as they state them themselves once they are built."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +194,7 @@ class Evaluation:
         if metric in self.set_values:
             return Summary(self.mean(metric), None, None, None, None)
         means = tuple(clip.mean(metric) for clip in self.clips)
-        low, high, method = confidence_interval(means, BOUNDS.get(metric, UNBOUNDED)) or (None, None, None)
+        low, high, method = confidence_interval(means, FACTS[metric].bounds) or (None, None, None)
         harmonic = None
         if metric in WITH_HARMONIC_MEAN:
             harmonic = statistics.fmean(clip.harmonic_mean(metric) for clip in self.clips)
@@ -264,14 +235,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def decimals_of(metric: str) -> int:
-    """Return how many decimals papers print of a metric: 4 where it is at most about 1, else 2."""
-    return 4 if metric in ("ssim", "ms_ssim", "lpips", "flicker") else 2
-
-
 def format_number(value: float, metric: str) -> str:
     """Format a value of a metric, with the same decimals for any value."""
-    return f"{value:.{decimals_of(metric)}f}"
+    return f"{value:.{FACTS[metric].decimals}f}"
 
 
 class Interval(NamedTuple):

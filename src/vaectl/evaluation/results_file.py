@@ -17,9 +17,9 @@ from pydantic_core import ErrorDetails
 
 import vaectl
 from vaectl.errors import UsageError, shown
-from vaectl.evaluation.results import FACTS, Amount, ClipScores, Cost, Evaluation, Whole
+from vaectl.evaluation.results import Amount, ClipScores, Cost, Evaluation, Whole
 from vaectl.io.parsing import read_json
-from vaectl.metrics import BOUNDS, OF_FFMPEG, WITH_HARMONIC_MEAN
+from vaectl.metrics import FACTS, OF_FFMPEG, WITH_HARMONIC_MEAN
 
 MOST_BYTES = 2**30
 """A number takes about 20 bytes: 33 frames, 5 metrics and 300,000 clips."""
@@ -222,7 +222,7 @@ def _check_clips(stored: StoredEvaluation) -> None:
 
 def _possible(metric: str, numbers: Sequence[float]) -> bool:
     """Whether a metric can be these numbers, apart from rounding errors. Only a PSNR can be inf."""
-    least, most = BOUNDS[metric]
+    least, most = FACTS[metric].bounds
     exact = most == inf and FACTS[metric].better == "higher"
     least, most = max(least, -MOST) - ROUNDING, min(most, MOST) + ROUNDING
     return all(least <= number <= most or (exact and number == inf) for number in numbers)

@@ -1,7 +1,7 @@
 """The metrics: one file for each. Knows tensors only: no video files, no models, no console.
 
-To add a metric, add a file with a function `build` and a line below. This file must not import torch, because the
-options import it.
+To add a metric, add a file with a function `build`, a line to `METRICS` and one to `FACTS`. This file must not import
+torch, because the options import it.
 """
 
 from __future__ import annotations
@@ -34,19 +34,38 @@ METRICS: dict[str, str] = {
 }
 """Name -> module:function. The function takes (`MetricSettings`, device), returns a `FrameMetric` or `SetMetric`."""
 
-BOUNDS: dict[str, tuple[float, float]] = {
-    "psnr": (0, inf),
-    "ssim": (-1, 1),
-    "lpips": (0, inf),
-    "fvd": (0, inf),
-    "flicker": (0, inf),
-    "vmaf": (0, 100),
-    "vmaf_neg": (0, 100),
-    "psnr_y": (0, inf),
-    "xpsnr": (-inf, inf),
-    "ms_ssim": (0, 1),
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """How to read the numbers of a metric."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"]
+    of_set: bool
+    """One number for all clips (fvd), not one for each frame."""
+    bounds: tuple[float, float] = (-inf, inf)
+    """The least and the largest number that it can be, where intervals end."""
+    decimals: int = 2
+    """Of a number, as papers print it."""
+
+
+FACTS = {
+    facts.name: facts
+    for facts in (
+        MetricFacts("psnr", "dB", "higher", of_set=False, bounds=(0, inf)),
+        MetricFacts("ssim", "", "higher", of_set=False, bounds=(-1, 1), decimals=4),
+        MetricFacts("lpips", "", "lower", of_set=False, bounds=(0, inf), decimals=4),
+        MetricFacts("fvd", "", "lower", of_set=True, bounds=(0, inf)),
+        MetricFacts("flicker", "levels", "lower", of_set=False, bounds=(0, inf), decimals=4),
+        MetricFacts("ms_ssim", "", "higher", of_set=False, bounds=(0, 1), decimals=4),
+        MetricFacts("vmaf", "", "higher", of_set=False, bounds=(0, 100)),
+        MetricFacts("vmaf_neg", "", "higher", of_set=False, bounds=(0, 100)),
+        MetricFacts("psnr_y", "dB", "higher", of_set=False, bounds=(0, inf)),
+        MetricFacts("xpsnr", "dB", "higher", of_set=False),
+    )
 }
-"""Name -> the least and the largest number that a metric can be, where intervals end."""
+"""The facts of each metric, for those who only read its numbers."""
 
 DEFAULT = ("psnr", "ssim", "lpips")
 OF_FFMPEG = ("vmaf", "vmaf_neg", "psnr_y", "xpsnr")

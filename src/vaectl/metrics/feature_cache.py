@@ -27,7 +27,7 @@ def cached_features(
 ) -> Tensor:
     """Return the features of a clip (T, C, H, W) uint8: those in the cache, or else what `compute` gives.
 
-    `network` names everything that the features depend on, besides the frames. The result is (1, size) float64; the
+    `network` names everything that the features depend on, except the frames. The result is (1, size) float64; the
     size is checked if it is known.
     """
     key = blake2b(f"{network} {tuple(frames_TCHW.shape)}\n".encode(), digest_size=16)

@@ -20,8 +20,9 @@ from vaectl.errors import VaectlError
 from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.report.document import document
 from vaectl.evaluation.report.media import Media, picture
-from vaectl.evaluation.results import ClipScores, MetricFacts
+from vaectl.evaluation.results import ClipScores
 from vaectl.io.atomic_write import atomic_write
+from vaectl.metrics import MetricFacts
 
 Rank: TypeAlias = tuple[float, float]
 MEDIA_BYTES = 10 * 2**20

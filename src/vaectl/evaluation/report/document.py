@@ -24,8 +24,9 @@ from vaectl.evaluation.comparison import Comparison
 from vaectl.evaluation.position import by_position
 from vaectl.evaluation.report import markup
 from vaectl.evaluation.report.media import Media, color_scale, image
-from vaectl.evaluation.results import ClipScores, Evaluation, MetricFacts, decimals_of
+from vaectl.evaluation.results import ClipScores, Evaluation
 from vaectl.memory import format_size
+from vaectl.metrics import FACTS, MetricFacts
 
 SCRIPTS = ("tools.js", "tabs.js", "plots.js", "charts.js", "player.js", "table.js", "main.js")
 
@@ -89,7 +90,7 @@ def numbers(
 
 
 def _described(metric: MetricFacts) -> dict[str, Any]:
-    return asdict(metric) | {"digits": decimals_of(metric.name)}
+    return {"name": metric.name, "unit": metric.unit, "better": metric.better, "digits": FACTS[metric.name].decimals}
 
 
 def _series(clip: ClipScores, metric: str) -> Sequence[float]:

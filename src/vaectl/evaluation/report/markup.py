@@ -26,7 +26,8 @@ from vaectl.evaluation.paper import (
     metric_columns,
     metric_remarks,
 )
-from vaectl.evaluation.results import Evaluation, MetricFacts, decimals_of
+from vaectl.evaluation.results import Evaluation
+from vaectl.metrics import FACTS, MetricFacts
 
 BARS = 48
 """Bars per histogram. With few clips, each clip has its own bar."""
@@ -42,7 +43,7 @@ def cards(evaluation: Evaluation, link: str = "") -> str:
 def _card(evaluation: Evaluation, metric: MetricFacts, link: str) -> str:
     summary = evaluation.summary(metric.name)
     means = [] if metric.of_set else [clip.mean(metric.name) for clip in evaluation.clips]
-    decimals = decimals_of(metric.name)
+    decimals = FACTS[metric.name].decimals
     unit = f' <span class="unit">{escape(metric.unit)}</span>' if metric.unit else ""
     if metric.of_set:
         interval = f"one number for {count(len(evaluation.clips), 'clip')}"
@@ -178,7 +179,7 @@ def _cell(text: str, rank: int, interval: str) -> str:
 def _interval(evaluation: Evaluation, column: Column) -> str:
     """Return the interval of a metric, with as many decimals as its mean; empty if there is none."""
     summary = evaluation.summary(column.name)
-    decimals = decimals_of(column.name)
+    decimals = FACTS[column.name].decimals
     if summary.low is None or summary.high is None:
         return ""
     return f"{written(summary.low, decimals)} to {written(summary.high, decimals)}"
