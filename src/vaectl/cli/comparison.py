@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,10 +121,15 @@ def _source(evaluation: Evaluation) -> str:
     is_file = len(evaluation.clips) == 1 and str(evaluation.clips[0].generated) == str(made)
     parts = [f"{'file' if is_file else 'folder'} {made}"] if made else []
     if model:
-        kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
-        path = "built-in model" if model.get("path") in (None, "builtin") else f"{model['path']}{kind}"
-        parts.append(f"{'made by ' if made else ''}{path} in {model.get('dtype')}, posterior {model.get('posterior')}")
+        parts.append(f"{'made by ' if made else ''}{model_in_words(model)}")
     return f"{evaluation.name}: {', '.join(parts) or 'in memory'}"
+
+
+def model_in_words(model: Mapping[str, Any]) -> str:
+    """Return which model made the clips, and how, from its entry in the protocol."""
+    kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights", ""), "")
+    name = "built-in model" if model.get("path") in (None, "builtin") else f"{model['path']}{kind}"
+    return f"{name} in {model.get('dtype')}, posterior {model.get('posterior')}"
 
 
 def window_lines(evaluation: Evaluation) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaectl.cli.comparison import REASONS
 from vaectl.memory import format_size
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ Examples:
 
 CLIPS = 20
 """With more clips, the table of clips is left out."""
-REASONS = 10
-"""Maximum number of reasons shown; --json has all."""
 
 
 def eval(options: EvalOptions) -> None:
@@ -145,7 +144,7 @@ def cost_lines(evaluation: Evaluation, cost: Cost) -> Iterator[str]:
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines below the tables: exact frames, clips left out, and the settings."""
-    from vaectl.cli.comparison import exact_lines, measured_line, position_lines, window_lines
+    from vaectl.cli.comparison import exact_lines, measured_line, model_in_words, position_lines, window_lines
     from vaectl.cli.spelling import spell_options
     from vaectl.evaluation.paper import incomplete, metric_remarks
     from vaectl.evaluation.protocols import frames_in_words, name_in_words
@@ -167,9 +166,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     yield f"frames: {frames_in_words(read)}{rgb}; {read['resize']}; crop {read['crop']}"
     yield from window_lines(evaluation)
     if model:
-        kind = {"ema": " (EMA weights)", "raw": " (raw weights)"}.get(model.get("weights"), "")
-        name = "built-in model" if model["path"] in (None, "builtin") else f"{model['path']}{kind}"
-        yield f"model: {name} in {model['dtype']}, posterior {model['posterior']}"
+        yield f"model: {model_in_words(model)}"
     if evaluation.cost:
         yield from cost_lines(evaluation, evaluation.cost)
     yield measured_line(evaluation)

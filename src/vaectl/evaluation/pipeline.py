@@ -192,47 +192,70 @@ def compare(
         for group in {clip.group.name: clip.group for clip in batch}.values():
             leave_out(group, reason_of(group, error))
         return
-    sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
     for index, clip in enumerate(batch):
-        group, (num_frames, _, height, width) = clip.group, clip.real.frames.shape
-        if group.name in results.left_out:  # by an earlier window
+        if clip.group.name in results.left_out:  # by an earlier window
             continue
-        real, made = real_BTCHW[index], [clips[index] for clips in generated]
-        scores = tuple(
-            ClipScores(
-                group.name,
-                group.real,
-                path,
-                num_frames,
-                width,
-                height,
-                {name: tuple(rows[number][index].tolist()) for name, rows in numbers.items()},
-            )
-            for number, path in enumerate(group.generated)
+        sides = [clips[index] for clips in (real_BTCHW, *generated)]
+        add_window(clip, scores_of(clip, numbers, index), sides, metrics, report, results, leave_out, progress)
+
+
+def scores_of(clip: DecodedGroup, numbers: Mapping[str, Sequence[Tensor]], index: int) -> tuple[ClipScores, ...]:
+    """Return the scores of each candidate in a window, which is number `index` of those measured together."""
+    group, (num_frames, _, height, width) = clip.group, clip.real.frames.shape
+    return tuple(
+        ClipScores(
+            group.name,
+            group.real,
+            path,
+            num_frames,
+            width,
+            height,
+            {name: tuple(rows[number][index].tolist()) for name, rows in numbers.items()},
         )
-        results.decode_seconds += clip.seconds
-        begun = results.begun.setdefault(group.name, BegunClip({name: each.empty() for name, each in sets.items()}))
-        begun.windows.append(scores)
-        try:
-            for name, of_clip in begun.sets.items():
-                progress.status(f"{clip.name}: {name}")
-                of_clip.add(real[None], [each[None] for each in made])
-        except Exception as error:
-            leave_out(group, reason_of(group, error))
-            continue
-        if report and (begun.worst is None or report.worst(scores) < begun.worst[0]):
-            begun.worst = report.worst(scores), clip.window, real, made
-        if clip.window + 1 < clip.windows:
-            continue
-        del results.begun[group.name]
-        for name, of_clip in begun.sets.items():
-            sets[name].merge(of_clip.state())
-        scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
-        if report and begun.worst:
-            _, window, real, made = begun.worst
-            report.add(scores, real, made, clip.real.frame_rate, window)
-        results.clips.append(scores)
-        progress.end_clip(group.name, figures_of(scores))
+        for number, path in enumerate(group.generated)
+    )
+
+
+def add_window(
+    clip: DecodedGroup,
+    scores: tuple[ClipScores, ...],
+    sides: Sequence[Tensor],
+    metrics: Metrics,
+    report: ReportBuilder | None,
+    results: PartialResults,
+    leave_out: LeaveOut,
+    progress: Progress,
+) -> None:
+    """Add a window, with the frames of all `sides` (T, 3, H, W), to those of its clip; after the last, end the clip.
+
+    Nothing is added to the metrics of sets before the last window, because each may fail.
+    """
+    sets = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
+    name = clip.group.name
+    results.decode_seconds += clip.seconds
+    begun = results.begun.setdefault(name, BegunClip({of: each.empty() for of, each in sets.items()}))
+    begun.windows.append(scores)
+    real, *made = sides
+    try:
+        for of, of_clip in begun.sets.items():
+            progress.status(f"{clip.name}: {of}")
+            of_clip.add(real[None], [each[None] for each in made])
+    except Exception as error:
+        leave_out(clip.group, reason_of(clip.group, error))
+        return
+    if report and (begun.worst is None or report.worst(scores) < begun.worst[0]):
+        begun.worst = report.worst(scores), clip.window, real, made
+    if clip.window + 1 < clip.windows:
+        return
+    del results.begun[name]
+    for of, of_clip in begun.sets.items():
+        sets[of].merge(of_clip.state())
+    scores = tuple(join_windows(each, clip.frames_left_out) for each in zip(*begun.windows, strict=True))
+    if report and begun.worst:
+        _, window, real, made = begun.worst
+        report.add(scores, real, made, clip.real.frame_rate, window)
+    results.clips.append(scores)
+    progress.end_clip(name, figures_of(scores))
 
 
 def reason_of(group: Group, error: Exception) -> str:
