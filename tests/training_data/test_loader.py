@@ -97,7 +97,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_else_changes(videos: Pa
         for batch in islice(loader, 12):
             made.append(batch)
             for process in multiprocessing.active_children()[: len(made) % 3]:
-                os.kill(process.pid or 0, signal.SIGKILL)
+                process.kill()  # no error if it is dead already
     assert_same(made, expected)
     assert notes(made)
     for note in notes(made):
