@@ -1,13 +1,18 @@
-"""Winograd convolutions F(2x2, 3x3) with fewer products, for wide layers on the CPU.
+"""Winograd convolutions F(2x2, 3x3) and F(4x4, 3x3) with fewer products, for wide layers on the CPU.
 
-2x2 outputs need 16 products of a 4x4 patch instead of 36 (Lavin and Gray 2016, "Fast Algorithms for Convolutional
-Neural Networks", section 4.1). A kernel in time is not transformed. The transforms need a few sums for each value, and
-16 weights for every 9, so this is faster only for many channels. The result equals the convolution up to rounding,
-about 1e-6 on outputs of order 1.
+2x2 outputs need 16 products of a 4x4 patch instead of 36, and 4x4 outputs 36 of a 6x6 patch instead of 144 (Lavin and
+Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1). A kernel in time is not transformed. The
+transforms need sums for each value, and 16 or 36 weights for every 9, so `tile_size` weighs these against the products.
+
+The polynomials of the transforms have the roots 0, ±1 and infinity for 2x2 outputs, and 0, ±3/4, ±3/2 and infinity for
+4x4: with the usual 0, ±1, ±2 the rounding errors are four times as large (Barabasz et al. 2020, "Error Analysis and
+Improving the Accuracy of Winograd Convolution for Deep Neural Networks"). The largest error of a layer is up to ten
+times that of a direct convolution, about 2e-5 on outputs of order 1. Over a whole WF-VAE-S it is the same, about 1e-5.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,14 +21,18 @@ from torch.nn import functional as F
 
 MIN_CHANNELS = 96
 """Input and output channels."""
-MIN_PRODUCTS = 256
-"""Products for each output value and tap in space: input channels times kernel size in time."""
-MIN_VALUES = 2**20
-"""Input values. For fewer, the transform of the weights takes too long."""
-STRIP_BYTES = 4 * 2**20
+ROOTS = {2: (1.0,), 4: (0.75, 1.5)}
+"""The positive roots for each size of the tiles of outputs."""
+TRANSFORM_COST = {2: 340, 4: 450}
+"""Time to transform an input or output value, in products. Measured on a CPU with AVX-512, as the next."""
+WEIGHT_COST = 150
+"""Time to transform a weight, for each weight that results, in products."""
+STRIP_BYTES = 12 * 2**20
 """Input of one strip. Small enough that its transform stays in the caches."""
-STRIP_COPIES = 6
-"""Peak memory of the transforms of a strip, in strips."""
+STRIP_COPIES = {2: (2.1, 3.2), 4: (3.3, 2.1)}
+"""Peak memory of the transforms of a strip, in strips of the input and of the output."""
+WEIGHT_COPIES = 26
+"""Peak memory of the transform of weights, in weights of 1x1 in space, next to the result."""
 
 
 def available() -> bool:
@@ -40,56 +49,80 @@ def is_faster(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], pad
         and padding == (0, 1, 1)
         and weight.shape[-2:] == (3, 3)
         and min(weight.shape[:2]) >= MIN_CHANNELS
-        and weight.shape[1:].numel() // 9 >= MIN_PRODUCTS
-        and x_BCTHW.numel() >= MIN_VALUES
+        and tile_size(x_BCTHW, weight) > 1
         and not torch.is_grad_enabled()
     )
 
 
+def tile_size(x_BCTHW: Tensor, weight: Tensor) -> int:
+    """Return the height and width of the tiles of outputs that take the least time; 1 for a direct convolution."""
+    (b, c, t, h, w), (out_channels, _, k, _, _) = x_BCTHW.shape, weight.shape
+    frames = b * (t - k + 1)
+
+    def cost(m: int) -> float:
+        tiles = frames * -(-h // m) * -(-w // m)
+        products = (m + 2) ** 2 * k * c * out_channels * (tiles + WEIGHT_COST)
+        return products + TRANSFORM_COST[m] * m * m * tiles * (c + out_channels)
+
+    best = min(ROOTS, key=cost)
+    return best if cost(best) < 9 * k * c * out_channels * frames * h * w else 1
+
+
 def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
     """Return the most temporary values, without input and output."""
-    b, c, t, h, w = x_BCTHW.shape
-    return 16 * weight.numel() // 9 + STRIP_COPIES * min(h, strip_rows(x_BCTHW)) * b * c * t * w
+    (b, c, t, h, w), m = x_BCTHW.shape, tile_size(x_BCTHW, weight)
+    of_input, of_output = STRIP_COPIES[m]
+    copies = of_input * c * t + of_output * len(weight) * (t - weight.shape[2] + 1)
+    strip = int(copies * b * min(h, strip_rows(x_BCTHW, m)) * w)
+    tap = weight.numel() // 9
+    return (m + 2) ** 2 * tap + max(WEIGHT_COPIES * tap, strip)
 
 
-def strip_rows(x_BCTHW: Tensor) -> int:
-    """Return the number of rows in a strip, which is even."""
-    return max(2, STRIP_BYTES // x_BCTHW[..., 0, :].nbytes // 2 * 2)
+def strip_rows(x_BCTHW: Tensor, m: int) -> int:
+    """Return the number of rows in a strip, a multiple of `m`."""
+    return max(m, STRIP_BYTES // x_BCTHW[..., 0, :].nbytes // m * m)
 
 
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and not in time."""
+    m = tile_size(x_BCTHW, weight)
+    roots = ROOTS[m]
     b, _, t, h, w = x_BCTHW.shape
     out = x_BCTHW.new_empty((b, t - weight.shape[2] + 1, h, w, len(weight)))
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
-    rows = strip_rows(x_BCTHW)
-    weights = [[reordered(tap) for tap in transform_weight(row)] for row in transform_weight(weight)]
+    rows = strip_rows(x_BCTHW, m)
+    weights = transformed(weight, roots)
     for top in range(0, h, rows):
         stop = min(top + rows, h)
-        strip = x[:, :, max(top - 1, 0) : stop + 1]
-        above, below = int(top == 0), int(stop == h) + (stop - top) % 2
-        strip = F.pad(strip, (0, 0, 1, 1 + w % 2, above, below))
-        made = (
-            transform_output(
-                [product(patch, one) for patch, one in zip(transform_input(row, axis=3), weights[i], strict=True)]
-            )
-            for i, row in enumerate(transform_input(strip, axis=2))
-        )
-        for column, products in enumerate(zip(*made, strict=True)):
-            for row, values in enumerate(transform_output(products)):
-                place = out[:, :, top + row : stop : 2, column::2]
-                values = values[:, :, : place.shape[2], : place.shape[3]]
-                torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
+        above, below = int(top == 0), int(stop == h) + (top - stop) % m
+        strip = F.pad(x[:, :, max(top - 1, 0) : stop + 1], (0, 0, 1, 1 + -w % m, above, below))
+        for row, column, values in convolve_strip(strip, weights, roots):
+            place = out[:, :, top + row : stop : m, column::m]
+            values = values[:, :, : place.shape[2], : place.shape[3]]
+            torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
+        del strip
     return out.permute(0, 4, 1, 2, 3)
 
 
-def transform_weight(weight: Tensor) -> Iterator[Tensor]:
-    """Transform 3 taps to 4, along the height if the weight has a time axis, else along the width."""
-    a, b, c = weight.unbind(-2 if weight.ndim == 5 else -1)
-    yield a
-    yield (a + b + c) / 2
-    yield (a - b + c) / 2
-    yield c
+def convolve_strip(
+    strip_BTHWC: Tensor, weights: list[list[Tensor]], roots: Sequence[float]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield a row and a column in the tiles of outputs, and the outputs there."""
+    made = []
+    for rows, taps in zip(transform_input(strip_BTHWC, 2, roots), weights, strict=True):
+        patches = transform_input(rows, 3, roots)
+        products = [product(patch, tap) for patch, tap in zip(patches, taps, strict=True)]
+        made.append(transform_output(products, roots))
+        del products
+    for column, values_of_rows in enumerate(zip(*made, strict=True)):
+        for row, values in enumerate(transform_output(values_of_rows, roots)):
+            yield row, column, values
+
+
+def transformed(weight: Tensor, roots: Sequence[float]) -> list[list[Tensor]]:
+    """Transform a weight (O, C, k, 3, 3) along height and width: a list by root of lists by root of (O, C, k)."""
+    taps = weight.permute(3, 4, 0, 1, 2).contiguous()  # which is faster to reorder
+    return [[reordered(tap) for tap in transform_weight(row, roots)] for row in transform_weight(taps, roots)]
 
 
 def reordered(weight_OIK: Tensor) -> Tensor:
@@ -100,14 +133,34 @@ def reordered(weight_OIK: Tensor) -> Tensor:
     return weight
 
 
-def transform_input(x: Tensor, axis: int) -> Iterator[Tensor]:
-    """Transform 4 positions along an axis, starting at every second one."""
-    size = x.shape[axis] - 2
-    a, b, c, d = (x.narrow(axis, i, size - 1).unfold(axis, 1, 2).squeeze(-1) for i in range(4))
-    yield a - c
-    yield b + c
-    yield c - b
-    yield b - d
+def transform_weight(taps: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
+    """Yield the scaled values of the polynomial of 3 taps, (3, ...), at each root: at 0, p, -p, ..., and infinity."""
+    a, b, c = taps
+    yield a / math.prod(-p * p for p in roots)
+    for p in roots:
+        scale = 2 * p * p * math.prod(p * p - q * q for q in roots if q != p)
+        even, odd = torch.add(a, c, alpha=p * p).div_(scale), b * (p / scale)
+        yield even + odd
+        yield even.sub_(odd)
+    yield c
+
+
+def transform_input(x: Tensor, axis: int, roots: Sequence[float]) -> Iterator[Tensor]:
+    """Transform m + 2 positions along an axis, starting at every m-th one; for each root, in the order above."""
+    m = 2 * len(roots)
+    size = x.shape[axis] - m - 1
+    d = [x.narrow(axis, i, size).unfold(axis, 1, m).squeeze(-1) for i in range(m + 2)]
+    *others, p = roots
+    pairs: list[tuple[float, Tensor, Tensor]] = []
+    for q in others:  # of two pairs of roots, each difference removes one
+        pairs.append((q, torch.add(d[3], d[1], alpha=-p * p), torch.add(d[4], d[2], alpha=-p * p)))
+        d = [torch.add(d[i + 2], d[i], alpha=-q * q) for i in range(4)]
+    pairs.append((p, d[1], d[2]))
+    yield torch.add(d[2], d[0], alpha=-p * p)
+    for root, odd, even in pairs:
+        yield torch.add(even, odd, alpha=root)
+        yield torch.add(even, odd, alpha=-root)
+    yield torch.add(d[3], d[1], alpha=-p * p)
 
 
 def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
@@ -118,7 +171,23 @@ def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 4, 1)
 
 
-def transform_output(products: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the 2 outputs of the 4 products along an axis. Overwrites the products."""
-    a, b, c, d = products
-    return a.add_(b).add_(c), b.sub_(c).sub_(d)
+def transform_output(products: Sequence[Tensor], roots: Sequence[float]) -> list[Tensor]:
+    """Return the m outputs of the products for all roots. Overwrites the products."""
+    at_zero, *others, at_infinity = products
+    pairs = [
+        (root, (plus + minus, plus.sub_(minus)))
+        for root, plus, minus in zip(roots, others[::2], others[1::2], strict=True)
+    ]
+    outputs = []
+    last = 2 * len(roots) - 1
+    for power in range(last + 1):
+        terms = [(root**power, even_odd[power % 2]) for root, even_odd in pairs]
+        if power in (0, last):
+            y = at_infinity if power else at_zero
+        else:
+            factor, term = terms.pop()
+            y = term * factor
+        for factor, term in terms:
+            y.add_(term, alpha=factor)
+        outputs.append(y)
+    return outputs
