@@ -15,9 +15,12 @@ if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
 
 def main() -> int:
     """Run the command line. Returns the exit code."""
-    from vaectl.cli.app import main
+    from vaectl.cli.garbage import without_garbage
 
-    return main()
+    with without_garbage():
+        from vaectl.cli.app import main
+
+        return main()
 
 
 if __name__ == "__main__":

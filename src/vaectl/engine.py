@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import format_limit, format_size, obtainable, resident, return_freed
+from vaectl.memory import Limits, format_limit, format_size, obtainable, resident, return_freed
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -37,34 +37,6 @@ from vaectl.video.clip import batch_to_frames, batch_to_video
 T = TypeVar("T")
 
 
-class MemoryOptions(Protocol):
-    """Options that set how much memory to use."""
-
-    @property
-    def enable_tiling(self) -> bool: ...
-    @property
-    def memory_limit(self) -> int | None: ...
-    @property
-    def save_memory(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much memory to use."""
-
-    tiled: bool = False
-    memory_limit: int | None = None
-    """Bytes; None for most of the free memory."""
-    low_memory: bool = False
-    """Use as little as possible, even if the run takes longer."""
-
-    @classmethod
-    def of(cls, options: MemoryOptions) -> Limits:
-        """Build limits from options; a limit or low memory implies tiles."""
-        tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
-        return cls(tiled, options.memory_limit, options.save_memory)
-
-
 @dataclass(frozen=True)
 class HostOverhead:
     """Bytes that a clip takes in addition to the network, for a model on the CPU."""
@@ -74,6 +46,8 @@ class HostOverhead:
     """For each frame of a window."""
     on_device: int = 0
     """Bytes on the device of the model, if that is not the CPU: the weights of other models."""
+    with_process: bool = False
+    """Add `process_memory`, which is measured only for a plan: that imports much of PyTorch."""
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
@@ -82,8 +56,8 @@ class HostOverhead:
         The factors are bytes per pixel: measured at 720p for the video encoder, else the sizes of the queues. The sums
         are upper bounds: docs/tiling.md compares them with whole runs.
         """
-        fixed = process_memory() + 130 * 2**20 + 45 * stored + 280 * shown
-        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown)
+        fixed = 130 * 2**20 + 45 * stored + 280 * shown
+        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown, with_process=True)
 
     def with_weights(self, others: Iterable[AnyVAE]) -> HostOverhead:
         """Add the weights of other models, which stay in memory during the run."""
@@ -192,7 +166,8 @@ def prepare_run(
         asked = format_limit(limits.memory_limit)
         progress.warn(f"`memory_limit` is {asked}, but {model.device} has only {format_size(limit)}")
     if model.device.type == "cpu":
-        budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
+        fixed = overhead.fixed + (process_memory() if overhead.with_process else 0)
+        budget = Budget(limit, fixed, overhead.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
         budget = Budget(limit, overhead.on_device, per_frame=0, places=("device", "host", "disk"), host=host)

@@ -1,13 +1,14 @@
-"""Memory of this machine: available, used, and as text."""
+"""Memory of this machine: available, used, the limits that options set, and as text."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vaectl.errors import shown
 
@@ -18,6 +19,34 @@ if TYPE_CHECKING:
 
 LEAST_LIMIT = 2**20
 """Bytes. No model runs within less, so a smaller limit is a mistake."""
+
+
+class MemoryOptions(Protocol):
+    """Options that set how much memory to use."""
+
+    @property
+    def enable_tiling(self) -> bool: ...
+    @property
+    def memory_limit(self) -> int | None: ...
+    @property
+    def save_memory(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much memory to use."""
+
+    tiled: bool = False
+    memory_limit: int | None = None
+    """Bytes; None for most of the free memory."""
+    low_memory: bool = False
+    """Use as little as possible, even if the run takes longer."""
+
+    @classmethod
+    def of(cls, options: MemoryOptions) -> Limits:
+        """Build limits from options; a limit or low memory implies tiles."""
+        tiled = options.enable_tiling or options.save_memory or options.memory_limit is not None
+        return cls(tiled, options.memory_limit, options.save_memory)
 
 
 def parse_size(text: str) -> int:

@@ -9,10 +9,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 BUILTIN_NAME = "builtin"
 """The built-in model, wherever the path of a model is expected. A folder of that name is `./builtin`."""
+
+Weights: TypeAlias = Literal["ema", "raw"]
+"""Of a training checkpoint: the moving average over the training, or the raw ones."""
 
 DEFAULT_REVISION = "main"
 WEIGHTS = "diffusion_pytorch_model"

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vaectl.allocator import returning_freed
-from vaectl.engine import HostOverhead, Limits, explain_shortage, prepare_run, process_memory, retry_on_oom
+from vaectl.engine import HostOverhead, explain_shortage, prepare_run, process_memory, retry_on_oom
 from vaectl.errors import UsageError
 from vaectl.geometry import latent_frames
-from vaectl.memory import parse_size, resident, return_freed
+from vaectl.memory import Limits, parse_size, resident, return_freed
 from vaectl.models.inputs import VideoClip, check_latent, check_video
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE, pad_to_fit

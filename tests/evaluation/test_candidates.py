@@ -10,6 +10,7 @@ import torch
 
 from tests.evaluation.test_eval import Detector, clips, compare, disturbed, run, store  # noqa: F401  # a fixture
 from tests.jobs import Listener
+from vaectl import engine
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import cost, frames, outputs, pipeline
 from vaectl.evaluation import evaluate as job
@@ -82,7 +83,7 @@ def test_a_model_that_fails_is_named(clips, monkeypatch):  # noqa: F811
             raise VaectlError(f"{source}: the model's output has NaN or infinity", "use `dtype=float32`")
         return frames
 
-    monkeypatch.setattr(pipeline, "reconstruct_frames", fail)
+    monkeypatch.setattr(engine, "reconstruct_frames", fail)
     models = (NamedPath("one", Path("builtin")), NamedPath("two", Path("builtin")))
     both = compare(clips[0], [], model=models).evaluations
     assert [reason.partition(": ")[2] for reason in both[1].left_out.values()] == [
@@ -98,7 +99,7 @@ def test_the_memory_of_a_model_is_what_the_others_leave(clips, monkeypatch):  # 
         seen.append((overhead, frames.numel(), sum(p.nbytes for p in model.parameters())))
         return frames
 
-    monkeypatch.setattr(pipeline, "reconstruct_frames", note)
+    monkeypatch.setattr(engine, "reconstruct_frames", note)
     one, two = (NamedPath(name, Path("builtin")) for name in ("one", "two"))
     compare(clips[0], [], model=one.path, subset_size=1)
     compare(clips[0], [], model=(one, two), subset_size=1)

@@ -19,9 +19,9 @@ import vaectl
 from tests.evaluation.test_eval import Detector, compare, disturbed, pictures, run, store
 from tests.jobs import Listener
 from tests.video.media import encode, number_of
+from vaectl import engine
 from vaectl.cli.app import main
 from vaectl.errors import VaectlError
-from vaectl.evaluation import pipeline
 from vaectl.evaluation.position import by_position
 from vaectl.evaluation.prepare import prepare
 from vaectl.evaluation.protocol import ClipProtocol, frame_size, read_clip, read_windows, select
@@ -245,8 +245,8 @@ def test_a_window_that_fails_leaves_nothing_of_its_clip_behind(clips, tmp_path, 
     torch.jit.script(Detector()).save(str(tmp_path / "detector.pt"))
     chosen: dict[str, Any] = {"metric": ("psnr", "fvd"), "fvd_detector": tmp_path / "detector.pt"}
     chosen |= {"all_windows": True, "model": Path("builtin"), "batch_size": 3}
-    original = pipeline.reconstruct_frames
-    monkeypatch.setattr(pipeline, "reconstruct_frames", fails_at_the_second_window_of_c)
+    original = engine.reconstruct_frames
+    monkeypatch.setattr(engine, "reconstruct_frames", fails_at_the_second_window_of_c)
     listener = Listener()
     found = run(clips[0], listener=listener, **chosen)
     assert found.failures == (f"{clips[0] / 'c.mkv'}: no luck; try again",)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.text import Text
 
-from vaectl.cli import interruption
+from vaectl.cli import garbage, interruption
 from vaectl.cli.bars import Bars, duration, pace
 from vaectl.cli.spelling import spell_options
 from vaectl.cli.tables import MIN_NAME, printable, shorten
@@ -43,6 +43,7 @@ def one_line(message: str) -> str:
 def reporter() -> Iterator[Progress]:
     """Yield the `Progress` of a run; restore the terminal at the end, also after an error."""
     interruption.check()  # all libraries of this run are loaded now
+    garbage.collect()
     console = Console(stderr=True)
     progress = _Bar(console) if console.is_interactive else _Lines(console)
     try:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from vaectl.allocator import returning_freed
-from vaectl.engine import Limits, Run, explain_shortage, prepare_run, retry_on_oom
+from vaectl.engine import Run, explain_shortage, prepare_run, retry_on_oom
 from vaectl.errors import BUG, VaectlError, unforeseen
 from vaectl.evaluation.manifest import Manifest, ManifestModel
 from vaectl.evaluation.protocol import host_overhead
 from vaectl.evaluation.results import Cost
 from vaectl.geometry import latent_frames
-from vaectl.memory import resident, return_freed
+from vaectl.memory import Limits, resident, return_freed
 from vaectl.models.device import choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Progress, Silent

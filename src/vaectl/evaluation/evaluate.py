@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,7 +26,6 @@ from vaectl.distributed import (
     wait_for_others,
     world_size,
 )
-from vaectl.engine import Limits, open_model
 from vaectl.errors import BUG, VaectlError, unforeseen
 from vaectl.evaluation import outputs
 from vaectl.evaluation.checks import (
@@ -38,7 +38,6 @@ from vaectl.evaluation.checks import (
     warn_of_same_files,
 )
 from vaectl.evaluation.comparison import Comparison
-from vaectl.evaluation.cost import Size, known_costs, measure_costs
 from vaectl.evaluation.frames import Reading, how_to_read
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.outputs import Interrupted
@@ -46,15 +45,19 @@ from vaectl.evaluation.pairs import Grouping, find_pairs, group_pairs
 from vaectl.evaluation.pipeline import Metrics, PartialResults, compare_all
 from vaectl.evaluation.prepared import manifest_of
 from vaectl.evaluation.provenance import provenance
-from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import Cost, Evaluation
+from vaectl.memory import Limits
 from vaectl.metrics import FACTS, MetricFacts, MetricSettings, build
 from vaectl.metrics.metric import SetMetric
 from vaectl.models.device import choose_device
-from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.options.candidates import Candidate
 from vaectl.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from vaectl.evaluation.cost import Size
+    from vaectl.evaluation.report import ReportBuilder
+    from vaectl.models.vae import AnyVAE
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         setup = set_up(options, progress)
         wait_for_others()
         mine, results, totals = setup.grouping.groups[rank() :: world_size()], PartialResults(), Totals()
-        report = ReportBuilder(setup.facts, [each.name for each in setup.candidates]) if options.report else None
+        report = report_builder(setup) if options.report else None
         progress.start_clips(len(mine), share=share())
         try:
             compare_all(mine, setup.reading, setup.models, setup.metrics, report, options, results, progress)
@@ -132,6 +135,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
 def set_up(options: EvalOptions, progress: Progress) -> Setup:
     """Find the clips, check the request, and load metrics and models. Decodes nothing. Raises as `evaluate` does."""
     candidates = options.candidates
+    if any(each.is_model for each in candidates):
+        import_module("vaectl.engine")  # before metrics and clips: it measures the memory of the process without them
     manifests = [None if each.is_model else manifest_of(each.path) for each in candidates]
     reading = how_to_read(options, manifests, progress)
     num_frames = reading.protocol.num_frames
@@ -155,12 +160,23 @@ def set_up(options: EvalOptions, progress: Progress) -> Setup:
 
 def open_models(options: EvalOptions, device: torch.device, progress: Progress) -> dict[int, AnyVAE]:
     """Load the candidates that are models: number of the candidate -> model. Raises as `open_model` does."""
+    if all(not each.is_model for each in options.candidates):
+        return {}
+    from vaectl.engine import open_model  # imports the networks
+
     limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
     return {
         number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
         for number, each in enumerate(options.candidates)
         if each.is_model
     }
+
+
+def report_builder(setup: Setup) -> ReportBuilder:
+    """Return the report of a run, without clips."""
+    from vaectl.evaluation.report import ReportBuilder  # few runs have one
+
+    return ReportBuilder(setup.facts, [each.name for each in setup.candidates])
 
 
 def find_groups(options: EvalOptions, manifests: Sequence[Manifest | None], stills: bool) -> Grouping:
@@ -224,6 +240,8 @@ def add_totals(
     totals.set_values, totals.failures = values_of_sets(setup.metrics)
     totals.seconds, totals.peak_memory = time.monotonic() - begun, memory.peak(setup.device)
     if is_main() and (len(setup.models) > 1 if options.cost is None else options.cost):
+        from vaectl.evaluation.cost import measure_costs  # imports the networks
+
         names, limits = [each.name for each in setup.candidates], Limits.of(options)
         known, size = costs_at_size(setup, results)
         totals.costs = measure_costs(setup.models, names, known, size, limits, progress)
@@ -235,6 +253,10 @@ def costs_at_size(setup: Setup, results: PartialResults) -> tuple[list[Cost | No
         return [None] * len(setup.candidates), (0, 0, 0)
     first = results.clips[0][0]
     size = first.num_frames // first.windows, first.height, first.width
+    if not setup.models and not any(setup.manifests):
+        return [None] * len(setup.candidates), size
+    from vaectl.evaluation.cost import known_costs  # imports the networks
+
     return known_costs(setup.models, setup.manifests, size), size
 
 

@@ -21,7 +21,7 @@ from vaectl.io.journal import Journal, read_lines
 from vaectl.io.json_values import plain, write_json
 from vaectl.io.output_paths import MAX_NAME_BYTES
 from vaectl.io.parsing import read_json, size_of
-from vaectl.models.weights import Weights
+from vaectl.model_names import Weights
 from vaectl.shortage import cannot_write
 from vaectl.video.sequence import is_single
 

@@ -10,24 +10,26 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
-from vaectl.engine import Limits, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.frames import DecodedGroup, Reading, read_group
 from vaectl.evaluation.pairs import Group
 from vaectl.evaluation.protocol import host_overhead
-from vaectl.evaluation.report import ReportBuilder
 from vaectl.evaluation.results import ClipScores, format_number, join_windows
+from vaectl.memory import Limits
 from vaectl.metrics.metric import FrameMetric, SetMetric, measure_all
-from vaectl.models.vae import AnyVAE
 from vaectl.options import EvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_streams
 from vaectl.progress import Progress
 from vaectl.rng import generator_for
+
+if TYPE_CHECKING:
+    from vaectl.evaluation.report import ReportBuilder
+    from vaectl.models.vae import AnyVAE
 
 Metrics: TypeAlias = Mapping[str, FrameMetric | SetMetric]
 
@@ -142,6 +144,8 @@ def through_model(
 
     The batch size is 1, so that a clip always has the same result.
     """
+    from vaectl.engine import reconstruct_frames  # imports the networks
+
     limits = Limits.of(options)
     which = f" (candidate {options.candidates[number].name})" if len(options.candidates) > 1 else ""
     others = [other for other in models.values() if other is not model]

@@ -20,7 +20,7 @@ import torch
 
 from vaectl import memory
 from vaectl.distributed import device_of_rank, is_main, process_group, rank, share, wait_for_others, world_size
-from vaectl.engine import Limits, open_model, reconstruct_frames
+from vaectl.engine import open_model, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError, unforeseen
 from vaectl.evaluation.manifest import MANIFEST, Manifest, ManifestClip, folder_of, open_journal, write_manifest
 from vaectl.evaluation.plan import plan_clips, require_manifest, start_manifest
@@ -28,6 +28,7 @@ from vaectl.evaluation.protocol import host_overhead, protocol_of, read_windows,
 from vaectl.io.checksum import sha256_of
 from vaectl.io.json_values import plain
 from vaectl.io.lock import locked
+from vaectl.memory import Limits
 from vaectl.models.vae import AnyVAE
 from vaectl.options import PrepareEvalOptions
 from vaectl.prefetch import batch_by_shape, parallel_streams, prefetch

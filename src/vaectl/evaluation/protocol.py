@@ -6,15 +6,14 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field
 
-from vaectl.engine import HostOverhead
 from vaectl.errors import VaectlError
 from vaectl.io.json_values import plain
 from vaectl.options.clips import NUM_FRAMES, RESOLUTION, Count, Side
@@ -22,6 +21,9 @@ from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConversion
 from vaectl.video.read import VideoReader, frames_at_once
 from vaectl.video.transform import scale_and_crop, target_size
+
+if TYPE_CHECKING:
+    from vaectl.engine import HostOverhead
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,10 @@ def host_overhead(frames_BT3HW: torch.Tensor, stored: int) -> HostOverhead:
 
     One clip is being decoded, one is being written, eight are in memory.
     """
+    from vaectl.engine import HostOverhead  # imports the networks
+
     height, width = frames_BT3HW.shape[3:]
     reading = HostOverhead.of(stored=stored, frame=0, shown=height * width)
     held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
-    return HostOverhead(reading.fixed + held, HostOverhead.of(stored=0, frame=height * width, shown=0).per_frame)
+    network = HostOverhead.of(stored=0, frame=height * width, shown=0)
+    return replace(network, fixed=reading.fixed + held)

@@ -6,18 +6,17 @@ import platform
 from dataclasses import asdict, fields
 from typing import Any
 
-from vaectl.engine import Limits
 from vaectl.evaluation.frames import Reading
 from vaectl.evaluation.manifest import Manifest
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of
 from vaectl.evaluation.protocols import read_protocol
 from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain
+from vaectl.memory import Limits
 from vaectl.metrics import OF_FFMPEG
 from vaectl.metrics.codec import provenance as of_ffmpeg
 from vaectl.metrics.fvd import detector_name
 from vaectl.metrics.lpips import weights_name
-from vaectl.models.checkpoint import loaded_weights
 from vaectl.options import EvalOptions, parse
 from vaectl.options.candidates import Candidate
 from vaectl.options.protocol import ProtocolOptions
@@ -91,6 +90,8 @@ def _generated(candidate: Candidate, manifest: Manifest | None) -> str:
 def _model(options: EvalOptions, candidate: Candidate, manifest: Manifest | None, device: str) -> dict[str, Any] | None:
     """Return what made the generated clips; None if that is unknown."""
     if candidate.is_model:
+        from vaectl.models.checkpoint import loaded_weights  # imports the networks
+
         return {
             "path": str(candidate.path),
             "commit": commit_of(candidate.path),

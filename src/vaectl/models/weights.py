@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 from vaectl.errors import UsageError, shown
 from vaectl.io.parsing import exists
 from vaectl.model_names import WEIGHTS
+from vaectl.model_names import Weights as Weights
 from vaectl.models.build import read_config_values
 from vaectl.models.containers import Stored, read_outline
-
-Weights: TypeAlias = Literal["ema", "raw"]
 
 STATE = "training_state.pt"
 """The state of a training run of vaectl; with an EMA, it has the raw weights under `model`."""

@@ -19,10 +19,11 @@ import torch
 
 import vaectl
 from vaectl import memory
-from vaectl.engine import HostOverhead, Limits, note_no_effect, open_model, prepare_run, retry_on_oom, run_frames
+from vaectl.engine import HostOverhead, note_no_effect, open_model, prepare_run, retry_on_oom, run_frames
 from vaectl.errors import VaectlError, unforeseen
 from vaectl.io.hub import commit_of
 from vaectl.io.json_values import plain, write_json
+from vaectl.memory import Limits
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.model_names import is_builtin
 from vaectl.models.vae import AnyVAE
