@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import format_limit, format_size, obtainable, resident, return_freed
+from vaectl.memory import format_limit, format_size, obtainable, resident
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -74,6 +74,8 @@ class HostOverhead:
     """For each frame of a window."""
     on_device: int = 0
     """Bytes on the device of the model, if that is not the CPU: the weights of other models."""
+    libraries: bool = False
+    """Whether `process_memory()` is not in `fixed`: measuring takes a second, so only a plan for the CPU adds it."""
 
     @classmethod
     def of(cls, *, stored: int, frame: int, shown: int) -> HostOverhead:
@@ -82,8 +84,8 @@ class HostOverhead:
         The factors are bytes per pixel: measured at 720p for the video encoder, else the sizes of the queues. The sums
         are upper bounds: docs/tiling.md compares them with whole runs.
         """
-        fixed = process_memory() + 130 * 2**20 + 45 * stored + 280 * shown
-        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown)
+        fixed = 130 * 2**20 + 45 * stored + 280 * shown
+        return cls(fixed, per_frame=18 * stored + 57 * frame + 9 * shown, libraries=True)
 
     def with_weights(self, others: Iterable[AnyVAE]) -> HostOverhead:
         """Add the weights of other models, which stay in memory during the run."""
@@ -185,14 +187,15 @@ def prepare_run(
 ) -> Run:
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
-        keep_freed(model, tight=limits.low_memory)
+        keep_freed(model, tight=limits.low_memory, limited=False)
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
         asked = format_limit(limits.memory_limit)
         progress.warn(f"`memory_limit` is {asked}, but {model.device} has only {format_size(limit)}")
     if model.device.type == "cpu":
-        budget = Budget(limit, overhead.fixed, overhead.per_frame, places=("device", "disk"))
+        fixed = overhead.fixed + (process_memory() if overhead.libraries else 0)
+        budget = Budget(limit, fixed, overhead.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
         budget = Budget(limit, overhead.on_device, per_frame=0, places=("device", "host", "disk"), host=host)
@@ -282,7 +285,8 @@ def _run_windows(
     made = reconstruct_windows(
         run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
     )
-    with explain_shortage(source, run.model.device), returning_freed(run.model):
+    returning = returning_freed(run.model, limited=run.plan is not None)
+    with explain_shortage(source, run.model.device), returning as return_excess:
         for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
@@ -290,7 +294,7 @@ def _run_windows(
                 )
             frames = batch_to_frames(video).cpu()
             del video
-            return_freed()
+            return_excess()
             yield frames
 
 

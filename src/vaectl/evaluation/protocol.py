@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -195,4 +195,5 @@ def host_overhead(frames_BT3HW: torch.Tensor, stored: int) -> HostOverhead:
     height, width = frames_BT3HW.shape[3:]
     reading = HostOverhead.of(stored=stored, frame=0, shown=height * width)
     held = FRAMES_AT_ONCE * reading.per_frame + 8 * frames_BT3HW.numel()
-    return HostOverhead(reading.fixed + held, HostOverhead.of(stored=0, frame=height * width, shown=0).per_frame)
+    per_frame = HostOverhead.of(stored=0, frame=height * width, shown=0).per_frame
+    return replace(reading, fixed=reading.fixed + held, per_frame=per_frame)
