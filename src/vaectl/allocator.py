@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from vaectl.memory import return_freed, reuse_freed
+from vaectl.memory import obtainable, resident, return_freed, reuse_freed
 from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 
@@ -19,6 +19,8 @@ LARGE_NETWORK = 50_000_000
 """Parameters."""
 LARGE_TENSOR = 2**24
 """Bytes. For smaller tensors, it is not worth the time to fetch new memory."""
+KEPT_SHARE = 0.5
+"""Share of the obtainable memory that a small network without a limit keeps."""
 
 
 def keep_within(model: AnyVAE, limit: int) -> None:
@@ -31,38 +33,53 @@ def keep_within(model: AnyVAE, limit: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, (limit + max(0, others)) / total), model.device)
 
 
-def keep_freed(model: AnyVAE, *, tight: bool) -> None:
+def is_large(model: AnyVAE) -> bool:
+    """Whether computing takes much longer than fetching memory."""
+    return sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK
+
+
+def keep_freed(model: AnyVAE, *, tight: bool, limited: bool = True) -> None:
     """Keep freed blocks for reuse, up to a size: reuse is fast, but leaves gaps between blocks.
 
-    The size is smaller if memory is `tight`, or if computing takes much longer than fetching memory. On a GPU, PyTorch
-    does this itself.
+    The size is smaller if memory is `tight`, or for a large network. A small network without a limit on memory keeps
+    all blocks. On a GPU, PyTorch does this itself.
     """
     if model.device.type != "cpu":
         return
     if tight:
         reuse_freed(2**23)
-    elif sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK:
+    elif is_large(model):
         reuse_freed(2**24)
-    else:
+    elif limited:
         reuse_freed()
+    else:
+        reuse_freed(2**30)
 
 
 @contextmanager
-def returning_freed(model: AnyVAE) -> Iterator[None]:
+def returning_freed(model: AnyVAE, *, limited: bool = True) -> Iterator[Callable[[], None]]:
     """Within the block, return freed memory before the layers that make the largest tensors: gaps rarely fit them.
 
-    This means: after each layer that enlarges frames. On a GPU, PyTorch does this itself.
+    This means: after each layer that enlarges frames. Yields a function that does the same between windows. A small
+    network without a limit on memory keeps freed memory, up to `KEPT_SHARE` of what the process can obtain: new pages
+    take a quarter of its time. On a GPU, PyTorch does this itself.
     """
+    on_cpu = model.device.type == "cpu"
+    kept = 0 if limited or not on_cpu or is_large(model) else round(KEPT_SHARE * obtainable(model.device))
+
+    def return_excess() -> None:
+        if kept == 0 or resident() > kept:
+            return_freed()
 
     def after(_layer: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
         x = inputs[0]
         if y.nbytes > max(x.nbytes, LARGE_TENSOR) and y.shape[3] > x.shape[3]:
-            return_freed()
+            return_excess()
 
-    layers = [layer for layer in model.modules() if isinstance(layer, Layer)] if model.device.type == "cpu" else []
+    layers = [layer for layer in model.modules() if isinstance(layer, Layer)] if on_cpu else []
     hooks = [layer.register_forward_hook(after) for layer in layers]
     try:
-        yield
+        yield return_excess
     finally:
         for hook in hooks:
             hook.remove()

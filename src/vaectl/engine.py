@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import Limits, format_limit, format_size, obtainable, resident, return_freed
+from vaectl.memory import Limits, format_limit, format_size, obtainable, resident
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -159,7 +159,7 @@ def prepare_run(
 ) -> Run:
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
-        keep_freed(model, tight=limits.low_memory)
+        keep_freed(model, tight=limits.low_memory, limited=False)
         return Run(model, window_frames(model.config, height, width), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
@@ -257,7 +257,8 @@ def _run_windows(
     made = reconstruct_windows(
         run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
     )
-    with explain_shortage(source, run.model.device), returning_freed(run.model):
+    returning = returning_freed(run.model, limited=run.plan is not None)
+    with explain_shortage(source, run.model.device), returning as return_excess:
         for video in made:
             if not video.isfinite().all():
                 raise VaectlError(
@@ -265,7 +266,7 @@ def _run_windows(
                 )
             frames = batch_to_frames(video).cpu()
             del video
-            return_freed()
+            return_excess()
             yield frames
 
 

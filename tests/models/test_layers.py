@@ -11,7 +11,7 @@ from vaectl.errors import UsageError
 from vaectl.models import haar
 from vaectl.models.blocks import Attention, attend_in_frames
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import CausalConv3d, ChannelLayerNorm, ClipGroupNorm, FrameGroupNorm
+from vaectl.models.layers import CausalConv3d, ChannelLayerNorm, ClipGroupNorm, FrameGroupNorm, add
 from vaectl.models.resample import TimeDownsample2x, TimeDownsampleRes2x, TimeUpsample2x
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
@@ -161,6 +161,20 @@ def test_a_group_norm_of_single_values_gives_its_bias_and_odd_widths_are_refused
     assert torch.equal(norm(torch.ones(1, 32, 1, 1, 1), StreamContext()), torch.full((1, 32, 1, 1, 1), 0.5))
     with pytest.raises(UsageError, match="32 groups cannot take 40 channels"):
         ClipGroupNorm(40)
+
+
+@pytest.mark.parametrize("case", ["plain", "gradients", "crop", "wider type"])
+def test_a_sum_reuses_the_memory_of_a_temporary_tensor_where_it_can(case):
+    kept = noise(1, 3, 2, 6, 8).to(memory_format=torch.channels_last_3d)
+    h, x = (kept[..., 1:-1, :], noise(1, 3, 2, 4, 8)) if case == "crop" else (kept, noise(1, 3, 2, 6, 8))
+    if case == "wider type":
+        h = h.bfloat16()
+    expected, before = h + x, h.clone()
+    with torch.set_grad_enabled(case == "gradients"):
+        made = add(h, x)
+    assert torch.equal(made, expected)
+    assert made.dtype == expected.dtype
+    assert torch.equal(h, made if case == "plain" else before)
 
 
 def test_convolutions_are_as_pytorch_computes_them_with_gradients():

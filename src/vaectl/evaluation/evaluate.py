@@ -108,6 +108,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Comparison:
         progress.start_clips(len(mine), share=share())
         try:
             compare_all(mine, setup.reading, setup.models, setup.metrics, report, options, results, progress)
+            memory.return_freed()  # a small network has kept it for the next clip
             results = merge_ranks(results, setup.grouping, setup.metrics)
             if report:
                 report.gather()

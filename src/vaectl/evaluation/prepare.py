@@ -85,6 +85,7 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
         before = 0 if share() else kept
         progress.start_clips(before + len(mine), before, share())
         process_clips(mine, model, limits, options, progress)
+        memory.return_freed()  # a small network has kept it for the next clip
         wait_for_others()
         if is_main():
             write_manifest(folder, require_manifest(folder))

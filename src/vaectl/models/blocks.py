@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import Block, CausalConv3d, Conv2d, Layer, clip_norm, frame_norm, silu
+from vaectl.models.layers import Block, CausalConv3d, Conv2d, Layer, add, clip_norm, frame_norm, silu
 from vaectl.models.segments import Segment, run_segments
 
 
@@ -39,7 +39,7 @@ class ResnetBlock(Layer):
     def second(self, h: Tensor, x: Tensor, context: StreamContext) -> Tensor:
         h = self.conv2(self.dropout(silu(self.norm2(h, context))), context)
         shortcut: Layer | None = getattr(self, self.shortcut_name)
-        return h + (x if shortcut is None else shortcut(x, context))
+        return add(h, x if shortcut is None else shortcut(x, context))
 
     def input_halo(self, halo: int) -> int:
         return self.conv1.input_halo(self.conv2.input_halo(halo))

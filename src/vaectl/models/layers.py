@@ -41,6 +41,12 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def add(h: Tensor, x: Tensor) -> Tensor:
+    """Add `x` to a temporary tensor `h`; in place if no gradient needs `h`, its type stays, and it is not a crop."""
+    whole = h.is_contiguous(memory_format=torch.channels_last_3d)
+    return h.add_(x) if whole and h.dtype == x.dtype and not torch.is_grad_enabled() else h + x
+
+
 class Block(nn.Module, ABC):
     """A module from (x, context) to a tensor, made of one or more segments."""
 

@@ -132,6 +132,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
             progress.finish()
         ended = results[-1]
         progress.end_clip(str(source), ended.error or ended.figures, failed=ended.error is not None)
+    memory.return_freed()  # a small network has kept it for the next clip
     result = RunResult(
         tuple(results),
         memory.peak(model.device),

@@ -1,0 +1,75 @@
+"""Freed memory while a model runs: kept for reuse without a limit, returned with one."""
+
+import pytest
+import torch
+from torch import nn
+
+from vaectl import allocator, engine
+from vaectl.allocator import returning_freed
+from vaectl.engine import HostOverhead, Limits, prepare_run
+from vaectl.models import load_model
+from vaectl.models.context import StreamContext
+from vaectl.models.layers import Layer
+from vaectl.progress import Silent
+
+
+class Enlarge(Layer):
+    """Doubles frames, to a tensor large enough to be worth a return of freed memory."""
+
+    def input_halo(self, halo):
+        return halo
+
+    def forward(self, x, context):
+        return x.repeat(1, 1, 1, 2, 2)
+
+
+class Network(nn.Module):
+    device = torch.device("cpu")
+
+    def __init__(self, parameters):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(parameters, device="meta"))
+        self.layer = Enlarge()
+
+
+@pytest.fixture
+def returned(monkeypatch):
+    calls = []
+    monkeypatch.setattr(allocator, "return_freed", lambda: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limited", "resident", "times"),
+    [(10, False, 499, 0), (10, False, 501, 2), (10, True, 1, 2), (allocator.LARGE_NETWORK, False, 1, 2)],
+    ids=["room", "over half", "limit", "large network"],
+)
+def test_freed_memory_is_kept_while_there_is_room_and_no_limit(
+    monkeypatch, returned, parameters, limited, resident, times
+):
+    monkeypatch.setattr(allocator, "obtainable", lambda _: 1000)
+    monkeypatch.setattr(allocator, "resident", lambda: resident)
+    network = Network(parameters)
+    x = torch.zeros(1, 1, 1, 1024, 1280)
+    with returning_freed(network, limited=limited) as return_excess:
+        network.layer(x, StreamContext())
+        return_excess()
+    network.layer(x, StreamContext())
+    assert len(returned) == times
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(tiled=True, memory_limit=2**31)], ids=["untiled", "limit"])
+def test_only_a_limit_measures_the_libraries(monkeypatch, limits):
+    """It takes a second."""
+    measured, budgets = [], []
+    monkeypatch.setattr(engine, "process_memory", lambda: measured.append(1) or 2**28)
+    plain, make_plan = HostOverhead.of(stored=1024, frame=1024, shown=1024), engine.make_plan
+
+    def spy(model, frames, height, width, budget, **options):
+        budgets.append(budget)
+        return make_plan(model, frames, height, width, budget, **options)
+
+    monkeypatch.setattr(engine, "make_plan", spy)
+    prepare_run(load_model(device="cpu"), 5, 32, 32, limits, plain, Silent())
+    assert len(measured) == len(budgets) == limits.tiled
+    assert all(budget.fixed == plain.fixed + 2**28 for budget in budgets)
