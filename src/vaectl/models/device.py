@@ -45,14 +45,17 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and has_instructions()  # type: ignore[no-untyped-call]
 
 
-def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
+def choose_dtype(
+    dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False, bfloat16_on_cpu: bool = False
+) -> torch.dtype:
     """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
 
-    Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or if the dtype is not
-    of floating-point numbers.
+    With `bfloat16_on_cpu`, `auto` is bfloat16 also on CPUs that compute in it. Without it, results on CPUs are the same
+    whatever the CPU. Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or
+    if the dtype is not of floating-point numbers.
     """
     if dtype == "auto":
-        if device.type == "cuda" and bfloat16_is_fast(device):
+        if bfloat16_is_fast(device) and (bfloat16_on_cpu or device.type != "cpu"):
             return torch.bfloat16
         return torch.float16 if low_memory and device.type != "cpu" else torch.float32
     name = str(dtype).removeprefix("torch.")
