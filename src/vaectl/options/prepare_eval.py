@@ -23,6 +23,7 @@ from vaectl.options.clips import (
     check_windows,
 )
 from vaectl.options.common import (
+    BFLOAT16_ON_GPUS,
     INPUT,
     MODEL,
     MODEL_PATH,
@@ -31,7 +32,7 @@ from vaectl.options.common import (
     Config,
     Debug,
     Device,
-    Dtype,
+    DtypeName,
     EnableTiling,
     Json,
     MemoryLimit,
@@ -43,6 +44,7 @@ from vaectl.options.common import (
     SaveMemory,
     TileOverlapFactor,
     Weights,
+    dtype_option,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -114,7 +116,7 @@ class PrepareEvalOptions:
     weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
-    dtype: Dtype = "float32"
+    dtype: Annotated[DtypeName, dtype_option(BFLOAT16_ON_GPUS)] = "float32"
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False
