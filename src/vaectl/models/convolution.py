@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaectl.models import winograd
+from vaectl.models import winograd, winograd_training
 
 Triple = tuple[int, int, int]
 
 ONEDNN = bool(torch.backends.mkldnn.is_available()) and hasattr(torch, "mkldnn_convolution")  # type: ignore[no-untyped-call]
 """Whether oneDNN can be called directly. Not every build of PyTorch has it."""
 WINOGRAD = ONEDNN and winograd.available()
+WINOGRAD_TRAINING = ONEDNN and winograd_training.available()
 
 
 def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
@@ -33,11 +34,23 @@ def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple,
 def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """Compute `torch.nn.functional.conv2d` of every frame with the fastest kernel."""
     steps, pads = (1, stride, stride), (0, padding, padding)
+    if trains_in_winograd(x_BCTHW, weight.unsqueeze(2), steps, pads):
+        return winograd_training.causal_convolve(x_BCTHW, weight.unsqueeze(2), bias)
     if WINOGRAD and can_use_onednn(x_BCTHW, weight) and winograd.is_faster(x_BCTHW, weight.unsqueeze(2), steps, pads):
         return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias)
     b, _, t, _, _ = x_BCTHW.shape
     frames = F.conv2d(x_BCTHW.transpose(1, 2).flatten(0, 1), weight, bias, stride, padding)
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
+
+
+def trains_in_winograd(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
+    """Whether `winograd_training.causal_convolve` is the fastest kernel for a layer that needs gradients."""
+    return (
+        WINOGRAD_TRAINING
+        and (stride, padding) == ((1, 1, 1), (0, 1, 1))
+        and can_use_onednn(x, weight)
+        and winograd_training.is_faster(x, weight)
+    )
 
 
 def can_use_onednn(x: Tensor, weight: Tensor) -> bool:

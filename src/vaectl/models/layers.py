@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.errors import UsageError
-from vaectl.models import convolution
-from vaectl.models.context import StreamContext, outputs
+from vaectl.models import convolution, winograd_training
+from vaectl.models.context import Padding, StreamContext, outputs
 from vaectl.models.segments import Segment
 from vaectl.models.statistics import Statistics, at_least_float32
 
@@ -210,6 +210,26 @@ def conv3d(
     return convolution.conv3d(x_BCTHW, weight, bias, stride, padding)
 
 
+def causal_conv3d(
+    layer: nn.Module,
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    context: StreamContext,
+    stride: convolution.Triple = (1, 1, 1),
+    pad: int = 0,
+    before: Padding = "first",
+) -> Tensor:
+    """Convolve with `pad` zeros around each frame, and in time as `StreamContext.causal_input` pads it for `layer`."""
+    whole_clip = context.first and context.last
+    if whole_clip and convolution.trains_in_winograd(x_BCTHW, weight, stride, (0, pad, pad)):
+        y = winograd_training.causal_convolve(x_BCTHW, weight, bias, repeat_first=before == "first")
+    else:
+        frames = context.causal_input(layer, x_BCTHW, weight.shape[2], stride[0], before)
+        y = conv3d(frames, weight, bias, stride, (0, pad, pad))
+    return context.crop_halo(y, pad)
+
+
 class CausalConv3d(Layer):
     """Causal convolution: the first frame of the clip is repeated in front, each frame is padded with zeros."""
 
@@ -229,8 +249,8 @@ class CausalConv3d(Layer):
         return self.conv.weight
 
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
-        frames = context.causal_input(self, x_BCTHW, self.conv.kernel_size[0], self.conv.stride[0])
-        return context.crop_halo(self.conv.forward(frames), self.conv.pads[1])
+        stride, pad = cast(convolution.Triple, self.conv.stride), self.conv.pads[1]
+        return causal_conv3d(self, x_BCTHW, self.weight, self.conv.bias, context, stride, pad)
 
     def input_halo(self, halo: int) -> int:
         return halo + self.conv.pads[1]

@@ -52,12 +52,9 @@ class Trainer:
         self.device, self.precision = model.device, precision
         self.step = self.clips = self.skipped = self._skipped_in_a_row = 0
         parameters = trained_parameters(model, freeze_encoder=options.freeze_encoder)
-        self.generator_optimizer = AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
-        self.discriminator_optimizer = (
-            AdamW(objective.discriminator.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-            if objective.discriminator is not None
-            else None
-        )
+        self.generator_optimizer = self._adamw(parameters)
+        discriminator = objective.discriminator
+        self.discriminator_optimizer = self._adamw(discriminator.parameters()) if discriminator is not None else None
         self.ema = EMA(model, options.ema_decay, warmup=options.model is None) if options.ema else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         network: nn.Module = AutoEncoder(
@@ -129,6 +126,11 @@ class Trainer:
             "lr": rate,
             "skipped": not finite,
         }
+
+    def _adamw(self, parameters: Iterable[nn.Parameter]) -> AdamW:
+        # On the CPU, one pass over the weights takes a fifth of the time of one pass for each operation.
+        fused = True if self.device.type == "cpu" and self.precision != torch.float16 else None
+        return AdamW(parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=fused)
 
     def _generator_pass(self, batch: ClipBatch, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x, (y, posterior, coefficients) = self._through_network(batch)
@@ -214,9 +216,10 @@ class Trainer:
                 self._load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
 
     def _load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        fused = optimizer.defaults["fused"]
         optimizer.load_state_dict(state)
-        for group in optimizer.param_groups:  # the state brings that of the checkpoint
-            group["weight_decay"] = self.options.weight_decay
+        for group in optimizer.param_groups:  # the state brings those of the checkpoint
+            group.update(weight_decay=self.options.weight_decay, fused=fused)
 
 
 def restore(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaectl.models.blocks import ResnetBlock, attend_in_frames
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import Block, Conv2d, Conv3d, Layer, conv3d
+from vaectl.models.layers import Block, Conv2d, Conv3d, Layer, causal_conv3d
 from vaectl.models.resample import halved, nearest_2x, pad_right_bottom
 from vaectl.models.segments import Segment
 from vaectl.models.statistics import at_least_float32
@@ -43,9 +43,7 @@ class CausalConv3d(Layer):
         self.weight, self.bias, self.pad = conv.weight, conv.bias, padding
 
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
-        frames = context.causal_input(self, x_BCTHW, self.weight.shape[2], padding="zeros")
-        y = conv3d(frames, self.weight, self.bias, padding=(0, self.pad, self.pad))
-        return context.crop_halo(y, self.pad)
+        return causal_conv3d(self, x_BCTHW, self.weight, self.bias, context, pad=self.pad, before="zeros")
 
     def input_halo(self, halo: int) -> int:
         return halo + self.pad
