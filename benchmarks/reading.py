@@ -1,40 +1,50 @@
-"""Measure frames per second of reading a real 720p clip, in order and at random positions, compared with plain PyAV.
+"""Measure frames per second of reading a real 720p clip, in order and at random positions, compared with other readers.
 
-    python benchmarks/reading.py [VIDEO]
+    python benchmarks/reading.py [VIDEO] [--threads N]
 
-Plain PyAV decodes with its defaults and converts each frame with `to_ndarray("rgb24")`, as most scripts do. Its random
-access seeks to the keyframe before the wanted time and decodes up to it. vaectl reads with accurate colours, and with
-those of plain PyAV (swscale). All run in this process.
+All decode with N threads (1), in this process, in turns, and give the same frames as uint8, from a file that is open
+and indexed. vaectl gives contiguous (T, 3, H, W), with accurate colours, and with those of plain PyAV (swscale). Plain
+PyAV converts each frame with `to_ndarray("rgb24")`, as most scripts do; it opens the file each time, seeks to the
+keyframe before the wanted time and decodes up to it. torchcodec, if it is installed, is in exact mode, and gives its
+default, (T, 3, H, W) as a view of (T, H, W, 3). A few of its frames are compared with those of swscale.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import av
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from common import take_turns
 from vaectl.video import VideoReader
+
+try:
+    from torchcodec.decoders import VideoDecoder
+except (ImportError, OSError, RuntimeError):  # not installed, or without its FFmpeg
+    VideoDecoder = None
 
 CLIP_FRAMES = 17
 CLIPS = 12
 
 
-def plain_in_order(path: Path) -> int:
+def plain_in_order(path: Path, threads: int) -> None:
     with av.open(str(path)) as container:
-        return sum(1 for frame in container.decode(video=0) if frame.to_ndarray(format="rgb24") is not None)
+        container.streams.video[0].codec_context.thread_count = threads
+        for frame in container.decode(video=0):
+            frame.to_ndarray(format="rgb24")
 
 
-def plain_from(path: Path, seconds: float) -> int:
+def plain_from(path: Path, seconds: float, threads: int) -> None:
     given = 0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        stream.codec_context.thread_count = threads
         assert stream.time_base is not None
         container.seek(int(seconds / stream.time_base), stream=stream)
         for frame in container.decode(stream):
@@ -43,44 +53,66 @@ def plain_from(path: Path, seconds: float) -> int:
                 given += 1
                 if given == CLIP_FRAMES:
                     break
-    return given
-
-
-def rate(work: Callable[[], int]) -> float:
-    """Return frames per second, the best of three runs."""
-    best = 0.0
-    for _ in range(3):
-        begun = time.perf_counter()
-        frames = work()
-        best = max(best, frames / (time.perf_counter() - begun))
-    return best
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / ".samples" / "bigbuckbunny.mp4"
-    accurate, swscale = VideoReader(path), VideoReader(path, rgb_conversion="swscale")
-    times = accurate.timestamps()
-    starts = [random.Random(0).randrange(len(times) - CLIP_FRAMES) for _ in range(CLIPS)]
+    parser = argparse.ArgumentParser()
+    clip = Path(__file__).parent.parent / ".samples" / "bigbuckbunny.mp4"
+    parser.add_argument("video", type=Path, nargs="?", default=clip)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    path, threads = given.video, given.threads
+    torch.set_num_threads(threads)
+    accurate = VideoReader(path, threads=threads)
+    swscale = VideoReader(path, threads=threads, rgb_conversion="swscale")
+    times = swscale.timestamps()
+    accurate.timestamps()
+    total = len(times)
+    starts = [random.Random(0).randrange(total - CLIP_FRAMES) for _ in range(CLIPS)]
 
-    def in_order(reader: VideoReader) -> int:
-        return sum(len(clip) for clip in reader.clips())
+    def in_order(reader: VideoReader) -> Callable[[], object]:
+        return lambda: reader.read()
 
-    def at_random(reader: VideoReader) -> int:
-        return sum(len(reader.read(start, CLIP_FRAMES)) for start in starts)
+    def at_random(reader: VideoReader) -> Callable[[], object]:
+        return lambda: [reader.read(start, CLIP_FRAMES) for start in starts]
 
-    jobs: dict[str, tuple[Callable[[VideoReader], int], Callable[[], int]]] = {
-        "in order": (in_order, lambda: plain_in_order(path)),
-        f"{CLIPS} clips of {CLIP_FRAMES} frames at random positions": (
-            at_random,
-            lambda: sum(plain_from(path, float(times[start])) for start in starts),
+    jobs: dict[str, tuple[int, dict[str, Callable[[], object]]]] = {
+        "in order": (
+            total,
+            {
+                "vaectl": in_order(accurate),
+                "swscale": in_order(swscale),
+                "plain PyAV": lambda: plain_in_order(path, threads),
+            },
+        ),
+        f"{CLIPS} clips of {CLIP_FRAMES} frames": (
+            CLIPS * CLIP_FRAMES,
+            {
+                "vaectl": at_random(accurate),
+                "swscale": at_random(swscale),
+                "plain PyAV": lambda: [plain_from(path, float(times[start]), threads) for start in starts],
+            },
         ),
     }
-    table = Table(title=f"{path.name}, {accurate.info.width}x{accurate.info.height}, frames per second")
-    for column in ("reading", "vaectl", "swscale", "plain PyAV"):
-        table.add_column(column, justify="left" if column == "reading" else "right")
-    for name, (ours, plain) in jobs.items():
-        rates = rate(partial(ours, accurate)), rate(partial(ours, swscale)), rate(plain)
-        table.add_row(name, *(f"{each:.0f}" for each in rates))
+    if VideoDecoder is None:
+        Console().print("torchcodec cannot be imported here, so it is not measured")
+    else:
+        peer = VideoDecoder(path, seek_mode="exact", num_ffmpeg_threads=threads)
+        assert torch.equal(peer.get_frames_in_range(5, 9).data, swscale.read(5, 4).frames)
+        (_, order), (_, anywhere) = jobs.values()
+        order["torchcodec"] = lambda: peer.get_frames_in_range(0, total)
+        anywhere["torchcodec"] = lambda: [peer.get_frames_in_range(s, s + CLIP_FRAMES) for s in starts]
+    size = f"{accurate.info.width}x{accurate.info.height}"
+    table = Table(title=f"{path.name}, {size}, {threads} threads, opened before; frames per second")
+    columns = list(next(iter(jobs.values()))[1])
+    table.add_column("reading")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, (frames, works) in jobs.items():
+        for work in works.values():
+            work()
+        seconds = take_turns(list(works.values()), torch.device("cpu"))
+        table.add_row(name, *(f"{frames / taken:.0f}" for taken in seconds))
     Console().print(table)
 
 

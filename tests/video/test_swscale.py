@@ -101,6 +101,19 @@ def test_tags_formats_and_sizes_may_change_within_a_video() -> None:
             assert np.array_equal(np.stack(convert(frame, 32, 24), 2), smaller)
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "nv12", "yuva420p"])
+def test_noise_of_any_size(pix_fmt: str) -> None:
+    noise, convert = np.random.default_rng(0), SwscaleConverter()
+    for width, height in [(8, 2), (16, 6), (24, 8), (34, 20), (48, 7), (63, 48), (80, 34), (130, 66), (144, 2)]:
+        for matrix, color_range in ((1, 1), (2, 0), (6, 2), (9, 1)):
+            frame = av.VideoFrame(width, height, pix_fmt)
+            for plane in frame.planes:
+                plane.update(noise.integers(0, 256, plane.buffer_size, np.uint8).tobytes())
+            frame.colorspace, frame.color_range = matrix, color_range
+            expected = frame.to_ndarray(format="rgb24")
+            assert np.array_equal(np.stack(convert(frame, width, height), 2), expected), (width, height)
+
+
 def test_what_the_container_says_comes_after_the_conversion(tmp_path: Path) -> None:
     turned = set_display_matrix(encode(tmp_path / "turned.mp4", 2), 0, 1, -1, 0)
     assert read_video(turned).frames.shape == (2, 3, 64, 48)

@@ -27,6 +27,7 @@ class ClipReader:
     def __init__(self) -> None:
         self._readers: OrderedDict[tuple[Path, int, int], tuple[VideoReader, int]] = OrderedDict()
         self._indexed = 0
+        self._last: VideoReader | None = None
 
     def read(self, path: Path, sampling: Sampling, draw: Draw) -> Tensor:
         """Return the sample at `draw` of the video at `path`: (num_frames, 3, side, side) uint8 RGB.
@@ -61,6 +62,13 @@ class ClipReader:
 
     def _open(self, path: Path) -> tuple[VideoReader, int]:
         """Return a reader and its number of frames. Raises for a file that is damaged anywhere."""
+        reader, num_frames = self._known(path)
+        if self._last is not None and self._last is not reader:
+            self._last.close()  # only the file of the last sample stays open
+        self._last = reader
+        return reader, num_frames
+
+    def _known(self, path: Path) -> tuple[VideoReader, int]:
         key = (path, *stamp_of(path))
         if key not in self._readers:
             reader = VideoReader(path, threads=1)  # other workers use the other cores

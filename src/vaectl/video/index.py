@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from vaectl.video.clip import VideoInfo
 from vaectl.video.container import Opened, fraction, open_video
 from vaectl.video.decode import DamageError, decode, demux
+from vaectl.video.file_cache import FileCache
 from vaectl.video.raw import RAW_FORMATS, num_complete_frames
 from vaectl.video.timestamps import FRAME_TIMES_TAG, true_times
 from vaectl.video.truncation import CUT_SHORT, Break, first_break, may_end_anywhere
@@ -48,6 +49,9 @@ class FrameIndex:
     """What is wrong after these frames; None for an intact file."""
 
 
+_indexes: FileCache[FrameIndex] = FileCache(200_000, lambda index: len(index.times))  # about 40 MB
+
+
 class _Timing(NamedTuple):
     """Times of a packet or a frame, in ticks."""
 
@@ -59,6 +63,11 @@ class _Timing(NamedTuple):
     place: tuple[int, int] = (0, 0)
     """Position of the packet in the file, and its size, in bytes."""
     is_shown: bool = True
+
+
+def index_of(info: VideoInfo) -> FrameIndex:
+    """Return the index of the video; that of an earlier call if the file has not changed. Raises as `build_index`."""
+    return _indexes.get(info.path, lambda: build_index(info))
 
 
 def build_index(info: VideoInfo) -> FrameIndex:

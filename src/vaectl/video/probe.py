@@ -10,6 +10,7 @@ from vaectl.video.apng import open_apng
 from vaectl.video.clip import VideoInfo
 from vaectl.video.color import RgbConversion
 from vaectl.video.facts import facts_and_layout
+from vaectl.video.file_cache import FileCache
 from vaectl.video.sequence import open_sequence, sequence_of
 from vaectl.video.source import Source
 from vaectl.video.webp import open_webp
@@ -34,7 +35,8 @@ def open_source(path: Path, rgb_conversion: RgbConversion = "accurate") -> Sourc
         animation = None  # `facts_and_layout` reports the problem
     if animation is not None and animation.kind in _READERS:
         return _READERS[animation.kind](path)
-    return Source(*facts_and_layout(path))
+    return _sources.get(path, lambda: Source(*facts_and_layout(path)))
 
 
+_sources: FileCache[Source] = FileCache(1000)
 _READERS = {"apng": open_apng, "webp": open_webp}

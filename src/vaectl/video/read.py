@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain
@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
+import numpy as np
 import torch
 from av.video.frame import VideoFrame
 
@@ -26,7 +27,9 @@ from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConversion
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
-from vaectl.video.index import FrameIndex, build_index
+from vaectl.video.file_cache import Identity, identity_of
+from vaectl.video.index import FrameIndex, index_of
+from vaectl.video.paused import Pass, PausedPass
 from vaectl.video.probe import open_source
 from vaectl.video.shown import upright_rgb
 from vaectl.video.tiff import read_tiff
@@ -34,6 +37,8 @@ from vaectl.video.unsupported import is_missing_feature
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
+_FRAMES_PER_OPENING = 8
+"""Frames that are decoded in the time that it takes to open a file and to seek."""
 
 
 def frames_at_once(info: VideoInfo, most: int) -> int:
@@ -65,7 +70,8 @@ def read_video(
 class VideoReader:
     """A video or still image, for any number of passes over its frames, also at the same time.
 
-    Each pass opens the file, and closes it at its end.
+    A pass that has given all its frames leaves the file open until `close`, so that a pass which begins a little later
+    in the video continues it. Each concurrent pass opens the file.
 
     Args:
         threads: decode threads, 0 for all cores.
@@ -84,6 +90,7 @@ class VideoReader:
         if rgb_conversion not in get_args(RgbConversion):
             raise UsageError(f"`rgb_conversion` must be accurate or swscale, not {shown(repr(rgb_conversion))}")
         self._path, self._threads = Path(path), threads
+        self._paused = PausedPass()
         self.info, self._layout, self._pictures = open_source(self._path, rgb_conversion)
         # Frames of a sequence are converted already, those of an animation are not decoded by PyAV.
         self._rgb_conversion: RgbConversion = rgb_conversion if self._pictures is None else "accurate"
@@ -103,7 +110,8 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Do nothing: a pass closes its file when its iterator is closed or exhausted."""
+        """Close the file. A later pass opens it again."""
+        self._paused.close()
 
     def timestamps(self, start: int = 0, num_frames: int | None = None, sample_rate: int = 1) -> tuple[Fraction, ...]:
         """Return the presentation time in seconds of each frame that `clips` yields. Raises like `clips`."""
@@ -158,19 +166,20 @@ class VideoReader:
     def _index(self) -> FrameIndex:
         if self._pictures is not None:
             return FrameIndex(self._pictures.times, (), (), self._pictures.damage)
-        return build_index(self.info)
+        return index_of(self.info)
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
         info, times = self.info, self._index.times
-        show = upright_rgb(info, self._layout, self._rgb_conversion)
+        show = upright_rgb(info, self._layout, self._rgb_conversion, self._threads)
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
-                batch = torch.empty((len(numbers), 3, info.height, info.width), dtype=torch.uint8)
-                for picture in batch.numpy():
+                # NumPy asks the system for huge pages, which PyTorch does not: most of the time to fetch them is saved.
+                batch = np.empty((len(numbers), 3, info.height, info.width), np.uint8)
+                for picture in batch:
                     for channel, plane in zip(picture, show(next(frames)), strict=True):
                         channel[...] = plane
-                yield Clip(batch, tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
+                yield Clip(torch.from_numpy(batch), tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
         """Yield the wanted frames as stored. Each is compared with the index."""
@@ -184,11 +193,16 @@ class VideoReader:
                 raise self._damaged(damage.packet, f"frame {damage.packet} is damaged", f" ({damage})") from None
             return
         pts, readable, detail = self._index.pts, 0, ""
-        with closing(_decode_from(self._path, self._index, wanted[0], self._threads)) as frames:
+        file = identity_of(self._path)
+        with ExitStack() as opened:
+            frames = opened.enter_context(closing(self._frames_from(wanted[0], file)))
             try:
                 for readable, frame in frames:
                     if readable >= len(self._index.times) or (pts and frame.pts != pts[readable]):
                         break
+                    if readable == wanted[-1] < len(self._index.times) - 1:
+                        opened.pop_all()
+                        self._paused.put(Pass(file, readable + 1, frames))
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
@@ -202,6 +216,13 @@ class VideoReader:
                 "convert it with another program, or read only the frames before",
             )
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
+
+    def _frames_from(self, start: int, file: Identity | None) -> Generator[tuple[int, VideoFrame]]:
+        """Return numbered frames from `start` or earlier. Continue the last pass if that is nearer than a keyframe."""
+        keyframe = next(_keyframes_before(self._index, start), None)
+        first = 0 if keyframe is None else bisect_left(self._index.pts, keyframe)
+        paused = self._paused.take(file, first - _FRAMES_PER_OPENING, start)
+        return paused.frames if paused else _decode_from(self._path, self._index, start, self._threads)
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(

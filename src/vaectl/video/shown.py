@@ -20,15 +20,16 @@ Planes: TypeAlias = list[NDArray[np.uint8]]
 
 
 def upright_rgb(
-    info: VideoInfo, layout: Layout, rgb_conversion: RgbConversion = "accurate"
+    info: VideoInfo, layout: Layout, rgb_conversion: RgbConversion = "accurate", threads: int = 0
 ) -> Callable[[VideoFrame], Planes]:
     """Return a function that turns the stored frames of one stream into upright RGB.
 
-    Its planes may share memory with the frame. It raises VaectlError for unsupported colours.
+    `threads` is the number of threads of the conversion, 0 for all cores. The planes may share memory with the frame.
+    The function raises VaectlError for unsupported colours.
     """
     turned = layout.orientation.transpose
     width, height = (info.height, info.width) if turned else (info.width, info.height)
-    convert = _swscale(layout) if rgb_conversion == "swscale" else _accurate(info, layout)
+    convert = _swscale(layout, threads) if rgb_conversion == "swscale" else _accurate(info, layout, threads)
 
     def show(frame: VideoFrame) -> Planes:
         try:
@@ -40,16 +41,16 @@ def upright_rgb(
     return show
 
 
-def _accurate(info: VideoInfo, layout: Layout) -> Callable[[VideoFrame, int, int], Planes]:
+def _accurate(info: VideoInfo, layout: Layout, threads: int) -> Callable[[VideoFrame, int, int], Planes]:
     prepare = StoredFrames(layout.crop, is_sited=layout.is_sited)
-    convert = RgbConverter(still=info.is_image, codec=info.codec)
+    convert = RgbConverter(still=info.is_image, codec=info.codec, threads=threads)
     return lambda frame, width, height: convert(prepare(frame), width, height)
 
 
-def _swscale(layout: Layout) -> Callable[[VideoFrame, int, int], Planes]:
+def _swscale(layout: Layout, threads: int) -> Callable[[VideoFrame, int, int], Planes]:
     """Convert the whole frame, then crop it: every pixel stays that of PyAV, which does not crop."""
     top, bottom, left, right = layout.crop
-    convert = SwscaleConverter()
+    convert = SwscaleConverter(threads)
 
     def cropped(frame: VideoFrame, width: int, height: int) -> Planes:
         planes = convert(frame, left + width + right, top + height + bottom)
