@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MIN_CHANNELS = 96
-"""Input and output channels."""
 ROOTS = {2: (1.0,), 4: (0.75, 1.5)}
 """The positive roots for each size of the tiles of outputs."""
 TRANSFORM_COST = {2: 340, 4: 450}
 """Time to transform an input or output value, in products. Measured on a CPU with AVX-512, as the next."""
 WEIGHT_COST = 150
 """Time to transform a weight, for each weight that results, in products."""
+STRIP_COST = 12_000_000
+"""Time between the operators of a strip, for each of its (m + 2)² patches, in products."""
 STRIP_BYTES = 12 * 2**20
 """Input of one strip. Small enough that its transform stays in the caches."""
 STRIP_COPIES = {2: (2.1, 3.2), 4: (3.3, 2.1)}
@@ -48,7 +48,6 @@ def is_faster(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], pad
         stride == (1, 1, 1)
         and padding == (0, 1, 1)
         and weight.shape[-2:] == (3, 3)
-        and min(weight.shape[:2]) >= MIN_CHANNELS
         and tile_size(x_BCTHW, weight) > 1
         and not torch.is_grad_enabled()
     )
@@ -61,8 +60,9 @@ def tile_size(x_BCTHW: Tensor, weight: Tensor) -> int:
 
     def cost(m: int) -> float:
         tiles = frames * -(-h // m) * -(-w // m)
-        products = (m + 2) ** 2 * k * c * out_channels * (tiles + WEIGHT_COST)
-        return products + TRANSFORM_COST[m] * m * m * tiles * (c + out_channels)
+        products = k * c * out_channels * (tiles + WEIGHT_COST)
+        strips = -(-h // strip_rows(x_BCTHW, m))
+        return (m + 2) ** 2 * (products + strips * STRIP_COST) + TRANSFORM_COST[m] * m * m * tiles * (c + out_channels)
 
     best = min(ROOTS, key=cost)
     return best if cost(best) < 9 * k * c * out_channels * frames * h * w else 1
