@@ -37,10 +37,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import Shape, input_of, run_of
+from common import Shape, flops, input_of, run_of
 from common.rates import Clock, Rates, measure_rates, operations
 from formulation import JOBS, make_model
-from network import flops
 from vaectl.memory import reuse_freed
 from vaectl.models import build_model
 from vaectl.models.families.wfvae import WFVAE

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from vaectl.geometry import latent_frames
 from vaectl.models.config import WFVAEConfig
@@ -54,29 +55,47 @@ def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
     return x.to(model.device, model.dtype)
 
 
+def flops(work: Callable[[], object]) -> int:
+    """Count the operations of convolutions, products and attention; a multiplication and an addition count as two."""
+    # With gradients, convolutions run directly; without, wide ones use fewer operations, which are not counted.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int = 3) -> list[float]:
+def take_turns(
+    works: Sequence[Callable[[], object]],
+    device: torch.device,
+    turns: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Return the best time of each in seconds. They run in turns, so that other load slows all of them equally.
 
     Run each once before, if a first run takes longer.
     """
-    return [min(seconds) for seconds in all_turns(works, device, turns)]
+    return [min(seconds) for seconds in all_turns(works, device, turns, clock)]
 
 
-def all_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int) -> list[list[float]]:
+def all_turns(
+    works: Sequence[Callable[[], object]],
+    device: torch.device,
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Return the times of each in seconds, one for each turn."""
     seconds: list[list[float]] = [[] for _ in works]
     for _, (work, taken) in product(range(turns), zip(works, seconds, strict=True)):
         synchronize(device)
-        begun = time.perf_counter()
+        begun = clock()
         work()
         synchronize(device)
-        taken.append(time.perf_counter() - begun)
+        taken.append(clock() - begun)
     return seconds
 
 
