@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import Shape, flops, input_of, run_of
+from common import flops, input_of, run_of, shape, text_of
 from common.rates import Clock, Rates, measure_rates, operations
 from formulation import JOBS, make_model
 from vaectl.memory import reuse_freed
@@ -220,11 +220,6 @@ def cells(row: Row, seconds: float) -> list[str]:
     return [str(row.calls or ""), f"{1000 * row.seconds:.1f}", f"{row.seconds / seconds:.0%}", *work, *least]
 
 
-def shape(text: str) -> Shape:
-    frames, height, width = map(int, text.split("x"))
-    return frames, height, width
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", choices=("built-in", "WF-VAE-S"), default="WF-VAE-S")
@@ -247,7 +242,7 @@ def main() -> None:
         for job in arguments.jobs:
             x = input_of(model, job, clip)
             rows, seconds = add_up(partial(run_of(model, job, plain=False), x), rates, clock, arguments.turns)
-            console.print(render(f"{arguments.model}, {job}, {'x'.join(map(str, clip))}", rows, seconds))
+            console.print(render(f"{arguments.model}, {job}, {text_of(clip)}", rows, seconds))
             seen, needed = sum(row.work for row in rows.values()), needed_operations(model, job, x)
             if not math.isclose(seen, needed, rel_tol=0.01):
                 console.print(

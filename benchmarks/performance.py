@@ -13,7 +13,8 @@ Sections, each in a process of its own, a few minutes each:
     metrics         next to scikit-image, pytorch-msssim and lpips; I3D and FFmpeg's metrics alone
     startup         of the commands, next to importing their libraries
     layers          time by kind of layer, next to the least time that this machine can need (`layers.py` has details)
-    growth          time and memory over frames, size and clips
+    growth-frames, growth-area, growth-clips
+                    time and memory of clips with more frames, of larger frames, and of more clips in `vaectl eval`
 
 Both sides run in one process, in turns, on all cores; the best time of each counts. A peer that is not installed is
 left out, and the reason is printed. `--json` adds the sections to those in FILE. `--markdown` replaces the tables in
@@ -50,7 +51,9 @@ SECTIONS = {
     "metrics": "media:metrics",
     "startup": "media:startup",
     "layers": "networks:layers",
-    "growth": "growth:growth",
+    "growth-frames": "growth:frames",
+    "growth-area": "growth:area",
+    "growth-clips": "growth:clips",
 }
 
 
@@ -118,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="SECTION")
     parser.add_argument("--published", type=Path, metavar="DIR", help="a clone of PKU-YuanGroup/WF-VAE")
+    parser.add_argument("--shapes", nargs="+", metavar="TxHxW", help="of clips for WF-VAE-S, such as 17x128x128")
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="runs of each side (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the results to those in FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="replace the tables in FILE")
@@ -128,10 +132,17 @@ def main() -> int:
     if arguments.published is not None and not (arguments.published / "causalvideovae").is_dir():
         parser.error(f"{arguments.published}: holds no folder causalvideovae; give a clone of PKU-YuanGroup/WF-VAE")
 
+    from common import shape
     from performance_sections.page import print_results, write_page
     from performance_sections.rows import Options
 
-    options = Options(arguments.published, arguments.turns, arguments.tiny, arguments.processor_time)
+    options = Options(
+        published=arguments.published,
+        turns=arguments.turns,
+        tiny=arguments.tiny,
+        processor_time=arguments.processor_time,
+        **({"shapes": [*map(shape, arguments.shapes)]} if arguments.shapes else {}),
+    )
     if arguments.section:
         name, file = arguments.section
         Path(file).write_text(json.dumps(run_section(name, options)))

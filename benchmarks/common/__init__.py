@@ -24,6 +24,17 @@ from tests import straightforward
 Shape = tuple[int, int, int]
 """Number of frames, height and width of a clip."""
 
+
+def shape(text: str) -> Shape:
+    """Parse a shape such as 17x128x128."""
+    frames, height, width = map(int, text.split("x"))
+    return frames, height, width
+
+
+def text_of(clip: Shape) -> str:
+    return "x".join(map(str, clip))
+
+
 WF_VAE_S = WFVAEConfig(
     latent_dim=4,
     base_channels=128,

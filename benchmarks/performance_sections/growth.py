@@ -22,22 +22,33 @@ from vaectl.tiling.plan import window_frames
 from vaectl.tiling.stream import reconstruct_windows
 
 CPU = torch.device("cpu")
-FRAMES = (9, 17, 33, 65, 129)
-SIDES = (64, 128, 256, 512)
+FRAMES = {"built-in": (256, (9, 17, 33, 65, 129)), "WF-VAE-S": (128, (9, 17, 33, 65))}
+"""The side of the frames, and how many there are."""
+SIDES = {"built-in": (17, (64, 128, 256, 512)), "WF-VAE-S": (9, (64, 128, 256, 512))}
+"""The number of frames, and their sides."""
+TINY = {"built-in": (5, (32, 64))}
 CLIPS = (1, 2, 4, 8, 16)
-FIXED = {"built-in": (17, 256), "WF-VAE-S": (9, 128)}
-"""The frames while the area grows, and the side while the frames grow."""
 
 
-def growth(options: Options) -> Iterator[AnyRow]:
-    for model, (frames, side) in [("built-in", (5, 32))] if options.tiny else [*FIXED.items()]:
-        for count in (5, 9) if options.tiny else FRAMES:
+def frames(options: Options) -> Iterator[AnyRow]:
+    """Encode and decode clips of more and more frames, in windows as in the commands."""
+    for model, (side, counts) in ({"built-in": (32, (5, 9))} if options.tiny else FRAMES).items():
+        for count in counts:
             yield point("frames", f"{model}, {side}x{side}", count, (model, count, side), options)
-        for size in (32, 64) if options.tiny else SIDES:
-            yield point("area", f"{model}, {frames} frames", size, (model, frames, size), options)
+
+
+def area(options: Options) -> Iterator[AnyRow]:
+    """Encode and decode larger and larger frames."""
+    for model, (count, sides) in (TINY if options.tiny else SIDES).items():
+        for side in sides:
+            yield point("area", f"{model}, {count} frames", side, (model, count, side), options)
+
+
+def clips(options: Options) -> Iterator[AnyRow]:
+    """Measure more and more pairs with `vaectl eval`: the time and the peak memory that it reports."""
     with tempfile.TemporaryDirectory() as folder:
-        for clips in CLIPS[:2] if options.tiny else CLIPS:
-            yield evaluated(Path(folder), clips)
+        for count in CLIPS[:2] if options.tiny else CLIPS:
+            yield evaluated(Path(folder), count)
 
 
 def point(over: str, series: str, size: int, run: tuple[str, int, int], options: Options) -> GrowthRow:
@@ -49,11 +60,11 @@ def point(over: str, series: str, size: int, run: tuple[str, int, int], options:
 
 
 @torch.no_grad()
-def reconstruct(name: str, frames: int, side: int, options: Options) -> tuple[float, int]:
+def reconstruct(name: str, count: int, side: int, options: Options) -> tuple[float, int]:
     """Return the best time of two runs in windows of whole frames, as in the commands, and the memory that they add."""
     reuse_freed()
     model = make_model(name, CPU, torch.float32)
-    clip = torch.rand(1, 3, frames, side, side) * 2 - 1
+    clip = torch.rand(1, 3, count, side, side) * 2 - 1
     before = resident()
 
     def run() -> None:
@@ -65,18 +76,16 @@ def reconstruct(name: str, frames: int, side: int, options: Options) -> tuple[fl
     return seconds, peak(CPU) - before
 
 
-def evaluated(folder: Path, clips: int) -> GrowthRow:
-    """Measure `vaectl eval` on so many pairs of clips: the time and the peak that it reports."""
-    for side, name in ((128, "real"), (128, "made")):
+def evaluated(folder: Path, count: int) -> GrowthRow:
+    for name in ("real", "made"):
         (folder / name).mkdir(exist_ok=True)
-        for i in range(clips):
-            if not (folder / name / f"{i}.mp4").is_file():
-                write_clip(folder / name / f"{i}.mp4", 17, side, side)
+        for i in range(count):
+            write_clip(folder / name / f"{i}.mp4", 17, 128, 128)
     line = [sys.executable, "-m", "vaectl", "eval", "--real-video-dir", folder / "real"]
     line += ["--generated-video-dir", folder / "made", "--num-frames", "17", "--resolution", "128", "--json"]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     report = json.loads(done.stdout)
-    return GrowthRow("clips", "vaectl eval, 17x128x128", clips, report["seconds"], report["peak_memory"])
+    return GrowthRow("clips", "vaectl eval, 17x128x128", count, report["seconds"], report["peak_memory"])
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -88,6 +97,6 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
-    name, frames, side, processor_time = sys.argv[1:]
+    name, count, size, processor_time = sys.argv[1:]
     options = Options(processor_time=processor_time == "1")
-    print(json.dumps(reconstruct(name, int(frames), int(side), options)))
+    print(json.dumps(reconstruct(name, int(count), int(size), options)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import wan as wan_benchmark
-from common import Shape, flops, input_of, run_of, take_turns
+from common import Shape, flops, input_of, run_of, take_turns, text_of
 from common.published import published_model, published_run
 from common.rates import measure_rates
 from formulation import make_model
@@ -28,13 +28,12 @@ from vaectl.training.setup import objective_of, trainer_of
 from vaectl.training.trainer import ClipBatch
 
 CPU = torch.device("cpu")
-SHAPES: tuple[Shape, ...] = ((17, 128, 128), (9, 256, 256), (33, 256, 256))
 TINY_SHAPES: tuple[Shape, ...] = ((5, 32, 32),)
 NO_CLONE = LeftOut("the published code", "give a clone of PKU-YuanGroup/WF-VAE with --published")
 
 
-def text_of(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+def shapes_for(options: Options) -> Sequence[Shape]:
+    return TINY_SHAPES if options.tiny else options.shapes
 
 
 def model_for(options: Options, dtype: torch.dtype = torch.float32) -> tuple[str, WFVAE]:
@@ -50,7 +49,7 @@ def networks(job: str, options: Options) -> Iterator[AnyRow]:
     if options.published is None:
         yield NO_CLONE
     peer = None if options.published is None else published_model(options.published, model)
-    for shape in TINY_SHAPES if options.tiny else SHAPES:
+    for shape in shapes_for(options):
         x = input_of(model, job, shape)
         runs: list[Callable[[], Tensor]] = [partial(run_of(model, job, plain=False), x)]
         if peer is not None:
@@ -179,7 +178,7 @@ def bfloat16(options: Options) -> Iterator[AnyRow]:
     """WF-VAE-S in bfloat16, next to vaectl in float32."""
     name, exact = model_for(options)
     _, half = model_for(options, torch.bfloat16)
-    for shape in TINY_SHAPES if options.tiny else SHAPES[:2]:
+    for shape in shapes_for(options)[:2]:
         for job in ("encode", "decode"):
             runs = [partial(run_of(model, job, plain=False), input_of(model, job, shape)) for model in (half, exact)]
             for run in runs:
@@ -193,7 +192,7 @@ def layers(options: Options) -> Iterator[AnyRow]:
     """The time of each kind of layer, next to the least time that this machine can need for it."""
     rates = measure_rates(options.clock, small=options.tiny)
     _, model = model_for(options)
-    for shape in TINY_SHAPES if options.tiny else SHAPES[:2]:
+    for shape in shapes_for(options)[:2]:
         for job in ("encode", "decode"):
             run = partial(run_of(model, job, plain=False), input_of(model, job, shape))
             rows, _ = add_up(run, rates, options.clock, options.turns)

@@ -15,12 +15,15 @@ from performance_sections.rows import GrowthRow, LayerRow, LeftOut, Row
 Results = dict[str, Any]
 """`machine`, and `sections` by name: `date`, `rows` and `left_out`."""
 COMPARED = ("encode", "decode", "training", "wan", "reading", "samples", "metrics")
+GROWTH = ("growth-frames", "growth-area", "growth-clips")
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of the table -->)", re.DOTALL)
 
 
-def rows_of(results: Results, section: str) -> list[Any]:
-    kind: Callable[..., Any] = {"layers": LayerRow, "growth": GrowthRow}.get(section, Row)
-    return [kind(**row) for row in results["sections"].get(section, {}).get("rows", [])]
+def rows_of(results: Results, *sections: str) -> list[Any]:
+    kinds: dict[str, Callable[..., Any]] = {"layers": LayerRow, **dict.fromkeys(GROWTH, GrowthRow)}
+    return [
+        kinds.get(name, Row)(**row) for name in sections for row in results["sections"].get(name, {}).get("rows", [])
+    ]
 
 
 def machine(results: Results) -> list[str]:
@@ -45,7 +48,7 @@ def machine(results: Results) -> list[str]:
 def comparison(results: Results) -> list[str]:
     head = ["", "on", "vaectl", "compared with", "it takes", "ratio", "GFLOP/s", "of the limit", "difference"]
     cells = []
-    for row in (row for section in COMPARED for row in rows_of(results, section)):
+    for row in rows_of(results, *COMPARED):
         rate = row.work / row.seconds
         cells.append(
             [
@@ -113,7 +116,7 @@ def layers(results: Results) -> list[str]:
 
 def growth(results: Results) -> list[str]:
     cells = []
-    for (over, series), rows in by_series(rows_of(results, "growth")).items():
+    for (over, series), rows in by_series(rows_of(results, *GROWTH)).items():
         sizes = [positions(row) for row in rows]
         times, added = [row.seconds for row in rows], [float(row.added) for row in rows]
         between = " to ".join(
@@ -151,7 +154,7 @@ TABLES: dict[str, tuple[Callable[[Results], list[str]], tuple[str, ...]]] = {
     "bfloat16": (half, ("bfloat16",)),
     "startup": (start, ("startup",)),
     "layers": (layers, ("layers",)),
-    "growth": (growth, ("growth",)),
+    "growth": (growth, GROWTH),
 }
 """By the name in a mark: the function, and the sections that it needs one of."""
 
@@ -194,7 +197,7 @@ def write_page(results: Results, page: Path) -> None:
     page.write_text(MARK.sub(replaced, page.read_text()))
     if len(known) < len(TABLES):
         print(f"{page}: has no marks for {', '.join({*TABLES} - {name for _, name, _ in known})}")
-    if rows := rows_of(results, "growth"):
+    if rows := rows_of(results, *GROWTH):
         images = page.parent / "images"
         images.mkdir(exist_ok=True)
         (images / "growth.svg").write_text(draw(by_series(rows)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from pathlib import Path
 class Options:
     published: Path | None = None
     """A clone of PKU-YuanGroup/WF-VAE."""
+    shapes: Sequence[tuple[int, int, int]] = ((17, 128, 128), (9, 256, 256), (33, 256, 256))
+    """Frames, height and width of the clips for WF-VAE-S; layers and bfloat16 take the first two."""
     turns: int = 3
     tiny: bool = False
     """Only try the code, on tiny shapes."""
