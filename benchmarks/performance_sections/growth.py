@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from common import take_turns
+from common import reset_peak, take_turns
 from common.clips import ROOT, write_clip
 from formulation import make_model
 from performance_sections.rows import AnyRow, GrowthRow, Options
@@ -66,6 +66,7 @@ def reconstruct(name: str, count: int, side: int, options: Options) -> tuple[flo
     model = make_model(name, CPU, torch.float32)
     clip = torch.rand(1, 3, count, side, side) * 2 - 1
     before = resident()
+    reset_peak()
 
     def run() -> None:
         with returning_freed(model):
