@@ -8,7 +8,7 @@ Sections, each in a process of its own, a few minutes each:
     training        its training step, next to the published network with the same losses
     wan             encode and decode of Wan 2.1, next to diffusers
     bfloat16        WF-VAE-S in bfloat16, next to float32
-    reading         frames of a 720p clip, next to torchcodec and PyAV
+    reading         frames of a 720p clip, next to torchcodec
     samples         training samples, next to torchcodec with the same resize
     metrics         next to scikit-image, pytorch-msssim and lpips; I3D and FFmpeg's metrics alone
     startup         of the commands, next to importing their libraries

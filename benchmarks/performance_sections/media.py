@@ -19,7 +19,6 @@ from common import flops, take_turns
 from common.clips import SAMPLES, write_clip
 from common.rates import measure_rates
 from performance_sections.rows import AnyRow, LeftOut, Options, Row
-from reading import plain_in_order
 from vaectl.data import Sampling, Source, open_dataset
 from vaectl.data.sampling import place
 from vaectl.metrics import MetricSettings, build
@@ -74,7 +73,7 @@ def read_clip(path: Path, options: Options) -> Iterator[AnyRow]:
         }
     else:
         yield MISSING
-        peers = {"in order": ("PyAV", lambda: plain_in_order(path))}
+        peers = {}
     for conversion in ("swscale", "accurate"):
         reader = VideoReader(path, rgb_conversion=conversion, threads=threads)
         jobs: dict[str, tuple[Callable[[], object], int]] = {
