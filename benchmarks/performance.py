@@ -117,11 +117,28 @@ def processor() -> str:
     return ", ".join([found.get("model name", platform.machine()), *wide[-2:]])
 
 
+def clip(text: str) -> tuple[int, ...]:
+    """Parse frames, height and width; argparse reports the ValueError."""
+    shape = tuple(map(int, text.split("x")))
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(text)
+    return shape
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="SECTION")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=[*SECTIONS],
+        metavar="SECTION",
+        help=f"only these of {', '.join(SECTIONS)}",
+    )
     parser.add_argument("--published", type=Path, metavar="DIR", help="a clone of PKU-YuanGroup/WF-VAE")
-    parser.add_argument("--shapes", nargs="+", metavar="TxHxW", help="of clips for WF-VAE-S, such as 17x128x128")
+    parser.add_argument(
+        "--shapes", nargs="+", type=clip, metavar="TxHxW", help="of clips for WF-VAE-S, such as 17x128x128"
+    )
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="runs of each side (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the results to those in FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="replace the tables in FILE")
@@ -132,7 +149,6 @@ def main() -> int:
     if arguments.published is not None and not (arguments.published / "causalvideovae").is_dir():
         parser.error(f"{arguments.published}: holds no folder causalvideovae; give a clone of PKU-YuanGroup/WF-VAE")
 
-    from common import shape
     from performance_sections.page import print_results, write_page
     from performance_sections.rows import Options
 
@@ -141,7 +157,7 @@ def main() -> int:
         turns=arguments.turns,
         tiny=arguments.tiny,
         processor_time=arguments.processor_time,
-        **({"shapes": [*map(shape, arguments.shapes)]} if arguments.shapes else {}),
+        **({"shapes": arguments.shapes} if arguments.shapes else {}),
     )
     if arguments.section:
         name, file = arguments.section

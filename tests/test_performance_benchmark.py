@@ -129,6 +129,15 @@ def test_the_time_of_layers_adds_up_to_that_of_the_network():
             assert all(row.least[0] >= row.least[1] >= row.least[2] for row in rows.values())
 
 
+def test_a_point_of_the_growth_is_measured_in_a_process_of_its_own():
+    from performance_sections.growth import point
+
+    row = point("frames", "built-in", 5, ("built-in", 5, 32), options())
+    assert (row.over, row.size) == ("frames", 5)
+    assert 0 < row.seconds < 60
+    assert 2**20 < row.added < 2**28  # without Python and PyTorch
+
+
 def test_the_exponent_is_the_slope_of_the_logarithms():
     from performance_sections.growth import exponent
 

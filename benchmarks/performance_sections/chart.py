@@ -9,7 +9,7 @@ from html import escape
 from performance_sections.rows import GrowthRow
 
 COLOURS = ("#1f6feb", "#d4541f", "#3a8f3a")
-TITLES = {"frames": "frames", "area": "pixels of a side (square frames)", "clips": "clips in vaectl eval"}
+TITLES = {"frames": "frames", "area": "side of a frame", "clips": "clips in vaectl eval"}
 WIDTH, HEIGHT, GAP, LEFT, TOP = 250, 190, 66, 62, 48
 """Of one chart, in pixels; and the space between them and around."""
 Series = Mapping[tuple[str, str], Sequence[GrowthRow]]

@@ -17,7 +17,7 @@ from common.clips import ROOT, write_clip
 from formulation import make_model
 from performance_sections.rows import AnyRow, GrowthRow, Options
 from vaectl.allocator import returning_freed
-from vaectl.memory import peak, resident, reuse_freed
+from vaectl.memory import peak, resident, return_freed, reuse_freed
 from vaectl.tiling.plan import window_frames
 from vaectl.tiling.stream import reconstruct_windows
 
@@ -65,6 +65,7 @@ def reconstruct(name: str, count: int, side: int, options: Options) -> tuple[flo
     reuse_freed()
     model = make_model(name, CPU, torch.float32)
     clip = torch.rand(1, 3, count, side, side) * 2 - 1
+    return_freed()  # of building the model
     before = resident()
     reset_peak()
 
