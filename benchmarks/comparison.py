@@ -44,6 +44,7 @@ from torch import Tensor
 
 import vaectl
 from common import in_another_process
+from common.published import published_model
 from formulation import make_model
 from tiling import in_windows
 from vaectl.memory import peak, reuse_freed
@@ -87,13 +88,6 @@ def blended_tiles(model: Any, clip: Tensor) -> Tensor:
     return blended(model.decode, latent, 32, 24, 8)
 
 
-def published(folder: str) -> Any:
-    sys.path.insert(0, folder)
-    from causalvideovae.model.vae.modeling_wfvae import WFVAEModel
-
-    return WFVAEModel.from_pretrained(BUILTIN).eval()
-
-
 def wan(folder: str) -> tuple[Any, Any]:
     """Return the VAE of Wan of diffusers and of vaectl, with the same weights."""
     from tests.models.oracle import diffusers_class
@@ -131,7 +125,7 @@ def ways_of(part: str, arguments: argparse.Namespace, names: list[str] | None = 
         whole = partial(windows, model)
         ways |= dict(zip(ours, (whole, partial(whole, tile=256), partial(blended_tiles, model)), strict=True))
     if part == "networks" and arguments.wfvae and (names is None or set(names) & set(peer)):
-        other = published(arguments.wfvae)
+        other = published_model(Path(arguments.wfvae), make_model("built-in", CPU, torch.float32))
         ways |= {name: partial(there_and_back, other, tiling=name != peer[0]) for name in peer}
     if part == "diffusers":
         other, own = wan(arguments.wan)

@@ -20,7 +20,6 @@ from rich.table import Table
 from torch import Tensor
 
 from common import WF_VAE_S, in_another_process, input_of, run_of, take_turns
-from network import SHAPES
 from vaectl.allocator import keep_freed
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model, load_model
@@ -31,6 +30,7 @@ from vaectl.models.families.wfvae import WFVAE
 MODELS = ("built-in", "WF-VAE-S")
 SIDES = ("fast", "straightforward")
 JOBS = ("encode", "decode")
+SHAPES = ((17, 128, 128), (9, 256, 256))
 TURNS = 5
 
 

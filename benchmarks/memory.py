@@ -18,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from common.clips import write_clip
 from formulation import make_model
 from tiling import in_windows
 from vaectl.allocator import returning_freed
@@ -66,19 +65,6 @@ def compare(way: str, frames: int, size: int) -> dict[str, float]:
     found = {"peak": peak(CPU)}
     whole, found["base"] = run("untiled", model, clip)
     return {**found, "seconds": run(way, model, clip)[1], "difference": (made - whole).abs().max().item()}
-
-
-def write_clip(path: Path, frames: int, width: int, height: int) -> None:
-    """Make a smooth picture that moves."""
-    rows, columns = np.mgrid[:height, :width]
-    with av.open(path, "w") as container:
-        stream = container.add_stream("libx264", rate=24)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(frames):
-            waves = [np.sin((rows * a + columns * b) / 20 + i / 5) for a, b in ((1, 0), (0, 1), (1, 1))]
-            picture = np.stack([127.5 + 127.5 * wave for wave in waves], axis=-1).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def reconstruct(folder: Path, frames: int, width: int, height: int, options: Iterable[str]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import all_turns, in_another_process
+from common import all_turns, in_another_process, reset_peak
 from vaectl.allocator import keep_freed
 from vaectl.memory import peak, resident, reuse_freed
 from vaectl.models import build_model
@@ -100,6 +100,7 @@ def added_memory(name: str, job: str, way: str, x: Tensor) -> int:
         reuse_freed()  # as the commands do
         model = our_model(name, x.device, x.dtype)
     before = torch.cuda.memory_reserved(x.device) if x.device.type == "cuda" else resident()
+    reset_peak()
     run_of(way, job, model, x)()
     return peak(x.device) - before
 

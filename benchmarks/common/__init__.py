@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from vaectl.geometry import latent_frames
 from vaectl.models.config import WFVAEConfig
@@ -22,6 +24,17 @@ from tests import straightforward
 
 Shape = tuple[int, int, int]
 """Number of frames, height and width of a clip."""
+
+
+def shape(text: str) -> Shape:
+    """Parse a shape such as 17x128x128."""
+    frames, height, width = map(int, text.split("x"))
+    return frames, height, width
+
+
+def text_of(clip: Shape) -> str:
+    return "x".join(map(str, clip))
+
 
 WF_VAE_S = WFVAEConfig(
     latent_dim=4,
@@ -54,30 +67,54 @@ def input_of(model: WFVAE, job: str, shape: Shape) -> Tensor:
     return x.to(model.device, model.dtype)
 
 
+def flops(work: Callable[[], object]) -> int:
+    """Count the operations of convolutions, products and attention; a multiplication and an addition count as two."""
+    # With gradients, convolutions run directly; without, wide ones use fewer operations, which are not counted.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def take_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int = 3) -> list[float]:
+def take_turns(
+    works: Sequence[Callable[[], object]],
+    device: torch.device,
+    turns: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Return the best time of each in seconds. They run in turns, so that other load slows all of them equally.
 
     Run each once before, if a first run takes longer.
     """
-    return [min(seconds) for seconds in all_turns(works, device, turns)]
+    return [min(seconds) for seconds in all_turns(works, device, turns, clock)]
 
 
-def all_turns(works: Sequence[Callable[[], object]], device: torch.device, turns: int) -> list[list[float]]:
+def all_turns(
+    works: Sequence[Callable[[], object]],
+    device: torch.device,
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Return the times of each in seconds, one for each turn."""
     seconds: list[list[float]] = [[] for _ in works]
     for _, (work, taken) in product(range(turns), zip(works, seconds, strict=True)):
         synchronize(device)
-        begun = time.perf_counter()
+        begun = clock()
         work()
         synchronize(device)
-        taken.append(time.perf_counter() - begun)
+        taken.append(clock() - begun)
     return seconds
+
+
+def reset_peak() -> None:
+    """Let `vaectl.memory.peak` begin again on the CPU. Only Linux can; elsewhere, building the model counts too."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def in_another_process(*arguments: str) -> float:

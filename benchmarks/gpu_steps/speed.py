@@ -8,11 +8,10 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import Tensor
 
-from common import WF_VAE_L, WF_VAE_S, Shape, input_of, run_of
+from common import WF_VAE_L, WF_VAE_S, Shape, flops, input_of, run_of
 from gpu_steps.context import Context, Values, dtype_name, free_memory, largest_difference, peak_gib, seconds_of, timed
 from gpu_steps.machine import product_rate
 from gpu_steps.models import narrowed, placed
-from network import flops
 from vaectl.geometry import latent_frames
 from vaectl.models import build_model
 from vaectl.models.config import WFVAEConfig

@@ -1,0 +1,1 @@
+"""The sections of `benchmarks/performance.py`. Each yields what it has measured, row by row."""
