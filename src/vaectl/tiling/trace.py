@@ -170,7 +170,8 @@ class TracingExecutor(Executor):
         super().__init__(
             [self.group], [], side.latent, device=META, dtype=side.dtype, store=self.caches, make_room=MetaRoom
         )
-        self.result_on_host = side.name == "decoder"
+        self.result_elsewhere = side.name == "decoder" and side.cpu
+        """Whether the result is counted elsewhere: on the CPU, with the memory of the host."""
         self.shares: dict[int, float] = {}
         """For each part, the area of all tiles as a ratio to the largest."""
 
@@ -194,9 +195,9 @@ class TracingExecutor(Executor):
         mean_and_variance(x_BTHWC[:, :1])  # it takes one frame after the other
         return unknown(x_BTHWC.permute(0, 4, 1, 2, 3).shape)
 
-    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
-        room = super().empty_frames(shape, scale, result=result)
-        if result and self.result_on_host:
+    def empty_frames(self, tile: Tensor, scale: int, *, result: bool) -> Tensor:
+        room = super().empty_frames(tile, scale, result=result)
+        if result and self.result_elsewhere:
             self.memory.ignore(room)
         return room
 
