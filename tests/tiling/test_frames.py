@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from tests.tiling.plans import tiled
 from vaectl import engine
 from vaectl.errors import VaectlError
 from vaectl.models import build_model
-from vaectl.tiling.plan import Budget, streaming_plans, uniform_plan
+from vaectl.tiling import trace
+from vaectl.tiling.executor import Cut
+from vaectl.tiling.plan import Budget, both_sides, streaming_plans, uniform_plan
 from vaectl.tiling.storage import HostStateStore
 from vaectl.tiling.stream import reconstruct_windows
 from vaectl.video.clip import batch_to_frames, batch_to_video
@@ -115,3 +118,16 @@ def test_a_gpu_prefers_large_tiles_and_long_windows_to_memory_nearby(monkeypatch
         ]
         first[device] = min((32, 4, "device"), (64, 16, "disk"), key=plans.index)
     assert first == {"cuda": (64, 16, "disk"), "cpu": (32, 4, "device")}
+
+
+def test_a_plan_for_a_gpu_counts_the_conversion_to_frames(monkeypatch):
+    """In a narrow network it may take more than the layers do. On the CPU it is counted with the host."""
+    monkeypatch.setattr(trace, "checked_frames", lambda y: y + torch.empty(2**30, dtype=torch.uint8, device="meta")[0])
+    _, decoder = both_sides(make_model(), 9, 72, 64)
+    peaks = [replace(decoder, cpu=cpu).estimate(0, Cut(9, 9)).peak for cpu in (True, False)]
+    assert peaks[0] < 2**30 < peaks[1]
+
+
+def test_checking_and_converting_frames_needs_no_data():
+    made = trace.checked_frames(torch.empty(1, 3, 5, 8, 8, dtype=torch.bfloat16, device="meta"))
+    assert (made.shape, made.dtype) == ((1, 3, 5, 8, 8), torch.uint8)

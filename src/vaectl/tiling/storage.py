@@ -206,9 +206,10 @@ class HostStateStore(StateStore):
         return written
 
     def get(self, key: Hashable) -> CausalCache:
+        waiting = ((layer, written[:], device) for layer, (written, device) in self._waiting.pop(key, {}).items())
         return {
-            layer: written[:].to(device, non_blocking=True).permute(0, 4, 1, 2, 3)
-            for layer, (written, device) in self._waiting.pop(key, {}).items()
+            layer: x.to(device, non_blocking=x.is_pinned()).permute(0, 4, 1, 2, 3)  # else it may be freed too early
+            for layer, x, device in waiting
         }
 
 
