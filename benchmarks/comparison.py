@@ -112,7 +112,7 @@ def there_and_back(peer: Any, clip: Tensor, *, tiling: bool) -> Tensor:
 
 def windows(model: Any, clip: Tensor, tile: int = 0) -> Tensor:
     """Encode and decode with a model of vaectl in windows of frames, and in tiles of so many pixels (0: none)."""
-    return in_windows(model, window_frames(model.config, *clip.shape[3:]), clip, tile=tile)
+    return in_windows(model, window_frames(model.config, *clip.shape[3:], model.device), clip, tile=tile)
 
 
 def ways_of(part: str, arguments: argparse.Namespace, names: list[str] | None = None) -> dict[str, Way]:

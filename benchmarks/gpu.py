@@ -1,4 +1,4 @@
-"""Measure vaectl on a GPU in one command: numbers, memory limits, speed, training, profile, ranks.
+"""Measure vaectl on a GPU in one command: numbers, memory limits, speed, kernels, metrics, training, profile, ranks.
 
     python benchmarks/gpu.py [--minutes 8] [--out DIRECTORY] [--device cuda]
 
@@ -7,9 +7,9 @@ once: DIRECTORY/results.jsonl has a line for each case, and after every step res
 them. A step that fails or hangs does not stop the next, and the command ends in time.
 
 It needs this repository, PyTorch 2.4 or newer, NumPy, SciPy, safetensors, einops, rich, typer and pydantic, and no
-network. Cases that need PyAV, lpips, an installed vaectl or the sample clips (`make samples`) are skipped and named if
-these are missing. `--device cpu --minutes 1` runs the same steps on tiny shapes. The exit status is 1 if a check
-or a step failed, 2 for wrong arguments, 130 after an interrupt.
+network. Cases that need PyAV, lpips, diffusers, Triton, an installed vaectl or the sample clips (`make samples`) are
+skipped and named if these are missing. `--device cpu --minutes 1` runs the same steps on tiny shapes. The exit status
+is 1 if a check or a step failed, 2 for wrong arguments, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ STEPS = {
     "numbers": 8,
     "memory": 3,
     "speed": 8,
+    "kernels": 1,
+    "wan": 4,
+    "metrics": 1,
     "training": 6,
     "profile": 1,
     "commands": 5,

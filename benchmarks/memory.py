@@ -51,7 +51,7 @@ def run(way: str, model: WFVAE, clip: Tensor) -> tuple[Tensor, float]:
     begun = time.perf_counter()
     tile = 0 if way == "untiled" else width // 2
     with returning_freed(model):  # as the commands do
-        made = in_windows(model, window_frames(model.config, height, width), clip, tile=tile)
+        made = in_windows(model, window_frames(model.config, height, width, model.device), clip, tile=tile)
     return made, time.perf_counter() - begun
 
 

@@ -66,16 +66,24 @@ def vaectl_run(model: AnyVAE, job: str, x: Tensor, window: int) -> Tensor:
     return torch.cat([*executor.run(mark_last(model.prepare(x).split(window, dim=2)))], dim=2)
 
 
-def their_model(name: str, device: torch.device, dtype: torch.dtype) -> Any:
+def their_model(name: str, device: torch.device, dtype: torch.dtype, narrow: dict[str, Any] | None = None) -> Any:
+    """Build a model of diffusers with random weights; `narrow` changes its config."""
     from tests.models.oracle import diffusers_class
 
     family, config = MODELS[name]
     torch.manual_seed(0)
-    return diffusers_class(family)(**config).to(device, dtype).eval()
+    return diffusers_class(family)(**config | (narrow or {})).to(device, dtype).eval()
 
 
-def our_model(name: str, device: torch.device, dtype: torch.dtype, weights: dict[str, Tensor] | None = None) -> AnyVAE:
+def our_model(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    weights: dict[str, Tensor] | None = None,
+    narrow: dict[str, Any] | None = None,
+) -> AnyVAE:
     family, config = MODELS[name]
+    config = config | (narrow or {})
     model = build_model(FAMILIES[family].config_class.model_validate(config)).to(device, dtype).eval()
     if weights is not None:
         model.load_state_dict(weights)

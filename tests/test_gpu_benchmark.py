@@ -35,9 +35,9 @@ def test_every_step_runs_on_tiny_shapes(tmp_path):
     reasons = {row["name"]: row["reason"] for row in rows if row["status"] == "left out"}
     assert reasons["GPU"] == "no CUDA GPU is used"
     passed = {row["step"] for row in rows if row["status"] == "passed"}
-    assert passed == {"numbers", "memory", "training", "commands", "ranks"}
+    assert passed == {"numbers", "memory", "wan", "metrics", "training", "commands", "ranks"}
     table = (tmp_path / "results.md").read_text()
-    assert table.count("\n## ") == 7
+    assert table.count("\n## ") == 10
     assert "| two ranks over gloo |" in table
 
 
@@ -77,11 +77,11 @@ def test_the_most_important_steps_get_time_first(tmp_path, monkeypatch):
     assert list(given) == [*gpu.STEPS]
     assert min(given.values()) > gpu.STARTING
     given.clear()
-    clock = iter((0.0, 4.5, *[9.0] * 6))
+    clock = iter((0.0, 4.5, *[9.0] * 9))
     monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
     gpu.run_steps([*gpu.STEPS], "cpu", tmp_path, 10.0)
     assert given == {"machine": gpu.STARTING, "numbers": gpu.STARTING}
-    assert [row["reason"] for row in gpu.read_rows(tmp_path)] == ["no time left"] * 6
+    assert [row["reason"] for row in gpu.read_rows(tmp_path)] == ["no time left"] * 9
 
 
 def test_a_line_that_a_full_disk_has_torn_is_no_row(tmp_path, monkeypatch):

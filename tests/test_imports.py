@@ -52,6 +52,7 @@ BASE = {
     "progress",
     "rng",
     "shortage",
+    "transfer",
     "urls",
     "versions",
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vaectl.prefetch import batch_by_shape, parallel_streams, prefetch
+from vaectl.prefetch import batch_by_shape, delayed, parallel_streams, prefetch
 
 DEADLOCK_SECONDS = 10
 """A test that waits longer fails."""
@@ -190,6 +190,15 @@ except KeyboardInterrupt:
 def test_a_script_may_end_after_ctrl_c_while_pytorch_computes():
     ended = subprocess.run([sys.executable, "-c", UNDER_WAY], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_delayed_item_comes_when_as_many_more_have_been_taken(count):
+    source = Source(6)
+    for number, item in enumerate(delayed(source.items, count)):
+        assert item == number
+        assert len(source.made) == min(6, number + 1 + count)
+    assert number == 5
 
 
 # In parallel

@@ -222,8 +222,8 @@ def test_half_precision_is_nearly_the_same(clip, tmp_path, dtype):
 
 
 def test_a_model_that_overflows_is_an_error_and_no_picture(clip, tmp_path, monkeypatch):
-    def overflow(*_, **__):
-        yield torch.full((1, 3, 4, 48, 64), math.inf)
+    def overflow(*_, finish, **__):
+        yield finish(torch.full((1, 3, 4, 48, 64), math.inf))
 
     monkeypatch.setattr(engine, "reconstruct_windows", overflow)
     with pytest.raises(VaectlError, match=r"clip\.mp4: the model's output has NaN or infinity; use `dtype=float32`"):

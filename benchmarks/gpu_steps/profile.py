@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from common import Shape, input_of, run_of
 from gpu_steps.context import Context, Values
 from gpu_steps.memory import noise
 from gpu_steps.speed import model_of
-from vaectl.engine import HostOverhead, Limits, reconstruct_frames
-from vaectl.progress import Silent
+from vaectl.engine import Run, _run_windows
+from vaectl.tiling.plan import uniform_plan
+from vaectl.tiling.storage import Place
 
 KERNELS = 10
+LOOPS: dict[str, Place | None] = {"whole frames": None, "tiles": "device", "tiles, state on host": "host"}
 
 
 def run(context: Context) -> None:
@@ -26,9 +29,10 @@ def run(context: Context) -> None:
     dtype = torch.float32 if context.tiny else context.dtypes[0]
     context.cases(f"the {KERNELS} most expensive kernels", lambda: kernels(context, dtype, shape))
     if context.device.type == "cuda":
-        context.cases("host synchronizations", lambda: synchronizations(context, dtype, shape))
+        for name, place in LOOPS.items():
+            context.cases(f"{name}: waits of the host", partial(synchronizations, context, dtype, name, place))
     else:
-        context.leave_out("host synchronizations", "only a GPU is waited for")
+        context.leave_out("waits of the host", "only a GPU is waited for")
 
 
 def kernels(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
@@ -56,22 +60,30 @@ def own_time(context: Context, event: Any) -> float:
     return float(event.self_device_time_total)
 
 
-def synchronizations(context: Context, dtype: torch.dtype, shape: Shape) -> Iterator[tuple[str, Values]]:
-    """Return the lines of Python at which the engine makes the host wait for the GPU."""
+def synchronizations(
+    context: Context, dtype: torch.dtype, name: str, place: Place | None
+) -> Iterator[tuple[str, Values]]:
+    """Check that the loop over windows never makes the host wait for the GPU; else return the lines that do."""
     model = model_of(context, "S", dtype)
-    frames, height, width = shape
-    clip = noise(frames, height, width)
-    overhead = HostOverhead.of(stored=height * width, frame=height * width, shown=height * width)
+    frames = noise(33, 256, 256)
+    plan = uniform_plan(model, 33, 256, 256, tile=16, window=8, place=place) if place else None
+    run = Run(model, 8, plan, lambda _: None)
+
+    def loop() -> None:
+        for _ in _run_windows(run, frames.split(8, dim=1), None, Path("clip")):
+            pass
+
+    loop()  # exclude the time to choose kernels and to allocate memory
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            reconstruct_frames(model, clip, Path("clip"), Limits(), overhead, Silent())
+            loop()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     places = [each for each in caught if "synchronizing" in str(each.message)]
     counts = Counter(f"{Path(each.filename).name}:{each.lineno}" for each in places)
     if not counts:
-        yield "the host waits nowhere", {"calls": 0}
-    for place, count in counts.most_common():
-        yield f"the host waits at {place}", {"calls": count}
+        yield f"{name}: the host waits nowhere", {"calls": 0, "passed": True}
+    for line, count in counts.most_common():
+        yield f"{name}: the host waits at {line}", {"calls": count, "passed": False}

@@ -37,6 +37,8 @@ CASES = {
 }
 LPIPS = "and the adversarial term, LPIPS (AlexNet)"
 STEPS = 20
+COMPILING = 60.0
+"""Seconds of a case with compilation."""
 
 
 def run(context: Context) -> None:
@@ -46,6 +48,12 @@ def run(context: Context) -> None:
     for name, options in CASES.items():
         with deterministic_algorithms(name == DETERMINISTIC):
             context.case(title + name, partial(step, context, options, frames, side))
+    compiled = title + "L1, KL, wavelets, --compile"
+    if context.tiny:
+        context.leave_out(compiled, "compiling takes longer than the step")
+    else:
+        options = replace(PLAIN, compile=True)
+        context.case(compiled, partial(step, context, options, frames, side), seconds=COMPILING)
     if find_spec("lpips"):
         options = replace(ADVERSARIAL, perceptual_weight=1.0, lpips_net="alex")
         context.case(title + LPIPS, partial(step, context, options, frames, side))

@@ -71,7 +71,7 @@ def reconstruct(name: str, count: int, side: int, options: Options) -> tuple[flo
 
     def run() -> None:
         with returning_freed(model):
-            for _ in reconstruct_windows(model, clip.split(window_frames(model.config, side, side), dim=2), None):
+            for _ in reconstruct_windows(model, clip.split(window_frames(model.config, side, side, CPU), dim=2), None):
                 pass
 
     (seconds,) = take_turns([run], CPU, 2, options.clock)

@@ -27,12 +27,14 @@ from vaectl.models.checkpoint import downloaded
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import Weights
+from vaectl.prefetch import delayed
 from vaectl.progress import Progress, Silent
 from vaectl.shortage import is_memory_shortage
 from vaectl.tiling.plan import Budget, Plan, make_plan, window_frames
-from vaectl.tiling.storage import DiskTensor
+from vaectl.tiling.storage import DiskTensor, Place
 from vaectl.tiling.stream import reconstruct_windows
-from vaectl.video.clip import batch_to_frames, batch_to_video
+from vaectl.transfer import Arrived, download, upload
+from vaectl.video.clip import batch_to_frames
 
 T = TypeVar("T")
 
@@ -80,6 +82,10 @@ def process_memory() -> int:
 
 
 AT_IMPORT = resident()
+FRAMES_ON_DEVICE = 6
+"""Windows of 8-bit frames on a GPU at a time: three that wait for the network, three that wait for the host."""
+PINNED_ROUNDING = 2
+"""PyTorch rounds the size of pinned memory up to a power of two: at most this ratio."""
 WHERE = {"device": "in memory", "host": "in the memory of the host", "disk": "on disk"}
 
 
@@ -165,7 +171,7 @@ def prepare_run(
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
         keep_freed(model, tight=limits.low_memory, limited=False)
-        return Run(model, window_frames(model.config, height, width), None, lambda _: None)
+        return Run(model, window_frames(model.config, height, width, model.device), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
         asked = format_limit(limits.memory_limit)
@@ -175,7 +181,9 @@ def prepare_run(
         budget = Budget(limit, fixed, overhead.per_frame, places=("device", "disk"))
     else:
         host = obtainable(torch.device("cpu"))
-        budget = Budget(limit, overhead.on_device, per_frame=0, places=("device", "host", "disk"), host=host)
+        frame = FRAMES_ON_DEVICE * model.in_channels * width * height
+        places: tuple[Place, ...] = ("device", "host", "disk")
+        budget = Budget(limit, overhead.on_device, frame, places, host // PINNED_ROUNDING)
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
     plan = make_plan(model, num_frames, height, width, budget, low_memory=limits.low_memory)
@@ -237,15 +245,17 @@ def reconstruct_frames(
         if generator and noise is not None:
             generator.set_state(noise)  # a retry samples the same latents
         run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
-        windows, made = torch.split(frames_BTCHW, run.window, dim=1), []
+        windows, done = torch.split(frames_BTCHW, run.window, dim=1), 0
+        made = torch.empty(frames_BTCHW.shape, dtype=torch.uint8)
         progress.start(f"{source}" if batch == 1 else f"{source} and {batch - 1} more", batch * num_frames)
         try:
             for frames in _run_windows(run, windows, generator, source):
-                made.append(frames)
+                made[:, done : done + frames.shape[1]] = frames
+                done += frames.shape[1]
                 progress.advance(batch * frames.shape[1])
         finally:
             progress.finish()
-        return torch.cat(made, dim=1)
+        return made
 
     return retry_on_oom(attempt, model, limits, progress)
 
@@ -253,24 +263,36 @@ def reconstruct_frames(
 def _run_windows(
     run: Run, windows_BTCHW: Iterable[Tensor], generator: torch.Generator | None, source: Path
 ) -> Iterator[Tensor]:
-    """Yield reconstructions of clips in windows of any length, (B, T, C, H, W) uint8 each, on the CPU."""
+    """Yield reconstructions of clips in windows of any length, (B, T, C, H, W) uint8 each, on the CPU.
 
-    def videos() -> Iterator[Tensor]:
-        for frames in windows_BTCHW:
-            yield batch_to_video(frames.to(run.model.device) if run.plan is None else frames)
+    On a GPU, a window is given when the next has begun: so the GPU never waits for the host.
+    """
+    device = run.model.device
+    ahead = 1 if device.type == "cuda" else 0
+    finite: list[Tensor] = []
+    """Whether each tile of the current window is finite."""
 
-    made = reconstruct_windows(
-        run.model, videos(), run.plan, sample=generator is not None, generator=generator, report=run.report
-    )
+    def finish(video_BCTHW: Tensor) -> Tensor:
+        finite.append(video_BCTHW.isfinite().all())
+        return batch_to_frames(video_BCTHW).transpose(1, 2)
+
+    def downloads() -> Iterator[tuple[Arrived, Arrived]]:
+        videos = (upload(frames, device).transpose(1, 2) for frames in windows_BTCHW)
+        sample = generator is not None
+        for frames in reconstruct_windows(
+            run.model, videos, run.plan, sample=sample, generator=generator, report=run.report, finish=finish
+        ):
+            yield download(frames.permute(0, 2, 3, 4, 1)), download(torch.stack(finite).all())
+            finite.clear()
+
     returning = returning_freed(run.model, limited=run.plan is not None)
-    with explain_shortage(source, run.model.device), returning as return_excess:
-        for video in made:
-            if not video.isfinite().all():
+    with explain_shortage(source, device), returning as return_excess:
+        for frames_BTHWC, all_finite in delayed(downloads(), ahead):
+            if not all_finite():
                 raise VaectlError(
                     f"{source}: the model's output has NaN or infinity", "use `dtype=float32`, or another checkpoint"
                 )
-            frames = batch_to_frames(video).cpu()
-            del video
+            frames = frames_BTHWC().permute(0, 1, 4, 2, 3)
             return_excess()
             yield frames
 

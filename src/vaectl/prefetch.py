@@ -66,6 +66,16 @@ def prefetch(items: Generator[T, None, None], depth: int = 2) -> Iterator[Iterat
             thread.join()
 
 
+def delayed(items: Iterable[T], count: int) -> Iterator[T]:
+    """Yield each item when `count` more have been taken, and the last ones at the end."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
 def parallel_streams(
     function: Callable[[S], Generator[T, None, None]], items: Iterable[S], workers: int
 ) -> Generator[T, None, None]:

@@ -297,14 +297,16 @@ def test_one_bad_clip_takes_no_other_of_its_batch_along(here, monkeypatch):
     encode(Path("in/b.mp4"), 9, size=(48, 64))
     original = engine.reconstruct_windows
 
-    def spoil(model, windows, plan, **how):
+    def spoil(model, windows, plan, *, finish, **how):
         held = list(windows)
-        for video in original(model, iter(held), plan, **how):
-            bad = held[0].flatten(1).mean(1) == bad_mean
-            video[bad] = math.nan
-            yield video
 
-    bad_mean = to_video(read_clip(Path("in/a.mp4"), protocol_of(options())).frames).flatten(1).mean(1)
+        def spoiled(video):
+            video[held[0].flatten(1).float().mean(1) == bad_mean] = math.nan
+            return finish(video)
+
+        yield from original(model, iter(held), plan, finish=spoiled, **how)
+
+    bad_mean = read_clip(Path("in/a.mp4"), protocol_of(options())).frames.transpose(0, 1).flatten().float().mean()
     monkeypatch.setattr(engine, "reconstruct_windows", spoil)
     result = run(batch_size=4)
     assert counts(result) == (3, 0, 1)

@@ -115,6 +115,7 @@ def test_posterior_kl_and_clamping():
 @given(stride=st.sampled_from([4, 8]), height=st.integers(16, 2160), width=st.integers(16, 3840))
 def test_window_length_is_a_whole_number_of_latent_frames(stride, height, width):
     config = MODELS["wfvae_4x8x8" if stride == 4 else "wfvae_8x8x8"].config
-    frames = window_frames(config, height, width)
-    assert frames >= stride
-    assert frames % stride == 0
+    for device in ("cpu", "cuda"):
+        frames = window_frames(config, height, width, torch.device(device))
+        assert frames >= stride
+        assert frames % stride == 0

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import Block, CausalConv3d, Conv2d, Layer, add, clip_norm, frame_norm, silu
+from vaectl.models.layers import Block, CausalConv3d, Conv2d, Layer, add, clip_norm, frame_norm, norm_silu
 from vaectl.models.segments import Segment, run_segments
 
 
@@ -34,10 +34,10 @@ class ResnetBlock(Layer):
         ]
 
     def first(self, x: Tensor, context: StreamContext) -> Tensor:
-        return self.conv1(silu(self.norm1(x, context)), context)
+        return self.conv1(norm_silu(self.norm1, x, context), context)
 
     def second(self, h: Tensor, x: Tensor, context: StreamContext) -> Tensor:
-        h = self.conv2(self.dropout(silu(self.norm2(h, context))), context)
+        h = self.conv2(self.dropout(norm_silu(self.norm2, h, context)), context)
         shortcut: Layer | None = getattr(self, self.shortcut_name)
         return add(h, x if shortcut is None else shortcut(x, context))
 

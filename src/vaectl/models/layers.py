@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.errors import UsageError
-from vaectl.models import convolution, winograd_training
+from vaectl.models import convolution, fused_norm, winograd_training
 from vaectl.models.context import Padding, StreamContext, outputs
 from vaectl.models.segments import Segment
 from vaectl.models.statistics import Statistics, at_least_float32
@@ -105,6 +105,14 @@ def in_order(blocks: Iterable[nn.Module], x: str, y: str) -> list[Segment]:
 # Norms
 
 
+def norm_silu(norm: nn.Module, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
+    """SiLU of a norm, in one pass where the norm has one (`with_silu`) and the GPU can."""
+    fused: Callable[[Tensor], Tensor] | None = getattr(norm, "with_silu", None)
+    if fused is not None and fused_norm.can_fuse(x_BCTHW):
+        return fused(x_BCTHW.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+    return silu(norm(x_BCTHW, context))
+
+
 class ChannelLayerNorm(nn.Module):
     """ "layernorm": LayerNorm over the channels at each position."""
 
@@ -115,6 +123,9 @@ class ChannelLayerNorm(nn.Module):
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         normed: Tensor = self.norm(x_BCTHW.permute(0, 2, 3, 4, 1))
         return normed.permute(0, 4, 1, 2, 3)
+
+    def with_silu(self, x_NC: Tensor) -> Tensor:
+        return fused_norm.layer_norm_silu(x_NC, self.norm.weight, self.norm.bias, EPS)
 
 
 class GroupNorm(nn.Module):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vaectl.transfer import upload
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -39,7 +41,8 @@ class Posterior:
         b, c, t, h, w = self.mean.shape
         frames = [torch.randn((b, c, h, w), generator=generator) for _ in range(t)]
         noise = torch.stack(frames, dim=2) if frames else torch.empty(b, c, 0, h, w)
-        return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean)
+        noise = upload(noise, self.mean.device).to(self.mean.dtype)
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Tensor:
         """Return the KL divergence to N(0, I), (B,), summed over C, T, H, W (Kingma and Welling 2014, appendix B)."""

@@ -151,6 +151,11 @@ def pad_to_fit(x_BCTHW: Tensor, config: FamilyConfig, frames: int) -> Tensor:
     right, bottom = -width % config.space_compression, -height % config.space_compression
     if not (right or bottom or frames):
         return x_BCTHW
+    if not x_BCTHW.is_floating_point():  # PyTorch replicates no 8-bit values on a GPU
+        for axis, count in ((2, frames), (3, bottom), (4, right)):
+            last = x_BCTHW.narrow(axis, x_BCTHW.shape[axis] - 1, 1)
+            x_BCTHW = torch.cat([x_BCTHW, *[last] * count], dim=axis)
+        return x_BCTHW
     return F.pad(x_BCTHW, (0, right, 0, bottom, 0, frames), mode="replicate")
 
 

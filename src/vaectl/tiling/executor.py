@@ -19,9 +19,12 @@ from vaectl.models.statistics import Statistics
 from vaectl.tiling.fusion import FusedSegment, Group
 from vaectl.tiling.grid import Slices, Tile, grid, windows
 from vaectl.tiling.storage import MakeRoom, OffloadedTensor, StateStore
+from vaectl.video.clip import batch_to_video
 
 Window = tuple[Tensor, bool]
-"""Frames (B, C, T, H, W), and whether they are the last of their clip."""
+"""Frames (B, C, T, H, W), and whether they are the last of their clip. 8-bit frames become [-1, 1] tile by tile."""
+Finish = Callable[[Tensor], Tensor]
+"""What is done to each tile of the result, (B, C, T, H, W); it may change the type."""
 Use = tuple[int, int, str]
 """A place where a kept value is read: the number of the part, the number of its segment, and the name of the value."""
 
@@ -49,15 +52,15 @@ class Executor:
         dtype: torch.dtype,
         store: StateStore,
         make_room: MakeRoom,
-        to_device: torch.device | None = None,
+        finish: Finish = lambda y: y,
         report: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Set up a run. `latent`: height and width of the latent. `device`, `dtype`: of the model. `to_device`: where
-        results go, by default the model's device. `report`: called with the number of each group when it begins.
+        """Set up a run. `latent`: height and width of the latent. `device`, `dtype`: of the model. `report`: called
+        with the number of each group when it begins.
         """
         self.groups, self.cuts, self.latent = groups, cuts, latent
-        self.device, self.dtype, self.to_device = device, dtype, to_device or device
-        self.store, self.make_room, self.report = store, make_room, report
+        self.device, self.dtype = device, dtype
+        self.store, self.make_room, self.finish, self.report = store, make_room, finish, report
 
     def run(self, clip: Iterable[Window]) -> Iterator[Tensor]:
         """Yield the parts of the result "y" as soon as they are known: at the end, if a segment sees the whole clip.
@@ -100,11 +103,10 @@ class Executor:
         """Return the statistics of frames or of a tile of them."""
         return Statistics.of(x_BTHWC)
 
-    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
-        """Allocate whole frames of a value of shape (B, C, T, ...), on `to_device` for the `result`."""
-        size = (*shape[:3], scale * self.latent[0], scale * self.latent[1])
-        device = self.to_device if result else self.device
-        return torch.empty(size, dtype=self.dtype, device=device, memory_format=torch.channels_last_3d)
+    def empty_frames(self, tile: Tensor, scale: int, *, result: bool) -> Tensor:
+        """Allocate whole frames of a value, for which `tile` is one; of the `result` or of a value for a later part."""
+        size = (*tile.shape[:3], scale * self.latent[0], scale * self.latent[1])
+        return torch.empty(size, dtype=tile.dtype, device=tile.device, memory_format=torch.channels_last_3d)
 
     def see_clip(self, group: Group, cut: Cut, kept: dict[str, OffloadedTensor]) -> dict[str, OffloadedTensor]:
         """Run a segment that sees the clip, part by part, in the shape that it takes. Returns its output by name.
@@ -197,11 +199,13 @@ class GroupRun:
     def join(self, made: Values, name: str, y: Tensor, tile: Tile, scale: int) -> None:
         """Write a tile of a value into its whole frames in `made`."""
         result = name == "y" and not self.group.kept
+        if result:
+            y = self.executor.finish(y)
         if tile.whole:
-            made[name] = y.to(self.executor.to_device if result else self.executor.device)
+            made[name] = y
             return
         if name not in made:
-            made[name] = self.executor.empty_frames(y.shape, scale, result=result)
+            made[name] = self.executor.empty_frames(y, scale, result=result)
         rows, columns = tile.region(scale)
         made[name][..., rows, columns] = y
 
@@ -238,6 +242,8 @@ class GroupRun:
             start = self.starts[use]
             self.stops[use] = stop = start + num_frames
             x = self.kept[name].read(slice(start, stop), region)
+        if not x.is_floating_point():
+            x = batch_to_video(x.transpose(1, 2))
         return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
 
     def statistics(self, number: int, part: FusedSegment) -> Statistics | None:

@@ -138,49 +138,94 @@ class OffloadedTensor:
         return (dense.clone() if isinstance(self._room, Tensor) else dense).permute(0, 4, 1, 2, 3)
 
 
-class StateStore:
-    """Causal caches that wait for the next window, each under a key."""
+class HostTensor:
+    """A tensor in pinned host memory, written and read as a whole.
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        """Create an empty store. `device`: where caches wait, by default their own device."""
-        self._device = device
-        self._caches: dict[Hashable, dict[nn.Module, tuple[Tensor, torch.device]]] = {}
+    Copies between it and a GPU run in the order of the GPU's work, and the host waits for none of them.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self.shape = torch.Size(shape)
+        self._values = torch.empty(self.shape.numel(), dtype=dtype, pin_memory=torch.cuda.is_available())
+
+    def __setitem__(self, region: slice, values: Tensor) -> None:
+        self[region].copy_(values.contiguous(), non_blocking=True)
+
+    def __getitem__(self, region: slice) -> Tensor:
+        return self._values[: self.shape.numel()].view(self.shape)[region]
+
+    def view(self, shape: Sequence[int]) -> HostTensor:
+        """Return the same memory in another shape, which may have fewer values."""
+        other = copy(self)
+        other.shape = torch.Size(shape)
+        return other
+
+
+class StateStore:
+    """Causal caches that wait for the next window on their device, each under a key."""
+
+    def __init__(self) -> None:
+        self._caches: dict[Hashable, CausalCache] = {}
 
     def put(self, key: Hashable, cache: CausalCache) -> None:
         """Keep a cache under `key`."""
-        self._caches[key] = {layer: (x.to(self._device or x.device), x.device) for layer, x in cache.items()}
+        self._caches[key] = cache
 
     def get(self, key: Hashable) -> CausalCache:
         """Remove and return the cache under `key`, on its own device; an empty one if there is none."""
-        return {layer: x.to(device) for layer, (x, device) in self._caches.pop(key, {}).items()}
+        return self._caches.pop(key, {})
 
 
-class DiskStateStore(StateStore):
-    """Causal caches that wait in a temporary file. Raises VaectlError when the disk is full."""
+class HostStateStore(StateStore):
+    """Causal caches that wait in host memory: each layer of a tile writes to the same place in every window."""
 
     def __init__(self) -> None:
-        self._file = SpillFile()
-        self._rooms: dict[tuple[Hashable, nn.Module], DiskTensor] = {}
-        self._waiting: dict[Hashable, dict[nn.Module, tuple[DiskTensor, torch.device]]] = {}
+        self._rooms: dict[tuple[Hashable, nn.Module], HostTensor | DiskTensor] = {}
+        self._waiting: dict[Hashable, dict[nn.Module, tuple[HostTensor | DiskTensor, torch.device]]] = {}
+
+    def make_room(self, shape: Sequence[int], dtype: torch.dtype) -> HostTensor | DiskTensor:
+        return HostTensor(shape, dtype)
+
+    def clear(self) -> None:
+        """Free all places: the next group has other caches."""
+        self._rooms.clear()
 
     def put(self, key: Hashable, cache: CausalCache) -> None:
         if cache:
             self._waiting[key] = {layer: (self._write(key, layer, x), x.device) for layer, x in cache.items()}
-        elif not self._waiting:  # the last tile of a group: the next group has other caches
-            self._file.clear()
-            self._rooms.clear()
+        elif not self._waiting:  # the last tile of a group
+            self.clear()
 
-    def _write(self, key: Hashable, layer: nn.Module, x_BCTHW: Tensor) -> DiskTensor:
+    def _write(self, key: Hashable, layer: nn.Module, x_BCTHW: Tensor) -> HostTensor | DiskTensor:
         dense = x_BCTHW.permute(0, 2, 3, 4, 1)
         room = self._rooms.get((key, layer))
         if room is None or room.shape.numel() < dense.numel():
-            room = self._rooms[key, layer] = DiskTensor(dense.shape, dense.dtype, self._file)
+            room = self._rooms[key, layer] = self.make_room(dense.shape, dense.dtype)
         written = room.view(dense.shape)
         written[:] = dense
         return written
 
     def get(self, key: Hashable) -> CausalCache:
+        waiting = ((layer, written[:], device) for layer, (written, device) in self._waiting.pop(key, {}).items())
         return {
-            layer: written[:].to(device).permute(0, 4, 1, 2, 3)
-            for layer, (written, device) in self._waiting.pop(key, {}).items()
+            layer: x.to(device, non_blocking=x.is_pinned()).permute(0, 4, 1, 2, 3)  # else it may be freed too early
+            for layer, x, device in waiting
         }
+
+
+class DiskStateStore(HostStateStore):
+    """Causal caches that wait in a temporary file. Raises VaectlError when the disk is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file = SpillFile()
+
+    def make_room(self, shape: Sequence[int], dtype: torch.dtype) -> DiskTensor:
+        return DiskTensor(shape, dtype, self._file)
+
+    def clear(self) -> None:
+        super().clear()
+        self._file.clear()
+
+
+STORES: dict[Place, type[StateStore]] = {"device": StateStore, "host": HostStateStore, "disk": DiskStateStore}

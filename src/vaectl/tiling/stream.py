@@ -14,10 +14,10 @@ from torch import Tensor
 
 from vaectl.models.posterior import Posterior
 from vaectl.models.vae import AnyVAE, pad_to_fit
-from vaectl.tiling.executor import Cut, Executor, Window
+from vaectl.tiling.executor import Cut, Executor, Finish, Window
 from vaectl.tiling.fusion import fuse, unfused
 from vaectl.tiling.plan import Plan, both_sides
-from vaectl.tiling.storage import DiskStateStore, DiskTensor, StateStore, memory_room
+from vaectl.tiling.storage import STORES, DiskTensor, memory_room
 
 CPU = torch.device("cpu")
 WHOLE = Cut(1, 0)
@@ -25,12 +25,15 @@ WHOLE = Cut(1, 0)
 
 
 def executors(
-    model: AnyVAE, plan: Plan | None = None, report: Callable[[int], None] = lambda _: None
+    model: AnyVAE,
+    plan: Plan | None = None,
+    report: Callable[[int], None] = lambda _: None,
+    finish: Finish = lambda y: y,
 ) -> tuple[Executor, Executor]:
     """Create the executors that encode and decode one clip. Without a plan they run whole frames.
 
-    With a plan, whole frames are in host memory, and each tile goes to the model's device and back. `report` is called
-    with the number of each group when it begins, those of the encoder first.
+    `report` is called with the number of each group when it begins, those of the encoder first. `finish` is done to
+    each tile of the video.
     """
     place = plan.place if plan else "device"
     device = CPU if place == "host" else model.device
@@ -38,12 +41,12 @@ def executors(
         Executor,
         device=model.device,
         dtype=model.dtype,
-        store=DiskStateStore() if place == "disk" else StateStore(device),
+        store=STORES[place](),
         make_room=DiskTensor if place == "disk" else partial(memory_room, device=device),
     )
     if plan is None:
         encoder, decoder = unfused(model.encoder_segments()), unfused(model.decoder_segments())
-        return make(encoder, [WHOLE], (1, 1)), make(decoder, [WHOLE], (1, 1))
+        return make(encoder, [WHOLE], (1, 1)), make(decoder, [WHOLE], (1, 1), finish=finish)
     sides = both_sides(model, *plan.size)
     encoder, decoder = (
         fuse(segments, side.shapes, side.x)
@@ -51,7 +54,7 @@ def executors(
     )
     return (
         make(encoder, plan.encoder, sides[0].latent, report=report),
-        make(decoder, plan.decoder, sides[1].latent, to_device=CPU, report=lambda n: report(len(encoder) + n)),
+        make(decoder, plan.decoder, sides[1].latent, finish=finish, report=lambda n: report(len(encoder) + n)),
     )
 
 
@@ -64,14 +67,16 @@ def reconstruct_windows(
     sample: bool = False,
     generator: torch.Generator | None = None,
     report: Callable[[int], None] = lambda _: None,
+    finish: Finish = lambda y: y,
 ) -> Iterator[Tensor]:
-    """Reconstruct a clip given as windows, (B, C, T, H, W) in [-1, 1] each; yields windows of the reconstruction.
+    """Reconstruct a clip given as windows, (B, C, T, H, W) in [-1, 1] or 8-bit; yields windows of the reconstruction.
 
-    Windows may have any length of at least one frame; the reconstruction may have other windows, but as many frames in
-    total. Without a `plan`, whole frames run. Raises ValueError for a clip whose size differs from the plan; if the
-    model needs the whole clip, also for another length.
+    `finish` is done to each tile of the reconstruction, (B, C, T, h, w), before they are joined; it may change the
+    type. Windows may have any length of at least one frame; the reconstruction may have other windows, but as many
+    frames in total. Without a `plan`, whole frames run. Raises ValueError for a clip whose size differs from the plan;
+    if the model needs the whole clip, also for another length.
     """
-    encoder, decoder = executors(model, plan, report)
+    encoder, decoder = executors(model, plan, report, finish)
     streams, config = model.streams, model.config
     frames_in = frames_out = height = width = 0
     last = False

@@ -26,6 +26,7 @@ from vaectl.tiling.executor import Cut, Executor, GroupRun
 from vaectl.tiling.fusion import FusedSegment, Group, Shapes, fuse
 from vaectl.tiling.grid import Tile, windows
 from vaectl.tiling.storage import Index, OffloadedTensor, StateStore, bounds
+from vaectl.video.clip import batch_to_frames
 
 META = torch.device("meta")
 
@@ -149,7 +150,8 @@ def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> Mem
     clip: Sequence[Tensor | int] = lengths
     if number == 0:
         b, c, _, h, w = side.x
-        given = [torch.empty((b, c, num_frames, h, w), dtype=side.dtype, device=META) for num_frames in lengths]
+        dtype = torch.uint8 if side.name == "encoder" and not side.cpu else side.dtype  # on the CPU: the caller's
+        given = [torch.empty((b, c, num_frames, h, w), dtype=dtype, device=META) for num_frames in lengths]
         executor.memory.ignore(*given)  # the caller's
         clip = given
     with torch.no_grad(), FusedKernels(cpu=side.cpu), executor.memory:
@@ -170,7 +172,10 @@ class TracingExecutor(Executor):
         super().__init__(
             [self.group], [], side.latent, device=META, dtype=side.dtype, store=self.caches, make_room=MetaRoom
         )
-        self.result_on_host = side.name == "decoder"
+        if side.name == "decoder" and not side.cpu:
+            self.finish = checked_frames
+        self.result_elsewhere = side.name == "decoder" and side.cpu
+        """Whether the result is counted elsewhere: on the CPU, with the memory of the host."""
         self.shares: dict[int, float] = {}
         """For each part, the area of all tiles as a ratio to the largest."""
 
@@ -194,11 +199,17 @@ class TracingExecutor(Executor):
         mean_and_variance(x_BTHWC[:, :1])  # it takes one frame after the other
         return unknown(x_BTHWC.permute(0, 4, 1, 2, 3).shape)
 
-    def empty_frames(self, shape: torch.Size, scale: int, *, result: bool) -> Tensor:
-        room = super().empty_frames(shape, scale, result=result)
-        if result and self.result_on_host:
+    def empty_frames(self, tile: Tensor, scale: int, *, result: bool) -> Tensor:
+        room = super().empty_frames(tile, scale, result=result)
+        if result and self.result_elsewhere:
             self.memory.ignore(room)
         return room
+
+
+def checked_frames(y_BCTHW: Tensor) -> Tensor:
+    """Allocate what the engine allocates to check a tile of the result and to convert it to 8-bit frames."""
+    y_BCTHW.isfinite().all()
+    return batch_to_frames(y_BCTHW).transpose(1, 2)
 
 
 class MetaRoom:

@@ -84,7 +84,8 @@ class Validation:
                 continue
             original = torch.stack(clips).to(model.device)
             video = batch_to_video(original)
-            windows = torch.split(video, window_frames(model.config, *video.shape[3:]), dim=2)
+            height, width = video.shape[3:]
+            windows = torch.split(video, window_frames(model.config, height, width, model.device), dim=2)
             with returning_freed(model):
                 result = batch_to_frames(torch.cat(list(reconstruct_windows(model, windows)), dim=2))
             scores = [metric.measure(original, result).mean(dim=1).sum() for metric in self._metrics.values()]

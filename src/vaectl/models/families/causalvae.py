@@ -15,7 +15,7 @@ from vaectl.models import resample
 from vaectl.models.blocks import RESNET_BLOCKS, Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import CausalVAEConfig
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, in_order, silu
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, clip_norm, in_order, norm_silu
 from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
 
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         ]
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
 
 class Decoder(nn.Module):
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         ]
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
 
 class CausalVAE(VideoVAE[CausalVAEConfig]):

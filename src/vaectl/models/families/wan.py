@@ -26,7 +26,7 @@ from vaectl.models.families.wan_layers import (
     Unpatchify,
     Upsample,
 )
-from vaectl.models.layers import Block, in_order, silu
+from vaectl.models.layers import Block, in_order, norm_silu
 from vaectl.models.segments import Segment, run_segments
 from vaectl.models.vae import VideoVAE
 
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         ]
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
 
 class Decoder(nn.Module):
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
         ]
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
 
 WanFamily = TypeVar("WanFamily", bound=WanConfig)

@@ -8,12 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vaectl.models import fused_norm
 from vaectl.models.blocks import ResnetBlock, attend_in_frames
 from vaectl.models.context import StreamContext
 from vaectl.models.layers import Block, Conv2d, Conv3d, Layer, causal_conv3d
 from vaectl.models.resample import halved, nearest_2x, pad_right_bottom
 from vaectl.models.segments import Segment
 from vaectl.models.statistics import at_least_float32
+
+LEAST_NORM = 1e-12
 
 
 class RMSNorm(nn.Module):
@@ -25,11 +28,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         x = x_BCTHW.permute(0, 2, 3, 4, 1).to(at_least_float32(x_BCTHW))
-        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(LEAST_NORM)
         normed: Tensor = x * (len(self.gamma) ** 0.5 / norm)
         gamma = self.gamma.flatten()
         normed = normed * gamma if torch.is_grad_enabled() else normed.mul_(gamma)
         return normed.to(x_BCTHW.dtype).permute(0, 4, 1, 2, 3)
+
+    def with_silu(self, x_NC: Tensor) -> Tensor:
+        return fused_norm.rms_norm_silu(x_NC, self.gamma.flatten(), LEAST_NORM)
 
 
 class CausalConv3d(Layer):

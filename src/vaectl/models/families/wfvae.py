@@ -16,7 +16,7 @@ from vaectl.models.blocks import Attention, ResnetBlock2D, ResnetBlock3D
 from vaectl.models.config import WFVAEConfig, time_factor
 from vaectl.models.context import StreamContext
 from vaectl.models.families import wfvae_pca
-from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential, clip_norm, silu
+from vaectl.models.layers import CausalConv3d, Conv2d, Layer, Sequential, clip_norm, norm_silu
 from vaectl.models.segments import Segment
 from vaectl.models.vae import VideoVAE
 
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         return torch.cat([h, self.connect_l2(bands_l2, context)], dim=1)
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
 
 class Decoder(nn.Module):
@@ -171,7 +171,7 @@ class Decoder(nn.Module):
         return add_to_low_band(bands_l1, context.align(self.connect_l1, low_l2, bands_l1))
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
-        return self.conv_out(silu(self.norm_out(h, context)), context)
+        return self.conv_out(norm_silu(self.norm_out, h, context), context)
 
     def add_low(self, bands: Tensor, low_l1: Tensor, context: StreamContext) -> Tensor:
         return add_to_low_band(bands, context.align(self.conv_out, low_l1, bands))
