@@ -108,7 +108,7 @@ def layers(results: Results) -> list[str]:
         ]
         cells.append([kind, *(each.replace("%", " %") for each in times)])
     cells.append(["**all**", *(f"{totals[job] * 1000:.0f} ms" for job in jobs)])
-    for index, what in enumerate(("direct convolutions", "Winograd in 2 dimensions", "Winograd in 3 dimensions")):
+    for index, what in enumerate(("direct convolutions", "reachable with Winograd", "products of Winograd alone")):
         shares = [f"{1000 * least[job][index]:.0f} ms, {least[job][index] / totals[job]:.0%}" for job in jobs]
         cells.append([f"least time, {what}", *(each.replace("%", " %") for each in shares)])
     return table(["", *(f"{job}, {clip}" for job, clip in jobs)], cells)
