@@ -37,14 +37,6 @@ def _cache_of_its_own(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cpu_without_bfloat16() -> Iterator[None]:
-    """Let `auto` mean float32 on any CPU. Tests of bfloat16 ask for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
-        yield
-
-
 @pytest.fixture(scope="session")
 def i3d_archive(samples) -> Path:
     """The package with the weights of I3D."""

@@ -27,7 +27,7 @@ def start(*arguments: str, code: str = "", here: Path, **options) -> subprocess.
     """`vaectl reconstruct` in a process of its own, after `code`."""
     program = f"{code}\nimport sys\nfrom vaectl.cli.app import main\nsys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", program, "reconstruct", "--dtype", "float32", *arguments],
+        [sys.executable, "-c", program, "reconstruct", *arguments],
         cwd=here,
         env=os.environ | THREADS,
         text=True,

@@ -97,20 +97,15 @@ def open_model(
     name: str | None = None,
     progress: Progress | None = None,
     weights: Weights | None = None,
-    *,
-    bfloat16_on_cpu: bool = False,
 ) -> AnyVAE:
     """Load the model at `path`, or of this name on the hub; None and "builtin" are the built-in one.
 
-    With `bfloat16_on_cpu`, `dtype="auto"` is bfloat16 on a CPU that computes in it, with a note. Raises UsageError if
-    `name` is the name of another family.
+    Raises UsageError if `name` is the name of another family.
     """
     where = choose_device(device)
     called = "the built-in model" if is_builtin(path) else path
     path = downloaded(path, progress=progress or Silent())
-    precision = choose_dtype(dtype, where, low_memory=limits.low_memory, bfloat16_on_cpu=bfloat16_on_cpu)
-    if dtype == "auto" and where.type == "cpu" and precision == torch.bfloat16 and progress:
-        progress.note("running in bfloat16, which is faster on this CPU; `dtype=float32` gives the numbers of eval")
+    precision = choose_dtype(dtype, where, low_memory=limits.low_memory)
     with explain_shortage(called, where, "the weights alone do not fit: free some, or use another `device`"):
         model: AnyVAE = load_model(
             path, device=where, dtype=precision, weights=weights, note=(progress or Silent()).note

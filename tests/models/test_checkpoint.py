@@ -16,7 +16,7 @@ from vaectl.models import build_model, load_model, save_model
 from vaectl.models.build import FAMILIES, read_config
 from vaectl.models.checkpoint import locate_config
 from vaectl.models.config import WFVAEConfig
-from vaectl.models.device import bfloat16_is_fast, choose_device, choose_dtype
+from vaectl.models.device import choose_device, choose_dtype
 
 from .reference import load_reference, synthetic_model
 
@@ -256,18 +256,6 @@ def test_the_precision_that_auto_means(monkeypatch, device, capability, usual, l
     assert choose_dtype("auto", torch.device(device)) == usual
     assert choose_dtype("auto", torch.device(device), low_memory=True) == low_memory
     assert choose_dtype("float32", torch.device(device), low_memory=True) == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("instructions", "onednn", "fast"), [(True, True, True), (False, True, False), (True, False, False)]
-)
-def test_bfloat16_is_fast_on_cpus_that_compute_in_it(monkeypatch, instructions, onednn, fast):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
-    assert bfloat16_is_fast(torch.device("cpu")) == fast
-    assert not bfloat16_is_fast(torch.device("mps"))
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # as in PyTorch 2.4
-    assert not bfloat16_is_fast(torch.device("cpu"))
 
 
 def test_the_names_of_a_precision():

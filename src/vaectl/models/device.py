@@ -33,29 +33,15 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     return chosen
 
 
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Return whether the device computes in bfloat16: a GPU of capability 8.0 or higher, or a CPU with AVX512-BF16.
-
-    CPUs with AMX have both. Other CPUs emulate bfloat16, slower than float32. Old versions of PyTorch cannot detect the
-    instructions: False.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and has_instructions()  # type: ignore[no-untyped-call]
-
-
-def choose_dtype(
-    dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False, bfloat16_on_cpu: bool = False
-) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
     """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
 
-    With `bfloat16_on_cpu`, `auto` is bfloat16 also on CPUs that compute in it. Without it, results on CPUs are the same
-    whatever the CPU. Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or
-    if the dtype is not of floating-point numbers.
+    Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or if the dtype is not
+    of floating-point numbers.
     """
     if dtype == "auto":
-        if bfloat16_is_fast(device) and (bfloat16_on_cpu or device.type != "cpu"):
+        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        if native:
             return torch.bfloat16
         return torch.float16 if low_memory and device.type != "cpu" else torch.float32
     name = str(dtype).removeprefix("torch.")

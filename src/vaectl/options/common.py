@@ -133,15 +133,16 @@ def check_weights(weights: WeightsName | None, has_model: bool) -> None:
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
-
-
-def dtype_option(auto: str) -> Option:
-    """Declare `--dtype`; `auto` explains the value auto."""
-    help = f"float32, bfloat16 or float16; auto: {auto}"
-    return Option(panel=MODEL, metavar="TYPE", choices=DTYPES, read=read_dtype, help=help)
-
-
-BFLOAT16_ON_GPUS = "bfloat16 on GPUs that support it, else float32."
+Dtype = Annotated[
+    DtypeName,
+    Option(
+        panel=MODEL,
+        metavar="TYPE",
+        choices=DTYPES,
+        read=read_dtype,
+        help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32.",
+    ),
+]
 
 RgbConversionName = Literal["accurate", "swscale"]
 

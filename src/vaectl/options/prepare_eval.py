@@ -23,7 +23,6 @@ from vaectl.options.clips import (
     check_windows,
 )
 from vaectl.options.common import (
-    BFLOAT16_ON_GPUS,
     INPUT,
     MODEL,
     MODEL_PATH,
@@ -32,7 +31,7 @@ from vaectl.options.common import (
     Config,
     Debug,
     Device,
-    DtypeName,
+    Dtype,
     EnableTiling,
     Json,
     MemoryLimit,
@@ -44,7 +43,6 @@ from vaectl.options.common import (
     SaveMemory,
     TileOverlapFactor,
     Weights,
-    dtype_option,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -116,7 +114,7 @@ class PrepareEvalOptions:
     weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
-    dtype: Annotated[DtypeName, dtype_option(BFLOAT16_ON_GPUS)] = "float32"
+    dtype: Dtype = "float32"
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False

@@ -17,7 +17,7 @@ from vaectl.options.common import (
     Config,
     Debug,
     Device,
-    DtypeName,
+    Dtype,
     EnableTiling,
     Json,
     MemoryLimit,
@@ -28,7 +28,6 @@ from vaectl.options.common import (
     SaveMemory,
     TileOverlapFactor,
     Weights,
-    dtype_option,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -115,9 +114,7 @@ class ReconstructOptions:
     weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
-    dtype: Annotated[
-        DtypeName, dtype_option("bfloat16 on GPUs that support it and on CPUs that are faster in it, else float32.")
-    ] = "auto"
+    dtype: Dtype = "auto"
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False

@@ -111,14 +111,7 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(
-        options.model,
-        options.device,
-        options.dtype,
-        limits,
-        options.model_name,
-        progress,
-        options.weights,
-        bfloat16_on_cpu=True,
+        options.model, options.device, options.dtype, limits, options.model_name, progress, options.weights
     )
     results: list[ClipResult] = []
     progress.start_clips(len(pairs))
