@@ -58,6 +58,21 @@ def test_freed_memory_is_kept_while_there_is_room_and_no_limit(
     assert len(returned) == times
 
 
+def test_kept_memory_does_not_grow_with_the_clip(monkeypatch):
+    """Each window leaves 20 bytes of gaps, and a later clip begins with the gaps of the one before."""
+    held = [100]
+    monkeypatch.setattr(allocator, "obtainable", lambda _: 10_000)
+    monkeypatch.setattr(allocator, "resident", lambda: held[-1])
+    monkeypatch.setattr(allocator, "return_freed", lambda: held.append(100))
+    for _clip in range(5):
+        with returning_freed(Network(10), limited=False) as return_excess:
+            for _window in range(50):
+                held.append(held[-1] + 20)
+                return_excess()
+    assert max(held) == allocator.KEPT_RATIO * 100 + 20
+    assert held.count(100) < 100  # most windows keep the gaps
+
+
 @pytest.mark.parametrize("limits", [Limits(), Limits(tiled=True, memory_limit=2**31)], ids=["untiled", "limit"])
 def test_only_a_limit_measures_the_libraries(monkeypatch, limits):
     """It takes a second."""

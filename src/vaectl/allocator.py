@@ -19,8 +19,10 @@ LARGE_NETWORK = 50_000_000
 """Parameters."""
 LARGE_TENSOR = 2**24
 """Bytes. For smaller tensors, it is not worth the time to fetch new memory."""
+KEPT_RATIO = 2.0
+"""The memory at which a small network without a limit returns freed memory, as a ratio to what it uses."""
 KEPT_SHARE = 0.5
-"""Share of the obtainable memory that a small network without a limit keeps."""
+"""The same, as a share of the obtainable memory. The smaller one counts."""
 
 
 def keep_within(model: AnyVAE, limit: int) -> None:
@@ -61,15 +63,21 @@ def returning_freed(model: AnyVAE, *, limited: bool = True) -> Iterator[Callable
     """Within the block, return freed memory before the layers that make the largest tensors: gaps rarely fit them.
 
     This means: after each layer that enlarges frames. Yields a function that does the same between windows. A small
-    network without a limit on memory keeps freed memory, up to `KEPT_SHARE` of what the process can obtain: new pages
-    take a quarter of its time. On a GPU, PyTorch does this itself.
+    network without a limit on memory keeps freed memory, because new pages take a quarter of its time: until the
+    process holds `KEPT_RATIO` times what it uses at these points, or `KEPT_SHARE` of what it can obtain. On a GPU,
+    PyTorch does this itself.
     """
     on_cpu = model.device.type == "cpu"
-    kept = 0 if limited or not on_cpu or is_large(model) else round(KEPT_SHARE * obtainable(model.device))
+    most = 0 if limited or not on_cpu or is_large(model) else round(KEPT_SHARE * obtainable(model.device))
+    kept = most and min(most, resident())
 
     def return_excess() -> None:
-        if kept == 0 or resident() > kept:
+        nonlocal kept
+        if most == 0:
             return_freed()
+        elif resident() > kept:
+            return_freed()
+            kept = max(kept, min(most, round(KEPT_RATIO * resident())))
 
     def after(_layer: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
         x = inputs[0]
