@@ -90,6 +90,8 @@ def test_the_program_reconstructs_a_real_clip(vaectl, samples, tmp_path):
         "64",
         "--width",
         "64",
+        "--dtype",
+        "float32",
         "--json",
     )
     assert (done.returncode, done.stderr) == (0, "")
