@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tests.jobs import Listener, run
 from tests.tiling.plans import through, tiled
-from vaectl.engine import Limits, open_model
+from vaectl.engine import open_model
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
+from vaectl.memory import Limits
 from vaectl.models import load_model
 from vaectl.models.vae import AnyVAE
 from vaectl.video.clip import to_video

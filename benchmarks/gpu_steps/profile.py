@@ -15,7 +15,8 @@ from common import Shape, input_of, run_of
 from gpu_steps.context import Context, Values
 from gpu_steps.memory import noise
 from gpu_steps.speed import model_of
-from vaectl.engine import HostOverhead, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, reconstruct_frames
+from vaectl.memory import Limits
 from vaectl.progress import Silent
 
 KERNELS = 10
