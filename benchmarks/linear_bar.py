@@ -31,8 +31,9 @@ from torch import Tensor
 
 from vaectl.cli.console import reporter
 from vaectl.data import Sampling, Source, open_dataset
-from vaectl.engine import HostOverhead, Limits, open_model, reconstruct_frames
+from vaectl.engine import HostOverhead, open_model, reconstruct_frames
 from vaectl.evaluation.protocol import ClipProtocol, read_clip
+from vaectl.memory import Limits
 from vaectl.metrics import MetricSettings, build
 from vaectl.metrics.psnr import mean_squared_errors
 from vaectl.progress import Progress, Silent

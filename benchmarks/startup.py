@@ -9,13 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 ROUNDS = 20
 JOB_ROUNDS = 6
 BASE = "import typer, rich, pydantic"
 TORCH = "import torch"
+EVAL = "vaectl eval, 64x64"
 PROGRAM = "import sys; from vaectl.__main__ import main; sys.exit(main())"
+Case: TypeAlias = tuple[list[str], dict[str, str]]
+"""The arguments of Python, and environment variables."""
 
 
 def completion(shell: str, words: str) -> dict[str, str]:
@@ -29,7 +34,7 @@ def completion(shell: str, words: str) -> dict[str, str]:
     }
 
 
-CASES: dict[str, tuple[list[str], dict[str, str]]] = {
+CASES: dict[str, Case] = {
     BASE: (["-c", BASE], {}),
     "vaectl --help": (["-c", PROGRAM, "--help"], {}),
     "vaectl reconstruct --help": (["-c", PROGRAM, "reconstruct", "--help"], {}),
@@ -39,7 +44,7 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 
 
-def jobs(folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
+def jobs(folder: Path) -> dict[str, Case]:
     """Write two small clips below `folder`, and return the cases that need PyTorch."""
     import torch
 
@@ -55,40 +60,42 @@ def jobs(folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
         "import vaectl": (["-c", "import vaectl"], {}),
         "vaectl --versions": (["-c", PROGRAM, "--versions"], {}),
         "vaectl models": (["-c", PROGRAM, "models"], {}),
-        "vaectl eval, 64x64": ([*pair, *small], {}),
+        EVAL: ([*pair, *small], {}),
         "vaectl eval, 64x64, psnr,ssim": ([*pair, *small, "--metric", "psnr,ssim"], {}),
         "vaectl eval, 256x256": (pair, {}),
         "vaectl reconstruct, 64x64": (["-c", PROGRAM, "reconstruct", a, str(folder / "out.mp4"), "--overwrite"], {}),
     }
 
 
-def seconds(arguments: list[str], environment: dict[str, str]) -> float:
-    """Measure the wall time of one process."""
+def seconds(case: Case) -> float:
+    """Measure the wall time of one process. It may write bytecode: without that, later runs compile again."""
+    arguments, variables = case
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | variables
     begun = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], env=os.environ | environment, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - begun
 
 
-def measure(cases: dict[str, tuple[list[str], dict[str, str]]], rounds: int) -> None:
+def fastest(cases: Mapping[str, Case], rounds: int) -> dict[str, float]:
+    """Return the seconds of the fastest run of each case. They run in turns, after a run that writes the bytecode."""
+    runs = [{name: seconds(case) for name, case in cases.items()} for _ in range(rounds + 1)]
+    return {name: min(run[name] for run in runs[1:]) for name in cases}
+
+
+def show(cases: Mapping[str, Case], rounds: int) -> None:
     """Print the fastest run of each case, relative to the first."""
-    for case in cases.values():
-        seconds(*case)  # writes the bytecode
-    fastest = dict.fromkeys(cases, float("inf"))
-    for _ in range(rounds):
-        for name, case in cases.items():
-            fastest[name] = min(fastest[name], seconds(*case))
-    base = fastest[next(iter(cases))]
-    for name, best in fastest.items():
+    times = fastest(cases, rounds)
+    base = next(iter(times.values()))
+    for name, best in times.items():
         print(f"{name:32} {best * 1e3:6.0f} ms   {best / base:.2f}   {(best - base) * 1e3:+6.0f} ms")
     print()
 
 
 def main() -> None:
     """Print the tables."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    measure(CASES, ROUNDS)
+    show(CASES, ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
-        measure(jobs(Path(folder)), JOB_ROUNDS)
+        show(jobs(Path(folder)), JOB_ROUNDS)
 
 
 if __name__ == "__main__":

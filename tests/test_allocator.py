@@ -6,7 +6,8 @@ from torch import nn
 
 from vaectl import allocator, engine
 from vaectl.allocator import returning_freed
-from vaectl.engine import HostOverhead, Limits, prepare_run
+from vaectl.engine import HostOverhead, prepare_run
+from vaectl.memory import Limits
 from vaectl.models import load_model
 from vaectl.models.context import StreamContext
 from vaectl.models.layers import Layer

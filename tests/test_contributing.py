@@ -150,7 +150,7 @@ def toy():
         """Print the family."""
         print(options.family)
 
-    add_command(app, toy, options_of_the_recipe(), "")
+    add_command(app, toy, options_of_the_recipe, "")
     return lambda *arguments: CliRunner().invoke(app, [*arguments])
 
 

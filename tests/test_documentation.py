@@ -128,7 +128,7 @@ def test_the_readme_links_to_every_page(page: Path):
 
 @pytest.mark.parametrize("page", [*DOCS, ROOT / "README.md"], ids=lambda page: page.name)
 def test_every_command_line_uses_commands_and_options_that_exist(page: Path):
-    models = {function.__name__.replace("_", "-"): model for function, model, _ in COMMANDS}
+    models = {function.__name__.replace("_", "-"): model() for function, model, _ in COMMANDS}
     for line in command_lines(page.read_text()):
         command, *words = line.split()
         if command.startswith("-"):
@@ -174,7 +174,7 @@ def test_the_table_of_hidden_options_is_complete(command):
 
 
 def model_of(command: str) -> type:
-    (model,) = (model for function, model, _ in COMMANDS if function.__name__.replace("_", "-") == command)
+    (model,) = (model() for function, model, _ in COMMANDS if function.__name__.replace("_", "-") == command)
     return model
 
 

@@ -1,6 +1,7 @@
 """What imports what: no circle of files, one direction between packages, and nothing that is not needed."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ BASE = {
     "arrays",
     "errors",
     "geometry",
+    "lazy",
     "memory",
     "model_names",
     "numbers",
@@ -59,7 +61,7 @@ BASE = {
 JOBS = {"evaluation", "inventory", "reconstruction", "tensors", "training"}
 LAYERS: tuple[set[str], ...] = (
     BASE,
-    {"io", "options"},
+    {"", "io", "options"},
     {"distributed", "models", "video"},
     {"allocator", "data", "metrics", "tiling"},
     {"engine"},
@@ -67,7 +69,10 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"__main__"},
 )
-"""Parts of vaectl from the bottom up. A part imports those of the layers below; the base and jobs each other too."""
+"""Parts of vaectl from the bottom up. A part imports those of the layers below; the base and jobs each other too.
+
+The empty name is `vaectl/__init__.py`.
+"""
 USERS_OF_OPTIONS = {"cli", "distributed", *JOBS}
 EXCEPTIONS = {
     ("options.eval", "metrics"),  # the names of the metrics
@@ -173,3 +178,17 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
             continue
         yield child
         yield from statements(child)
+
+
+@pytest.mark.parametrize("name", ["vaectl", "vaectl.models", "vaectl.options", "vaectl.video"])
+def test_names_imported_on_first_use_are_those_that_type_checkers_and_editors_see(name):
+    package = importlib.import_module(name)
+    (block,) = (node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
+    declared = {each.name: node.module for node in block.body for each in node.names}
+    assert package._HOMES.keys() == declared.keys()
+    for each, module in declared.items():
+        assert getattr(package, each) is getattr(importlib.import_module(module), each)
+    if name != "vaectl.options":
+        assert set(dir(package)) == set(package.__all__) >= declared.keys()
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        _ = package.nothing

@@ -13,9 +13,9 @@ from tests.jobs import Listener, files, run, run_one
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import encode
 from vaectl import engine
-from vaectl.engine import HostOverhead, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
-from vaectl.memory import parse_size
+from vaectl.memory import Limits, parse_size
 from vaectl.models import load_model, save_model
 from vaectl.rng import generator_for
 from vaectl.tiling import plan

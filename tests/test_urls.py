@@ -21,7 +21,7 @@ HUB = 'download it first: hf download a/b --include "vae/*" --local-dir b'
 PATHS = [
     (function.__name__.replace("_", "-"), field, option)
     for function, model, _ in COMMANDS
-    for field, option in options_of(model).items()
+    for field, option in options_of(model()).items()
     if option.metavar in ("PATH", "FILE") and field != "resume_from_checkpoint"
 ]
 

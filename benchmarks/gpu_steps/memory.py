@@ -13,8 +13,8 @@ from torch import Tensor
 from common import synchronize
 from gpu_steps.context import Context, Values, free_memory, peak_gib
 from gpu_steps.models import reference_model, wfvae
-from vaectl.engine import HostOverhead, Limits, process_memory, reconstruct_frames
-from vaectl.memory import format_size, obtainable
+from vaectl.engine import HostOverhead, process_memory, reconstruct_frames
+from vaectl.memory import Limits, format_size, obtainable
 from vaectl.models.vae import AnyVAE
 from vaectl.progress import Silent
 

@@ -220,27 +220,16 @@ def frame_by_frame(measure: Callable[[Tensor, Tensor], float], real: Tensor, gen
 
 def startup(options: Options) -> Iterator[AnyRow]:
     """Whole processes, by the clock on the wall: commands next to importing their libraries."""
-    rounds = 1 if options.tiny else 20
-    base = startup_benchmark.BASE
-    cases = startup_benchmark.CASES
-    seconds = best_of({name: cases[name] for name in [*cases][: 2 if options.tiny else None]}, rounds)
-    for name, taken in seconds.items():
-        if name != base:
-            yield Row(name, "", taken, f"`{base}`", seconds[base])
-    if options.tiny:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_clip(Path(folder) / "a.mp4", CLIP_FRAMES, 64, 64)
-        pair = ["--real-video-dir", f"{folder}/a.mp4", "--generated-video-dir", f"{folder}/a.mp4"]
-        command = ["-c", startup_benchmark.PROGRAM, "eval", *pair, "--resolution", "64", "--num-frames", "17"]
-        seconds = best_of({"eval": (command, {}), "torch": (["-c", "import torch"], {})}, 5)
-    yield Row("vaectl eval", "a pair of 17x64x64", seconds["eval"], "`import torch`", seconds["torch"])
+    rounds, job_rounds = (1, 0) if options.tiny else (startup_benchmark.ROUNDS, startup_benchmark.JOB_ROUNDS)
+    cases = dict(list(startup_benchmark.CASES.items())[: 2 if options.tiny else None])
+    yield from startup_rows(startup_benchmark.fastest(cases, rounds))
+    if job_rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from startup_rows(startup_benchmark.fastest(startup_benchmark.jobs(Path(folder)), job_rounds))
 
 
-def best_of(cases: dict[str, tuple[list[str], dict[str, str]]], rounds: int) -> dict[str, float]:
-    """Return the least seconds of each process; they run in turns."""
-    fastest = dict.fromkeys(cases, float("inf"))
-    for _ in range(rounds):
-        for name, case in cases.items():
-            fastest[name] = min(fastest[name], startup_benchmark.seconds(*case))
-    return fastest
+def startup_rows(seconds: dict[str, float]) -> Iterator[Row]:
+    """Yield a row for each case but the first, with which the others are compared."""
+    (base, base_seconds), *others = seconds.items()
+    for name, taken in others:
+        yield Row(name, "", taken, f"`{base}`", base_seconds)

@@ -3,8 +3,9 @@
 Each is imported on first use, so `import vaectl` is fast: it imports no torch and no PyAV.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from vaectl.lazy import attributes
 
 if TYPE_CHECKING:
     from vaectl.evaluation.api import evaluate as evaluate
@@ -34,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+_get, _ = attributes(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -41,9 +43,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vaectl")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from vaectl.options.file import read_config
 from vaectl.options.train import RECIPES, TrainOptions
 from vaectl.training.resume import recordable
 
-MODELS = {function.__name__.replace("_", "-"): model for function, model, _ in COMMANDS}
+MODELS = {function.__name__.replace("_", "-"): model() for function, model, _ in COMMANDS}
 LINES = {
     "train": [
         ["--video-path", "a", "--video-path", 'b "c"\\d\x7fé', "--video-weight", "2", "--video-weight", "0.5"],

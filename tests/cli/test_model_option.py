@@ -27,7 +27,7 @@ REQUIRED = {
     "prepare-eval": {"real_video_dir": "in", "generated_video_dir": "out"},
     "eval": {"real_video_dir": "in"},
 }
-OPTIONS = {function.__name__.replace("_", "-"): model for function, model, _ in COMMANDS}
+OPTIONS = {function.__name__.replace("_", "-"): model() for function, model, _ in COMMANDS}
 
 
 def model_of(options):

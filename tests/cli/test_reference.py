@@ -21,7 +21,7 @@ def test_every_option_that_is_not_hidden_has_a_row():
     assert len(sections) == len(COMMANDS)
     for section, (_, model, _) in zip(sections, COMMANDS, strict=True):
         rows = [line for line in section.splitlines() if line.startswith("| `")]
-        options = {field: option for field, option in options_of(model).items() if not option.hidden}
+        options = {field: option for field, option in options_of(model()).items() if not option.hidden}
         assert len(rows) == len(options)
         for row, (field, option) in zip(rows, sorted_by_panel(options), strict=True):
             name = option.metavar if option.positional else cli_name(field)

@@ -55,6 +55,13 @@ def test_eval_of_a_pair_imports_no_network_and_nothing_for_options_that_are_not_
     assert not imported & {*NEVER, *NETWORKS, *OF_OPTIONS}
 
 
+def test_the_options_of_other_commands_are_not_imported():
+    code = "import sys; from vaectl.cli.app import main; main(['reconstruct', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = {name.rpartition(".")[2] for name in done.stdout.split() if name.startswith("vaectl.options.")}
+    assert imported == {"common", "file", "option", "reconstruct"}
+
+
 def test_reconstruct_without_a_limit_imports_nothing_for_plans(clip, tmp_path):
     imported = modules("reconstruct", clip, str(tmp_path / "out.mp4"))
     assert {"torch", "vaectl.engine"} <= imported

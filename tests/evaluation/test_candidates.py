@@ -150,7 +150,7 @@ def interrupt(*_):
 
 
 def test_ctrl_c_while_the_cost_is_measured_loses_no_number(clips, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(job, "measure_costs", interrupt)
+    monkeypatch.setattr("vaectl.evaluation.cost.measure_costs", interrupt)
     with pytest.raises(Interrupted) as caught:
         compare(clips[0], [clips[1]], model=Path("builtin"), cost=True)
     made, builtin = caught.value.comparison.evaluations

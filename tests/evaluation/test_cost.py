@@ -9,12 +9,12 @@ import torch
 
 from tests.jobs import Listener
 from tests.models.reference import load_reference, synthetic_model
-from vaectl.engine import Limits
 from vaectl.evaluation import cost
 from vaectl.evaluation.cost import known_cost, known_costs, measure_cost, measure_costs, model_cost
 from vaectl.evaluation.manifest import Manifest, ManifestModel
 from vaectl.evaluation.protocol import ClipProtocol
 from vaectl.evaluation.results import Cost
+from vaectl.memory import Limits
 from vaectl.models import build_model, load_model
 from vaectl.models.families.wan_config import AutoencoderKLWanConfig
 from vaectl.progress import Silent

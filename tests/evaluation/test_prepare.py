@@ -16,7 +16,7 @@ from tests.jobs import Listener, files
 from tests.models.reference import load_reference, synthetic_model
 from tests.video.media import animation, cut, encode
 from vaectl import engine
-from vaectl.engine import HostOverhead, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, reconstruct_frames
 from vaectl.errors import UsageError, VaectlError
 from vaectl.evaluation import prepare as job
 from vaectl.evaluation.evaluate import evaluate
@@ -25,6 +25,7 @@ from vaectl.evaluation.pairs import find_pairs
 from vaectl.evaluation.plan import fingerprint
 from vaectl.evaluation.prepare import PrepareResult, prepare
 from vaectl.evaluation.protocol import ClipProtocol, protocol_of, read_clip
+from vaectl.memory import Limits
 from vaectl.models import load_model, save_model
 from vaectl.options import EvalOptions, PrepareEvalOptions, parse
 from vaectl.progress import Silent

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tests.tiling.plans import plan_of, through
 from tests.tiling.toy import make_toy, toy_video
-from vaectl.engine import HostOverhead, Limits, reconstruct_frames
+from vaectl.engine import HostOverhead, reconstruct_frames
 from vaectl.errors import UsageError
+from vaectl.memory import Limits
 from vaectl.models import vae
 from vaectl.progress import Silent
 from vaectl.tiling.executor import Cut

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vaectl import options
 from vaectl.cli import compare, eval, interruption, models, prepare_eval, reconstruct, train
 from vaectl.cli.derive import Underlying, add_command
 from vaectl.cli.help import Guide
@@ -26,10 +27,6 @@ from vaectl.distributed import RENDEZVOUS
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.io.terminal import leave_lost_terminal
 from vaectl.memory import expand_segments
-from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions
-from vaectl.options.compare import CompareOptions
-from vaectl.options.models import ModelsOptions
-from vaectl.options.train import TrainOptions
 from vaectl.shortage import is_memory_shortage
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
@@ -60,15 +57,15 @@ class Commands(Guide, TyperGroup):
         return parameters
 
 
-COMMANDS: tuple[tuple[Callable[[Any], None], type[Any], str], ...] = (
-    (train.train, TrainOptions, train.EXAMPLES),
-    (reconstruct.reconstruct, ReconstructOptions, reconstruct.EXAMPLES),
-    (prepare_eval.prepare_eval, PrepareEvalOptions, prepare_eval.EXAMPLES),
-    (eval.eval, EvalOptions, eval.EXAMPLES),
-    (compare.compare, CompareOptions, compare.EXAMPLES),
-    (models.models, ModelsOptions, models.EXAMPLES),
+COMMANDS: tuple[tuple[Callable[[Any], None], Callable[[], type[Any]], str], ...] = (
+    (train.train, lambda: options.TrainOptions, train.EXAMPLES),
+    (reconstruct.reconstruct, lambda: options.ReconstructOptions, reconstruct.EXAMPLES),
+    (prepare_eval.prepare_eval, lambda: options.PrepareEvalOptions, prepare_eval.EXAMPLES),
+    (eval.eval, lambda: options.EvalOptions, eval.EXAMPLES),
+    (compare.compare, lambda: options.CompareOptions, compare.EXAMPLES),
+    (models.models, lambda: options.ModelsOptions, models.EXAMPLES),
 )
-"""Each command with its options and the examples below its help."""
+"""Each command, a function that imports its options, and the examples below its help."""
 
 UNDERLYING: dict[Callable[[Any], None], Underlying] = {
     train.train: train.underlying,

@@ -11,13 +11,12 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
-from vaectl.cli.config_file import as_toml
 from vaectl.cli.help import Guide
 from vaectl.errors import UsageError
 from vaectl.memory import reuse_freed
@@ -44,16 +43,35 @@ class Arguments:
 
 
 class Command(Guide, TyperCommand):
-    """A command that keeps values as typed, because pydantic validates all of them together."""
+    """A command that keeps values as typed, because pydantic validates all of them together.
+
+    Its options are built on first use: to build those of all commands takes a third as long as to import Typer.
+    """
 
     allow_extra_args = True  # `unexpected` answers them
-    model: ClassVar[type[Any]]
+    model: ClassVar[Callable[[], type[Any]]]
+    build: ClassVar[Callable[[], TyperCommand]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for parameter in self.params:
+        del self.params  # those without options
+
+    @cached_property
+    def built(self) -> TyperCommand:
+        """The same command as Typer builds it, with the options."""
+        return type(self).build()
+
+    @cached_property
+    def params(self) -> list[Any]:  # type: ignore[override]
+        """The options."""
+        for parameter in self.built.params:
             # Typer would build a pydantic adapter for each parameter, even for completion.
             vars(parameter)["process_value"] = lambda _context, value: value
+        return self.built.params
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command with the options of the context."""
+        return self.built.invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line. Raises UsageError for an option that is repeated, and for arguments too many."""
@@ -63,7 +81,7 @@ class Command(Guide, TyperCommand):
             refuse_repeated(typed, self.make_parser(ctx).parse_args(list(typed))[2])
             if extra:
                 given = {name for name, value in ctx.params.items() if value not in (None, ())}
-                raise unexpected(self.model, extra, given)
+                raise unexpected(type(self).model(), extra, given)
         return extra
 
 
@@ -96,30 +114,37 @@ def unexpected(model: type[Any], arguments: Sequence[str], given: Collection[str
 def add_command(
     app: typer.Typer,
     function: Callable[[T], None],
-    model: type[T],
+    model: Callable[[], type[T]],
     examples: str,
     underlying: Underlying | None = None,
     arguments: Arguments | None = None,
 ) -> None:
-    """Add `function`, which takes a valid `model`, to `app` as the command of its name.
+    """Add `function`, which takes valid options of the class that `model` returns, to `app` as the command of its name.
 
     Its docstring is the help text; `examples` follow the options. `underlying` is that of `resolve`.
     """
 
     def run(**typed: Any) -> None:
+        from vaectl.cli.config_file import as_toml
+
         reuse_freed()  # before threads start, because each has its own heap
         # A repeatable option that is not given is an empty tuple.
         given = {name: value for name, value in typed.items() if value not in (None, ())}
-        options = resolve(model, given, underlying, arguments)
+        options = resolve(model(), given, underlying, arguments)
         if given.get("print_config"):
             print(as_toml(name, options), end="")
         else:
             function(options)
 
+    def build() -> Any:
+        vars(run)["__signature__"] = inspect.Signature(list(_parameters(model(), arguments)))
+        alone = typer.Typer(add_completion=False)
+        alone.command()(run)
+        return typer.main.get_command(alone)
+
     name = function.__name__.replace("_", "-")
-    vars(run)["__signature__"] = inspect.Signature(list(_parameters(model, arguments)))
-    command = type("Command", (Command,), {"model": model})
-    app.command(name, cls=command, help=function.__doc__, epilog=inspect.cleandoc(examples))(run)
+    command = type("Command", (Command,), {"model": staticmethod(model), "build": staticmethod(build)})
+    app.command(name, cls=command, help=function.__doc__, epilog=inspect.cleandoc(examples))(lambda: None)
 
 
 def _parameters(model: type[Any], arguments: Arguments | None) -> Iterator[inspect.Parameter]:

@@ -10,9 +10,9 @@ import typer
 
 from vaectl.cli.derive import Arguments, unexpected
 from vaectl.errors import UsageError
-from vaectl.options import ReconstructOptions
 
 if TYPE_CHECKING:
+    from vaectl.options import ReconstructOptions
     from vaectl.reconstruction import ClipResult, RunResult
 
 EXAMPLES = """
@@ -30,6 +30,8 @@ def paths_of(arguments: Sequence[str], typed: Mapping[str, Any], configured: Map
     A single one is an input, and with a typed `rec_path` all are. Raises UsageError without a target.
     """
     if "video_path" in typed:
+        from vaectl.options import ReconstructOptions
+
         raise unexpected(ReconstructOptions, arguments, typed)
     if "rec_path" not in typed and len(arguments) > 2:
         *_, last_input, target = arguments

@@ -30,7 +30,7 @@ published scripts work too: [published-scripts.md](published-scripts.md) lists t
 def reference() -> str:
     """Return the page as Markdown."""
     return "\n".join(
-        [HEAD, *(line for function, model, examples in COMMANDS for line in command(function, model, examples))]
+        [HEAD, *(line for function, model, examples in COMMANDS for line in command(function, model(), examples))]
     )
 
 

@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from functools import cache
 
-from vaectl.options import EvalOptions, PrepareEvalOptions, ReconstructOptions, cli_name
-from vaectl.options.compare import CompareOptions
-from vaectl.options.models import ModelsOptions
-from vaectl.options.train import TrainOptions
+from vaectl import options
+from vaectl.options import cli_name
 
-NAMES = {
-    field.name
-    for options in (TrainOptions, ReconstructOptions, PrepareEvalOptions, EvalOptions, CompareOptions, ModelsOptions)
-    for field in fields(options)
-}
 MESSAGES = {"error", "reason", "failures", "left_out"}
 """Keys of a result that hold messages."""
 PARAMETER = re.compile(r"(?<![^\s(])`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`(?![^\s;,:)])")
+
+
+@cache
+def names() -> frozenset[str]:
+    """Return the names of all options of all commands."""
+    classes = (
+        *(options.TrainOptions, options.ReconstructOptions, options.PrepareEvalOptions),
+        *(options.EvalOptions, options.CompareOptions, options.ModelsOptions),
+    )
+    return frozenset(field.name for each in classes for field in fields(each))
 
 
 def spell_options(message: str) -> str:
     """Replace `memory_limit` by --memory-limit and `dtype=float32` by --dtype float32."""
 
     def spell(found: re.Match[str]) -> str:
-        if found["name"] not in NAMES:
+        if found["name"] not in names():
             return found[0]
         return " ".join(filter(None, (cli_name(found["name"]), found["value"])))
 

@@ -3,8 +3,9 @@
 Each name is imported on first use, so parts that need no network (`vaectl.models.device`) do not import all of them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vaectl.lazy import attributes
 
 if TYPE_CHECKING:
     from vaectl.models.build import build_model as build_model
@@ -14,17 +15,12 @@ if TYPE_CHECKING:
     from vaectl.models.vae import VideoVAE as VideoVAE
 
 _HOMES = {
-    "Posterior": "posterior",
-    "VideoVAE": "vae",
-    "build_model": "build",
-    "load_model": "checkpoint",
-    "save_model": "save",
+    "Posterior": "vaectl.models.posterior",
+    "VideoVAE": "vaectl.models.vae",
+    "build_model": "vaectl.models.build",
+    "load_model": "vaectl.models.checkpoint",
+    "save_model": "vaectl.models.save",
 }
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = attributes(__name__, _HOMES)

@@ -3,8 +3,9 @@
 Each name is imported on first use, so plain values (`vaectl.video.clip`) can be imported without PyAV.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vaectl.lazy import attributes
 
 if TYPE_CHECKING:
     from vaectl.video.clip import Clip as Clip
@@ -19,22 +20,17 @@ if TYPE_CHECKING:
     from vaectl.video.write import write_video as write_video
 
 _HOMES = {
-    "Clip": "clip",
-    "ColorTags": "clip",
-    "VideoInfo": "clip",
-    "VideoReader": "read",
-    "VideoWriter": "write",
-    "find_videos": "discover",
-    "read_video": "read",
-    "resize": "transform",
-    "target_size": "transform",
-    "write_video": "write",
+    "Clip": "vaectl.video.clip",
+    "ColorTags": "vaectl.video.clip",
+    "VideoInfo": "vaectl.video.clip",
+    "VideoReader": "vaectl.video.read",
+    "VideoWriter": "vaectl.video.write",
+    "find_videos": "vaectl.video.discover",
+    "read_video": "vaectl.video.read",
+    "resize": "vaectl.video.transform",
+    "target_size": "vaectl.video.transform",
+    "write_video": "vaectl.video.write",
 }
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = attributes(__name__, _HOMES)
