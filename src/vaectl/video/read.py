@@ -202,7 +202,7 @@ class VideoReader:
                         break
                     if readable == wanted[-1] < len(self._index.times) - 1:
                         opened.pop_all()
-                        self._paused.put(Pass(file, readable + 1, frames))
+                        self._paused.put(Pass(file, readable + 1, frames), threads=self._threads)
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
