@@ -9,7 +9,7 @@ Sections, each in a process of its own, a few minutes each:
     wan             encode and decode of Wan 2.1, next to diffusers
     bfloat16        WF-VAE-S in bfloat16, next to float32
     reading         frames of a 720p clip, next to torchcodec
-    samples         training samples, next to torchcodec with the same resize
+    samples         training samples, next to torchcodec and a resize
     metrics         next to scikit-image, pytorch-msssim and lpips; I3D and FFmpeg's metrics alone
     startup         of the commands, next to importing their libraries
     layers          time by kind of layer, next to the least time that this machine can need (`layers.py` has details)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tests.metrics.reference import disturbed, package_lpips, smooth
 from torch import Tensor
+from torch.nn import functional as F
 
 import startup as startup_benchmark
 from common import flops, take_turns
@@ -26,7 +27,7 @@ from vaectl.metrics.i3d import I3D
 from vaectl.metrics.lpips import load_lpips
 from vaectl.progress import Silent
 from vaectl.video import VideoReader, read_video
-from vaectl.video.transform import scale_and_crop
+from vaectl.video.transform import scale_and_crop, target_size
 
 CPU = torch.device("cpu")
 CLIP_FRAMES = 17
@@ -127,30 +128,44 @@ def samples(options: Options) -> Iterator[AnyRow]:
             yield NO_SAMPLES
         torch.set_num_threads(1)
         for path in clips:
-            yield sample_row(path, decoder_of, options)
+            yield from sample_rows(path, decoder_of, options)
 
 
-def sample_row(path: Path, decoder_of: Any, options: Options) -> Row:
+def sample_rows(path: Path, decoder_of: Any, options: Options) -> Iterator[Row]:
+    """Compare with torchcodec and the resize of torchvision, which is float32 on AVX-512, and with our resize."""
     size, numbers = (32, range(2)) if options.tiny else (256, range(8))
     dataset = open_dataset([Source(path)], Sampling(CLIP_FRAMES, size), strict=True, progress=Silent())
     length = len(VideoReader(path).timestamps())
     starts = [place(dataset.draw(k), dataset.sampling, length).start for k in numbers]
 
-    def theirs(start: int) -> Tensor:
+    def in_float(frames: Tensor) -> Tensor:
+        width, height = target_size(frames.shape[-1], frames.shape[-2], short_size=size)
+        resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
+        top, left = (height - size) // 2, (width - size) // 2
+        return resized[..., top : top + size, left : left + size].round().clamp(0, 255).byte()
+
+    def theirs(start: int, resize: Callable[[Tensor], Tensor]) -> Tensor:
         decoder = decoder_of(str(path), num_ffmpeg_threads=1)
         frames: Tensor = decoder.get_frames_in_range(start, start + CLIP_FRAMES).data
-        return scale_and_crop(frames, size, size, exact=False)
+        return resize(frames)
 
-    return compared(
-        "training samples",
-        f"{path.name}, {CLIP_FRAMES}x{size}x{size}",
-        lambda: [dataset.clip(k) for k in numbers],
-        "torchcodec and resize",
-        None if decoder_of is None else lambda: [theirs(start) for start in starts],
-        options,
-        len(numbers),
-        counted="samples",
-    )
+    resizes: dict[str, Callable[[Tensor], Tensor]] = {
+        "resize": in_float,
+        "our 8-bit resize": lambda frames: scale_and_crop(frames, size, size, exact=False),
+    }
+    for name, resize in resizes.items():
+        yield compared(
+            "training samples",
+            f"{path.name}, {CLIP_FRAMES}x{size}x{size}",
+            lambda: [dataset.clip(k) for k in numbers],
+            f"torchcodec and {name}",
+            None if decoder_of is None else lambda resize=resize: [theirs(start, resize) for start in starts],
+            options,
+            len(numbers),
+            counted="samples",
+        )
+        if decoder_of is None:
+            return
 
 
 @torch.no_grad()

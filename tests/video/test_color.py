@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import av._core
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.video.media import encode
 
 from vaectl.errors import VaectlError
-from vaectl.video import read_video
+from vaectl.video import color, read_video
 from vaectl.video.color import RgbConverter, is_full_range, matrix_of
 
 # H.273 matrix code -> weights of red and blue in luma.
@@ -197,3 +199,18 @@ def test_tags_are_honoured_through_a_file(tmp_path: Path, codec: str, pix_fmt: s
     expected = rgb_by_the_book(values[:, :1, :1], matrix, full, bits)
     assert np.abs(clip.frames[0].numpy() - expected).max() <= 1
     assert clip.frame_rate == Fraction(25)
+
+
+def test_a_cpu_that_gathers_slowly_changes_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    planes = [draw.integers(0, 237, size).astype(np.uint8) for size in [(70, 150), (35, 75), (35, 75)]]
+    ffmpeg = ctypes.CDLL(av._core.__file__)
+    flags = ffmpeg.av_get_cpu_flags()
+    try:
+        ffmpeg.av_force_cpu_flags(flags & ~color._SLOW_GATHER)
+        monkeypatch.setattr(color, "_avoid_gather", lambda: None)
+        expected = convert(frame_of("yuv420p", planes, colorspace=1))
+        ffmpeg.av_force_cpu_flags(flags | color._SLOW_GATHER)
+        np.testing.assert_array_equal(convert(frame_of("yuv420p", planes, colorspace=1)), expected)
+    finally:
+        ffmpeg.av_force_cpu_flags(flags)

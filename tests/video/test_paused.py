@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -15,7 +17,8 @@ import torch
 from tests.video.media import encode
 from tests.video.test_read import B_FRAMES, HEVC, KINDS, OPEN_GOP, VP9
 
-from vaectl.video import VideoReader, decode, read_video
+from vaectl.errors import VaectlError
+from vaectl.video import VideoReader, decode, messages, paused, read_video
 
 LONG_GOP = {"options": {"g": "200", "bf": "3"}}
 KIND = {"one keyframe": ("mp4", LONG_GOP), "keyframes": ("mkv", B_FRAMES), "open GOP": ("mp4", OPEN_GOP)} | {
@@ -87,6 +90,56 @@ def test_closing_ends_the_capture_of_messages(tmp_path: Path) -> None:
         assert torch.equal(copy.read(4, 2).frames, other.read(4, 2).frames)
     copy.close()
     assert av.logging.get_level() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_paused_pass_captures_no_messages(tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paused, "DECODE_AHEAD_SECONDS", 0.1)
+    path = encode(tmp_path / "clip.mp4", 30)
+    expected, before = read_video(path).frames, av.logging.get_level()
+    reader = VideoReader(path, threads=threads)
+    for start in (0, 6, 12):
+        assert torch.equal(reader.read(start, 3).frames, expected[start : start + 3])
+        assert threads == 2 or messages._listeners == 0
+        time.sleep(0.3 * (threads - 1))
+        assert (messages._listeners, av.logging.get_level()) == (0, before)
+    del reader
+    gc.collect()
+    assert messages._listeners == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_errors_after_a_pause_are_found(tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paused, "DECODE_AHEAD_SECONDS", 0.01)
+    path = encode(tmp_path / "clip.mp4", 40, **LONG_GOP)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    place, size = packets[24].pos or 0, packets[24].size
+    content[place + 8 : place + size] = random.Random(0).randbytes(size - 8)
+    path.write_bytes(content)
+    with VideoReader(path, threads=threads) as reader:
+        reader.read(0, 5)
+        time.sleep(0.1)
+        with pytest.raises(VaectlError, match=r"frame \d+ is damaged"):
+            reader.read(5, 35)
+    assert messages._listeners == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")
+def test_many_files_leave_no_file_open(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mp4", 6)
+
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = opened()
+    for number in range(100):
+        copy = tmp_path / f"{number}.mp4"
+        copy.hardlink_to(path)
+        VideoReader(copy, threads=1).read(0, 2)
+        read_video(copy, 0, 2)
+    assert opened() <= before + 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

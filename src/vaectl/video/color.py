@@ -10,10 +10,15 @@ black. 8-bit RGB is returned unchanged; higher bit depths are rounded to 8.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import av
+import av._core
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -29,6 +34,8 @@ RgbConversion = Literal["accurate", "swscale"]
 # PyAV names the last three only since version 18. With them 8-bit results are the nearest level; without, several off.
 _ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
 _LIMITED, _FULL = 1, 2
+_SLOW_GATHER = 0x2000000
+"""AV_CPU_FLAG_SLOW_GATHER of FFmpeg."""
 _PIXELS_AT_ONCE = 2**20
 """Pixels that are computed at once in more than 8 bits, to limit memory."""
 _BT709, _BT601, _BT2020 = 1, 5, 9
@@ -71,6 +78,7 @@ class RgbConverter:
     """
 
     def __init__(self, *, still: bool, codec: str, threads: int = 0) -> None:
+        _avoid_gather()
         self._still = still
         self._codec = codec
         self._threads = threads
@@ -151,6 +159,19 @@ class SwscaleConverter:
             green, blue, red = (_plane(picture, i, np.uint8).astype(np.uint8, copy=False) for i in range(3))
             return [red, green, blue]
         return list(np.moveaxis(picture.to_ndarray(), 2, 0))
+
+
+@cache
+def _avoid_gather() -> None:
+    """Make swscale scale rows without the gather instruction on AMD CPUs, where it takes a quarter more time.
+
+    FFmpeg sets this flag for older AMD CPUs itself. It changes no result.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text():
+        with suppress(AttributeError, OSError):  # a PyAV that does not load FFmpeg as a library
+            ffmpeg = ctypes.CDLL(av._core.__file__)
+            ffmpeg.av_force_cpu_flags(ffmpeg.av_get_cpu_flags() | _SLOW_GATHER)
 
 
 def _reformat(scaler: VideoReformatter, frame: VideoFrame, **how: Any) -> VideoFrame:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Timer
 from typing import NamedTuple
 
 from av import logging
@@ -53,6 +53,15 @@ _unassigned: list[tuple[int, str, str]] = []
 @contextmanager
 def listening() -> Iterator[None]:
     """Collect FFmpeg's messages inside the block, then restore PyAV's settings. Several files may listen at once."""
+    start_listening()
+    try:
+        yield
+    finally:
+        stop_listening()
+
+
+def start_listening() -> None:
+    """Begin what `stop_listening` ends. A block of `listening` may be interrupted: stop, then start again."""
     global _listeners, _capture, _before, _unassigned
     with _lock:
         _listeners += 1
@@ -62,15 +71,44 @@ def listening() -> Iterator[None]:
             logging.set_level(max(logging.WARNING, _before[0] or 0))
             _capture = logging.Capture(local=False)
             _unassigned = _capture.__enter__()
-    try:
-        yield
-    finally:
-        with _lock:
-            _listeners -= 1
-            if _listeners == 0 and _capture is not None:
-                _capture.__exit__(None, None, None)
-                logging.set_level(_before[0])
-                logging.set_skip_repeated(_before[1])
+
+
+def stop_listening() -> None:
+    """End one `start_listening`; the last one restores PyAV's settings."""
+    global _listeners
+    with _lock:
+        _listeners -= 1
+        if _listeners == 0 and _capture is not None:
+            _capture.__exit__(None, None, None)
+            logging.set_level(_before[0])
+            logging.set_skip_repeated(_before[1])
+
+
+class Interruption:
+    """An interruption of a block of `listening`, from `delay` seconds after construction until `end`."""
+
+    def __init__(self, delay: float) -> None:
+        self._lock, self._ended, self._stopped = Lock(), False, False
+        self._timer = Timer(delay, self._stop)
+        self._timer.daemon = True
+        if delay:
+            self._timer.start()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._lock:
+            if not self._ended:
+                stop_listening()
+                self._stopped = True
+
+    def end(self) -> None:
+        """Listen again. Call it once."""
+        self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._stopped:
+                start_listening()
 
 
 @contextmanager
@@ -89,10 +127,14 @@ class OtherThreads:
 
     def __init__(self, codec: str) -> None:
         self._codec = codec
-        self._seen = len(_unassigned)
+        self._messages, self._seen = _unassigned, len(_unassigned)
 
     def logged_an_error(self) -> bool:
         """Whether there was an error since the last call, or since construction."""
-        new = _unassigned[self._seen :]
+        new = self._messages[self._seen :]
         self._seen += len(new)
+        if self._messages is not _unassigned:  # listening was interrupted, and the list is a new one
+            self._messages, newer = _unassigned, _unassigned[:]
+            self._seen = len(newer)
+            new += newer
         return any(source == self._codec and Message(level, source, text).is_error for level, source, text in new)

@@ -1,7 +1,8 @@
 """A pass over a video that has given its frames, and that the next pass may continue instead of seeking.
 
-While it is paused, its file and its decoder stay open, and FFmpeg's messages are captured (`vaectl.video.messages`),
-because decode threads may still work ahead. Knows no pixels and no index.
+While it is paused, its file and its decoder stay open, but FFmpeg's messages are not captured
+(`vaectl.video.messages`). Only decode threads, which work ahead, are heard for a moment longer. Knows no pixels and no
+index.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from weakref import WeakSet
 from av.video.frame import VideoFrame
 
 from vaectl.video.file_cache import Identity
+from vaectl.video.messages import Interruption
+
+DECODE_AHEAD_SECONDS = 1.0
+"""Decode threads have finished the packets that they have after this time."""
 
 
 class Pass(NamedTuple):
@@ -30,16 +35,19 @@ class PausedPass:
     """Holds one pass or none. Several threads may use it. A copy by pickle, and that of a forked process, is empty."""
 
     def __init__(self) -> None:
-        self._held: list[Pass] = []
+        self._held: list[tuple[Pass, Interruption]] = []
         _instances.add(self)
 
     def __reduce__(self) -> tuple[type[PausedPass], tuple[()]]:
         return PausedPass, ()
 
-    def put(self, paused: Pass) -> None:
-        """Hold `paused`, and close another one."""
+    def __del__(self) -> None:
         self.close()
-        self._held.append(paused)
+
+    def put(self, paused: Pass, *, threads: int) -> None:
+        """Hold `paused`, which has this number of decode threads, and close another one."""
+        self.close()
+        self._held.append((paused, Interruption(0 if threads == 1 else DECODE_AHEAD_SECONDS)))
 
     def take(self, file: Identity | None, earliest: int, latest: int) -> Pass | None:
         """Return the pass if it is one of `file` and its next number is in the range. Close it otherwise."""
@@ -56,9 +64,11 @@ class PausedPass:
 
     def _pop(self) -> Pass | None:
         try:
-            return self._held.pop()
+            held, interruption = self._held.pop()
         except IndexError:
             return None
+        interruption.end()
+        return held
 
 
 _instances: WeakSet[PausedPass] = WeakSet()
@@ -67,8 +77,8 @@ _instances: WeakSet[PausedPass] = WeakSet()
 def _abandon() -> None:
     """Leak the passes of the parent process: a fork shares their file position, and closing waits for their threads."""
     for each in _instances:
-        while (held := each._pop()) is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+        while each._held:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each._held.pop()))
 
 
 if hasattr(os, "register_at_fork"):
