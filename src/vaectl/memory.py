@@ -168,18 +168,6 @@ def return_freed() -> None:
         library.malloc_trim(0)
 
 
-def avoid_huge_pages(address: int, size: int) -> None:
-    """Ask Linux for small pages where the `size` bytes at `address` are not in use yet. No effect on other systems."""
-    from ctypes import c_size_t, c_void_p
-
-    begin = -(-address // _HUGE_PAGE) * _HUGE_PAGE
-    if address + size > begin and (library := _glibc()):
-        library.madvise(c_void_p(begin), c_size_t(address + size - begin), _MADV_NOHUGEPAGE)
-
-
-_HUGE_PAGE, _MADV_NOHUGEPAGE = 2**21, 15
-
-
 def expand_segments() -> None:
     """Turn on expandable segments in PyTorch's CUDA allocator, to reduce fragmentation. Call it before importing torch.
 

@@ -14,8 +14,7 @@ import torch
 from tests.video.media import cut, encode, number_of, numbered_picture, set_display_matrix
 
 from vaectl.errors import UsageError, VaectlError
-from vaectl.memory import avoid_huge_pages
-from vaectl.video import VideoReader, read, read_video
+from vaectl.video import VideoReader, read_video
 from vaectl.video.index import build_index
 from vaectl.video.read import _decode_from
 
@@ -324,19 +323,3 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         assert sum(len(clip) for clip in reader.clips()) == 400
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100_000  # KiB; the whole clip is 360 MiB
-
-
-def test_slow_huge_pages_are_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode(tmp_path / "clip.mp4", 60, size=(320, 240))
-    expected = read_video(path).frames
-    asked: list[int] = []
-
-    def avoid(address: int, size: int) -> None:
-        asked.append(size)
-        avoid_huge_pages(address, size)
-
-    monkeypatch.setattr(read, "avoid_huge_pages", avoid)
-    seconds = iter([0, 0, 0, 1, *range(1000)])  # the second frame takes a second
-    monkeypatch.setattr(read, "thread_time", lambda: next(seconds))
-    assert torch.equal(read_video(path).frames, expected)
-    assert asked == [58 * 3 * 240 * 320]

@@ -14,17 +14,14 @@ from functools import cached_property
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
-from time import thread_time
 from types import TracebackType
 from typing import get_args
 
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError, shown
-from vaectl.memory import avoid_huge_pages
 from vaectl.urls import check_local
 from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConversion
@@ -34,14 +31,12 @@ from vaectl.video.file_cache import Identity, identity_of
 from vaectl.video.index import FrameIndex, index_of
 from vaectl.video.paused import Pass, PausedPass
 from vaectl.video.probe import open_source
-from vaectl.video.shown import Planes, upright_rgb
+from vaectl.video.shown import upright_rgb
 from vaectl.video.tiff import read_tiff
 from vaectl.video.unsupported import is_missing_feature
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
-_SLOW_SECONDS = 1.5e-3
-"""A huge page is slow if it takes longer to fetch it and to fill it."""
 _FRAMES_PER_OPENING = 8
 """Frames that are decoded in the time that it takes to open a file and to seek."""
 
@@ -179,8 +174,11 @@ class VideoReader:
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
+                # NumPy asks the system for huge pages, which PyTorch does not: most of the time to fetch them is saved.
                 batch = np.empty((len(numbers), 3, info.height, info.width), np.uint8)
-                _fill(batch, map(show, frames))
+                for picture in batch:
+                    for channel, plane in zip(picture, show(next(frames)), strict=True):
+                        channel[...] = plane
                 yield Clip(torch.from_numpy(batch), tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
@@ -231,22 +229,6 @@ class VideoReader:
             f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}",
             "get the file again, or read no more than those",
         )
-
-
-def _fill(batch: NDArray[np.uint8], pictures: Iterator[Planes]) -> None:
-    """Copy pictures into new memory.
-
-    NumPy asks Linux for huge pages, which PyTorch does not. Usually they take a fifth of the time. In a virtual machine
-    that returns free memory to its host, a huge page that comes from there takes five times as long as small ones.
-    """
-    measured = True
-    for number, picture in enumerate(batch):
-        planes, begun = next(pictures), thread_time()
-        for channel, plane in zip(picture, planes, strict=True):
-            channel[...] = plane
-        if measured and thread_time() - begun > _SLOW_SECONDS * max(1, picture.nbytes / 2**21):
-            rest, measured = batch[number + 1 :], False
-            avoid_huge_pages(rest.ctypes.data, rest.nbytes)
 
 
 def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
