@@ -126,6 +126,7 @@ def test_it_is_left_out_where_it_would_be_slower():
     assert not taken(clip[:, :32], weight[:32, :32]), "the transforms would take longer"
     assert not taken(clip, weight[:, :, 1:2]), "the same: a third of the products"
     assert not taken(clip[..., :8, :8], weight), "the transform of the weights would take longer"
+    assert not taken(clip[:, :, :0], weight[:, :, 1:2]), "no frames"
     assert not taken(clip.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert not taken(clip, weight)

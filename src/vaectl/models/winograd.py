@@ -80,7 +80,7 @@ def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
 
 def strip_rows(x_BCTHW: Tensor, m: int) -> int:
     """Return the number of rows in a strip, a multiple of `m`."""
-    return max(m, STRIP_BYTES // x_BCTHW[..., 0, :].nbytes // m * m)
+    return max(m, STRIP_BYTES // max(1, x_BCTHW[..., 0, :].nbytes) // m * m)
 
 
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
