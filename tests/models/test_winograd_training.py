@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.tiling.models import make_model
-from vaectl.models import convolution, winograd_training
+from vaectl.models import convolution, winograd, winograd_training
 from vaectl.models.context import StreamContext
 from vaectl.models.families import wan_layers
 from vaectl.models.layers import CausalConv3d, Conv2d, Layer
@@ -18,15 +18,15 @@ from vaectl.models.vae import AnyVAE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STRIDE, PADDING = (1, 1, 1), (0, 1, 1)
-TOLERANCE = 5e-6
-"""Relative to the largest value; measured up to 6e-7."""
+TILES = [1, *winograd.ROOTS]
 
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Use Winograd for layers of any width. Return the list of weight shapes that used it."""
-    for least in ("MIN_CHANNELS", "MIN_PRODUCTS", "MIN_POSITIONS"):
+    for least in ("MIN_CHANNELS", "MIN_POSITIONS", "MIN_POSITIONS_BACK"):
         monkeypatch.setattr(winograd_training, least, 1)
+    monkeypatch.setattr(winograd, "tile_size", lambda _x, _weight: 4)
     taken: list[torch.Size] = []
     convolve = winograd_training.causal_convolve
 
@@ -48,21 +48,31 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor | None, *, repeat_first: bool)
     return F.conv3d(padded, weight, bias, padding=PADDING)
 
 
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("repeat_first", [True, False])
-@pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 1)], ids=str)
-@pytest.mark.parametrize("frames", [1, 2, 3, 6])
+@pytest.mark.parametrize("size", [(5, 8), (1, 1)], ids=str)
+@pytest.mark.parametrize("frames", [1, 2, 6])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_output_and_gradients_are_those_of_the_convolution(kernel, frames, size, repeat_first):
+def test_output_and_gradients_are_those_of_the_convolution(
+    everywhere, monkeypatch, kernel, frames, size, repeat_first, tile
+):
+    """As close to the exact result as the direct convolution, up to a factor, because the sums have other terms."""
+    monkeypatch.setattr(winograd, "tile_size", lambda _x, _weight: tile)
     values = [random(2, 8, frames, *size), random(12, 8, kernel, 3, 3), random(12)]
     cotangent = random(2, 12, frames, *size)
     results = []
-    for dtype, convolve in ((torch.float32, winograd_training.causal_convolve), (torch.float64, exact)):
+    for dtype, convolve in (
+        (torch.float32, winograd_training.causal_convolve),
+        (torch.float32, exact),
+        (torch.float64, exact),
+    ):
         inputs = [value.to(dtype).requires_grad_() for value in values]
         y = convolve(*inputs, repeat_first=repeat_first)
         results.append([y, *torch.autograd.grad(y, inputs, cotangent.to(dtype))])
-    for made, wanted in zip(*results, strict=True):
+    for made, direct, wanted in zip(*results, strict=True):
         assert made.shape == wanted.shape
-        assert (made - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+        allowed = 12 * (direct - wanted).abs().max() + 1e-6 * wanted.abs().max()
+        assert (made - wanted).abs().max() <= allowed
 
 
 def test_activations_stay_channels_last_and_the_weight_keeps_its_layout():
@@ -122,7 +132,6 @@ def test_narrow_layers_small_clips_and_other_precisions_take_the_direct_kernel()
     assert taken(clip, weight)
     assert not taken(clip, weight[1:])
     assert not taken(clip, weight[:, 1:])
-    assert not taken(clip, weight[:, :, 1:2])
     assert not taken(clip[..., 1:], weight)
     assert not taken(clip.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
@@ -141,7 +150,9 @@ def gradients(model: AnyVAE, video: Tensor, *, recompute: bool = False) -> list[
     return found
 
 
-def test_a_network_has_the_same_gradients_bit_for_bit_when_it_recomputes(everywhere, monkeypatch):
+@pytest.mark.parametrize(("tile", "tolerance"), [(2, 1e-6), (4, 5e-6)])
+def test_a_network_has_the_same_gradients_bit_for_bit_when_it_recomputes(everywhere, monkeypatch, tile, tolerance):
+    monkeypatch.setattr(winograd, "tile_size", lambda _x, _weight: tile)
     model = deepcopy(make_model(stride=4, blocks=1, connect=1)).requires_grad_(True)
     video = random(1, 3, 9, 32, 48).clamp(-1, 1)
     fast = gradients(model, video)
@@ -152,4 +163,4 @@ def test_a_network_has_the_same_gradients_bit_for_bit_when_it_recomputes(everywh
     plain = gradients(model, video)
     largest = max(gradient.abs().max() for gradient in plain)
     for exact_one, made in zip(plain, fast, strict=True):
-        torch.testing.assert_close(made, exact_one, rtol=1e-3, atol=1e-6 * float(largest))
+        torch.testing.assert_close(made, exact_one, rtol=1e-3, atol=tolerance * float(largest))

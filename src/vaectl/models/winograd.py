@@ -83,12 +83,18 @@ def strip_rows(x_BCTHW: Tensor, m: int) -> int:
     return max(m, STRIP_BYTES // max(1, x_BCTHW[..., 0, :].nbytes) // m * m)
 
 
-def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and not in time."""
-    m = tile_size(x_BCTHW, weight)
+def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, *, frames: int = 0, m: int | None = None) -> Tensor:
+    """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and `frames` zeros in time.
+
+    `m`: the size of the tiles; by default that of `tile_size`.
+    """
+    m = m or tile_size(x_BCTHW, weight)
     roots = ROOTS[m]
     b, _, t, h, w = x_BCTHW.shape
-    out = x_BCTHW.new_empty((b, t - weight.shape[2] + 1, h, w, len(weight)))
+    shape = (b, len(weight), t + 2 * frames - weight.shape[2] + 1, h, w)
+    # Not a view, because the next layer may change it in place.
+    y = torch.empty(shape, dtype=x_BCTHW.dtype, device=x_BCTHW.device, memory_format=torch.channels_last_3d)
+    out = y.permute(0, 2, 3, 4, 1)
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
     rows = strip_rows(x_BCTHW, m)
     weights = transformed(weight, roots)
@@ -96,22 +102,22 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         stop = min(top + rows, h)
         above, below = int(top == 0), int(stop == h) + (top - stop) % m
         strip = F.pad(x[:, :, max(top - 1, 0) : stop + 1], (0, 0, 1, 1 + -w % m, above, below))
-        for row, column, values in convolve_strip(strip, weights, roots):
+        for row, column, values in convolve_strip(strip, weights, roots, frames):
             place = out[:, :, top + row : stop : m, column::m]
             values = values[:, :, : place.shape[2], : place.shape[3]]
             torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
         del strip
-    return out.permute(0, 4, 1, 2, 3)
+    return y
 
 
 def convolve_strip(
-    strip_BTHWC: Tensor, weights: list[list[Tensor]], roots: Sequence[float]
+    strip_BTHWC: Tensor, weights: list[list[Tensor]], roots: Sequence[float], frames: int
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield a row and a column in the tiles of outputs, and the outputs there."""
     made = []
     for rows, taps in zip(transform_input(strip_BTHWC, 2, roots), weights, strict=True):
         patches = transform_input(rows, 3, roots)
-        products = [product(patch, tap) for patch, tap in zip(patches, taps, strict=True)]
+        products = [product(patch, tap, frames) for patch, tap in zip(patches, taps, strict=True)]
         made.append(transform_output(products, roots))
         del products
     for column, values_of_rows in enumerate(zip(*made, strict=True)):
@@ -136,13 +142,17 @@ def reordered(weight_OIK: Tensor) -> Tensor:
 def transform_weight(taps: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
     """Yield the scaled values of the polynomial of 3 taps, (3, ...), at each root: at 0, p, -p, ..., and infinity."""
     a, b, c = taps
-    yield a / math.prod(-p * p for p in roots)
+    yield a / scale(0, roots)
     for p in roots:
-        scale = 2 * p * p * math.prod(p * p - q * q for q in roots if q != p)
-        even, odd = torch.add(a, c, alpha=p * p).div_(scale), b * (p / scale)
+        even, odd = torch.add(a, c, alpha=p * p).div_(scale(p, roots)), b * (p / scale(p, roots))
         yield even + odd
         yield even.sub_(odd)
     yield c
+
+
+def scale(root: float, roots: Sequence[float]) -> float:
+    """Return the divisor of the value at `root`: the product of its differences from the other roots."""
+    return math.prod(root * root - p * p for p in roots if p != root) * (2 * root * root if root else 1)
 
 
 def transform_input(x: Tensor, axis: int, roots: Sequence[float]) -> Iterator[Tensor]:
@@ -163,10 +173,10 @@ def transform_input(x: Tensor, axis: int, roots: Sequence[float]) -> Iterator[Te
     yield torch.add(d[3], d[1], alpha=-p * p)
 
 
-def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
-    """Multiply over channels and time: a convolution with a kernel of 1x1 in space."""
+def product(patch_BTHWC: Tensor, weight: Tensor, frames: int) -> Tensor:
+    """Multiply over channels and time: a convolution with a kernel of 1x1 in space, padded with `frames` zeros."""
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
+        patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (frames, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
     )
     return y.permute(0, 2, 3, 4, 1)
 
