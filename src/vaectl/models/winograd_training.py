@@ -85,7 +85,7 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, frames: int, 
     """
     b, c, t, h, w = x_BCTHW.shape
     m = (
-        winograd.tile_size(torch.empty((b, c, t + frames, h, w), device="meta"), weight)
+        winograd.tile_size(weight.new_empty(1).expand(b, c, t + frames, h, w), weight)
         if b * t * h * w >= least
         else 1
     )

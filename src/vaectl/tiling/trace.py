@@ -286,9 +286,11 @@ class PeakMemoryMode(TorchDispatchMode):
         self._living: dict[int, int] = {}
 
     def watch(self, made: Any) -> None:
-        """Count the tensors in `made` until they are freed, except weights."""
+        """Count the tensors in `made` until they are freed, except weights, and those in a format of oneDNN."""
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and not isinstance(tensor._base, nn.Parameter):
+            if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+                continue
+            if not isinstance(tensor._base, nn.Parameter):
                 self.largest = max(self.largest, tensor.numel())
                 storage = tensor.untyped_storage()
                 key = storage._cdata
