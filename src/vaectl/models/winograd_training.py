@@ -84,11 +84,7 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, frames: int, 
     Directly, if there are fewer than `least` positions.
     """
     b, c, t, h, w = x_BCTHW.shape
-    m = (
-        winograd.tile_size(weight.new_empty(1).expand(b, c, t + frames, h, w), weight)
-        if b * t * h * w >= least
-        else 1
-    )
+    m = winograd.tile_size(weight.new_empty(1).expand(b, c, t + frames, h, w), weight) if b * t * h * w >= least else 1
     if m > 1:
         return winograd.convolve(x_BCTHW, weight, bias, frames=frames, m=m)
     x = x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
