@@ -241,10 +241,12 @@ def reconstruct_frames(
             generator.set_state(noise)  # a retry samples the same latents
         run = prepare_run(model, num_frames, width, height, limits, overhead, progress)
         windows, done = torch.split(frames_BTCHW, run.window, dim=1), 0
-        made = torch.empty(frames_BTCHW.shape, dtype=torch.uint8)
+        made = frames_BTCHW[:, :0]
         progress.start(f"{source}" if batch == 1 else f"{source} and {batch - 1} more", batch * num_frames)
         try:
             for frames in _run_windows(run, windows, generator, source):
+                if done == 0:
+                    made = frames.new_empty(batch, num_frames, *frames.shape[2:])
                 made[:, done : done + frames.shape[1]] = frames
                 done += frames.shape[1]
                 progress.advance(batch * frames.shape[1])
