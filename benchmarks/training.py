@@ -1,13 +1,10 @@
 """Measure training steps of WF-VAE-S on 9 frames of 128x128: time and peak memory for several objectives.
 
-    python benchmarks/training.py [--device cuda] [--published WF-VAE] [--dtype bfloat16]
+    python benchmarks/training.py [--device cuda]
 
 Times are measured in one process, in turns; the best round counts, and ratios are relative to the first row. Peaks are
 measured in one process per case. The last line is a real run with two data workers on the 720p clip, and the share of
 time spent waiting for clips.
-
-With `--published`, the folder of a clone of PKU-YuanGroup/WF-VAE, it instead times the published step and ours in
-turns: same weights, clips, losses (L1, KL, wavelets) and AdamW. The published code needs diffusers.
 """
 
 from __future__ import annotations
@@ -18,26 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from common import WF_VAE_S, take_turns
+from common import WF_VAE_S
 from vaectl.memory import peak
 from vaectl.models import build_model, save_model
 from vaectl.models.device import choose_device
-from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.progress import Silent
 from vaectl.training.job import train
 from vaectl.training.setup import objective_of, placed, trainer_of
 from vaectl.training.trainer import ClipBatch, Trainer
-from vaectl.video.clip import batch_to_video
 
 CLIP = Path(".samples/bigbuckbunny.mp4")
 PLAIN = TrainOptions(
@@ -76,59 +69,12 @@ def step(trainer: Trainer) -> float:
     return time.perf_counter() - begun
 
 
-def published_step(folder: Path, model: AnyVAE, options: TrainOptions) -> Callable[[Tensor], object]:
-    """Return the step of the published network with the weights of `model`; its loss has the parts L1, KL, wavelets."""
-    sys.path.insert(0, str(folder))
-    from causalvideovae.model.vae.modeling_wfvae import WFVAEModel
-
-    network = WFVAEModel(**WF_VAE_S.model_dump()).to(model.device).train()
-    network.load_state_dict({name: value.contiguous() for name, value in model.state_dict().items()})
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
-
-    def advance(frames: Tensor) -> None:
-        x = batch_to_video(frames.to(model.device)).float()
-        output = network(x)
-        rec = (x - output.sample).abs().sum() / (len(x) * x.shape[2])
-        first, first_made, second, second_made = output.extra_output
-        wavelets = ((first - first_made).abs().sum() + (second - second_made).abs().sum()) / len(x)
-        loss = rec + options.kl_weight * output.latent_dist.kl().mean() + options.wavelet_weight * wavelets
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-    return advance
-
-
-def compare(folder: Path, size: str, device: torch.device, dtype: str) -> None:
-    """Print the best times of the published step and of ours, in turns."""
-    num_frames, side, *batch = map(int, size.split("x"))
-    options = replace(PLAIN, num_frames=num_frames, resolution=side, mix_precision=dtype)
-    trainer = trainer_for(options, device)
-    published = published_step(folder, trainer.model, options)
-    frames = torch.randint(0, 256, (*(batch or [1]), num_frames, 3, side, side), dtype=torch.uint8)
-    works = (lambda: published(frames), lambda: trainer.advance([ClipBatch(frames, range(len(frames)))]))
-    for work in works:
-        work()  # creates the state of the optimizer
-    theirs, ours = take_turns(works, device, ROUNDS)
-    print(f"{size}, {dtype}: published {theirs:.2f} s, vaectl {ours:.2f} s, {theirs / ours:.2f} times as fast")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--published", type=Path, help="a clone of PKU-YuanGroup/WF-VAE: compare with its step")
-    parser.add_argument("--dtype", default="float32", help="precision of our step with --published")
-    parser.add_argument("--sizes", nargs="+", default=["9x128", "17x64x2"], help="frames x side x batch size")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    if arguments.published:
-        for size in arguments.sizes:
-            compare(arguments.published, size, device, arguments.dtype)
-        return
-    print("without --published: the step of the published code is not measured")
     if arguments.case:
         trainer = trainer_for(CASES[arguments.case], device)
         for _ in range(2):

@@ -28,7 +28,7 @@ WEIGHT_COST = 150
 STRIP_COST = 12_000_000
 """Time between the operators of a strip, for each of its (m + 2)² patches, in products."""
 STRIP_BYTES = 12 * 2**20
-"""Input of one strip. Small enough that its transform stays in the caches."""
+"""Input of one strip. In smaller ones, the time between operators counts more; larger ones only take more memory."""
 STRIP_COPIES = {2: (2.1, 3.2), 4: (3.3, 2.1)}
 """Peak memory of the transforms of a strip, in strips of the input and of the output."""
 WEIGHT_COPIES = 26

@@ -19,7 +19,7 @@ from vaectl.video.file_cache import Identity
 from vaectl.video.messages import Interruption
 
 DECODE_AHEAD_SECONDS = 1.0
-"""Decode threads have finished the packets that they have after this time."""
+"""After this time, decode threads are taken to have finished the packets that they have. FFmpeg does not say when."""
 
 
 class Pass(NamedTuple):
