@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from common import WF_VAE_S, in_another_process, input_of, run_of, take_turns
-from vaectl.allocator import keep_freed
+from vaectl.allocator import reuse_memory
 from vaectl.memory import peak, reuse_freed
 from vaectl.models import build_model, load_model
 from vaectl.models.checkpoint import channels_last
@@ -40,11 +40,11 @@ def make_model(name: str, device: torch.device, dtype: torch.dtype) -> WFVAE:
         model = load_model(device=device, dtype=dtype)
     else:
         torch.manual_seed(0)
-        model = build_model(WF_VAE_S).to(device, dtype).eval()
+        model = build_model(WF_VAE_S).to(device, dtype).eval().requires_grad_(False)
         state = {key: channels_last(tensor) for key, tensor in model.state_dict().items()}
         model.load_state_dict(state, assign=True)
     assert isinstance(model, WFVAE)
-    keep_freed(model, tight=False)  # as the commands do
+    reuse_memory(model, tight=False, limited=False)  # as the commands do
     return model
 
 

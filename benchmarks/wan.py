@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from common import all_turns, in_another_process, reset_peak
-from vaectl.allocator import keep_freed
+from vaectl.allocator import reuse_memory
 from vaectl.memory import peak, resident, reuse_freed
 from vaectl.models import build_model
 from vaectl.models.build import FAMILIES
@@ -84,12 +84,13 @@ def our_model(
 ) -> AnyVAE:
     family, config = MODELS[name]
     config = config | (narrow or {})
-    model = build_model(FAMILIES[family].config_class.model_validate(config)).to(device, dtype).eval()
+    built = FAMILIES[family].config_class.model_validate(config)
+    model = build_model(built).to(device, dtype).eval().requires_grad_(False)
     if weights is not None:
         model.load_state_dict(weights)
     for parameter in model.parameters():
         parameter.data = channels_last(parameter.data)
-    keep_freed(model, tight=False)  # as the commands do
+    reuse_memory(model, tight=False, limited=False)  # as the commands do
     return model
 
 

@@ -8,7 +8,7 @@ from vaectl import allocator, engine
 from vaectl.allocator import returning_freed
 from vaectl.engine import HostOverhead, prepare_run
 from vaectl.memory import Limits
-from vaectl.models import load_model
+from vaectl.models import load_model, winograd
 from vaectl.models.context import StreamContext
 from vaectl.models.layers import Layer
 from vaectl.progress import Silent
@@ -72,6 +72,23 @@ def test_kept_memory_does_not_grow_with_the_clip(monkeypatch):
                 return_excess()
     assert max(held) == allocator.KEPT_RATIO * 100 + 20
     assert held.count(100) < 100  # most windows keep the gaps
+
+
+@pytest.mark.parametrize(
+    ("limits", "share"),
+    [
+        (Limits(), allocator.WEIGHTS_SHARE),
+        (Limits(tiled=True, memory_limit=2**31), 0),
+        (Limits(low_memory=True), 0),
+    ],
+    ids=["untiled", "limit", "low memory"],
+)
+def test_transformed_weights_are_kept_without_a_limit_only(monkeypatch, limits, share):
+    monkeypatch.setattr(allocator, "obtainable", lambda _: 2**32)
+    for room in (0, 2**40):  # of a run before
+        monkeypatch.setattr(winograd.KEPT, "room", room)
+        prepare_run(load_model(), 9, 64, 64, limits, HostOverhead(per_frame=0, fixed=0), Silent())
+        assert winograd.KEPT.room == share * 2**32
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(tiled=True, memory_limit=2**31)], ids=["untiled", "limit"])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vaectl.memory import obtainable, resident, return_freed, reuse_freed
+from vaectl.models import winograd
 from vaectl.models.layers import Layer
 from vaectl.models.vae import AnyVAE
 
@@ -23,6 +24,8 @@ KEPT_RATIO = 2.0
 """The memory at which a small network without a limit returns freed memory, as a ratio to what it uses."""
 KEPT_SHARE = 0.5
 """The same, as a share of the obtainable memory. The smaller one counts."""
+WEIGHTS_SHARE = 1 / 8
+"""The most memory for transformed weights, as a share of the obtainable memory."""
 
 
 def keep_within(model: AnyVAE, limit: int) -> None:
@@ -40,19 +43,22 @@ def is_large(model: AnyVAE) -> bool:
     return sum(weight.numel() for weight in model.parameters()) >= LARGE_NETWORK
 
 
-def keep_freed(model: AnyVAE, *, tight: bool, limited: bool = True) -> None:
+def reuse_memory(model: AnyVAE, *, tight: bool, limited: bool = True) -> None:
     """Keep freed blocks for reuse, up to a size: reuse is fast, but leaves gaps between blocks.
 
-    The size is smaller if memory is `tight`, or for a large network. A small network without a limit on memory keeps
-    all blocks. On a GPU, PyTorch does this itself.
+    The size is smaller if memory is `tight`, or for a large network within a limit. A small network without a limit
+    keeps all blocks. Without a limit, transformed weights are kept too, for the next window and the next clip: with the
+    same results, bit for bit. On a GPU, PyTorch does this itself.
     """
     if model.device.type != "cpu":
         return
+    room = 0 if tight or limited else round(WEIGHTS_SHARE * obtainable(model.device))
+    winograd.KEPT.give_room(room)
     if tight:
         reuse_freed(2**23)
-    elif is_large(model):
+    elif is_large(model) and limited:
         reuse_freed(2**24)
-    elif limited:
+    elif is_large(model) or limited:
         reuse_freed()
     else:
         reuse_freed(2**30)

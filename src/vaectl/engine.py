@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vaectl.allocator import MAX_HELD_RATIO, keep_freed, keep_within, returning_freed
+from vaectl.allocator import MAX_HELD_RATIO, keep_within, returning_freed, reuse_memory
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
 from vaectl.memory import Limits, format_limit, format_size, obtainable, resident
@@ -165,7 +165,7 @@ def prepare_run(
 ) -> Run:
     """Plan for one clip, report the plan, and set the memory allocator for it."""
     if not limits.tiled:
-        keep_freed(model, tight=limits.low_memory, limited=False)
+        reuse_memory(model, tight=limits.low_memory, limited=False)
         return Run(model, window_frames(model.config, height, width, model.device), None, lambda _: None)
     limit = limit_of(limits, model.device)
     if limits.memory_limit is not None and limits.memory_limit > limit:
@@ -182,7 +182,7 @@ def prepare_run(
     if model.device.type == "cuda" and limits.memory_limit is not None:
         keep_within(model, limit)
     plan = make_plan(model, num_frames, height, width, budget, low_memory=limits.low_memory)
-    keep_freed(model, tight=limits.low_memory or limit < MAX_HELD_RATIO * plan.peak)
+    reuse_memory(model, tight=limits.low_memory or limit < MAX_HELD_RATIO * plan.peak)
     groups = len(plan.encoder) + len(plan.decoder)
     if model.streams:
         tile = model.config.space_compression * plan.encoder[0].tile

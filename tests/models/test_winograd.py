@@ -28,9 +28,9 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
     taken: list[torch.Size] = []
     convolve = winograd.convolve
 
-    def remembered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def remembered(x: Tensor, weight: Tensor, bias: Tensor | None, **more: Tensor) -> Tensor:
         taken.append(weight.shape)
-        return convolve(x, weight, bias)
+        return convolve(x, weight, bias, **more)
 
     monkeypatch.setattr(winograd, "convolve", remembered)
     return taken

@@ -37,7 +37,7 @@ def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pa
     if trains_in_winograd(x_BCTHW, weight.unsqueeze(2), steps, pads):
         return winograd_training.causal_convolve(x_BCTHW, weight.unsqueeze(2), bias)
     if WINOGRAD and can_use_onednn(x_BCTHW, weight) and winograd.is_faster(x_BCTHW, weight.unsqueeze(2), steps, pads):
-        return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias)
+        return winograd.convolve(x_BCTHW, weight.unsqueeze(2), bias, parameter=weight)
     b, _, t, _, _ = x_BCTHW.shape
     frames = F.conv2d(x_BCTHW.transpose(1, 2).flatten(0, 1), weight, bias, stride, padding)
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaectl.models.kept_weights import KeptWeights
+
 ROOTS = {2: (1.0,), 4: (0.75, 1.5)}
 """The positive roots for each size of the tiles of outputs."""
 TRANSFORM_COST = {2: 340, 4: 450}
@@ -31,6 +33,10 @@ STRIP_BYTES = 12 * 2**20
 """Input of one strip. In smaller ones, the time between operators counts more; larger ones only take more memory."""
 STRIP_COPIES = {2: (2.1, 3.2), 4: (3.3, 2.1)}
 """Peak memory of the transforms of a strip, in strips of the input and of the output."""
+KEEP_BELOW = 1500
+"""Tiles of a layer. With fewer, transforming the weights takes over a tenth of the time, so they are kept."""
+KEPT = KeptWeights()
+"""Transformed weights."""
 WEIGHT_COPIES = 26
 """Peak memory of the transform of weights, in weights of 1x1 in space, next to the result."""
 
@@ -83,10 +89,18 @@ def strip_rows(x_BCTHW: Tensor, m: int) -> int:
     return max(m, STRIP_BYTES // max(1, x_BCTHW[..., 0, :].nbytes) // m * m)
 
 
-def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, *, frames: int = 0, m: int | None = None) -> Tensor:
+def convolve(
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    frames: int = 0,
+    m: int | None = None,
+    parameter: Tensor | None = None,
+) -> Tensor:
     """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and `frames` zeros in time.
 
-    `m`: the size of the tiles; by default that of `tile_size`.
+    `m`: the size of the tiles; by default that of `tile_size`. `parameter`: what `weight` is a view of, if it is one.
     """
     m = m or tile_size(x_BCTHW, weight)
     roots = ROOTS[m]
@@ -97,7 +111,7 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, *, frames: in
     out = y.permute(0, 2, 3, 4, 1)
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
     rows = strip_rows(x_BCTHW, m)
-    weights = transformed(weight, roots)
+    weights = transformed_or_kept(weight, m, y.numel() // (m * m * len(weight)), parameter)
     for top in range(0, h, rows):
         stop = min(top + rows, h)
         above, below = int(top == 0), int(stop == h) + (top - stop) % m
@@ -123,6 +137,17 @@ def convolve_strip(
     for column, values_of_rows in enumerate(zip(*made, strict=True)):
         for row, values in enumerate(transform_output(values_of_rows, roots)):
             yield row, column, values
+
+
+def transformed_or_kept(weight: Tensor, m: int, tiles: int, parameter: Tensor | None) -> list[list[Tensor]]:
+    """Return the transformed weight; for few tiles, keep it for the next time."""
+    if tiles >= KEEP_BELOW:
+        return transformed(weight, ROOTS[m])
+    size = (m + 2) ** 2 * weight.nbytes // 9
+    kept: list[list[Tensor]] = KEPT.get(
+        weight if parameter is None else parameter, m, size, lambda: transformed(weight, ROOTS[m])
+    )
+    return kept
 
 
 def transformed(weight: Tensor, roots: Sequence[float]) -> list[list[Tensor]]:

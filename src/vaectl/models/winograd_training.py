@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv3d_input
 
 from vaectl.models import winograd
 
@@ -20,8 +21,10 @@ MIN_CHANNELS = 96
 """Input and output channels."""
 MIN_POSITIONS = 512
 """Output positions of a batch. For fewer, the products are too small."""
-MIN_POSITIONS_BACK = 1024
-"""The same for the gradient of the input. For fewer, transforming the weights takes too long."""
+MIN_POSITIONS_FORWARD, MIN_POSITIONS_BACK = 1024, 1536
+"""The same for the output alone, and for the gradient of the input. For fewer, transforming weights takes too long."""
+SMALL = 20480
+"""PyTorch uses a much slower kernel than oneDNN's up to this size of batch * channels * frames * height."""
 
 
 def available() -> bool:
@@ -55,7 +58,7 @@ class _CausalConvolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, repeat_first: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.repeat_first = repeat_first
-        return convolve(with_first(x, weight.shape[2] - 1, repeat_first), weight, bias, 0, 1)
+        return convolve(with_first(x, weight.shape[2] - 1, repeat_first), weight, bias, 0, MIN_POSITIONS_FORWARD)
 
     @staticmethod
     @once_differentiable
@@ -94,8 +97,12 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, frames: int, 
 
 def input_gradient(grad_BOTHW: Tensor, weight: Tensor, repeat_first: bool) -> Tensor:
     """Compute the gradient of the input (B, C, T, H, W)."""
-    before = weight.shape[2] - 1
-    grad = convolve(grad_BOTHW, weight.flip(2, 3, 4).transpose(0, 1), None, before, MIN_POSITIONS_BACK)
+    b, _, t, h, w = grad_BOTHW.shape
+    c, before = weight.shape[1], weight.shape[2] - 1
+    if b * t * h * w < MIN_POSITIONS_BACK and b * c * (t + before) * h > SMALL:
+        grad = conv3d_input((b, c, t + before, h, w), weight, grad_BOTHW, padding=(0, 1, 1))
+    else:
+        grad = convolve(grad_BOTHW, weight.flip(2, 3, 4).transpose(0, 1), None, before, MIN_POSITIONS_BACK)
     if before and repeat_first:
         grad[:, :, before] += grad[:, :, :before].sum(dim=2)
     return grad[:, :, before:].contiguous(memory_format=torch.channels_last_3d)
