@@ -6,8 +6,11 @@ know what the frames are for.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +23,7 @@ from typing import get_args
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.urls import check_local
@@ -31,12 +35,14 @@ from vaectl.video.file_cache import Identity, identity_of
 from vaectl.video.index import FrameIndex, index_of
 from vaectl.video.paused import Pass, PausedPass
 from vaectl.video.probe import open_source
-from vaectl.video.shown import upright_rgb
+from vaectl.video.shown import Show, upright_rgb
 from vaectl.video.tiff import read_tiff
 from vaectl.video.unsupported import is_missing_feature
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
+_MAX_CONVERSIONS = 8
+"""Most frames that are converted at the same time."""
 _FRAMES_PER_OPENING = 8
 """Frames that are decoded in the time that it takes to open a file and to seek."""
 
@@ -170,15 +176,15 @@ class VideoReader:
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
         info, times = self.info, self._index.times
-        show = upright_rgb(info, self._layout, self._rgb_conversion, self._threads)
+        count = min(len(wanted), self._threads or _cores(), _MAX_CONVERSIONS)
+        threads = self._threads if count == 1 else 1
+        shows = [upright_rgb(info, self._layout, self._rgb_conversion, threads) for _ in range(count)]
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 # NumPy asks the system for huge pages, which PyTorch does not: most of the time to fetch them is saved.
                 batch = np.empty((len(numbers), 3, info.height, info.width), np.uint8)
-                for picture in batch:
-                    for channel, plane in zip(picture, show(next(frames)), strict=True):
-                        channel[...] = plane
+                _fill(batch, frames, shows)
                 yield Clip(torch.from_numpy(batch), tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
@@ -229,6 +235,32 @@ class VideoReader:
             f"{self._path}: {reason}, and only the first {num_frames} of its frames can be read{detail}",
             "get the file again, or read no more than those",
         )
+
+
+def _fill(batch: NDArray[np.uint8], frames: Iterator[VideoFrame], shows: Sequence[Show]) -> None:
+    """Convert the next frames into `batch`, in a thread for each of `shows`, while the calling thread decodes."""
+
+    def fill(number: int, frame: VideoFrame) -> None:
+        for channel, plane in zip(batch[number], shows[number % len(shows)](frame), strict=True):
+            channel[...] = plane
+
+    if len(shows) == 1:
+        for number in range(len(batch)):
+            fill(number, next(frames))
+        return
+    running: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(len(shows)) as pool:
+        for number in range(len(batch)):
+            frame = next(frames)
+            if len(running) == len(shows):
+                running.popleft().result()
+            running.append(pool.submit(fill, number, frame))
+        for each in running:
+            each.result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
