@@ -31,13 +31,14 @@ from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConversion
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
-from vaectl.video.file_cache import Identity, identity_of
+from vaectl.video.file_cache import identity_of
 from vaectl.video.index import FrameIndex, index_of
 from vaectl.video.paused import Pass, PausedPass
 from vaectl.video.probe import open_source
 from vaectl.video.shown import Show, upright_rgb
 from vaectl.video.tiff import read_tiff
 from vaectl.video.unsupported import is_missing_feature
+from vaectl.video.wanted import Wanted
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
@@ -199,16 +200,16 @@ class VideoReader:
                 raise self._damaged(damage.packet, f"frame {damage.packet} is damaged", f" ({damage})") from None
             return
         pts, readable, detail = self._index.pts, 0, ""
-        file = identity_of(self._path)
         with ExitStack() as opened:
-            frames = opened.enter_context(closing(self._frames_from(wanted[0], file)))
+            current = self._pass_from(wanted)
+            opened.enter_context(closing(current.frames))
             try:
-                for readable, frame in frames:
+                for readable, frame in current.frames:
                     if readable >= len(self._index.times) or (pts and frame.pts != pts[readable]):
                         break
                     if readable == wanted[-1] < len(self._index.times) - 1:
                         opened.pop_all()
-                        self._paused.put(Pass(file, readable + 1, frames), threads=self._threads)
+                        self._paused.put(current._replace(number=readable + 1), threads=self._threads)
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
@@ -223,12 +224,16 @@ class VideoReader:
             )
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _frames_from(self, start: int, file: Identity | None) -> Generator[tuple[int, VideoFrame]]:
-        """Return numbered frames from `start` or earlier. Continue the last pass if that is nearer than a keyframe."""
+    def _pass_from(self, numbers: range) -> Pass:
+        """Return a pass over the frames `numbers`. Continue the last pass if that is nearer than a keyframe."""
+        file, start = identity_of(self._path), numbers[0]
         keyframe = next(_keyframes_before(self._index, start), None)
         first = 0 if keyframe is None else bisect_left(self._index.pts, keyframe)
-        paused = self._paused.take(file, first - _FRAMES_PER_OPENING, start)
-        return paused.frames if paused else _decode_from(self._path, self._index, start, self._threads)
+        if paused := self._paused.take(file, first - _FRAMES_PER_OPENING, start):
+            paused.wanted.numbers = numbers
+            return paused
+        wanted = Wanted(numbers, self._index.pts if self._index.keyframes else ())
+        return Pass(file, 0, _decode_from(self._path, self._index, wanted, self._threads), wanted)
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
@@ -263,23 +268,35 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
-    """Yield the same numbered frames as a full pass, from `start` or earlier. Raises DamageError."""
-    number = 0
-    for keyframe in _keyframes_before(index, start):
-        with closing(decode(path, threads, keyframe)) as pictures:
-            frames = (picture.frame for picture in pictures)
-            first = _first_frame(frames)
-            if first is None or first.pts is None or first.pts > index.pts[start]:
-                continue
-            number = bisect_left(index.pts, first.pts)
+def _decode_from(path: Path, index: FrameIndex, wanted: Wanted, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
+    """Yield the same numbered frames as a full pass, from the first wanted one or earlier. Raises DamageError.
+
+    Frames that are not wanted may be left out.
+    """
+    number, start = 0, wanted.numbers[0]
+    from_first = [None] if index.keyframes else []
+    for keyframe in (*_keyframes_before(index, start), *from_first):
+        with closing(decode(path, threads, keyframe, leave_out=wanted.leave_out)) as pictures:
+            frames: Iterator[VideoFrame] = (picture.frame for picture in pictures)
+            if keyframe is not None:
+                first = _first_frame(frames)
+                if first is None or first.pts is None or first.pts > index.pts[start]:
+                    continue
+                number = bisect_left(index.pts, first.pts)
+                frames = chain([first], frames)
             try:
-                for frame in chain([first], frames):
+                for frame in frames:
+                    while number in wanted.left_out:
+                        number += 1
+                    if number >= len(index.pts) or frame.pts != index.pts[number]:
+                        break
                     yield number, frame
                     number += 1
-                return
-            except DamageError:  # or the frames before the keyframe are missing: a full pass tells
-                break
+                if number > wanted.numbers[-1]:
+                    return
+            except DamageError:
+                pass
+            break  # frames are damaged, or those before the keyframe are missing: a full pass tells
     with closing(decode(path, threads)) as pictures:
         yield from ((n, picture.frame) for n, picture in enumerate(pictures) if n >= number)
 
