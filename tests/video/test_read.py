@@ -100,6 +100,28 @@ def test_seeks_rather_than_decodes_from_the_beginning(samples: Path) -> None:
     assert numbers == list(range(numbers[0], 250))
 
 
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_a_file_whose_header_says_all_is_probed_once(
+    tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / f"clip.{extension}", 30, **B_FRAMES)
+    expected = read_video(path).frames
+    probed: list[bool] = []
+    plain = av.open
+
+    def spy(*given: Any, options: dict[str, str], **more: Any) -> Any:
+        probed.append("probesize" not in options)
+        return plain(*given, options=options, **more)
+
+    monkeypatch.setattr(av, "open", spy)
+    copy = tmp_path / f"copy.{extension}"
+    copy.write_bytes(path.read_bytes())
+    with VideoReader(copy) as reader:
+        for start in (20, 3):
+            assert torch.equal(reader.read(start, 5).frames, expected[start : start + 5])
+    assert sum(probed) == 1 if extension == "mp4" else all(probed)
+
+
 @pytest.mark.parametrize("name", ["bigbuckbunny", "bikes", "carphone_pristine", "carphone_distorted"])
 def test_real_clips(samples: Path, name: str) -> None:
     with VideoReader(samples / f"{name}.mp4") as reader:

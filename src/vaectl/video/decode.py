@@ -172,7 +172,8 @@ def decode(
     Args:
         threads: decode threads, 0 for all cores.
         until: see `demux`.
-        leave_out: whether not to decode a packet. Then any error is a DamageError without details.
+        leave_out: whether not to decode a packet. Then the file is opened briefly (see `open_video`), and any error is
+            a DamageError without details.
 
     Raises DamageError before the first damaged or missing picture, and UsageError or VaectlError as `open_video` does.
     """
@@ -220,7 +221,7 @@ def _decode(
     def picture(frame: VideoFrame) -> Picture:
         return Picture(frame, shifts[_number(frame, shifts)])
 
-    with open_video(path, threads) as opened:
+    with open_video(path, threads, brief=leave_out is not None) as opened:
         decoder = decoder_of(opened.stream)
         decoder.copy_opaque = True
         if keyframe is not None:
