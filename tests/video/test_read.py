@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import av
@@ -347,3 +348,16 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         assert sum(len(clip) for clip in reader.clips()) == 400
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100_000  # KiB; the whole clip is 360 MiB
+
+
+def test_a_thread_that_cannot_start_is_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "clip.mp4", 4)
+    with VideoReader(path, threads=2) as reader:
+        assert len(reader.timestamps()) == 4
+
+        def refuse(_: Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(Thread, "start", refuse)
+        with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory: its frames have 64x48 pixels"):
+            reader.read()

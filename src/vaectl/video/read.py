@@ -259,7 +259,10 @@ def _fill(batch: NDArray[np.uint8], frames: Iterator[VideoFrame], shows: Sequenc
             frame = next(frames)
             if len(running) == len(shows):
                 running.popleft().result()
-            running.append(pool.submit(fill, number, frame))
+            try:
+                running.append(pool.submit(fill, number, frame))
+            except RuntimeError as error:  # the system cannot start a thread
+                raise MemoryError(str(error)) from None
         for each in running:
             each.result()
 
