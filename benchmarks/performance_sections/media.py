@@ -58,7 +58,8 @@ def read_clip(path: Path, options: Options) -> Iterator[AnyRow]:
     threads = torch.get_num_threads()
     whole = VideoReader(path)
     length = len(whole.timestamps())
-    starts = [random.Random(0).randrange(length - CLIP_FRAMES) for _ in range(3 if options.tiny else 12)]
+    draw = random.Random(0)
+    starts = [draw.randrange(length - CLIP_FRAMES) for _ in range(3 if options.tiny else 12)]
     on = f"{path.name}, {whole.info.width}x{whole.info.height}"
     if decoder_of := torchcodec():
         opened = decoder_of(str(path), num_ffmpeg_threads=threads)

@@ -64,7 +64,7 @@ def test_a_pass_that_begins_later_decodes_no_frame_again(tmp_path: Path, packets
         reader.read(5, 5)  # backwards: from the beginning
         reader.close()
         reader.read(10, 5)
-        assert len(packets) >= 10 + 15
+        assert len(packets) >= 10 + 10  # without some B-frames
 
 
 def test_a_far_keyframe_is_sought(tmp_path: Path, packets: list[object]) -> None:

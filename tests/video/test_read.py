@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import av
@@ -17,6 +18,7 @@ from vaectl.errors import UsageError, VaectlError
 from vaectl.video import VideoReader, read_video
 from vaectl.video.index import build_index
 from vaectl.video.read import _decode_from
+from vaectl.video.wanted import Wanted
 
 B_FRAMES: dict[str, Any] = {"options": {"g": "8", "bf": "3"}}
 OPEN_GOP: dict[str, Any] = {"options": {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:b-adapt=0"}}
@@ -93,9 +95,32 @@ def test_false_keyframe_marks_do_not_mislead(tmp_path: Path, extension: str, how
 
 def test_seeks_rather_than_decodes_from_the_beginning(samples: Path) -> None:
     with VideoReader(samples / "bikes.mp4") as reader:
-        numbers = [number for number, _ in _decode_from(reader.info.path, build_index(reader.info), 200)]
+        wanted = Wanted(range(200, 250), ())
+        numbers = [number for number, _ in _decode_from(reader.info.path, build_index(reader.info), wanted)]
     assert 150 < numbers[0] <= 200
     assert numbers == list(range(numbers[0], 250))
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_a_file_whose_header_says_all_is_probed_once(
+    tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / f"clip.{extension}", 30, **B_FRAMES)
+    expected = read_video(path).frames
+    probed: list[bool] = []
+    plain = av.open
+
+    def spy(*given: Any, options: dict[str, str], **more: Any) -> Any:
+        probed.append("probesize" not in options)
+        return plain(*given, options=options, **more)
+
+    monkeypatch.setattr(av, "open", spy)
+    copy = tmp_path / f"copy.{extension}"
+    copy.write_bytes(path.read_bytes())
+    with VideoReader(copy) as reader:
+        for start in (20, 3):
+            assert torch.equal(reader.read(start, 5).frames, expected[start : start + 5])
+    assert sum(probed) == 1 if extension == "mp4" else all(probed)
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny", "bikes", "carphone_pristine", "carphone_distorted"])
@@ -323,3 +348,16 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         assert sum(len(clip) for clip in reader.clips()) == 400
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100_000  # KiB; the whole clip is 360 MiB
+
+
+def test_a_thread_that_cannot_start_is_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "clip.mp4", 4)
+    with VideoReader(path, threads=2) as reader:
+        assert len(reader.timestamps()) == 4
+
+        def refuse(_: Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(Thread, "start", refuse)
+        with pytest.raises(VaectlError, match=r"clip\.mp4: out of memory: its frames have 64x48 pixels"):
+            reader.read()

@@ -44,6 +44,8 @@ _JPEG = b"\xff\xd8\xff"
 """First bytes of a JPEG. FFmpeg would read one with a second picture after it (MPO) as a video."""
 # Formats without a packet table. FFmpeg reads megabytes of them to find their streams.
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
+# Of `open_video`. FFmpeg then reads no more than one packet to learn about the streams.
+_BRIEF = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For `av.open`: read files whose tags are not UTF-8, such as old ones. PyAV 19 does this by default."""
 _CONVERT = "the file may be fine: convert it to PNG, or to H.264 in MP4"
@@ -90,6 +92,11 @@ def _check(path: Path) -> None:
         raise VaectlError(f"{path} is empty (0 bytes)", "get the file again")
 
 
+def _is_isobmff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
 def _heif_kind(path: Path) -> str | None:
     with path.open("rb") as file:
         return heif_kind(file.read(12))
@@ -105,14 +112,17 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def open_video(path: Path, threads: int = 0) -> Iterator[Opened]:
+def open_video(path: Path, threads: int = 0, *, brief: bool = False) -> Iterator[Opened]:
     """Open `path` and the picture stream that players show. `threads` is the number of decode threads, 0 for all cores.
+
+    `brief` opens an MP4 or MOV file, whose header describes all streams, without decoding its first frames to learn
+    more. Then the pixel format and the frame rate may be unknown, and a decoder may have to learn the order of frames.
 
     Raises UsageError if `path` is not a readable file, VaectlError if it holds no video that can be decoded.
     """
     _check(path)
     with listening():
-        container, problem = _open(path)
+        container, problem = _open(path, _BRIEF if brief and _is_isobmff(path) else {})
         if problem:  # read as little as possible now, so that the damaged packets are read again later
             container.close()
             container, problem = _open(path, {"probesize": "5000", "analyzeduration": "0"})

@@ -8,7 +8,7 @@ Knows packets and pictures, but neither their numbers nor their times.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -160,23 +160,35 @@ class _Joins:
         return self._shift, begins
 
 
-def decode(path: Path, threads: int = 0, keyframe: int | None = None, until: Break | None = None) -> Generator[Picture]:
+def decode(
+    path: Path,
+    threads: int = 0,
+    keyframe: int | None = None,
+    until: Break | None = None,
+    leave_out: Callable[[Packet[VideoStream]], bool] | None = None,
+) -> Generator[Picture]:
     """Yield the pictures of a video in presentation order, starting at the keyframe with time `keyframe` (ticks).
 
-    `threads` is the number of decode threads, 0 for all cores; for `until` see `demux`. Raises DamageError before the
-    first damaged or missing picture, and UsageError or VaectlError as `open_video` does.
+    Args:
+        threads: decode threads, 0 for all cores.
+        until: see `demux`.
+        leave_out: whether not to decode a packet. Then the file is opened briefly (see `open_video`), and any error is
+            a DamageError without details.
+
+    Raises DamageError before the first damaged or missing picture, and UsageError or VaectlError as `open_video` does.
     """
     given = 0
     if threads != 1:
         try:
-            with closing(_decode(path, threads, keyframe, until)) as pictures:
+            with closing(_decode(path, threads, keyframe, until, leave_out)) as pictures:
                 for picture in pictures:
                     yield picture
                     given += 1
             return
         except _AgainWithOneThreadError:
-            pass
-    with closing(_decode(path, 1, keyframe, until)) as pictures:
+            if leave_out is not None:  # it may decide otherwise the second time
+                raise DamageError("", 0) from None
+    with closing(_decode(path, 1, keyframe, until, leave_out)) as pictures:
         yield from islice(pictures, given, None)
 
 
@@ -196,20 +208,26 @@ def first_frame(path: Path, opened: Opened) -> tuple[VideoFrame | None, str | No
     return next(iter(frames), None), problem or trouble
 
 
-def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None) -> Generator[Picture]:
+def _decode(
+    path: Path,
+    threads: int,
+    keyframe: int | None,
+    until: Break | None,
+    leave_out: Callable[[Packet[VideoStream]], bool] | None,
+) -> Generator[Picture]:
     shifts: list[int] = []
     """Shift of each packet, by its number."""
 
     def picture(frame: VideoFrame) -> Picture:
         return Picture(frame, shifts[_number(frame, shifts)])
 
-    with open_video(path, threads) as opened:
+    with open_video(path, threads, brief=leave_out is not None) as opened:
         decoder = decoder_of(opened.stream)
         decoder.copy_opaque = True
         if keyframe is not None:
             opened.container.seek(keyframe, stream=opened.stream)
         try:
-            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts, threads))
+            yield from map(picture, _frames(decoder, demux(path, opened, until), shifts, threads, leave_out))
         except DamageError as damage:
             if threads != 1:
                 raise _AgainWithOneThreadError from None
@@ -226,7 +244,11 @@ def _decode(path: Path, threads: int, keyframe: int | None, until: Break | None)
 
 
 def _frames(
-    decoder: VideoCodecContext, packets: Iterator[TimedPacket], shifts: list[int], threads: int
+    decoder: VideoCodecContext,
+    packets: Iterator[TimedPacket],
+    shifts: list[int],
+    threads: int,
+    leave_out: Callable[[Packet[VideoStream]], bool] | None,
 ) -> Generator[VideoFrame, None, None]:
     """Yield the decoder's frames up to the first problem. Appends the shift of each packet to `shifts`."""
     others = OtherThreads(decoder.name) if threads != 1 else None
@@ -242,6 +264,8 @@ def _frames(
             start, begun = packet, number
         packet.opaque = number
         shifts.append(shift)
+        if leave_out is not None and leave_out(packet):
+            continue
         frames, problem = decode_packet(decoder, packet)
         if problem and start is not None and not _is_shown_before(packet, start):
             raise DamageError(problem, number, packet.pts, frames)

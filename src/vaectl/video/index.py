@@ -77,7 +77,7 @@ def build_index(info: VideoInfo) -> FrameIndex:
     """
     if info.is_image:
         return FrameIndex((Fraction(0),), (), (), None)
-    with open_video(info.path) as opened:
+    with open_video(info.path, brief=True) as opened:
         container, stream, _ = opened
         tick = fraction(stream.time_base) or 1 / info.frame_rate
         name = container.format.name
@@ -167,7 +167,7 @@ def _packets_suffice(packets: list[_Timing], info: VideoInfo) -> bool:
 
 def _begins_with(packet: _Timing, path: Path) -> bool:
     """Whether decoding starts with the frame of the first packet. Some decoders skip to a better one."""
-    with closing(decode(path, threads=1)) as pictures:
+    with closing(decode(path, threads=1, leave_out=lambda _: False)) as pictures:
         try:
             first = next(pictures, None)
         except DamageError:

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from vaectl.video.file_cache import Identity
 from vaectl.video.messages import Interruption
+from vaectl.video.wanted import Wanted
 
 DECODE_AHEAD_SECONDS = 1.0
 """After this time, decode threads are taken to have finished the packets that they have. FFmpeg does not say when."""
@@ -29,6 +30,8 @@ class Pass(NamedTuple):
     number: int
     """Of the next frame."""
     frames: Generator[tuple[int, VideoFrame]]
+    wanted: Wanted
+    """The frames that `frames` yields."""
 
 
 class PausedPass:

@@ -6,8 +6,11 @@ know what the frames are for.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +23,7 @@ from typing import get_args
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from vaectl.errors import UsageError, VaectlError, shown
 from vaectl.urls import check_local
@@ -27,16 +31,19 @@ from vaectl.video.clip import Clip, VideoInfo
 from vaectl.video.color import RgbConversion
 from vaectl.video.container import explain_memory_errors
 from vaectl.video.decode import DamageError, decode
-from vaectl.video.file_cache import Identity, identity_of
+from vaectl.video.file_cache import identity_of
 from vaectl.video.index import FrameIndex, index_of
 from vaectl.video.paused import Pass, PausedPass
 from vaectl.video.probe import open_source
-from vaectl.video.shown import upright_rgb
+from vaectl.video.shown import Show, upright_rgb
 from vaectl.video.tiff import read_tiff
 from vaectl.video.unsupported import is_missing_feature
+from vaectl.video.wanted import Wanted
 
 _BATCH_BYTES = 2**28
 """Most bytes of full-size frames in a batch."""
+_MAX_CONVERSIONS = 8
+"""Most frames that are converted at the same time."""
 _FRAMES_PER_OPENING = 8
 """Frames that are decoded in the time that it takes to open a file and to seek."""
 
@@ -170,15 +177,15 @@ class VideoReader:
 
     def _clips(self, wanted: range, batch_size: int) -> Iterator[Clip]:
         info, times = self.info, self._index.times
-        show = upright_rgb(info, self._layout, self._rgb_conversion, self._threads)
+        count = min(len(wanted), self._threads or _cores(), _MAX_CONVERSIONS)
+        threads = self._threads if count == 1 else 1
+        shows = [upright_rgb(info, self._layout, self._rgb_conversion, threads) for _ in range(count)]
         with explain_memory_errors(self._path, info.width, info.height), closing(self._frames(wanted)) as frames:
             for first in range(0, len(wanted), batch_size):
                 numbers = wanted[first : first + batch_size]
                 # NumPy asks the system for huge pages, which PyTorch does not: most of the time to fetch them is saved.
                 batch = np.empty((len(numbers), 3, info.height, info.width), np.uint8)
-                for picture in batch:
-                    for channel, plane in zip(picture, show(next(frames)), strict=True):
-                        channel[...] = plane
+                _fill(batch, frames, shows)
                 yield Clip(torch.from_numpy(batch), tuple(times[n] for n in numbers), info.frame_rate / wanted.step)
 
     def _frames(self, wanted: range) -> Generator[VideoFrame]:
@@ -193,16 +200,16 @@ class VideoReader:
                 raise self._damaged(damage.packet, f"frame {damage.packet} is damaged", f" ({damage})") from None
             return
         pts, readable, detail = self._index.pts, 0, ""
-        file = identity_of(self._path)
         with ExitStack() as opened:
-            frames = opened.enter_context(closing(self._frames_from(wanted[0], file)))
+            current = self._pass_from(wanted)
+            opened.enter_context(closing(current.frames))
             try:
-                for readable, frame in frames:
+                for readable, frame in current.frames:
                     if readable >= len(self._index.times) or (pts and frame.pts != pts[readable]):
                         break
                     if readable == wanted[-1] < len(self._index.times) - 1:
                         opened.pop_all()
-                        self._paused.put(Pass(file, readable + 1, frames), threads=self._threads)
+                        self._paused.put(current._replace(number=readable + 1), threads=self._threads)
                     if readable in wanted:
                         yield frame
                     if readable == wanted[-1]:
@@ -217,12 +224,16 @@ class VideoReader:
             )
         raise self._damaged(readable, f"frame {readable} is damaged", detail)
 
-    def _frames_from(self, start: int, file: Identity | None) -> Generator[tuple[int, VideoFrame]]:
-        """Return numbered frames from `start` or earlier. Continue the last pass if that is nearer than a keyframe."""
+    def _pass_from(self, numbers: range) -> Pass:
+        """Return a pass over the frames `numbers`. Continue the last pass if that is nearer than a keyframe."""
+        file, start = identity_of(self._path), numbers[0]
         keyframe = next(_keyframes_before(self._index, start), None)
         first = 0 if keyframe is None else bisect_left(self._index.pts, keyframe)
-        paused = self._paused.take(file, first - _FRAMES_PER_OPENING, start)
-        return paused.frames if paused else _decode_from(self._path, self._index, start, self._threads)
+        if paused := self._paused.take(file, first - _FRAMES_PER_OPENING, start):
+            paused.wanted.numbers = numbers
+            return paused
+        wanted = Wanted(numbers, self._index.pts if self._index.keyframes else ())
+        return Pass(file, 0, _decode_from(self._path, self._index, wanted, self._threads), wanted)
 
     def _damaged(self, num_frames: int, reason: str, detail: str = "") -> VaectlError:
         return VaectlError(
@@ -231,23 +242,64 @@ class VideoReader:
         )
 
 
-def _decode_from(path: Path, index: FrameIndex, start: int, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
-    """Yield the same numbered frames as a full pass, from `start` or earlier. Raises DamageError."""
-    number = 0
-    for keyframe in _keyframes_before(index, start):
-        with closing(decode(path, threads, keyframe)) as pictures:
-            frames = (picture.frame for picture in pictures)
-            first = _first_frame(frames)
-            if first is None or first.pts is None or first.pts > index.pts[start]:
-                continue
-            number = bisect_left(index.pts, first.pts)
+def _fill(batch: NDArray[np.uint8], frames: Iterator[VideoFrame], shows: Sequence[Show]) -> None:
+    """Convert the next frames into `batch`, in a thread for each of `shows`, while the calling thread decodes."""
+
+    def fill(number: int, frame: VideoFrame) -> None:
+        for channel, plane in zip(batch[number], shows[number % len(shows)](frame), strict=True):
+            channel[...] = plane
+
+    if len(shows) == 1:
+        for number in range(len(batch)):
+            fill(number, next(frames))
+        return
+    running: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(len(shows)) as pool:
+        for number in range(len(batch)):
+            frame = next(frames)
+            if len(running) == len(shows):
+                running.popleft().result()
             try:
-                for frame in chain([first], frames):
+                running.append(pool.submit(fill, number, frame))
+            except RuntimeError as error:  # the system cannot start a thread
+                raise MemoryError(str(error)) from None
+        for each in running:
+            each.result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decode_from(path: Path, index: FrameIndex, wanted: Wanted, threads: int = 0) -> Generator[tuple[int, VideoFrame]]:
+    """Yield the same numbered frames as a full pass, from the first wanted one or earlier. Raises DamageError.
+
+    Frames that are not wanted may be left out.
+    """
+    number, start = 0, wanted.numbers[0]
+    from_first = [None] if index.keyframes else []
+    for keyframe in (*_keyframes_before(index, start), *from_first):
+        with closing(decode(path, threads, keyframe, leave_out=wanted.leave_out)) as pictures:
+            frames: Iterator[VideoFrame] = (picture.frame for picture in pictures)
+            if keyframe is not None:
+                first = _first_frame(frames)
+                if first is None or first.pts is None or first.pts > index.pts[start]:
+                    continue
+                number = bisect_left(index.pts, first.pts)
+                frames = chain([first], frames)
+            try:
+                for frame in frames:
+                    while number in wanted.left_out:
+                        number += 1
+                    if number >= len(index.pts) or frame.pts != index.pts[number]:
+                        break
                     yield number, frame
                     number += 1
-                return
-            except DamageError:  # or the frames before the keyframe are missing: a full pass tells
-                break
+                if number > wanted.numbers[-1]:
+                    return
+            except DamageError:
+                pass
+            break  # frames are damaged, or those before the keyframe are missing: a full pass tells
     with closing(decode(path, threads)) as pictures:
         yield from ((n, picture.frame) for n, picture in enumerate(pictures) if n >= number)
 

@@ -17,12 +17,12 @@ from vaectl.video.stored import StoredFrames
 
 Planes: TypeAlias = list[NDArray[np.uint8]]
 """Red, green and blue, each (H, W)."""
+Show: TypeAlias = Callable[[VideoFrame], Planes]
+"""Turns a stored frame into upright RGB."""
 
 
-def upright_rgb(
-    info: VideoInfo, layout: Layout, rgb_conversion: RgbConversion = "accurate", threads: int = 0
-) -> Callable[[VideoFrame], Planes]:
-    """Return a function that turns the stored frames of one stream into upright RGB.
+def upright_rgb(info: VideoInfo, layout: Layout, rgb_conversion: RgbConversion = "accurate", threads: int = 0) -> Show:
+    """Return a function that turns the stored frames of one stream into upright RGB, one at a time.
 
     `threads` is the number of threads of the conversion, 0 for all cores. The planes may share memory with the frame.
     The function raises VaectlError for unsupported colours.
