@@ -20,7 +20,7 @@ from torch import Tensor
 from vaectl.allocator import MAX_HELD_RATIO, keep_within, returning_freed, reuse_memory
 from vaectl.errors import OutOfMemoryError, UsageError, VaectlError
 from vaectl.io.spill_file import SpillFile
-from vaectl.memory import Limits, format_limit, format_size, obtainable, resident
+from vaectl.memory import Limits, format_limit, format_size, obtainable, resident, return_freed
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
@@ -74,6 +74,7 @@ def process_memory() -> int:
     Measured, because builds of PyTorch differ: 320 MiB without CUDA, up to 860 with it. Measured when this module is
     imported, and rounded up to 32 MiB, so that runs in the same environment get the same plan.
     """
+    return_freed()  # the import would use what loading a model has freed, more of it in one run than in the next
     before = resident()
     with suppress(ImportError):
         import_module("torch._dynamo")  # a large part of PyTorch, which planning loads
