@@ -86,7 +86,8 @@ def run_network(
     progress = Warnings()
 
     def attempt(limits: Limits) -> Tensor:
-        result = torch.empty((len(x_BCTHW), *shape), dtype=model.dtype)
+        kind = torch.promote_types(model.dtype, torch.float32)  # half precision ends before the last layers
+        result = torch.empty((len(x_BCTHW), *shape), dtype=kind)
         run = prepare_run(model, frames, width, height, limits, held_by_process(model, result), progress)
         assert run.plan is not None
         remedy = "give a smaller `memory_limit`, or smaller frames"

@@ -129,7 +129,7 @@ def test_a_family_has_a_short_and_a_long_name(name):
 def test_a_checkpoint_of_vaectl_tells_its_step_and_whether_it_is_an_average(capsys, tmp_path, model):
     save_model(model.half(), tmp_path / "best", metadata={"weights": "ema", "step": 1200})
     facts = describe(tmp_path / "best")
-    assert (facts.weights, facts.step, facts.dtype, facts.family) == ("ema", 1200, "float16", "WFVAE")
+    assert (facts.weights, facts.step, facts.dtype, facts.family) == ("ema", 1200, "float16, float32", "WFVAE")
     assert (facts.compression, facts.latent_channels, facts.streams) == ("4x8x8", model.config.latent_dim, True)
     assert facts.parameters == sum(p.numel() for p in model.parameters())
     assert facts.bytes == (tmp_path / "best" / "diffusion_pytorch_model.safetensors").stat().st_size
@@ -153,7 +153,7 @@ def test_a_training_checkpoint_of_the_original_code(tmp_path, model, ema, weight
     }
     torch.save(stored, tmp_path / "checkpoint-70.ckpt", _use_new_zipfile_serialization=zipped)
     facts = describe(tmp_path)
-    assert (facts.weights, facts.step, facts.dtype) == (weights, 70, "bfloat16")
+    assert (facts.weights, facts.step, facts.dtype) == (weights, 70, "bfloat16, float32")
     assert facts.path.endswith("checkpoint-70.ckpt")
 
 

@@ -196,6 +196,6 @@ def test_shortcuts_that_cannot_be_computed_are_refused(dim_mult):
 def test_bfloat16_is_close(name):
     model, given = networks(name)[0], video(5)
     low = copy.deepcopy(model).bfloat16().reconstruct(given)
-    assert low.dtype == torch.bfloat16
-    error = (low.float() - model.reconstruct(given)).square().mean() / model.reconstruct(given).square().mean()
+    assert low.dtype == torch.float32  # of the last layer
+    error = (low - model.reconstruct(given)).square().mean() / model.reconstruct(given).square().mean()
     assert error < 3e-3  # random weights amplify rounding

@@ -119,19 +119,19 @@ def test_any_network_in_tiles_and_windows_gives_the_whole(network, rows, columns
             if isinstance(layer, nn.Module):
                 layer.double()
     x = torch.rand(1, 4, sum(lengths), network.finer * rows, network.finer * columns, dtype=torch.float64)
-    shapes, values = [], {"x": x}
+    outputs, values = [], {"x": x}
     for segment in segments:
         made = segment([values[name] for name in segment.inputs.split()], StreamContext())
         values.update(zip(segment.outputs.split(), made, strict=True))
-        shapes.append(tuple(y.shape for y in made))
+        outputs.append(made)
     expected = run_segments(segments, x, StreamContext())["y"]
     if all(segment.streams for segment in segments):
         streamed = by_windows(executor(unfused(segments), [Cut(1, 0)], (1, 1)), x, lengths)
         torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-11)
 
-    coarsest = min((x.shape, *(shape for each in shapes for shape in each)), key=lambda shape: shape[3])
+    coarsest = min((x.shape, *(y.shape for made in outputs for y in made)), key=lambda shape: shape[3])
     latent = (coarsest[3], coarsest[4])
-    groups = fuse(segments, shapes, x.shape)
+    groups = fuse(segments, outputs, x)
     cuts = [Cut(data.draw(st.integers(1, max(latent))), data.draw(st.integers(1, 4))) for _ in groups]
     tiled = by_windows(executor(groups, cuts, latent), x, lengths)
     torch.testing.assert_close(tiled, expected, rtol=0, atol=1e-11)

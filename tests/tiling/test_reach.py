@@ -170,7 +170,7 @@ def check_networks(model: AnyVAE, axis: int, halved: int) -> int:
     tried = 0
     for side in both_sides(model, 1 + model.config.time_compression, 32, 32):
         live = model.encoder_segments() if side.name == "encoder" else model.decoder_segments()
-        groups = fuse(live, side.shapes, side.x)
+        groups = fuse(live, side.outputs, side.input(0))
         shapes = {"x": side.x}
         for part in (part for group in groups for part in group.parts):
             if not part.whole_frames:
@@ -178,7 +178,7 @@ def check_networks(model: AnyVAE, axis: int, halved: int) -> int:
                     assert_part_reach(part, name, shapes, axis, halved)
                     tried += 1
             for step in part.steps:
-                shapes.update(step.shapes)
+                shapes.update((name, y.shape) for name, y in step.made.items())
     return tried
 
 

@@ -11,6 +11,7 @@ import torch
 from tests.jobs import Listener
 from tests.training.runs import NANO, PLAIN, WAN, lines, names, nano, options, run, weights
 from vaectl.errors import UsageError, VaectlError
+from vaectl.models import convolution, winograd_training
 from vaectl.models.checkpoint import load_model
 from vaectl.options import parse
 from vaectl.options.train import TrainOptions
@@ -55,6 +56,30 @@ def test_a_run_in_two_goes_is_the_run_in_one_bit_for_bit(videos, tmp_path, stop,
     assert shown[0] == shown[1]
     state = [torch.load(result.checkpoint / "training_state.pt", weights_only=True) for result in (whole, resumed)]
     assert flat(state[0]) == flat(state[1])
+
+
+WIDE = {**NANO, "base_channels": 24}
+"""Has layers of 96 channels, which train through Winograd's algorithm in float32 on the CPU."""
+
+
+@pytest.mark.parametrize(("config", "precision"), [(NANO, "bfloat16"), (WIDE, "float32")], ids=["bfloat16", "wide"])
+def test_so_is_one_in_bfloat16_and_one_of_a_wide_model(videos, tmp_path, monkeypatch, config, precision):
+    used, convolve = [], winograd_training.causal_convolve
+    monkeypatch.setattr(
+        winograd_training, "causal_convolve", lambda *x, **given: used.append(x[1].dtype) or convolve(*x, **given)
+    )
+    given = {"model_config": str(nano(tmp_path, config)), "mix_precision": precision, "resolution": 32, "batch_size": 4}
+    whole = run(videos, tmp_path, exp_name="whole", max_steps=4, save_ckpt_step=2, **given)
+    part = whole.run.with_name("part")
+    shutil.copytree(whole.run, part, symlinks=True)
+    shutil.rmtree(part / "checkpoint-00000004")
+    listener = Listener()
+    resumed = run(videos, tmp_path, listener, exp_name="part", resume_from_checkpoint="latest")
+    assert [note for note in listener.notes if "at step 2" in note]
+    assert (whole.run / "metrics.jsonl").read_bytes() == (part / "metrics.jsonl").read_bytes()
+    state = [torch.load(result.checkpoint / "training_state.pt", weights_only=True) for result in (whole, resumed)]
+    assert flat(state[0]) == flat(state[1])
+    assert bool(used) == (convolution.WINOGRAD_TRAINING and config is WIDE)
 
 
 def flat(state):

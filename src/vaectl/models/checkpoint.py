@@ -64,7 +64,7 @@ def load_model(
     directory, file = locate(downloaded(path, note))
     config = config_of(directory, file, note)
     file = file_with(weights, directory, file)
-    model = build_on_meta(config)
+    model = build_on_meta(config).to(precision)
     expected = model.state_dict()
     check_fit(expected, read_fitting_outline(file, expected, weights, note), file, config)
     placed: dict[str, Tensor] = {}
@@ -72,7 +72,7 @@ def load_model(
     too_large: list[str] = []
     for name, tensor in read_values(file, lambda stored: select(stored, expected, file, weights)):
         # A copy, because a view would keep the mapped file in memory. One by one, so that not all are in memory twice.
-        placed[name] = channels_last(tensor.to(where, precision, copy=True))
+        placed[name] = channels_last(tensor.to(where, expected[name].dtype, copy=True))
         if not placed[name].isfinite().all():
             (too_large if tensor.isfinite().all() else broken).append(name)
     refuse_not_finite(broken, file)

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vaectl.models.context import StreamContext
-from vaectl.models.layers import Layer
+from vaectl.models.layers import Layer, like_weight
 
 # Sign of a tap for a step along (time, height, width), per sub-band, in the order of the output channels.
 SIGNS_3D = {
@@ -38,6 +38,11 @@ def haar_filter(signs: tuple[int, ...], tap: float) -> Tensor:
     steps = product((0, 1), repeat=len(signs))
     taps = [tap * math.prod(sign**step for sign, step in zip(signs, at, strict=True)) for at in steps]
     return torch.tensor(taps).reshape(1, 1, *[2] * len(signs))
+
+
+def transform(blocks: Tensor, matrix: Tensor) -> Tensor:
+    """Return blocks @ matrix, in the type of the matrix."""
+    return like_weight(blocks, matrix) @ matrix
 
 
 def block_matrix(filters: Iterable[Tensor], channels: int) -> Tensor:
@@ -66,7 +71,7 @@ class HaarWaveletTransform3D(Layer):
         frames = context.causal_input(self, x_BCTHW, kernel=2, stride=2)
         frames = frames[:, :, : frames.shape[2] // 2 * 2]
         blocks = rearrange(frames, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=2, j=2, k=2)
-        return (blocks @ block_matrix(filters, frames.shape[1])).permute(0, 4, 1, 2, 3)
+        return transform(blocks, block_matrix(filters, frames.shape[1])).permute(0, 4, 1, 2, 3)
 
 
 class InverseHaarWaveletTransform3D(Layer):
@@ -82,7 +87,7 @@ class InverseHaarWaveletTransform3D(Layer):
 
     def forward(self, bands_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_3D)
-        blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 8).mT
+        blocks = transform(bands_BCTHW.permute(0, 2, 3, 4, 1), block_matrix(filters, bands_BCTHW.shape[1] // 8).mT)
         x = rearrange(blocks, "b t h w (i j k c) -> b (t i) (h j) (w k) c", i=2, j=2, k=2)
         return x.permute(0, 4, 1, 2, 3)[:, :, 1 if context.first else 0 :]
 
@@ -101,7 +106,7 @@ class HaarWaveletTransform2D(Layer):
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_2D)
         blocks = rearrange(x_BCTHW, "b c t (h j) (w k) -> b t h w (j k c)", j=2, k=2)
-        return (blocks @ block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
+        return transform(blocks, block_matrix(filters, x_BCTHW.shape[1])).permute(0, 4, 1, 2, 3)
 
 
 class InverseHaarWaveletTransform2D(Layer):
@@ -117,5 +122,5 @@ class InverseHaarWaveletTransform2D(Layer):
 
     def forward(self, bands_BCTHW: Tensor, context: StreamContext) -> Tensor:
         filters = (getattr(self, band) for band in SIGNS_2D)
-        blocks = bands_BCTHW.permute(0, 2, 3, 4, 1) @ block_matrix(filters, bands_BCTHW.shape[1] // 4).mT
+        blocks = transform(bands_BCTHW.permute(0, 2, 3, 4, 1), block_matrix(filters, bands_BCTHW.shape[1] // 4).mT)
         return rearrange(blocks, "b t h w (j k c) -> b c t (h j) (w k)", j=2, k=2)

@@ -47,6 +47,13 @@ def add(h: Tensor, x: Tensor) -> Tensor:
     return h.add_(x) if whole and h.dtype == x.dtype and not torch.is_grad_enabled() else h + x
 
 
+def like_weight(x: Tensor, weight: Tensor) -> Tensor:
+    """Convert `x` to the type of a weight: a layer computes in that type. Under autocast, PyTorch chooses the type."""
+    if x.dtype == weight.dtype or (not x.is_meta and torch.is_autocast_enabled(x.device.type)):
+        return x
+    return x.to(weight.dtype)
+
+
 class Block(nn.Module, ABC):
     """A module from (x, context) to a tensor, made of one or more segments."""
 
@@ -214,7 +221,7 @@ def conv3d(
     padding: convolution.Triple = (0, 0, 0),
 ) -> Tensor:
     """Compute `torch.nn.functional.conv3d` without padding in time; no frames if the input is too short."""
-    kernel = weight.shape[2:]
+    kernel, x_BCTHW = weight.shape[2:], like_weight(x_BCTHW, weight)
     if outputs(x_BCTHW, kernel[0], stride[0]) == 0:
         height, width = ((x_BCTHW.shape[i + 2] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (1, 2))
         return x_BCTHW.new_empty(x_BCTHW.shape[0], len(weight), 0, height, width)
@@ -277,7 +284,8 @@ class Conv2d(Layer):
         self.stride, self.pad = stride, padding
 
     def forward(self, x_BCTHW: Tensor, context: StreamContext) -> Tensor:
-        y = convolution.conv2d(x_BCTHW, self.weight, self.bias, self.stride, self.pad)
+        x = like_weight(x_BCTHW, self.weight)
+        y = convolution.conv2d(x, self.weight, self.bias, self.stride, self.pad)
         return context.crop_halo(y, self.pad)
 
     def input_halo(self, halo: int) -> int:

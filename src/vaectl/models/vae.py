@@ -7,7 +7,7 @@ limit is in `tiling/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -55,6 +55,23 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
     @abstractmethod
     def last_layer(self) -> Tensor:
         """The weight of the decoder's last convolution, which sets the adaptive weight of the adversarial term."""
+
+    def float32_modules(self) -> list[nn.Module]:
+        """Return the modules that stay in float32 in a model of half precision: their rounding would dominate."""
+        return []
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoVAE[Config]:
+        """Move or convert the model, as all methods of `nn.Module` do. `float32_modules` become no half precision."""
+        weights = [x for module in self.float32_modules() for x in (*module.parameters(), *module.buffers())]
+        exact = {id(x) for x in (*weights, *(weight.grad for weight in weights))}
+
+        def converted(x: Tensor) -> Tensor:
+            y = fn(x)
+            half = id(x) in exact and y.dtype in (torch.bfloat16, torch.float16)
+            return torch.empty_like(y, dtype=torch.float32).copy_(x) if half else y
+
+        super()._apply(converted, recurse)  # type: ignore[no-untyped-call]  # untyped in PyTorch
+        return self
 
     @property
     def streams(self) -> bool:

@@ -96,8 +96,8 @@ class Executor:
 
     def keep(self, group: Group, name: str, batch: int) -> OffloadedTensor:
         """Allocate storage for a value of the whole clip."""
-        shape = (batch, *group.kept[name][1:])
-        return OffloadedTensor(shape, self.dtype, self.make_room, self.gather if name in group.normalised else None)
+        shape, dtype = (batch, *group.kept[name].shape[1:]), group.kept[name].dtype
+        return OffloadedTensor(shape, dtype, self.make_room, self.gather if name in group.normalised else None)
 
     def gather(self, x_BTHWC: Tensor) -> Statistics:
         """Return the statistics of frames or of a tile of them."""
@@ -116,9 +116,10 @@ class Executor:
         segment = group.first
         if not group.kept:  # nothing takes its output
             return {}
-        shape = kept[group.first.inputs.split()[0]].shape
+        first = kept[group.first.inputs.split()[0]]
+        shape = first.shape
         windows = [slice(start, start + cut.window) for start in range(0, shape[2], cut.window)]
-        planes = [self.make_room(shape, self.dtype) for _ in segment.inputs.split()]
+        planes = [self.make_room(shape, first.dtype) for _ in segment.inputs.split()]
         for name, plane in zip(segment.inputs.split(), planes, strict=True):
             for window in windows:
                 plane[:, :, window] = kept[name].read(window)
@@ -244,7 +245,8 @@ class GroupRun:
             x = self.kept[name].read(slice(start, stop), region)
         if not x.is_floating_point():
             x = batch_to_video(x.transpose(1, 2))
-        return x.to(self.executor.device, self.executor.dtype, memory_format=torch.channels_last_3d)
+        dtype = self.executor.dtype if name == "x" else x.dtype  # each other value has that of its layer
+        return x.to(self.executor.device, dtype, memory_format=torch.channels_last_3d)
 
     def statistics(self, number: int, part: FusedSegment) -> Statistics | None:
         """Return statistics for the norm that a part begins with; None without a norm or if its input is complete."""

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
-import torch
+from torch import Tensor
 
 from vaectl.models.segments import Segment, dead_after
 
-Shapes = list[tuple[torch.Size, ...]]
-"""Shapes of the outputs of each segment, (B, C, T, H, W), for a whole clip."""
+Outputs = list[tuple[Tensor, ...]]
+"""The outputs of each segment for a whole clip, (B, C, T, H, W) each, without data: their shapes and types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class Step:
     segment: Segment
     inputs: dict[str, int]
     outputs: dict[str, int]
-    shapes: dict[str, torch.Size]
-    """Shapes of the outputs."""
+    made: dict[str, Tensor]
+    """The outputs for a whole clip, without data."""
     live: set[str]
     """Values that later steps need."""
     bottleneck: bool
@@ -67,8 +67,8 @@ class Group:
     """Fused segments that a clip goes through window by window; or one segment that sees the whole clip."""
 
     parts: list[FusedSegment]
-    kept: dict[str, torch.Size]
-    """Values that are kept for later groups, with their shapes for the whole clip."""
+    kept: dict[str, Tensor]
+    """Values that are kept for later groups: those of the whole clip, without data."""
     normalised: set[str]
     """The kept values that a norm over frames or over the clip takes."""
     live: set[str]
@@ -80,8 +80,8 @@ class Group:
         return self.parts[0].steps[0].segment
 
 
-def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Group]:
-    """Fuse the segments of an encoder or a decoder; `shapes` are those of their outputs for a clip of shape `x`."""
+def fuse(segments: Sequence[Segment], outputs: Outputs, x: Tensor) -> list[Group]:
+    """Fuse the segments of an encoder or a decoder; `outputs` are theirs for the clip `x`, all without data."""
     # If the clip has to wait anyway, it also waits before norms over frames: that saves whole frames of a window.
     waits = {"clip"} if all(segment.streams for segment in segments) else {"clip", "frame"}
 
@@ -89,20 +89,20 @@ def fuse(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Gro
         return before.segment.sees == "clip" or not waits.isdisjoint(sees(step))
 
     if segments[-1].sees == "clip":  # its output is kept: another group has to pass it on as the result
-        segments, shapes = [*segments, hand_on("y")], [*shapes, shapes[-1]]
-    split_steps = split(steps_of(segments, shapes, x), between_groups)
+        segments, outputs = [*segments, hand_on("y")], [*outputs, outputs[-1]]
+    split_steps = split(steps_of(segments, outputs, x), between_groups)
     first = split_steps[0]
     if "clip" in sees(first[0]) or "x" in first[-1].live.difference(*(step.outputs for step in first)):
         # A group reads the input "x" from storage: the first group has to write it there.
-        segments, shapes = [hand_on("x"), *segments], [(x,), *shapes]
-        split_steps = split(steps_of(segments, shapes, x), between_groups)
+        segments, outputs = [hand_on("x"), *segments], [(x,), *outputs]
+        split_steps = split(steps_of(segments, outputs, x), between_groups)
     groups: list[Group] = []
     for number, group in enumerate(split_steps):
         live, later = group[-1].live, list(chain(*split_steps[number + 1 :]))
         after, kept = (set(), live) if later else (live, set())
         parts = fuse_group(group, after, kept)
         stored = {name for part in parts for name in part.kept}
-        made = {name: shape for step in group for name, shape in step.shapes.items() if name in stored}
+        made = {name: y for step in group for name, y in step.made.items() if name in stored}
         normalised = {next(iter(step.inputs)) for step in later if step.segment.statistics}
         groups.append(Group(parts, made, normalised & stored, live))
     return groups
@@ -123,22 +123,22 @@ def hand_on(name: str) -> Segment:
     return Segment(lambda value, context: value, name, name)
 
 
-def steps_of(segments: Sequence[Segment], shapes: Shapes, x: torch.Size) -> list[Step]:
+def steps_of(segments: Sequence[Segment], results: Outputs, x: Tensor) -> list[Step]:
     """Find the scales, the live values and the bottleneck of a network; parameters as for `fuse`."""
-    latent_rows = min(shape[3] for shape in chain((x,), *shapes))
+    latent_rows = min(y.shape[3] for y in chain((x,), *results))
     live, after = {"y"}, []
     for segment in reversed(segments):
         after.append(live)
         live = live - set(segment.outputs.split()) | set(segment.inputs.split())
-    scales, steps = {"x": x[3] // latent_rows}, []
-    for segment, made, live in zip(segments, shapes, reversed(after), strict=True):
+    scales, steps = {"x": x.shape[3] // latent_rows}, []
+    for segment, made, live in zip(segments, results, reversed(after), strict=True):
         inputs = {name: scales[name] for name in segment.inputs.split()}
         named = dict(zip(segment.outputs.split(), made, strict=True))
-        outputs = {name: shape[3] // latent_rows for name, shape in named.items()}
+        outputs = {name: y.shape[3] // latent_rows for name, y in named.items()}
         scales |= outputs
         steps.append(Step(segment, inputs, outputs, named, live, bottleneck=False))
     if all(segment.streams for segment in segments):
-        from_latent = steps if x[3] == latent_rows else steps[::-1]
+        from_latent = steps if x.shape[3] == latent_rows else steps[::-1]
         at_latent = takewhile(lambda step: {*step.inputs.values(), *step.outputs.values()} == {1}, from_latent)
         bottleneck = {id(step) for step in at_latent}
         steps = [replace(step, bottleneck=id(step) in bottleneck) for step in steps]

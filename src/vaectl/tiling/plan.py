@@ -227,13 +227,13 @@ def whole_clip_plans(model: AnyVAE, size: tuple[int, int, int], budget: Budget, 
 
 def fastest_cut(side: Side, number: int, window: int, most: int, place: Place) -> Cut:
     """Return the fastest cut of a group of at most `most` bytes, else the smallest. `window`: frames of the video."""
-    group, num_frames, whole = side.groups[number], side.input(number)[2], max(side.latent)
+    group, num_frames, whole = side.groups[number], side.input(number).shape[2], max(side.latent)
     if group.first.sees == "clip":
-        frame = math.prod(side.input(number)) // num_frames * side.dtype.itemsize
+        frame = side.input(number).nbytes // num_frames
         return Cut(whole, max(1, min(num_frames, most // (3 * frame))))
     longest = num_frames
     if side.name == "decoder" and number == len(side.groups) - 1:  # as few frames come out as a window has
-        longest = max(1, window * num_frames // side.shapes[-1][0][2])
+        longest = max(1, window * num_frames // side.outputs[-1][0].shape[2])
     lengths = [length for length in (longest, 8, 4, 2, 1) if length <= longest]
     if side.name == "encoder" and number == 0:
         lengths = [window]

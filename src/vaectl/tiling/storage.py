@@ -106,6 +106,7 @@ class OffloadedTensor:
     ) -> None:
         """Allocate it. `gather` computes the statistics of each part that is written, (B, T, H, W, C), for a norm."""
         b, c, t, h, w = self.shape = torch.Size(shape)
+        self.dtype = dtype
         self._room = make_room((b, t, h, w, c), dtype)
         self._gather = gather
         self._statistics: dict[int, Statistics] = {}

@@ -49,7 +49,7 @@ def executors(
         return make(encoder, [WHOLE], (1, 1)), make(decoder, [WHOLE], (1, 1), finish=finish)
     sides = both_sides(model, *plan.size)
     encoder, decoder = (
-        fuse(segments, side.shapes, side.x)
+        fuse(segments, side.outputs, side.input(0))
         for segments, side in zip((model.encoder_segments(), model.decoder_segments()), sides, strict=True)
     )
     return (

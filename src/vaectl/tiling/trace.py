@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -23,7 +22,7 @@ from vaectl.models.convolution import workspace
 from vaectl.models.statistics import Statistics, mean_and_variance
 from vaectl.models.vae import AnyVAE
 from vaectl.tiling.executor import Cut, Executor, GroupRun
-from vaectl.tiling.fusion import FusedSegment, Group, Shapes, fuse
+from vaectl.tiling.fusion import FusedSegment, Group, Outputs, fuse
 from vaectl.tiling.grid import Tile, windows
 from vaectl.tiling.storage import Index, OffloadedTensor, StateStore, bounds
 from vaectl.video.clip import batch_to_frames
@@ -72,8 +71,8 @@ class Side:
         return meta_model(self.family, self.config, self.dtype)
 
     @property
-    def shapes(self) -> Shapes:
-        """Shapes of the outputs of each segment, for the whole clip."""
+    def outputs(self) -> Outputs:
+        """The outputs of each segment for the whole clip, without data."""
         return traced(replace(self, given=()))[0]
 
     @property
@@ -84,7 +83,7 @@ class Side:
     @property
     def latent(self) -> tuple[int, int]:
         """Height and width of the latent."""
-        height, width = (self.shapes[-1][0] if self.name == "encoder" else self.x)[3:]
+        height, width = (self.outputs[-1][0].shape if self.name == "encoder" else self.x)[3:]
         return height, width
 
     @property
@@ -93,51 +92,53 @@ class Side:
         sizes: list[int] = [tensor.nbytes for tensor in self.model.state_dict().values()]
         return sum(sizes) + max(sizes)
 
-    def input(self, number: int) -> torch.Size:
-        """Return the shape of the input of a group."""
-        return self.x if number == 0 else self.kept_before(number)[self.groups[number].first.inputs.split()[0]]
+    def input(self, number: int) -> Tensor:
+        """Return the input of a group for the whole clip, without data."""
+        if number == 0:
+            return torch.empty(self.x, dtype=self.dtype, device=META)
+        return self.kept_before(number)[self.groups[number].first.inputs.split()[0]]
 
-    def kept_before(self, number: int) -> dict[str, torch.Size]:
-        """Return the shapes of the values that earlier groups have kept."""
-        return {name: shape for group in self.groups[:number] for name, shape in group.kept.items()}
+    def kept_before(self, number: int) -> dict[str, Tensor]:
+        """Return the values that earlier groups have kept, without data."""
+        return {name: value for group in self.groups[:number] for name, value in group.kept.items()}
 
     def bytes_per_frame(self, number: int) -> float:
         """Return the bytes of the input of a group and of the values it keeps, per frame of the input."""
         given = self.input(number)
         values = [given, *self.groups[number].kept.values()]
-        return sum(map(math.prod, values)) * self.dtype.itemsize / given[2]
+        return sum(value.nbytes for value in values) / given.shape[2]
 
     def estimate(self, number: int, cut: Cut) -> MemoryEstimate:
         """Estimate the memory of a group with this cut."""
         lengths = self.given if number == 0 else ()
         if not lengths:
-            lengths = tuple(windows(self.input(number)[2], cut.window))
+            lengths = tuple(windows(self.input(number).shape[2], cut.window))
             # The first windows make fewer frames than others, the last may make more; those in between are alike.
             lengths = (*lengths[:3], *lengths[3:][-1:])
         return estimate(replace(self, given=()), number, cut, lengths)
 
     def kept(self) -> int:
         """Return the peak bytes of the values that wait between groups."""
-        waiting: dict[str, torch.Size] = {}
+        waiting: dict[str, Tensor] = {}
         most = 0
         for group in self.groups:
             planes = [waiting[name] for name in group.first.inputs.split()] if group.first.sees == "clip" else []
-            most = max(most, sum(map(math.prod, (*waiting.values(), *group.kept.values(), *planes))))
-            waiting = {name: shape for name, shape in (waiting | group.kept).items() if name in group.live}
-        return most * self.dtype.itemsize
+            most = max(most, sum(value.nbytes for value in (*waiting.values(), *group.kept.values(), *planes)))
+            waiting = {name: value for name, value in (waiting | group.kept).items() if name in group.live}
+        return most
 
 
 @lru_cache(maxsize=64)  # clips of one folder often have one size
-def traced(side: Side) -> tuple[Shapes, list[Group]]:
-    """Run a network on a clip without data: the shapes of the outputs of each segment, and the groups."""
+def traced(side: Side) -> tuple[Outputs, list[Group]]:
+    """Run a network on a clip without data: the outputs of each segment, and the groups."""
     segments = side.model.encoder_segments() if side.name == "encoder" else side.model.decoder_segments()
-    values, shapes = {"x": torch.empty(side.x, dtype=side.dtype, device=META)}, []
+    values, outputs = {"x": side.input(0)}, list[tuple[Tensor, ...]]()
     with torch.no_grad(), FusedKernels(cpu=False):
         for segment in segments:
             made = segment([values[name] for name in segment.inputs.split()], StreamContext())
             values.update(zip(segment.outputs.split(), made, strict=True))
-            shapes.append(tuple(y.shape for y in made))
-    return shapes, fuse(segments, shapes, side.x)
+            outputs.append(made)
+    return outputs, fuse(segments, outputs, side.input(0))
 
 
 @lru_cache(maxsize=4096)
@@ -145,7 +146,7 @@ def estimate(side: Side, number: int, cut: Cut, lengths: tuple[int, ...]) -> Mem
     """Estimate the memory of the group with that number, for windows of these lengths."""
     executor = TracingExecutor(side, number)
     kept: dict[str, OffloadedTensor] = {
-        name: TracedTensor(shape, side.dtype, MetaRoom) for name, shape in side.kept_before(number).items()
+        name: TracedTensor(value.shape, value.dtype, MetaRoom) for name, value in side.kept_before(number).items()
     }
     clip: Sequence[Tensor | int] = lengths
     if number == 0:

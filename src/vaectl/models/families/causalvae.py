@@ -175,6 +175,10 @@ class CausalVAE(VideoVAE[CausalVAEConfig]):
     def encoder_modules(self) -> list[nn.Module]:
         return [self.encoder] if self.quant_conv is None else [self.encoder, self.quant_conv]
 
+    def float32_modules(self) -> list[nn.Module]:
+        quant = [] if self.quant_conv is None else [self.quant_conv]
+        return [self.encoder.conv_out, *quant, self.decoder.conv_out]
+
     @property
     def last_layer(self) -> Tensor:
         return self.decoder.conv_out.weight

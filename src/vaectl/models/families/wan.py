@@ -197,6 +197,9 @@ class WanVAE(VideoVAE[WanFamily]):
     def encoder_modules(self) -> list[nn.Module]:
         return [self.encoder, self.quant_conv]
 
+    def float32_modules(self) -> list[nn.Module]:
+        return [self.encoder.conv_out, self.quant_conv, self.decoder.conv_out]
+
     @property
     def last_layer(self) -> Tensor:
         return self.decoder.conv_out.weight

@@ -97,11 +97,16 @@ class Encoder(nn.Module):
             Segment(self.out, "h", "y", layer=self.conv_out, norm=self.norm_out),
         ]
 
+    def band_layers(self) -> list[nn.Module]:
+        """Return the layers that make wavelet coefficients of the video, and the energy flow of them."""
+        names = ("wavelet_transform_in", "wavelet_transform_l1", "wavelet_transform_l2", "connect_l1", "connect_l2")
+        return [self.get_submodule(name) for name in names]
+
     def join_l1(self, bands_l1: Tensor, h: Tensor, context: StreamContext) -> Tensor:
-        return torch.cat([h, self.connect_l1(bands_l1, context)], dim=1)
+        return torch.cat([h, self.connect_l1(bands_l1, context).to(h.dtype)], dim=1)
 
     def join_l2(self, bands_l2: Tensor, h: Tensor, context: StreamContext) -> Tensor:
-        return torch.cat([h, self.connect_l2(bands_l2, context)], dim=1)
+        return torch.cat([h, self.connect_l2(bands_l2, context).to(h.dtype)], dim=1)
 
     def out(self, h: Tensor, context: StreamContext) -> Tensor:
         return self.conv_out(norm_silu(self.norm_out, h, context), context)
@@ -163,6 +168,12 @@ class Decoder(nn.Module):
             *self.inverse_wavelet_transform_out.segments("bands", "y"),
         ]
 
+    def pixel_layers(self) -> list[nn.Module]:
+        """Return the layers that make the wavelet coefficients of the video, and the video of them."""
+        connects = [[*connect.children()][-1] for connect in (self.connect_l1, self.connect_l2)]
+        names = ("inverse_wavelet_transform_l1", "inverse_wavelet_transform_l2", "inverse_wavelet_transform_out")
+        return [*connects, self.conv_out, *(self.get_submodule(name) for name in names)]
+
     def split(self, h: Tensor, context: StreamContext) -> tuple[Tensor, Tensor]:
         """Return features and energy flow."""
         return h[:, : -self.flow], h[:, -self.flow :]
@@ -205,6 +216,9 @@ class WFVAE(VideoVAE[WFVAEConfig]):
 
     def encoder_modules(self) -> list[nn.Module]:
         return [self.encoder]
+
+    def float32_modules(self) -> list[nn.Module]:
+        return [*self.encoder.band_layers(), self.encoder.conv_out, *self.decoder.pixel_layers()]
 
     @property
     def last_layer(self) -> Tensor:
