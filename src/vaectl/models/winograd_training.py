@@ -21,8 +21,8 @@ MIN_CHANNELS = 96
 """Input and output channels."""
 MIN_POSITIONS = 512
 """Output positions of a batch. For fewer, the products are too small."""
-MIN_POSITIONS_FORWARD, MIN_POSITIONS_BACK = 1024, 1536
-"""The same for the output alone, and for the gradient of the input. For fewer, transforming weights takes too long."""
+MIN_POSITIONS_FORWARD, MIN_POSITIONS_BACK = 1024, 2048
+"""Positions that the output and the gradient of the input have. For fewer, transforming weights takes too long."""
 SMALL = 20480
 """PyTorch uses a much slower kernel than oneDNN's up to this size of batch * channels * frames * height."""
 
@@ -84,10 +84,12 @@ def with_first(x_BCTHW: Tensor, frames: int, repeat: bool) -> Tensor:
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, frames: int, least: int) -> Tensor:
     """Convolve without gradients, padded with one zero on each side in space, and `frames` zeros in time.
 
-    Directly, if there are fewer than `least` positions.
+    Directly, if fewer than `least` positions come out.
     """
     b, c, t, h, w = x_BCTHW.shape
-    m = winograd.tile_size(weight.new_empty(1).expand(b, c, t + frames, h, w), weight) if b * t * h * w >= least else 1
+    m = 1
+    if b * (t + 2 * frames - weight.shape[2] + 1) * h * w >= least:
+        m = winograd.tile_size(weight.new_empty(1).expand(b, c, t + frames, h, w), weight)
     if m > 1:
         return winograd.convolve(x_BCTHW, weight, bias, frames=frames, m=m)
     x = x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
@@ -97,10 +99,10 @@ def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, frames: int, 
 
 def input_gradient(grad_BOTHW: Tensor, weight: Tensor, repeat_first: bool) -> Tensor:
     """Compute the gradient of the input (B, C, T, H, W)."""
-    b, _, t, h, w = grad_BOTHW.shape
-    c, before = weight.shape[1], weight.shape[2] - 1
-    if b * t * h * w < MIN_POSITIONS_BACK and b * c * (t + before) * h > SMALL:
-        grad = conv3d_input((b, c, t + before, h, w), weight, grad_BOTHW, padding=(0, 1, 1))
+    before = weight.shape[2] - 1
+    b, c, t, h, w = size = (len(grad_BOTHW), weight.shape[1], grad_BOTHW.shape[2] + before, *grad_BOTHW.shape[3:])
+    if b * t * h * w < MIN_POSITIONS_BACK and b * c * t * h > SMALL:
+        grad: Tensor = conv3d_input(size, weight, grad_BOTHW, padding=(0, 1, 1))  # type: ignore[no-untyped-call]
     else:
         grad = convolve(grad_BOTHW, weight.flip(2, 3, 4).transpose(0, 1), None, before, MIN_POSITIONS_BACK)
     if before and repeat_first:

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from vaectl import distributed
 from vaectl.errors import VaectlError
 from vaectl.models.vae import AnyVAE
 from vaectl.options.train import TrainOptions
 from vaectl.rng import seed_of
+from vaectl.training.adamw import AdamW
 from vaectl.training.ema import EMA
 from vaectl.training.losses import Objective
 from vaectl.training.network import AutoEncoder, Output, latent_noise, trained_parameters
