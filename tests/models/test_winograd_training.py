@@ -24,7 +24,7 @@ TILES = [1, *winograd.ROOTS]
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Use Winograd for layers of any width. Return the list of weight shapes that used it."""
-    for least in ("MIN_CHANNELS", "MIN_POSITIONS", "MIN_POSITIONS_BACK"):
+    for least in ("MIN_CHANNELS", "MIN_POSITIONS", "MIN_POSITIONS_FORWARD", "MIN_POSITIONS_BACK"):
         monkeypatch.setattr(winograd_training, least, 1)
     monkeypatch.setattr(winograd, "tile_size", lambda _x, _weight: 4)
     taken: list[torch.Size] = []
@@ -73,6 +73,25 @@ def test_output_and_gradients_are_those_of_the_convolution(
         assert made.shape == wanted.shape
         allowed = 12 * (direct - wanted).abs().max() + 1e-6 * wanted.abs().max()
         assert (made - wanted).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("small", [0, 10**9], ids=["backward kernel", "forward kernel"])
+@pytest.mark.parametrize("repeat_first", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_for_few_positions_the_gradient_of_the_input_is_direct(everywhere, monkeypatch, kernel, repeat_first, small):
+    monkeypatch.setattr(winograd_training, "SMALL", small)
+    monkeypatch.setattr(winograd_training, "MIN_POSITIONS_BACK", 2 * (3 + kernel - 1) * 5 * 8 + 1)
+    monkeypatch.delattr(winograd, "convolve")
+    grad, weight = random(2, 12, 3, 5, 8), random(12, 8, kernel, 3, 3)
+    x = random(2, 8, 3, 5, 8).double().requires_grad_()
+    y = exact(x, weight.double(), None, repeat_first=repeat_first)
+    (wanted,) = torch.autograd.grad(y, x, grad.double())
+    made = winograd_training.input_gradient(grad, weight, repeat_first)
+    assert (made - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert made.is_contiguous(memory_format=torch.channels_last_3d)
+    monkeypatch.setattr(winograd_training, "MIN_POSITIONS_BACK", 2 * (3 + kernel - 1) * 5 * 8)
+    with pytest.raises(AttributeError, match="convolve"):
+        winograd_training.input_gradient(grad, weight, repeat_first)
 
 
 def test_activations_stay_channels_last_and_the_weight_keeps_its_layout():

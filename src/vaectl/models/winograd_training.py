@@ -116,10 +116,11 @@ def weight_gradient(x_BCTHW: Tensor, grad_BOTHW: Tensor, weight: Tensor, repeat_
     o, _, k, _, _ = weight.shape
     m = max(2, winograd.tile_size(x_BCTHW, weight))  # the direct gradient takes the most time
     roots, tall, wide = winograd.ROOTS[m], -(-h // m), -(-w // m)
-    x = x_BCTHW.new_zeros(t + k - 1, b, m * tall + 2, m * wide + 2, c)  # time first: a product takes all clips
+    x = x_BCTHW.new_empty(t + k - 1, b, m * tall + 2, m * wide + 2, c)  # time first: a product takes all clips
     x[k - 1 :, :, 1 : h + 1, 1 : w + 1] = x_BCTHW.permute(2, 0, 3, 4, 1)
-    if repeat_first:
-        x[: k - 1] = x[k - 1]
+    for border in (x[:, :, :1], x[:, :, h + 1 :], x[:, :, :, :1], x[:, :, :, w + 1 :]):
+        border.zero_()
+    x[: k - 1] = x[k - 1] if repeat_first else 0
     y = grad_BOTHW.new_zeros(m, m, o, t, b, tall, wide)
     for i in range(m):
         for j in range(m):
@@ -129,14 +130,20 @@ def weight_gradient(x_BCTHW: Tensor, grad_BOTHW: Tensor, weight: Tensor, repeat_
     for x_row, y_row in zip(winograd.transform_input(x, 2, roots), spread(y, roots), strict=True):
         products = []
         for patch, values in zip(winograd.transform_input(x_row, 3, roots), spread(y_row, roots), strict=True):
-            values = values.view(o, -1)
-            products.append(torch.stack([product(values, patch[i : i + t].view(-1, c)) for i in range(k)]))
+            products.append(products_in_time(values.view(o, -1), [patch[i : i + t].view(-1, c) for i in range(k)]))
         rows.append(gather(products, roots))
     gradient = torch.empty_like(weight, memory_format=torch.channels_last_3d)
     for j, column in enumerate(zip(*rows, strict=True)):
         for i, tap in enumerate(gather(column, roots)):
-            gradient[..., i, j] = tap.permute(1, 2, 0)
+            gradient[..., i, j] = tap.transpose(1, 2)
     return gradient
+
+
+def products_in_time(y: Tensor, shifted: Sequence[Tensor]) -> Tensor:
+    """Return the products of `y` (O, positions) with the input at each step of the kernel in time, as (O, k, C)."""
+    if len(y) >= y.shape[1]:  # copying the inputs takes less time than copying the products
+        return product(y, torch.cat([*shifted], dim=1)).view(len(y), len(shifted), -1)
+    return torch.stack([product(y, x) for x in shifted], dim=1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
