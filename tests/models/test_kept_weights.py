@@ -149,7 +149,7 @@ def test_a_convolution_of_many_tiles_keeps_nothing(monkeypatch, room):
     """There, the time to transform a weight does not count."""
     room.give_room(2**20)
     weight = torch.randn(8, 8, 1, 3, 3)
-    for rows, used in ((8, 16 * 8 * 8 * 4), (8 * winograd.KEEP_BELOW, 0)):
+    for rows, used in ((8, 16 * 8 * 8 * 4), (8 * winograd.FEW_TILES, 0)):
         room.give_room(0), room.give_room(2**20)
         winograd.convolve(torch.randn(1, 8, 1, rows, 2), weight, None, m=2)
         assert room.used() == used

@@ -24,7 +24,7 @@ TILES = [1, *winograd.ROOTS]
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Use Winograd for layers of any width. Return the list of weight shapes that used it."""
-    for least in ("MIN_CHANNELS", "MIN_POSITIONS", "MIN_POSITIONS_FORWARD", "MIN_POSITIONS_BACK"):
+    for least in ("MIN_CHANNELS", "MIN_POSITIONS", "MIN_POSITIONS_BACK"):
         monkeypatch.setattr(winograd_training, least, 1)
     monkeypatch.setattr(winograd, "tile_size", lambda _x, _weight: 4)
     taken: list[torch.Size] = []

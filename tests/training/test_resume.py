@@ -79,7 +79,7 @@ def test_so_is_one_in_bfloat16_and_one_of_a_wide_model(videos, tmp_path, monkeyp
     assert (whole.run / "metrics.jsonl").read_bytes() == (part / "metrics.jsonl").read_bytes()
     state = [torch.load(result.checkpoint / "training_state.pt", weights_only=True) for result in (whole, resumed)]
     assert flat(state[0]) == flat(state[1])
-    assert bool(used) == (convolution.WINOGRAD_TRAINING and config is WIDE)
+    assert bool(used) == (convolution.WINOGRAD and config is WIDE)
 
 
 def flat(state):

@@ -17,7 +17,6 @@ Triple = tuple[int, int, int]
 ONEDNN = bool(torch.backends.mkldnn.is_available()) and hasattr(torch, "mkldnn_convolution")  # type: ignore[no-untyped-call]
 """Whether oneDNN can be called directly. Not every build of PyTorch has it."""
 WINOGRAD = ONEDNN and winograd.available()
-WINOGRAD_TRAINING = ONEDNN and winograd_training.available()
 
 
 def conv3d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
@@ -46,7 +45,7 @@ def conv2d(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pa
 def trains_in_winograd(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
     """Whether `winograd_training.causal_convolve` is the fastest kernel for a layer that needs gradients."""
     return (
-        WINOGRAD_TRAINING
+        WINOGRAD
         and (stride, padding) == ((1, 1, 1), (0, 1, 1))
         and can_use_onednn(x, weight)
         and winograd_training.is_faster(x, weight)

@@ -13,7 +13,7 @@ times that of a direct convolution, about 2e-5 on outputs of order 1. Over a who
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ ROOTS = {2: (1.0,), 4: (0.75, 1.5)}
 """The positive roots for each size of the tiles of outputs."""
 TRANSFORM_COST = {2: 340, 4: 450}
 """Time to transform an input or output value, in products. Measured on a CPU with AVX-512, as the next."""
-WEIGHT_COST = 150
+WEIGHT_COST = 70
 """Time to transform a weight, for each weight that results, in products."""
 STRIP_COST = 12_000_000
 """Time between the operators of a strip, for each of its (m + 2)² patches, in products."""
@@ -33,8 +33,8 @@ STRIP_BYTES = 12 * 2**20
 """Input of one strip. In smaller ones, the time between operators counts more; larger ones only take more memory."""
 STRIP_COPIES = {2: (2.1, 3.2), 4: (3.3, 2.1)}
 """Peak memory of the transforms of a strip, in strips of the input and of the output."""
-KEEP_BELOW = 1500
-"""Tiles of a layer. With fewer, transforming the weights takes over a tenth of the time, so they are kept."""
+FEW_TILES = 1500
+"""For fewer, the time to transform the weights counts: they are kept, and not converted for faster products."""
 KEPT = KeptWeights()
 """Transformed weights."""
 WEIGHT_COPIES = 26
@@ -43,9 +43,8 @@ WEIGHT_COPIES = 26
 
 def available() -> bool:
     """Whether this build of PyTorch has the operators."""
-    return hasattr(torch.ops.mkldnn, "_reorder_convolution_weight") and hasattr(
-        torch.ops.mkldnn, "_convolution_pointwise"
-    )
+    operators = ("_reorder_convolution_weight", "_convolution_pointwise", "_linear_pointwise")
+    return all(hasattr(torch.ops.mkldnn, name) for name in operators)
 
 
 def is_faster(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], padding: tuple[int, int, int]) -> bool:
@@ -78,6 +77,7 @@ def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
     """Return the most temporary values, without input and output."""
     (b, c, t, h, w), m = x_BCTHW.shape, tile_size(x_BCTHW, weight)
     of_input, of_output = STRIP_COPIES[m]
+    of_input += weight.shape[2] / (m * m)  # side by side in time, for few tiles
     copies = of_input * c * t + of_output * len(weight) * (t - weight.shape[2] + 1)
     strip = int(copies * b * min(h, strip_rows(x_BCTHW, m)) * w)
     tap = weight.numel() // 9
@@ -111,12 +111,14 @@ def convolve(
     out = y.permute(0, 2, 3, 4, 1)
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
     rows = strip_rows(x_BCTHW, m)
-    weights = transformed_or_kept(weight, m, y.numel() // (m * m * len(weight)), parameter)
+    few = y.numel() < FEW_TILES * m * m * len(weight)
+    multiply = product_of_shifts if few else product
+    weights = kept(weight, m, parameter) if few else [[*map(reordered, row)] for row in transformed(weight, roots)]
     for top in range(0, h, rows):
         stop = min(top + rows, h)
         above, below = int(top == 0), int(stop == h) + (top - stop) % m
         strip = F.pad(x[:, :, max(top - 1, 0) : stop + 1], (0, 0, 1, 1 + -w % m, above, below))
-        for row, column, values in convolve_strip(strip, weights, roots, frames):
+        for row, column, values in convolve_strip(strip, weights, roots, frames, multiply):
             place = out[:, :, top + row : stop : m, column::m]
             values = values[:, :, : place.shape[2], : place.shape[3]]
             torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
@@ -125,13 +127,17 @@ def convolve(
 
 
 def convolve_strip(
-    strip_BTHWC: Tensor, weights: list[list[Tensor]], roots: Sequence[float], frames: int
+    strip_BTHWC: Tensor,
+    weights: Iterable[Iterable[Tensor]],
+    roots: Sequence[float],
+    frames: int,
+    multiply: Callable[[Tensor, Tensor, int], Tensor],
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield a row and a column in the tiles of outputs, and the outputs there."""
     made = []
     for rows, taps in zip(transform_input(strip_BTHWC, 2, roots), weights, strict=True):
         patches = transform_input(rows, 3, roots)
-        products = [product(patch, tap, frames) for patch, tap in zip(patches, taps, strict=True)]
+        products = [multiply(patch, tap, frames) for patch, tap in zip(patches, taps, strict=True)]
         made.append(transform_output(products, roots))
         del products
     for column, values_of_rows in enumerate(zip(*made, strict=True)):
@@ -139,27 +145,32 @@ def convolve_strip(
             yield row, column, values
 
 
-def transformed_or_kept(weight: Tensor, m: int, tiles: int, parameter: Tensor | None) -> list[list[Tensor]]:
-    """Return the transformed weight; for few tiles, keep it for the next time."""
-    if tiles >= KEEP_BELOW:
-        return transformed(weight, ROOTS[m])
+def kept(weight: Tensor, m: int, parameter: Tensor | None) -> list[list[Tensor]]:
+    """Return the transformed weight, (O, k, C), kept from before or new."""
+
+    def compute() -> list[list[Tensor]]:
+        rows = [[*row] for row in transformed(weight, ROOTS[m])]
+        rows[-1][-1] = rows[-1][-1].clone()  # else it would keep all taps in memory
+        return rows
+
     size = (m + 2) ** 2 * weight.nbytes // 9
-    kept: list[list[Tensor]] = KEPT.get(
-        weight if parameter is None else parameter, m, size, lambda: transformed(weight, ROOTS[m])
-    )
-    return kept
+    weights: list[list[Tensor]] = KEPT.get(weight if parameter is None else parameter, m, size, compute)
+    return weights
 
 
-def transformed(weight: Tensor, roots: Sequence[float]) -> list[list[Tensor]]:
-    """Transform a weight (O, C, k, 3, 3) along height and width: a list by root of lists by root of (O, C, k)."""
-    taps = weight.permute(3, 4, 0, 1, 2).contiguous()  # which is faster to reorder
-    return [[reordered(tap) for tap in transform_weight(row, roots)] for row in transform_weight(taps, roots)]
+def transformed(weight: Tensor, roots: Sequence[float]) -> Iterator[Iterator[Tensor]]:
+    """Transform a weight (O, C, k, 3, 3) along height and width: yields, by root, (O, k, C) by root."""
+    # With the fastest dimension in memory last, which is O in the gradient of the input.
+    order, back = ((0, 2, 1), (0, 1, 2)) if weight.stride(1) <= weight.stride(0) else ((2, 1, 0), (2, 0, 1))
+    taps = weight.permute(3, 4, *order).contiguous()
+    for row in transform_weight(taps, roots):
+        yield (tap.permute(back) for tap in transform_weight(row, roots))
 
 
-def reordered(weight_OIK: Tensor) -> Tensor:
+def reordered(weight_OKC: Tensor) -> Tensor:
     """Convert a weight to oneDNN's memory format. Else each product would convert it, which can take longer."""
     weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        weight_OIK[..., None, None], padding=(0, 0, 0), stride=(1, 1, 1), dilation=(1, 1, 1)
+        weight_OKC.transpose(1, 2)[..., None, None], padding=(0, 0, 0), stride=(1, 1, 1), dilation=(1, 1, 1)
     )
     return weight
 
@@ -204,6 +215,20 @@ def product(patch_BTHWC: Tensor, weight: Tensor, frames: int) -> Tensor:
         patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (frames, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
     )
     return y.permute(0, 2, 3, 4, 1)
+
+
+def product_of_shifts(patch_BTHWC: Tensor, weight_OKC: Tensor, frames: int) -> Tensor:
+    """Compute the same for a weight in PyTorch's memory format, with copies of the patch side by side in time."""
+    x, k = F.pad(patch_BTHWC, (0, 0, 0, 0, 0, 0, frames, frames)) if frames else patch_BTHWC, weight_OKC.shape[1]
+    t = x.shape[1] - k + 1
+    shifts = torch.cat([x[:, i : i + t] for i in range(k)], dim=-1)
+    return linear(shifts.flatten(0, 3), weight_OKC.flatten(1)).view(*shifts.shape[:-1], -1)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Compute `torch.nn.functional.linear` with oneDNN: for float32, it is twice as fast."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return y
 
 
 def transform_output(products: Sequence[Tensor], roots: Sequence[float]) -> list[Tensor]:

@@ -21,15 +21,10 @@ MIN_CHANNELS = 96
 """Input and output channels."""
 MIN_POSITIONS = 512
 """Output positions of a batch. For fewer, the products are too small."""
-MIN_POSITIONS_FORWARD, MIN_POSITIONS_BACK = 1024, 2048
-"""Positions that the output and the gradient of the input have. For fewer, transforming weights takes too long."""
+MIN_POSITIONS_BACK = 2048
+"""Positions that the gradient of the input has. For fewer, transforming the weights takes too long."""
 SMALL = 20480
 """PyTorch uses a much slower kernel than oneDNN's up to this size of batch * channels * frames * height."""
-
-
-def available() -> bool:
-    """Whether this build of PyTorch has the matrix product of oneDNN. For float32, it is twice as fast as `@`."""
-    return winograd.available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def is_faster(x_BCTHW: Tensor, weight: Tensor) -> bool:
@@ -58,7 +53,7 @@ class _CausalConvolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, repeat_first: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.repeat_first = repeat_first
-        return convolve(with_first(x, weight.shape[2] - 1, repeat_first), weight, bias, 0, MIN_POSITIONS_FORWARD)
+        return convolve(with_first(x, weight.shape[2] - 1, repeat_first), weight, bias, 0, 1)
 
     @staticmethod
     @once_differentiable
@@ -142,14 +137,8 @@ def weight_gradient(x_BCTHW: Tensor, grad_BOTHW: Tensor, weight: Tensor, repeat_
 def products_in_time(y: Tensor, shifted: Sequence[Tensor]) -> Tensor:
     """Return the products of `y` (O, positions) with the input at each step of the kernel in time, as (O, k, C)."""
     if len(y) >= y.shape[1]:  # copying the inputs takes less time than copying the products
-        return product(y, torch.cat([*shifted], dim=1)).view(len(y), len(shifted), -1)
-    return torch.stack([product(y, x) for x in shifted], dim=1)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
-    return y
+        return winograd.linear(y, torch.cat([*shifted], dim=1).mT).view(len(y), len(shifted), -1)
+    return torch.stack([winograd.linear(y, x.mT) for x in shifted], dim=1)
 
 
 def spread(y: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
