@@ -194,6 +194,18 @@ def test_float32_gives_the_gradients_of_float64(name):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=allowed, msg=lambda m, n=parameter: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("name", CAUSALVAE_CASES)
+def test_autocast_gives_about_the_gradients_of_float32(name):
+    case = load_reference(name)
+    model = synthetic_model(case.config).requires_grad_(True)
+    x = case.video[:, :, :5, :32, :32]
+    with torch.autocast("cpu", torch.bfloat16):
+        given = gradients_of(model, x)
+    wanted = gradients_of(model, x)
+    flat = [torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (given, wanted)]
+    assert torch.cosine_similarity(*flat, dim=0) > 0.98
+
+
 @pytest.mark.parametrize("name", ["wfvae_4x8x8", "causalvae_res2x", "wan_2_1", "wan_2_2"])
 def test_a_clip_computed_twice_gives_the_same_gradients_with_less_memory(name):
     case = load_reference(name if name in CASES else "wfvae_4x8x8")

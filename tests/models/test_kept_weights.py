@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -82,7 +85,19 @@ def replace(weight: Tensor) -> None:
     weight.data = weight + 1
 
 
-@pytest.mark.parametrize("changed", [change, replace])
+def change_data(weight: Tensor) -> None:
+    weight.data.add_(1)
+
+
+def negate_data(weight: Tensor) -> None:
+    weight.data.neg_()
+
+
+def change_by_numpy(weight: Tensor) -> None:
+    weight.numpy()[0] += 1
+
+
+@pytest.mark.parametrize("changed", [change, replace, change_data, negate_data, change_by_numpy])
 def test_a_weight_that_changes_is_computed_again(changed):
     doubled = Doubled(room=100)
     weight = weight_of(1, 2)
@@ -91,6 +106,47 @@ def test_a_weight_that_changes_is_computed_again(changed):
     doubled.of(weight), doubled.of(weight)
     assert doubled.times == 2
     assert doubled.kept.used() == 8
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.randn(4, 6, 3, 3, 3).contiguous(memory_format=torch.channels_last_3d),
+        torch.randn(3, 5, 1, 3, 3),
+        torch.randn(4, 3, 3, 3)[1:],
+        torch.randn(4, 4)[:, ::2],
+    ],
+    ids=["channels last", "odd size", "odd place", "gaps"],
+)
+def test_a_change_of_one_value_is_seen_in_any_layout(weight):
+    doubled = Doubled(room=10_000)
+    doubled.of(weight)
+    for number, place in enumerate([(0, 0), (-1, -1)], 1):
+        weight.data[place].view(-1)[-1].nextafter_(torch.tensor(torch.inf))
+        doubled.of(weight)
+        assert doubled.times == 1 + number
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_threads_share_what_is_kept():
+    doubled = Doubled(room=8 * 100)
+
+    def run(_: int) -> None:
+        for _ in range(20):
+            for weight in [weight_of(number, 2) for number in range(60)]:
+                doubled.of(weight)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    assert doubled.kept.used() <= 8 * 100
 
 
 def test_weights_that_are_trained_are_not_kept():

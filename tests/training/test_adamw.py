@@ -54,6 +54,29 @@ def test_it_is_the_optimizer_of_pytorch(fused):
         assert mine.stride() == weight.stride()
 
 
+@pytest.mark.parametrize("changed", ["gradients", "state"])
+def test_other_memory_formats_give_the_same_weights(changed):
+    """The kernel takes values by their place in memory. A state may be of a version with other formats."""
+    ours, theirs = weights_of(), weights_of()
+    optimizers = AdamW(ours, lr=0.1, fused=True), torch.optim.AdamW(theirs, lr=0.1)
+    for optimizer, weights in zip(optimizers, (ours, theirs), strict=True):
+        train(optimizer, weights, 2)
+    state = optimizers[0].state_dict()
+    if changed == "state":
+        state["state"] = {
+            number: {name: value.contiguous() for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+    optimizers[0].load_state_dict(state)
+    for optimizer, weights in zip(optimizers, (ours, theirs), strict=True):
+        for weight in weights:
+            gradient = weight.detach().cos()
+            weight.grad = gradient.contiguous() if changed == "gradients" else gradient
+        optimizer.step()
+    for mine, weight in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, weight, rtol=1e-5, atol=1e-6)
+
+
 def test_the_kernel_gets_tensors_as_they_lie_in_memory():
     weights = weights_of()
     optimizer = AdamW(weights, lr=0.1, fused=True)

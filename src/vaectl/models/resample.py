@@ -168,8 +168,7 @@ class TimeDownsampleRes2x(Layer):
 
     def forward(self, x: Tensor, context: StreamContext) -> Tensor:
         frames = context.causal_input(self, x, kernel=3, stride=2)
-        mixed = torch.lerp(self.conv.forward(frames), average_3(frames), torch.sigmoid(self.mix_factor))
-        return context.crop_halo(mixed, 1)
+        return context.crop_halo(mix(self.conv.forward(frames), average_3(frames), self.mix_factor), 1)
 
     def input_halo(self, halo: int) -> int:
         return halo + 1
@@ -186,10 +185,15 @@ class TimeUpsampleRes2x(Layer):
     def forward(self, x: Tensor, context: StreamContext) -> Tensor:
         x = upsample_time(self, x, context, "trilinear")
         h = self.conv.forward(x, context)
-        return torch.lerp(h, context.crop_halo(x, 1), torch.sigmoid(self.mix_factor))
+        return mix(h, context.crop_halo(x, 1), self.mix_factor)
 
     def input_halo(self, halo: int) -> int:
         return self.conv.input_halo(halo)
+
+
+def mix(h: Tensor, x: Tensor, mix_factor: Tensor) -> Tensor:
+    """Mix a share of sigmoid(mix_factor) of `x` into `h`, in the type of `h`, which autocast chooses."""
+    return torch.lerp(h, x.to(h.dtype), torch.sigmoid(mix_factor).to(h.dtype))
 
 
 def average_3(frames_BCTHW: Tensor) -> Tensor:
