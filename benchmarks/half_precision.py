@@ -38,12 +38,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="shorter side and centre crop in pixels")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16", help="float16 is very slow on the CPU")
+    parser.add_argument("--every-layer", action="store_true", help="half precision in those kept in float32 too")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     torch.set_grad_enabled(False)
 
-    exact, model = (load_model(arguments.model, device=device, dtype=each) for each in (torch.float32, dtype))
+    exact = load_model(arguments.model, device=device, dtype=torch.float32)
+    if arguments.every_layer:
+        type(exact).float32_modules = lambda self: []
+    model = load_model(arguments.model, device=device, dtype=dtype)
     size = arguments.size
     table = Table(title=f"{dtype_name(dtype)} against float32, dB: {FRAMES} frames of {size}x{size}", box=SIMPLE)
     table.add_column("clip")
