@@ -49,7 +49,8 @@ def add(h: Tensor, x: Tensor) -> Tensor:
 
 def like_weight(x: Tensor, weight: Tensor) -> Tensor:
     """Convert `x` to the type of a weight: a layer computes in that type. Under autocast, PyTorch chooses the type."""
-    if x.dtype == weight.dtype or (not x.is_meta and torch.is_autocast_enabled(x.device.type)):
+    kind = x.device.type
+    if x.dtype == weight.dtype or (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return x
     return x.to(weight.dtype)
 
