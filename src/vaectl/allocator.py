@@ -24,7 +24,7 @@ KEPT_RATIO = 2.0
 """The memory at which a small network without a limit returns freed memory, as a ratio to what it uses."""
 KEPT_SHARE = 0.5
 """The same, as a share of the obtainable memory. The smaller one counts."""
-WEIGHTS_SHARE = 1 / 8
+WEIGHTS_SHARE = 1 / 16
 """The most memory for transformed weights, as a share of the obtainable memory."""
 
 
