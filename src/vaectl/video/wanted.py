@@ -22,7 +22,7 @@ class Wanted:
 
     Args:
         numbers: of the frames to yield.
-        pts: of all frames in ticks, sorted; empty if frames cannot be told apart by their time.
+        pts: the time of each frame in ticks, in order. Empty if the times do not tell the frames apart.
     """
 
     def __init__(self, numbers: range, pts: Sequence[int]) -> None:
