@@ -62,7 +62,7 @@ class Command(Guide, TyperCommand):
         return type(self).build()
 
     @cached_property
-    def params(self) -> list[Any]:  # type: ignore[override]
+    def params(self) -> list[Any]:  # type: ignore[override]  # a plain attribute in the base class
         """The options."""
         for parameter in self.built.params:
             # Typer would build a pydantic adapter for each parameter, even for completion.
