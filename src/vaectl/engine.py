@@ -24,6 +24,7 @@ from vaectl.memory import Limits, format_limit, format_size, obtainable, residen
 from vaectl.model_names import is_builtin
 from vaectl.models import load_model
 from vaectl.models.checkpoint import downloaded
+from vaectl.models.compiled import check_compiler
 from vaectl.models.device import choose_device, choose_dtype
 from vaectl.models.vae import AnyVAE
 from vaectl.models.weights import Weights
@@ -98,10 +99,13 @@ def open_model(
     name: str | None = None,
     progress: Progress | None = None,
     weights: Weights | None = None,
+    *,
+    compile: bool = False,
 ) -> AnyVAE:
     """Load the model at `path`, or of this name on the hub; None and "builtin" are the built-in one.
 
-    Raises UsageError if `name` is the name of another family.
+    `compile`: its networks run through `torch.compile`. Raises UsageError if that does not work here, and if `name` is
+    the name of another family.
     """
     where = choose_device(device)
     called = "the built-in model" if is_builtin(path) else path
@@ -115,6 +119,9 @@ def open_model(
         raise UsageError(
             f"`model_name={name}`: {called} is {model.config.a_model}", "leave the name out, or give another model"
         )
+    if compile:
+        check_compiler(where)
+        model.compile()
     return model
 
 

@@ -125,7 +125,8 @@ def measure_cost(
     """Measure speed and peak memory of both networks on a clip of that size, on the model's device.
 
     Each network runs once for warm-up, and up to `RUNS` times more within `SECONDS`. A run of a model that streams ends
-    after `SECONDS`, at the end of a window; if the run for warm-up takes that long, it is the measurement. Peak
+    after `SECONDS`, at the end of a window; if the run for warm-up takes that long, it is the measurement. A compiled
+    network is compiled before, in a whole run. Peak
     memory is that of the weights and of what a run adds to them, without the clip: allocated by PyTorch on a GPU (whose
     peak statistics are reset), resident memory on the CPU. Nothing else may run in the process. `others` are models
     that are loaded too. Raises OutOfMemoryError, and UsageError for a limit that is too small.
@@ -138,6 +139,8 @@ def measure_cost(
         speeds = []
         with explain_shortage(f"{num_frames} frames of {width}x{height} pixels", model.device), returning_freed(model):
             for number, (x_BCTHW, windows) in enumerate(inputs(run, (num_frames, height, width))):
+                if model.compiled:
+                    run_network(run, number, x_BCTHW, windows, math.inf)
                 speeds.append(measure(model, partial(run_network, run, number, x_BCTHW, windows), num_frames))
                 progress.advance(1)
         encode, decode = speeds
@@ -178,9 +181,9 @@ def inputs(run: Run, size: Size) -> Iterator[tuple[Tensor, list[int]]]:
         yield (x_BCTHW if run.plan else model.prepare(x_BCTHW)), windows
 
 
-def run_network(run: Run, number: int, x_BCTHW: Tensor, windows: Sequence[int]) -> int:
-    """Run the encoder (`number` = 0) or the decoder (1), for `SECONDS` if the model streams; return the frames done."""
-    deadline = time.perf_counter() + (SECONDS if run.model.streams else math.inf)
+def run_network(run: Run, number: int, x_BCTHW: Tensor, windows: Sequence[int], seconds: float = SECONDS) -> int:
+    """Run the encoder (`number` = 0) or the decoder (1), for `seconds` if the model streams; return the frames done."""
+    deadline = time.perf_counter() + (seconds if run.model.streams else math.inf)
     done = 0
 
     def parts() -> Iterator[Window]:

@@ -167,7 +167,9 @@ def open_models(options: EvalOptions, device: torch.device, progress: Progress) 
 
     limits, dtype, weights = Limits.of(options), options.model_dtype, options.weights
     return {
-        number: open_model(each.path, str(device), dtype, limits, progress=progress, weights=weights)
+        number: open_model(
+            each.path, str(device), dtype, limits, progress=progress, weights=weights, compile=options.compile
+        )
         for number, each in enumerate(options.candidates)
         if each.is_model
     }

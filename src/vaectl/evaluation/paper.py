@@ -228,7 +228,8 @@ def measured_with(evaluation: Evaluation) -> str:
     parts = [f"on {shown(model['device'])}"] if "device" in model else []
     parts += [shown(model["dtype"])] if "dtype" in model else []
     parts.append(f"{clip.num_frames // clip.windows} frames of {clip.width}x{clip.height}")
-    parts += ["in tiles"] * bool(model.get("tiles")) + ["without warm-up"] * bool(cost and cost.warm is False)
+    parts += ["in tiles"] * bool(model.get("tiles")) + ["compiled"] * bool(model.get("compiled"))
+    parts += ["without warm-up"] * bool(cost and cost.warm is False)
     return ", ".join(parts)
 
 

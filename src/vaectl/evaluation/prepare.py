@@ -72,7 +72,16 @@ def prepare(options: PrepareEvalOptions, progress: Progress) -> PrepareResult:
     with process_group(everybody, options.rendezvous_timeout, options.device), ExitStack() as held:
         plan = plan_clips(options, progress) if is_main() else ()
         device = device_of_rank(options.device)
-        model = open_model(options.model, device, options.dtype, limits, options.model_name, progress, options.weights)
+        model = open_model(
+            options.model,
+            device,
+            options.dtype,
+            limits,
+            options.model_name,
+            progress,
+            options.weights,
+            compile=options.compile,
+        )
         if is_main():
             held.enter_context(locked(folder, "give another `generated_video_dir`"))
             write_manifest(folder, start_manifest(options, plan, model, progress))

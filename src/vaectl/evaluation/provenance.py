@@ -100,6 +100,7 @@ def _model(options: EvalOptions, candidate: Candidate, manifest: Manifest | None
             "dtype": options.model_dtype,
             "posterior": _posterior(options.sample, options.model_seed),
             "tiles": Limits.of(options).tiled,
+            "compiled": options.compile,
         }
     if manifest is None:
         return None

@@ -89,7 +89,7 @@ class StreamContext:
         if not self.last:
             if layer in self.after:
                 raise ValueError(f"a {type(layer).__name__} keeps frames twice: use a layer once, align with another")
-            self.after[layer] = frames.clone()
+            self.after[layer] = frames.clone(memory_format=torch.channels_last_3d)
 
     def causal_input(
         self, layer: nn.Module, x: Tensor, kernel: int, stride: int = 1, padding: Padding = "first"

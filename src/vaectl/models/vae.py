@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaectl.errors import UsageError
+from vaectl.models.compiled import compiled
 from vaectl.models.config import FamilyConfig
 from vaectl.models.context import StreamContext
 from vaectl.models.inputs import VideoClip, check_latent, check_video
@@ -34,6 +35,9 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
     in_channels: ClassVar[int] = 3
     features: ClassVar[tuple[str, ...]] = ()
     """Values of both networks that a training objective may ask for, by their names in the segments."""
+
+    compiled: Callable[..., Outputs] | None = None
+    """Runs the segments of a network, once `compile` was called."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -92,11 +96,25 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
 
     def run_encoder(self, x_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
         """Moments of the latent frames that this window completes, and the values to `keep`; sizes must fit exactly."""
-        return _run(self.encoder_segments(), x_BCTHW, context, keep)
+        return (self.compiled or _run)(self.encoder_segments(), x_BCTHW, context, keep)
 
     def run_decoder(self, z_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
         """The frames that can be given once these latent frames are known, and the values to `keep`."""
-        return _run(self.decoder_segments(), z_BCTHW, context, keep)
+        return (self.compiled or _run)(self.decoder_segments(), z_BCTHW, context, keep)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both networks in place with `torch.compile`, which takes the arguments. For GPUs.
+
+        All methods then use them, and so do windows of whole frames; tiles cannot. Each network is compiled in its
+        first call, and again for each other shape: of the first, a middle and the last window of a clip. The weights
+        are not copied. Those calls raise VaectlError if compiling fails. A copy of the model is not compiled.
+        """
+        self.compiled = compiled(_run, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # untyped in PyTorch
+        state.pop("compiled", None)  # as `nn.Module.compile` does: it cannot be stored
+        return state
 
     def encode(self, video: Tensor | VideoClip) -> Posterior:
         """Return the posterior of a video, float (B, 3, T, H, W) in [-1, 1], or of a clip.

@@ -131,6 +131,20 @@ def check_weights(weights: WeightsName | None, has_model: bool) -> None:
         raise ValueError("`weights` is for the weights of `model`; give `model` too, or leave it out")
 
 
+Compile = Annotated[
+    bool, Option(panel=MODEL, help="Compile the network with torch.compile, which takes minutes; for GPUs.")
+]
+
+
+def check_compile(compile: bool, tiled: bool) -> None:
+    """Raise ValueError if a compiled network should run in tiles."""
+    if compile and tiled:
+        raise ValueError(
+            "`compile` excludes `enable_tiling`, `memory_limit` and `save_memory`: what a compiled network needs is not"
+            " known; leave it out, or leave them out"
+        )
+
+
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
 Dtype = Annotated[

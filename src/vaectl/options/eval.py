@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from vaectl.errors import shown
+from vaectl.memory import Limits
 from vaectl.metrics import DEFAULT, VmafModel
 from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
 from vaectl.options.clips import RealVideoDir, SubsetSize, check_crop, check_windows
@@ -18,6 +19,7 @@ from vaectl.options.common import (
     OUTPUT,
     RENDEZVOUS_TIMEOUT,
     RUN,
+    Compile,
     Config,
     Debug,
     Device,
@@ -30,6 +32,7 @@ from vaectl.options.common import (
     RendezvousTimeout,
     SaveMemory,
     Weights,
+    check_compile,
     check_weights,
     read_dtype,
     read_model,
@@ -187,6 +190,7 @@ class EvalOptions:
         int | None,
         Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample. (default: 0)"),
     ] = None
+    compile: Compile = False
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
@@ -236,3 +240,6 @@ class EvalOptions:
                 "`generated_video_dir` is missing; give it, or `model` to reconstruct the originals in memory"
             )
         check_weights(self.weights, bool(self.model))
+        check_compile(self.compile, Limits.of(self).tiled)
+        if self.compile and not self.model:
+            raise ValueError("`compile` is for the networks of `model`; give `model` too, or leave it out")

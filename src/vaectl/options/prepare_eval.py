@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from vaectl.memory import Limits
 from vaectl.options.clips import (
     NUM_FRAMES,
     RESOLUTION,
@@ -28,6 +29,7 @@ from vaectl.options.common import (
     MODEL_PATH,
     OUTPUT,
     RENDEZVOUS_TIMEOUT,
+    Compile,
     Config,
     Debug,
     Device,
@@ -43,6 +45,7 @@ from vaectl.options.common import (
     SaveMemory,
     TileOverlapFactor,
     Weights,
+    check_compile,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -120,6 +123,7 @@ class PrepareEvalOptions:
     ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
     batch_size: Annotated[int, Option(panel=MODEL, metavar="N", least=1, help="Clips in one batch of the network.")] = 1
+    compile: Compile = False
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
@@ -133,6 +137,7 @@ class PrepareEvalOptions:
     debug: Debug = False
 
     def __post_init__(self) -> None:
+        check_compile(self.compile, Limits.of(self).tiled)
         check_windows(self.num_frames, self.all_windows)
         sides = {self.crop_size_width, self.crop_size_height}
         if sides != {None}:

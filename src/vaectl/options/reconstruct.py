@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from vaectl.errors import shown
+from vaectl.memory import Limits
 from vaectl.options.common import (
     INPUT,
     MODEL,
     MODEL_PATH,
     OUTPUT,
     RUN,
+    Compile,
     Config,
     Debug,
     Device,
@@ -28,6 +30,7 @@ from vaectl.options.common import (
     SaveMemory,
     TileOverlapFactor,
     Weights,
+    check_compile,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -119,6 +122,7 @@ class ReconstructOptions:
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False
     seed: Annotated[int, Option(panel=MODEL, metavar="N", least=0, most=2**63 - 1, help="Seed of --sample.")] = 0
+    compile: Compile = False
 
     enable_tiling: EnableTiling = False
     memory_limit: MemoryLimit = None
@@ -133,5 +137,6 @@ class ReconstructOptions:
     debug: Debug = False
 
     def __post_init__(self) -> None:
+        check_compile(self.compile, Limits.of(self).tiled)
         if self.short_size is not None and (self.height is not None or self.width is not None):
             raise ValueError("`short_size` excludes `height` and `width`; give one or the other")

@@ -14,6 +14,7 @@ from vaectl.options.common import (
     ON_HUB,
     RENDEZVOUS_TIMEOUT,
     RUN,
+    Compile,
     Config,
     Debug,
     Device,
@@ -161,7 +162,7 @@ class TrainOptions:
         ),
     ] = "auto"
     gradient_checkpointing: Annotated[bool, flag(MODEL, "Recompute activations to save memory.")] = False
-    compile: Annotated[bool, flag(MODEL, "Compile the network with torch.compile.")] = False
+    compile: Compile = False
     deterministic: Annotated[
         bool,
         flag(

@@ -111,7 +111,14 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
     limits = Limits.of(options)
     note_no_effect(options.tile_overlap_factor, progress)
     model = open_model(
-        options.model, options.device, options.dtype, limits, options.model_name, progress, options.weights
+        options.model,
+        options.device,
+        options.dtype,
+        limits,
+        options.model_name,
+        progress,
+        options.weights,
+        compile=options.compile,
     )
     results: list[ClipResult] = []
     progress.start_clips(len(pairs))

@@ -86,7 +86,12 @@ class PlanEstimate:
 
 
 def both_sides(model: AnyVAE, num_frames: int, height: int, width: int, window: int = 0) -> tuple[Side, Side]:
-    """Describe the encoder and the decoder for a clip. `window`: frames of the windows that are given, if known."""
+    """Describe the encoder and the decoder for a clip. `window`: frames of the windows that are given, if known.
+
+    Raises UsageError for a compiled model: its layers are fused, and may need more memory.
+    """
+    if model.compiled:
+        raise UsageError("tiles and memory limits need a model that is not compiled", "leave out `compile`")
     config, stride, scale = model.config, model.config.time_compression, model.config.space_compression
     padded, rows, columns = num_frames + (1 - num_frames) % stride, -(-height // scale), -(-width // scale)
     pictures, latents = given_windows(num_frames, window, stride) if window else ((), ())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaectl.models.posterior import Posterior
+from vaectl.models.segments import Segment
 from vaectl.models.vae import AnyVAE, pad_to_fit
 from vaectl.tiling.executor import Cut, Executor, Finish, Window
 from vaectl.tiling.fusion import fuse, unfused
@@ -46,6 +47,9 @@ def executors(
     )
     if plan is None:
         encoder, decoder = unfused(model.encoder_segments()), unfused(model.decoder_segments())
+        if model.compiled:  # each network is one segment
+            runs = (model.run_encoder, model.run_decoder)
+            encoder, decoder = (unfused([Segment(lambda x, c, run=run: run(x, c)[0], "x", "y")]) for run in runs)
         return make(encoder, [WHOLE], (1, 1)), make(decoder, [WHOLE], (1, 1), finish=finish)
     sides = both_sides(model, *plan.size)
     encoder, decoder = (
