@@ -126,13 +126,23 @@ def test_a_model_that_does_not_compile_never_runs_uncompiled(model):
     assert str(caught.value) == "torch.compile failed: no compiler; leave out `compile`"
 
 
-def test_a_lack_of_memory_stays_one(model):
-    def full(graph: Any, inputs: Any) -> Any:
+def test_an_error_of_the_run_is_not_one_of_the_compiler(model):
+    """The engine reports a lack of memory by its message."""
+
+    def full(*_: Any) -> Any:
         raise RuntimeError("CUDA out of memory")
 
-    model.compile(backend=full)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    model.compile(backend=lambda graph, inputs: full)
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
         model.encode(torch.zeros(1, 3, 1, 8, 8))
+
+
+def test_half_precision_with_layers_in_float32_is_one_graph(model, graphs):
+    video = torch.rand(1, 3, 1, 8, 8) * 2 - 1
+    expected = model.to(torch.bfloat16).encode(video).mean
+    model.compile(backend=traced(graphs))
+    torch.testing.assert_close(model.encode(video).mean, expected, rtol=0, atol=CLOSE)
+    assert len(graphs) == 1
 
 
 def test_tiles_and_limits_need_a_model_that_is_not_compiled(model):

@@ -35,7 +35,7 @@ def test_every_step_runs_on_tiny_shapes(tmp_path):
     reasons = {row["name"]: row["reason"] for row in rows if row["status"] == "left out"}
     assert reasons["GPU"] == "no CUDA GPU is used"
     passed = {row["step"] for row in rows if row["status"] == "passed"}
-    assert passed == {"numbers", "memory", "wan", "metrics", "training", "commands", "ranks"}
+    assert passed == {"numbers", "memory", "speed", "wan", "metrics", "training", "commands", "ranks"}
     table = (tmp_path / "results.md").read_text()
     assert table.count("\n## ") == 10
     assert "| two ranks over gloo |" in table

@@ -18,7 +18,7 @@ from vaectl.models.config import WFVAEConfig
 from vaectl.models.families.wfvae import WFVAE
 from vaectl.tiling.plan import Plan, uniform_plan
 from vaectl.tiling.storage import Place
-from vaectl.tiling.stream import reconstruct_windows
+from vaectl.tiling.stream import executors, mark_last, reconstruct_windows
 
 SHAPES = ((33, 256, 256), (17, 720, 1280))
 TINY_SHAPES = ((5, 32, 32),)
@@ -29,6 +29,10 @@ COMPILED_EXACT = 1e-3
 """Maximum difference of a compiled network in float32, for outputs of order 1."""
 COMPILING = 40.0
 """Seconds of a case with compilation: up to 17 on an H200."""
+COMPILING_WINDOWS = 3 * COMPILING
+"""The same for windows: the first, those between and the last are compiled."""
+TRACING = 10.0
+"""The same on tiny shapes, without a compiler."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ def run(context: Context) -> None:
     compare("S", [half, *exact], EAGER)
     context.case("tiles and windows", lambda: price_of_tiles(context, half))
     context.case("frames of a window", lambda: windows(context, half))
+    for job in ("encode",) if context.tiny else ("encode", "decode"):
+        work = partial(compiled_windows, context, job, half)
+        seconds = TRACING if context.tiny else COMPILING_WINDOWS
+        context.case(f"windows of {job}, {dtype_name(half)}, --compile", work, seconds=seconds)
     if not context.tiny:
         compare("L", [half], EAGER)
         compare("S", [half, *exact], COMPILED[:1])
@@ -157,6 +165,35 @@ def windows(context: Context, dtype: torch.dtype) -> Values:
         f"{length} frames": frames / seconds_of(lambda n=length: through_windows(model, None, video, n), context.device)
         for length in lengths
     }
+
+
+def compiled_windows(context: Context, job: str, dtype: torch.dtype) -> Values:
+    """Measure encode or decode in windows of 16 frames without and with `--compile`, and the run that compiles."""
+    model = model_of(context, "S", dtype)
+    frames, side, window = (9, 32, 4) if context.tiny else (65, 256, 16)
+    x = input_of(model, job, (frames, side, side))
+    which, window = (0, window) if job == "encode" else (1, window // model.config.time_compression)
+
+    def run() -> Tensor:
+        return torch.cat([*executors(model)[which].run(mark_last(x.split(window, dim=2)))], dim=2)
+
+    def measured(name: str) -> Values:
+        free_memory(context.device)
+        taken = seconds_of(run, context.device)
+        return {f"{name} ms": 1000 * taken, f"{name} peak GiB": peak_gib(context.device)}
+
+    expected, values = run(), measured("plain")
+    torch.compiler.reset()
+    model.compile(backend="eager" if context.tiny else "inductor")  # a CPU would take minutes
+    try:
+        with timed(context.device) as seconds:
+            made = run()
+        values |= {"compiling s": seconds(), "difference": largest_difference(made, expected), **measured("compiled")}
+    finally:
+        model.compiled = None  # the next case has the same model
+    if dtype == torch.float32:
+        values["passed"] = values["difference"] <= COMPILED_EXACT
+    return values
 
 
 def through_windows(model: WFVAE, plan: Plan | None, video: Tensor, window: int) -> None:

@@ -215,7 +215,7 @@ def test_where_cost_was_measured_is_stated():
     assert list(cost_remarks([A, B])) == ["speed and peak memory: on cpu, float32, 2 frames of 64x64"]
     gpu = PROTOCOL["model"] | {"device": "cuda", "dtype": "bfloat16", "tiles": True}
     other = replace(C, cost=replace(COST, warm=False), protocol=PROTOCOL | {"model": gpu})
-    compiled = replace(C, name="d", protocol=PROTOCOL | {"model": PROTOCOL["model"] | {"compiled": True}})
+    compiled = replace(B, protocol=PROTOCOL | {"model": PROTOCOL["model"] | {"compiled": True}})
     assert list(cost_remarks([compiled])) == ["speed and peak memory: on cpu, float32, 2 frames of 64x64, compiled"]
     assert list(cost_remarks([A, replace(B, name="b"), other])) == [
         "speed and peak memory of b: on cpu, float32, 2 frames of 64x64",

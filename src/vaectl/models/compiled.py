@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 import torch
 
 from vaectl.errors import UsageError, VaectlError, shown
-from vaectl.shortage import is_memory_shortage
 
 Run = TypeVar("Run", bound=Callable[..., Any])
 
@@ -34,8 +33,6 @@ def compiled(run: Run, *args: Any, **kwargs: Any) -> Run:
             with config.patch(cache_size_limit=GRAPHS, accumulated_cache_size_limit=GRAPHS):
                 return optimized(*args)
         except exc.TorchDynamoException as error:
-            if is_memory_shortage(error):
-                raise
             raise VaectlError(f"torch.compile failed: {reason(error)}", "leave out `compile`") from error
 
     return cast(Run, checked)

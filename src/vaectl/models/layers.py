@@ -27,6 +27,8 @@ from vaectl.models.segments import Segment
 from vaectl.models.statistics import Statistics, at_least_float32
 
 EPS = 1e-6
+HAVE_AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+"""Types of device. Not asked in a layer: `torch.compile` of PyTorch 2.4 cannot trace the function."""
 
 
 def per_frame(function: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ def add(h: Tensor, x: Tensor) -> Tensor:
 def like_weight(x: Tensor, weight: Tensor) -> Tensor:
     """Convert `x` to the type of a weight: a layer computes in that type. Under autocast, PyTorch chooses the type."""
     kind = x.device.type
-    if x.dtype == weight.dtype or (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+    if x.dtype == weight.dtype or (kind in HAVE_AUTOCAST and torch.is_autocast_enabled(kind)):
         return x
     return x.to(weight.dtype)
 
