@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -36,8 +37,8 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
     features: ClassVar[tuple[str, ...]] = ()
     """Values of both networks that a training objective may ask for, by their names in the segments."""
 
-    compiled: Callable[..., Outputs] | None = None
-    """Runs the segments of a network, once `compile` was called."""
+    compiled: tuple[Callable[..., Outputs], Callable[..., Outputs]] | None = None
+    """Both networks, once `compile` was called: they take and return what `run_encoder` does."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -96,11 +97,13 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
 
     def run_encoder(self, x_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
         """Moments of the latent frames that this window completes, and the values to `keep`; sizes must fit exactly."""
-        return (self.compiled or _run)(self.encoder_segments(), x_BCTHW, context, keep)
+        run = self.compiled[0] if self.compiled else partial(_run, self.encoder_segments())
+        return run(x_BCTHW, context, keep)
 
     def run_decoder(self, z_BCTHW: Tensor, context: StreamContext, keep: tuple[str, ...] = ()) -> Outputs:
         """The frames that can be given once these latent frames are known, and the values to `keep`."""
-        return (self.compiled or _run)(self.decoder_segments(), z_BCTHW, context, keep)
+        run = self.compiled[1] if self.compiled else partial(_run, self.decoder_segments())
+        return run(z_BCTHW, context, keep)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile both networks in place with `torch.compile`, which takes the arguments. For GPUs.
@@ -109,7 +112,9 @@ class VideoVAE(nn.Module, ABC, Generic[Config]):
         first call, and again for each other shape: of the first, a middle and the last window of a clip. The weights
         are not copied. Those calls raise VaectlError if compiling fails. A copy of the model is not compiled.
         """
-        self.compiled = compiled(_run, *args, **kwargs)
+        run = compiled(_run, *args, **kwargs)
+        # The same segments in each call: PyTorch 2.4 compiles again for others.
+        self.compiled = partial(run, self.encoder_segments()), partial(run, self.decoder_segments())
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # untyped in PyTorch
