@@ -31,7 +31,7 @@ COMPILING = 40.0
 """Seconds of a case with compilation: up to 17 on an H200."""
 COMPILING_WINDOWS = 3 * COMPILING
 """The same for windows: the first, those between and the last are compiled."""
-TRACING = 10.0
+TRACING = 20.0
 """The same on tiny shapes, without a compiler."""
 
 
