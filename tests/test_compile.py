@@ -103,9 +103,9 @@ def test_windows_are_a_graph_each_for_the_first_those_between_and_the_last(model
 def test_any_number_of_sizes_is_compiled(graphs):
     """PyTorch alone stops after eight."""
     double = compiled(lambda x: 2 * x, backend=traced(graphs))
-    for length in range(2, 14):
+    for length in range(2, 12):
         assert torch.equal(double(torch.ones(length)), torch.full((length,), 2.0))
-    assert len(graphs) == 12
+    assert len(graphs) == 10
 
 
 def test_encode_and_decode_are_compiled_in_place_and_copies_are_not(model, calls):
@@ -119,22 +119,20 @@ def test_encode_and_decode_are_compiled_in_place_and_copies_are_not(model, calls
     assert len(calls) == 2
 
 
-def test_a_model_that_does_not_compile_never_runs_uncompiled(model):
-    model.compile(backend=broken)
+def test_what_does_not_compile_never_runs_uncompiled():
     with pytest.raises(VaectlError) as caught:
-        model.encode(torch.zeros(1, 3, 1, 8, 8))
+        compiled(torch.neg, backend=broken)(torch.ones(2))
     assert str(caught.value) == "torch.compile failed: no compiler; leave out `compile`"
 
 
-def test_an_error_of_the_run_is_not_one_of_the_compiler(model):
+def test_an_error_of_the_run_is_not_one_of_the_compiler():
     """The engine reports a lack of memory by its message."""
 
     def full(*_: Any) -> Any:
         raise RuntimeError("CUDA out of memory")
 
-    model.compile(backend=lambda graph, inputs: full)
     with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
-        model.encode(torch.zeros(1, 3, 1, 8, 8))
+        compiled(torch.neg, backend=lambda graph, inputs: full)(torch.ones(2))
 
 
 def test_half_precision_with_layers_in_float32_is_one_graph(model, graphs):
