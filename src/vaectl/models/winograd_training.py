@@ -1,8 +1,9 @@
 """Causal convolutions with gradients through Winograd's algorithm, for training wide layers in float32 on the CPU.
 
-The output and the gradient of the input are convolutions, which `winograd.convolve` computes. The gradient of the
-weight is a sum of products over tiles: of a patch of the input with the gradients of m x m outputs. With both
-transformed, a tile needs (m + 2)² products instead of 9 m². The transforms are the transposes of those in `winograd`.
+The output and the gradient of the input are convolutions, with other products in time than those of `winograd`. The
+gradient of the weight is a sum of products over tiles: of a patch of the input with the gradients of m x m outputs.
+With both transformed, a tile needs (m + 2)² products instead of 9 m². The transforms are the transposes of those in
+`winograd`.
 """
 
 from __future__ import annotations
@@ -187,7 +188,10 @@ def products_in_time(y: Tensor, shifted: Sequence[Tensor]) -> Tensor:
 
 
 def spread(y: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
-    """Transform the gradients of m outputs, along axis 0: the transpose of `winograd.transform_output`."""
+    """Transform the gradients of m outputs, along axis 0.
+
+    The transpose of `winograd.transform_output` without its divisors, which `gather` applies.
+    """
     yield y[0]
     for p in roots:
         even, odd = y[0], p * y[1]
@@ -199,7 +203,10 @@ def spread(y: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
 
 
 def gather(products: Sequence[Tensor], roots: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of 3 taps from those of transformed ones: the transpose of `winograd.transform_weight`."""
+    """Return the gradients of 3 taps from those of transformed ones.
+
+    The transpose of `winograd.transform_weight`, with the divisors that `spread` leaves out.
+    """
     a, *others, c = products
     b: Tensor | None = None
     for p, plus, minus in zip(roots, others[::2], others[1::2], strict=True):
