@@ -176,15 +176,15 @@ def kept(weight: Tensor, m: int, parameter: Tensor | None) -> list[list[Tensor]]
     return weights
 
 
-def transformed(weight: Tensor, roots: Sequence[float], flip: bool = False) -> Iterator[Iterator[Tensor]]:
-    """Transform a weight (O, C, k, 3, 3), or `flip` it before: yields, by root of the height and width, (O, k, C)."""
+def transformed(weight: Tensor, roots: Sequence[float], *, flip: bool = False) -> Iterator[Iterator[Tensor]]:
+    """Transform a weight (O, C, k, 3, 3): yields, by root of the height and of the width, (O, k, C).
+
+    `flip`: reverse it in space before.
+    """
     # With the fastest dimension in memory last, which is O in the gradient of the input.
     order, back = ((0, 2, 1), (0, 1, 2)) if weight.stride(1) <= weight.stride(0) else ((2, 1, 0), (2, 0, 1))
-    taps, in_space = weight.permute(3, 4, *order), slice(None)
-    if flip:
-        time, in_space = 2 + order.index(2), slice(None, None, -1)
-        taps = torch.stack(taps.unbind(time)[::-1], dim=time)
-    for row in transform_weight([*taps.contiguous()][in_space], roots):
+    in_space = slice(None, None, -1 if flip else 1)
+    for row in transform_weight([*weight.permute(3, 4, *order).contiguous()][in_space], roots):
         yield (tap.permute(back) for tap in transform_weight([*row][in_space], roots))
 
 

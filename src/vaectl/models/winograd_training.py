@@ -94,7 +94,7 @@ def output(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, repeat_first: b
 
 
 def earlier(x_BTHWC: Tensor, k: int, repeat_first: bool) -> Tensor:
-    """Return each frame after the k - 1 before it, (B, T, H, W, k·C)."""
+    """Return what the kernel meets at each frame: the k - 1 frames before it, and the frame, (B, T, H, W, k·C)."""
     if k == 1:
         return x_BTHWC
     t = x_BTHWC.shape[1]
@@ -107,12 +107,15 @@ def earlier(x_BTHWC: Tensor, k: int, repeat_first: bool) -> Tensor:
 
 
 def later(x_BTHWC: Tensor, k: int, repeat_first: bool) -> Tensor:
-    """Return each frame before the k - 1 after it, (B, T, H, W, k·C): what the gradients of `earlier` are sums of."""
+    """Return what the reversed kernel meets at each frame: it and the k - 1 frames after it, (B, T, H, W, k·C).
+
+    The first frame also gets the gradients of its copies in front: it meets sums.
+    """
     if k == 1:
         return x_BTHWC
     t = x_BTHWC.shape[1]
     frames = x_BTHWC.new_empty(*x_BTHWC.shape[:-1], k, x_BTHWC.shape[-1])
-    for i, place in enumerate(frames.unbind(-2)):
+    for i, place in enumerate(frames.unbind(-2)[::-1]):
         stop = max(t - i, 0)
         place[:, :stop] = x_BTHWC[:, i:]
         place[:, stop:] = 0
