@@ -44,8 +44,9 @@ _JPEG = b"\xff\xd8\xff"
 """First bytes of a JPEG. FFmpeg would read one with a second picture after it (MPO) as a video."""
 # Formats without a packet table. FFmpeg reads megabytes of them to find their streams.
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
-# Of `open_video`. FFmpeg then reads no more than one packet to learn about the streams.
-_BRIEF = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
+# Of `open_video`. FFmpeg then reads no more than one packet to learn about the streams, and decodes none: for that it
+# would need a decoder on the list of those allowed to the demuxer.
+_BRIEF = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0", "codec_whitelist": "none"}
 LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For `av.open`: read files whose tags are not UTF-8, such as old ones. PyAV 19 does this by default."""
 _CONVERT = "the file may be fine: convert it to PNG, or to H.264 in MP4"
