@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from vaectl.errors import UsageError, VaectlError
 from vaectl.shortage import is_memory_shortage
 from vaectl.video.gif import with_controls
-from vaectl.video.messages import listening, of_this_thread
+from vaectl.video.messages import listening, messages_of, of_this_thread
 from vaectl.video.unsupported import heif_kind, unsupported_kind
 
 VIDEO_EXTENSIONS = (
@@ -176,7 +176,7 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     if (gif := with_controls(path)) is not None:
         source = io.BytesIO(gif)
     try:
-        with of_this_thread() as messages:
+        with of_this_thread() as lines:
             container = av.open(
                 source,
                 format=kind,
@@ -194,8 +194,10 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
         ) from None
     assert isinstance(container, InputContainer)
     name = container.format.name
-    errors = (message.text.strip() for message in messages if message.source == name and message.is_error)
-    return container, next(errors, None) if name in _READ_AHEAD else None
+    if name not in _READ_AHEAD:
+        return container, None
+    errors = (message.text.strip() for message in messages_of(lines) if message.source == name and message.is_error)
+    return container, next(errors, None)
 
 
 def picture_streams(container: InputContainer) -> list[VideoStream]:
