@@ -35,13 +35,13 @@ def test_facts_of_a_real_clip(samples: Path) -> None:
 
 def test_opening_an_mp4_briefly_decodes_nothing(samples: Path) -> None:
     with open_video(samples / "carphone_pristine.mp4", 1) as (_, stream, _):
-        assert stream.codec_context.pix_fmt == "yuv420p"
-    with open_video(samples / "carphone_pristine.mp4", 1, brief=True) as (_, stream, _):
-        assert stream.codec_context.pix_fmt is None  # a decoder would have told
+        assert stream.codec_context.format.name == "yuv420p"
+    with open_video(samples / "carphone_pristine.mp4", 1, brief=True) as (container, stream, _):
+        assert stream.codec_context.format is None  # a decoder would have told
         assert (stream.codec_context.width, stream.codec_context.height) == (176, 144)
         assert stream.average_rate == Fraction(30000, 1001)
-        assert len(stream.codec_context.decode(next(stream.container.demux(stream)))) == 0
-        assert stream.codec_context.pix_fmt == "yuv420p"
+        stream.codec_context.decode(next(container.demux(stream)))
+        assert stream.codec_context.format.name == "yuv420p"
 
 
 def test_rates_and_ratios_are_exact_whatever_type_pyav_has_for_them(samples: Path) -> None:
