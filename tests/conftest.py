@@ -69,6 +69,12 @@ def quick_fsync() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _cpu_without_bfloat16(monkeypatch) -> None:
+    """Let `--dtype auto` mean the same on every CPU."""
+    monkeypatch.setattr("vaectl.models.device.multiplies_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def one_thread() -> None:
     """For networks on small pictures: on a machine that is busy, two threads there are 20 times slower than one."""

@@ -20,7 +20,7 @@ from tests.video.sync import burst_time, film_with_clap
 from vaectl import engine, reconstruction
 from vaectl.cli.app import main
 from vaectl.errors import UsageError, VaectlError
-from vaectl.models import load_model, save_model
+from vaectl.models import device, load_model, save_model
 from vaectl.options import ReconstructOptions, parse
 from vaectl.video import VideoReader, read_video, resize
 from vaectl.video.clip import to_frames
@@ -219,6 +219,29 @@ def test_half_precision_is_nearly_the_same(clip, tmp_path, dtype):
     half = run(clip, tmp_path / "half.mkv", num_frames=2, width=32, dtype=dtype)
     assert half.dtype == dtype
     assert half.clips[0].psnr == pytest.approx(full.psnr, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "channels", "options", "dtype"),
+    [
+        (True, 256, {}, "bfloat16"),
+        (False, 256, {}, "float32"),
+        (True, 64, {}, "float32"),
+        (True, 256, {"enable_tiling": True}, "float32"),
+        (True, 256, {"dtype": "float32"}, "float32"),
+    ],
+    ids=["faster", "emulated", "wide", "exact tiles", "asked"],
+)
+def test_a_cpu_that_multiplies_bfloat16_uses_it_for_narrow_models(
+    clip, tmp_path, monkeypatch, multiplies, channels, options, dtype
+):
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr(device, "NARROW", channels)
+    run(clip, tmp_path / "exact.mkv", num_frames=5, lossless=True, dtype="float32")
+    result = run(clip, tmp_path / "out.mkv", num_frames=5, lossless=True, **options)
+    assert result.dtype == dtype
+    same = torch.equal(read_video(tmp_path / "out.mkv").frames, read_video(tmp_path / "exact.mkv").frames)
+    assert same == (dtype == "float32")
 
 
 def test_a_model_that_overflows_is_an_error_and_no_picture(clip, tmp_path, monkeypatch):

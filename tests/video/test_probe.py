@@ -20,6 +20,7 @@ from tests.video.media import cut, encode, number_of, numbered_picture, set_disp
 from vaectl.errors import UsageError, VaectlError
 from vaectl.video import VideoReader, read_video
 from vaectl.video.container import fraction as exact
+from vaectl.video.container import open_video
 from vaectl.video.probe import probe
 from vaectl.video.unsupported import is_missing_feature
 
@@ -30,6 +31,17 @@ def test_facts_of_a_real_clip(samples: Path) -> None:
     assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p", 8)
     assert (info.sample_aspect_ratio, info.rotation, info.is_image, info.has_audio) == (1, 0, False, True)
     assert probe(str(samples / "carphone_pristine.mp4")).sample_aspect_ratio == Fraction(128, 117)
+
+
+def test_opening_an_mp4_briefly_decodes_nothing(samples: Path) -> None:
+    with open_video(samples / "carphone_pristine.mp4", 1) as (_, stream, _):
+        assert stream.codec_context.format.name == "yuv420p"
+    with open_video(samples / "carphone_pristine.mp4", 1, brief=True) as (container, stream, _):
+        assert stream.codec_context.format is None  # a decoder would have told
+        assert (stream.codec_context.width, stream.codec_context.height) == (176, 144)
+        assert stream.average_rate == Fraction(30000, 1001)
+        stream.codec_context.decode(next(container.demux(stream)))
+        assert stream.codec_context.format.name == "yuv420p"
 
 
 def test_rates_and_ratios_are_exact_whatever_type_pyav_has_for_them(samples: Path) -> None:

@@ -55,6 +55,28 @@ def test_the_protocol_rounds_to_a_pixel() -> None:
     assert scale_and_crop(frames, 64, None).shape == (1, 3, 64, 151)
 
 
+SMALL = st.integers(4, 80)
+
+
+@given(SMALL, SMALL, st.none() | SMALL, st.none() | st.integers(1, 80), st.booleans(), st.data())
+def test_the_fast_resize_gives_the_pixels_of_one_call_of_pytorch(
+    width: int, height: int, resolution: int | None, crop_size: int | None, interleaved: bool, data: st.DataObject
+) -> None:
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    if interleaved:
+        frames = frames.contiguous(memory_format=torch.channels_last)
+    to_width, to_height = target_size(width, height, short_size=resolution)
+    crop_size = None if crop_size is None else min(crop_size, to_width, to_height)
+    at = data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1)))
+    expected = F.interpolate(frames, (to_height, to_width), mode="bilinear", antialias=True)
+    if crop_size is not None:
+        top, left = round(at[0] * (to_height - crop_size)), round(at[1] * (to_width - crop_size))
+        expected = expected[..., top : top + crop_size, left : left + crop_size]
+    got = scale_and_crop(frames, resolution, crop_size, at, exact=False)
+    assert torch.equal(got, expected)
+    assert got.is_contiguous()
+
+
 @given(SIDES, SIDES, SIDES)
 def test_one_side_given_keeps_the_aspect_to_the_nearest_pixel(width: int, height: int, side: int) -> None:
     new_width, new_height = target_size(width, height, to_width=side)

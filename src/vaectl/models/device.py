@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from vaectl.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHORT = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 """Other names, of published commands and of PyTorch."""
+NARROW = 256
+"""Channels. Wider convolutions need fewer products in float32 (see `winograd`), so bfloat16 gains little there."""
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -49,3 +52,18 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: 
     if chosen is None or not chosen.is_floating_point:
         raise UsageError(f"dtype {name}: unknown", f"must be auto, {', '.join(DTYPES)}")
     return chosen
+
+
+def is_faster_in_bfloat16(model: nn.Module) -> bool:
+    """Whether a model on a CPU is much faster in bfloat16: one of narrow convolutions, on a CPU that multiplies it."""
+    weights = [weight for weight in model.parameters() if weight.ndim >= 4]
+    return (
+        all(weight.device.type == "cpu" and min(weight.shape[:2]) < NARROW for weight in weights)
+        and multiplies_bfloat16()
+    )
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16. Others emulate it. Old versions of PyTorch cannot tell."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

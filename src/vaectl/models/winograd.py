@@ -37,8 +37,8 @@ FEW_TILES = 1500
 """For fewer, the time to transform the weights counts: they are kept, and not converted for faster products."""
 KEPT = KeptWeights()
 """Transformed weights."""
-WEIGHT_COPIES = 26
-"""Peak memory of the transform of weights, in weights of 1x1 in space, next to the result."""
+WEIGHT_COPIES = {True: 18, False: 24}
+"""Peak memory of the transform of weights, in weights of 1x1 in space, next to the result; with few tiles or many."""
 
 
 def available() -> bool:
@@ -58,10 +58,13 @@ def is_faster(x_BCTHW: Tensor, weight: Tensor, stride: tuple[int, int, int], pad
     )
 
 
-def tile_size(x_BCTHW: Tensor, weight: Tensor) -> int:
-    """Return the height and width of the tiles of outputs that take the least time; 1 for a direct convolution."""
+def tile_size(x_BCTHW: Tensor, weight: Tensor, *, causal: bool = False) -> int:
+    """Return the height and width of the tiles of outputs that take the least time; 1 for a direct convolution.
+
+    `causal`: there are as many outputs in time as inputs.
+    """
     (b, c, t, h, w), (out_channels, _, k, _, _) = x_BCTHW.shape, weight.shape
-    frames = b * (t - k + 1)
+    frames = b * (t if causal else t - k + 1)
 
     def cost(m: int) -> float:
         tiles = frames * -(-h // m) * -(-w // m)
@@ -81,7 +84,12 @@ def workspace(x_BCTHW: Tensor, weight: Tensor) -> int:
     copies = of_input * c * t + of_output * len(weight) * (t - weight.shape[2] + 1)
     strip = int(copies * b * min(h, strip_rows(x_BCTHW, m)) * w)
     tap = weight.numel() // 9
-    return (m + 2) ** 2 * tap + max(WEIGHT_COPIES * tap, strip)
+    return (m + 2) ** 2 * tap + max(WEIGHT_COPIES[has_few_tiles(x_BCTHW, weight, m)] * tap, strip)
+
+
+def has_few_tiles(x_BCTHW: Tensor, weight: Tensor, m: int) -> bool:
+    b, _, t, h, w = x_BCTHW.shape
+    return b * (t - weight.shape[2] + 1) * h * w < FEW_TILES * m * m
 
 
 def strip_rows(x_BCTHW: Tensor, m: int) -> int:
@@ -90,35 +98,45 @@ def strip_rows(x_BCTHW: Tensor, m: int) -> int:
 
 
 def convolve(
-    x_BCTHW: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    frames: int = 0,
-    m: int | None = None,
-    parameter: Tensor | None = None,
+    x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, *, m: int | None = None, parameter: Tensor | None = None
 ) -> Tensor:
-    """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and `frames` zeros in time.
+    """Convolve with `weight` (O, C, k, 3, 3), padded with one zero on each side in space, and not in time.
 
     `m`: the size of the tiles; by default that of `tile_size`. `parameter`: what `weight` is a view of, if it is one.
     """
     m = m or tile_size(x_BCTHW, weight)
+    frames = x_BCTHW.shape[2] - weight.shape[2] + 1
+    if has_few_tiles(x_BCTHW, weight, m):
+        return convolve_tiles(x_BCTHW, kept(weight, m, parameter), product_of_shifts, frames, bias)
+    weights = [[*map(reordered, row)] for row in transformed(weight, ROOTS[m])]
+    return convolve_tiles(x_BCTHW, weights, product, frames, bias)
+
+
+def convolve_tiles(
+    x_BCTHW: Tensor,
+    weights: Sequence[Sequence[Tensor]],
+    multiply: Callable[[Tensor, Tensor], Tensor],
+    frames: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Convolve with a transformed weight, padded with one zero on each side in space. In time, as `multiply` does.
+
+    `multiply` makes (B, `frames`, H, W, O) of a patch (B, T, H, W, C) and its weight.
+    """
+    m = len(weights) - 2
     roots = ROOTS[m]
-    b, _, t, h, w = x_BCTHW.shape
-    shape = (b, len(weight), t + 2 * frames - weight.shape[2] + 1, h, w)
+    b, _, _, h, w = x_BCTHW.shape
+    shape = (b, len(weights[0][0]), frames, h, w)
     # Not a view, because the next layer may change it in place.
     y = torch.empty(shape, dtype=x_BCTHW.dtype, device=x_BCTHW.device, memory_format=torch.channels_last_3d)
     out = y.permute(0, 2, 3, 4, 1)
     x = x_BCTHW.permute(0, 2, 3, 4, 1)
     rows = strip_rows(x_BCTHW, m)
-    few = y.numel() < FEW_TILES * m * m * len(weight)
-    multiply = product_of_shifts if few else product
-    weights = kept(weight, m, parameter) if few else [[*map(reordered, row)] for row in transformed(weight, roots)]
     for top in range(0, h, rows):
         stop = min(top + rows, h)
         above, below = int(top == 0), int(stop == h) + (top - stop) % m
         strip = F.pad(x[:, :, max(top - 1, 0) : stop + 1], (0, 0, 1, 1 + -w % m, above, below))
-        for row, column, values in convolve_strip(strip, weights, roots, frames, multiply):
+        for row, column, values in convolve_strip(strip, weights, roots, multiply):
             place = out[:, :, top + row : stop : m, column::m]
             values = values[:, :, : place.shape[2], : place.shape[3]]
             torch.add(values, bias, out=place) if bias is not None else place.copy_(values)
@@ -130,14 +148,13 @@ def convolve_strip(
     strip_BTHWC: Tensor,
     weights: Iterable[Iterable[Tensor]],
     roots: Sequence[float],
-    frames: int,
-    multiply: Callable[[Tensor, Tensor, int], Tensor],
+    multiply: Callable[[Tensor, Tensor], Tensor],
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield a row and a column in the tiles of outputs, and the outputs there."""
     made = []
     for rows, taps in zip(transform_input(strip_BTHWC, 2, roots), weights, strict=True):
         patches = transform_input(rows, 3, roots)
-        products = [multiply(patch, tap, frames) for patch, tap in zip(patches, taps, strict=True)]
+        products = [multiply(patch, tap) for patch, tap in zip(patches, taps, strict=True)]
         made.append(transform_output(products, roots))
         del products
     for column, values_of_rows in enumerate(zip(*made, strict=True)):
@@ -150,7 +167,8 @@ def kept(weight: Tensor, m: int, parameter: Tensor | None) -> list[list[Tensor]]
 
     def compute() -> list[list[Tensor]]:
         rows = [[*row] for row in transformed(weight, ROOTS[m])]
-        rows[-1][-1] = rows[-1][-1].clone()  # else it would keep all taps in memory
+        for row in (rows[0], rows[-1]):  # these would keep the whole weight in memory
+            row[0], row[-1] = row[0].clone(), row[-1].clone()
         return rows
 
     size = (m + 2) ** 2 * weight.nbytes // 9
@@ -158,13 +176,16 @@ def kept(weight: Tensor, m: int, parameter: Tensor | None) -> list[list[Tensor]]
     return weights
 
 
-def transformed(weight: Tensor, roots: Sequence[float]) -> Iterator[Iterator[Tensor]]:
-    """Transform a weight (O, C, k, 3, 3) along height and width: yields, by root, (O, k, C) by root."""
+def transformed(weight: Tensor, roots: Sequence[float], *, flip: bool = False) -> Iterator[Iterator[Tensor]]:
+    """Transform a weight (O, C, k, 3, 3): yields, by root of the height and of the width, (O, k, C).
+
+    `flip`: reverse it in space before.
+    """
     # With the fastest dimension in memory last, which is O in the gradient of the input.
     order, back = ((0, 2, 1), (0, 1, 2)) if weight.stride(1) <= weight.stride(0) else ((2, 1, 0), (2, 0, 1))
-    taps = weight.permute(3, 4, *order).contiguous()
-    for row in transform_weight(taps, roots):
-        yield (tap.permute(back) for tap in transform_weight(row, roots))
+    in_space = slice(None, None, -1 if flip else 1)
+    for row in transform_weight([*weight.permute(3, 4, *order).contiguous()][in_space], roots):
+        yield (tap.permute(back) for tap in transform_weight([*row][in_space], roots))
 
 
 def reordered(weight_OKC: Tensor) -> Tensor:
@@ -175,19 +196,22 @@ def reordered(weight_OKC: Tensor) -> Tensor:
     return weight
 
 
-def transform_weight(taps: Tensor, roots: Sequence[float]) -> Iterator[Tensor]:
-    """Yield the scaled values of the polynomial of 3 taps, (3, ...), at each root: at 0, p, -p, ..., and infinity."""
+def transform_weight(taps: Sequence[Tensor], roots: Sequence[float]) -> Iterator[Tensor]:
+    """Yield the values of the polynomial of 3 taps at each root: at 0, p, -p, ..., and infinity."""
     a, b, c = taps
-    yield a / scale(0, roots)
+    yield a
     for p in roots:
-        even, odd = torch.add(a, c, alpha=p * p).div_(scale(p, roots)), b * (p / scale(p, roots))
-        yield even + odd
-        yield even.sub_(odd)
+        even = torch.add(a, c, alpha=p * p)
+        yield torch.add(even, b, alpha=p)
+        yield even.sub_(b, alpha=p)
     yield c
 
 
 def scale(root: float, roots: Sequence[float]) -> float:
-    """Return the divisor of the value at `root`: the product of its differences from the other roots."""
+    """Return the divisor of the value at `root`: the product of its differences from the other roots.
+
+    The transforms of the input (at 0) and of the output divide by it, where it takes no time of its own.
+    """
     return math.prod(root * root - p * p for p in roots if p != root) * (2 * root * root if root else 1)
 
 
@@ -200,35 +224,35 @@ def transform_input(x: Tensor, axis: int, roots: Sequence[float]) -> Iterator[Te
     pairs: list[tuple[float, Tensor, Tensor]] = []
     for q in others:  # of two pairs of roots, each difference removes one
         pairs.append((q, torch.add(d[3], d[1], alpha=-p * p), torch.add(d[4], d[2], alpha=-p * p)))
-        d = [torch.add(d[i + 2], d[i], alpha=-q * q) for i in range(4)]
+        first = torch.add(d[0], d[2], alpha=-1 / (q * q))
+        d = [first, *(torch.add(d[i + 2], d[i], alpha=-q * q) for i in range(1, 4))]
     pairs.append((p, d[1], d[2]))
-    yield torch.add(d[2], d[0], alpha=-p * p)
+    yield torch.add(d[0], d[2], alpha=1 / scale(0, roots))
     for root, odd, even in pairs:
         yield torch.add(even, odd, alpha=root)
         yield torch.add(even, odd, alpha=-root)
     yield torch.add(d[3], d[1], alpha=-p * p)
 
 
-def product(patch_BTHWC: Tensor, weight: Tensor, frames: int) -> Tensor:
-    """Multiply over channels and time: a convolution with a kernel of 1x1 in space, padded with `frames` zeros."""
+def product(patch_BTHWC: Tensor, weight: Tensor) -> Tensor:
+    """Multiply over channels and time: a convolution with a kernel of 1x1 in space."""
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (frames, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
+        patch_BTHWC.permute(0, 4, 1, 2, 3), weight, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1, "none", [], ""
     )
     return y.permute(0, 2, 3, 4, 1)
 
 
-def product_of_shifts(patch_BTHWC: Tensor, weight_OKC: Tensor, frames: int) -> Tensor:
+def product_of_shifts(patch_BTHWC: Tensor, weight_OKC: Tensor) -> Tensor:
     """Compute the same for a weight in PyTorch's memory format, with copies of the patch side by side in time."""
-    x, k = F.pad(patch_BTHWC, (0, 0, 0, 0, 0, 0, frames, frames)) if frames else patch_BTHWC, weight_OKC.shape[1]
-    t = x.shape[1] - k + 1
-    shifts = torch.cat([x[:, i : i + t] for i in range(k)], dim=-1)
-    return linear(shifts.flatten(0, 3), weight_OKC.flatten(1)).view(*shifts.shape[:-1], -1)
+    k = weight_OKC.shape[1]
+    t = patch_BTHWC.shape[1] - k + 1
+    return linear(torch.cat([patch_BTHWC[:, i : i + t] for i in range(k)], dim=-1), weight_OKC.flatten(1))
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Compute `torch.nn.functional.linear` with oneDNN: for float32, it is twice as fast."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return y
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, None, "none", [], "")
+    return y.view(*x.shape[:-1], len(weight))
 
 
 def transform_output(products: Sequence[Tensor], roots: Sequence[float]) -> list[Tensor]:
@@ -241,7 +265,7 @@ def transform_output(products: Sequence[Tensor], roots: Sequence[float]) -> list
     outputs = []
     last = 2 * len(roots) - 1
     for power in range(last + 1):
-        terms = [(root**power, even_odd[power % 2]) for root, even_odd in pairs]
+        terms = [(root**power / scale(root, roots), even_odd[power % 2]) for root, even_odd in pairs]
         if power in (0, last):
             y = at_infinity if power else at_zero
         else:

@@ -147,16 +147,24 @@ def check_compile(compile: bool, tiled: bool) -> None:
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[DtypeName, ...] = ("auto", "float32", "bfloat16", "float16")
-Dtype = Annotated[
-    DtypeName,
-    Option(
+
+
+def dtype_option(
+    about: str = "float32, bfloat16 or float16",
+    auto: str = "bfloat16 on GPUs that support it, else float32",
+    default: str = "",
+) -> Option:
+    """Declare a data type; `auto` says what auto means, `default` explains a default that is not a value."""
+    return Option(
         panel=MODEL,
         metavar="TYPE",
         choices=DTYPES,
         read=read_dtype,
-        help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32.",
-    ),
-]
+        help=f"{about}; auto: {auto}.{default}",
+    )
+
+
+Dtype = Annotated[DtypeName, dtype_option()]
 
 RgbConversionName = Literal["accurate", "swscale"]
 

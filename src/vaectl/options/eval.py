@@ -12,7 +12,6 @@ from vaectl.metrics import DEFAULT, VmafModel
 from vaectl.options.candidates import Candidate, NamedPath, candidates_of, read_named_paths
 from vaectl.options.clips import RealVideoDir, SubsetSize, check_crop, check_windows
 from vaectl.options.common import (
-    DTYPES,
     INPUT,
     MODEL,
     ON_HUB,
@@ -34,7 +33,7 @@ from vaectl.options.common import (
     Weights,
     check_compile,
     check_weights,
-    read_dtype,
+    dtype_option,
     read_model,
     read_output_path,
     read_path,
@@ -172,17 +171,7 @@ class EvalOptions:
     ] = ()
     weights: Weights = None
     device: Device = "auto"
-    dtype: Annotated[
-        DtypeName | None,
-        Option(
-            panel=MODEL,
-            metavar="TYPE",
-            choices=DTYPES,
-            read=read_dtype,
-            help="float32, bfloat16 or float16; auto: bfloat16 on GPUs that support it, else float32. "
-            "(default: float32)",
-        ),
-    ] = None
+    dtype: Annotated[DtypeName | None, dtype_option(default=" (default: float32)")] = None
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False

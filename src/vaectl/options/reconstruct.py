@@ -19,7 +19,7 @@ from vaectl.options.common import (
     Config,
     Debug,
     Device,
-    Dtype,
+    DtypeName,
     EnableTiling,
     Json,
     MemoryLimit,
@@ -31,6 +31,7 @@ from vaectl.options.common import (
     TileOverlapFactor,
     Weights,
     check_compile,
+    dtype_option,
     model_path,
     read_frame_rate,
     read_output_path,
@@ -117,7 +118,12 @@ class ReconstructOptions:
     weights: Weights = None
     model_name: ModelName = None
     device: Device = "auto"
-    dtype: Dtype = "auto"
+    dtype: Annotated[
+        DtypeName,
+        dtype_option(
+            auto="bfloat16 on GPUs that support it, and on CPUs that do for narrow models without tiles; else float32"
+        ),
+    ] = "auto"
     sample: Annotated[
         bool, Option(panel=MODEL, help="Sample latents from the posterior instead of using its mean.")
     ] = False

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from vaectl.errors import shown
 from vaectl.options.clips import check_crop
 from vaectl.options.common import (
-    DTYPES,
     MODEL,
     ON_HUB,
     RENDEZVOUS_TIMEOUT,
@@ -25,8 +24,8 @@ from vaectl.options.common import (
     RendezvousTimeout,
     Weights,
     check_weights,
+    dtype_option,
     model_path,
-    read_dtype,
     read_model,
     read_output_path,
     read_path,
@@ -151,16 +150,7 @@ class TrainOptions:
     freeze_encoder: Annotated[bool, flag(MODEL, "Train only the decoder.")] = False
     model_name: ModelName = None
     device: Device = "auto"
-    mix_precision: Annotated[
-        DtypeName,
-        Option(
-            panel=MODEL,
-            metavar="TYPE",
-            choices=DTYPES,
-            read=read_dtype,
-            help="Precision of the convolutions; auto: bfloat16 on GPUs that support it, else float32.",
-        ),
-    ] = "auto"
+    mix_precision: Annotated[DtypeName, dtype_option("Precision of the convolutions")] = "auto"
     gradient_checkpointing: Annotated[bool, flag(MODEL, "Recompute activations to save memory.")] = False
     compile: Compile = False
     deterministic: Annotated[

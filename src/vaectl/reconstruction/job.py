@@ -26,6 +26,7 @@ from vaectl.io.json_values import plain, write_json
 from vaectl.memory import Limits
 from vaectl.metrics.psnr import mean_psnr, mean_squared_errors
 from vaectl.model_names import is_builtin
+from vaectl.models.device import is_faster_in_bfloat16
 from vaectl.models.vae import AnyVAE
 from vaectl.options import ReconstructOptions, dump
 from vaectl.prefetch import prefetch
@@ -120,6 +121,8 @@ def reconstruct(options: ReconstructOptions, progress: Progress) -> RunResult:
         options.weights,
         compile=options.compile,
     )
+    if options.dtype == "auto" and not limits.tiled and is_faster_in_bfloat16(model):
+        model = model.to(torch.bfloat16)  # not in tiles, which would no longer give exactly the same
     results: list[ClipResult] = []
     progress.start_clips(len(pairs))
     for source, target in pairs:

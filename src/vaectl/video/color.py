@@ -15,12 +15,14 @@ import errno
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import av._core
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -61,11 +63,12 @@ def matrix_of(frame: VideoFrame, *, still: bool) -> int:
 
 def is_full_range(frame: VideoFrame, *, still: bool, codec: str) -> bool:
     """Whether black is 0 and white the largest number. In limited range they are 16 and 235, times 2^(bits - 8)."""
-    if _is_rgb(frame) or frame.format.name.startswith("yuvj"):
+    pixels = _pixel_format(frame.format.name)
+    if pixels.is_rgb or frame.format.name.startswith("yuvj"):
         return True
     if frame.color_range in (_LIMITED, _FULL):
         return frame.color_range == _FULL
-    return still or (_is_gray(frame) and codec not in _LIMITED_GRAY_CODECS)
+    return still or (pixels.is_gray and codec not in _LIMITED_GRAY_CODECS)
 
 
 class RgbConverter:
@@ -90,7 +93,7 @@ class RgbConverter:
         The planes do not share memory with the frame. Raises VaectlError for an unsupported matrix or pixel format.
         """
         *planes, opacity = self.channels(frame, width, height)
-        white = int(np.iinfo(planes[0].dtype).max)
+        white = (1 << 8 * planes[0].itemsize) - 1
         if opacity is not None and np.min(opacity) < white:
             planes = [_scaled(plane, opacity, white) for plane in planes]
         if white > 255:
@@ -102,21 +105,21 @@ class RgbConverter:
 
         The colours are not multiplied by the opacity. Raises like a call.
         """
+        pixels = _pixel_format(frame.format.name)
         full = is_full_range(frame, still=self._still, codec=self._codec)
         matrix = _BT709
-        if not _is_rgb(frame) and not _is_gray(frame):
+        if not pixels.is_rgb and not pixels.is_gray:
             matrix = matrix_of(frame, still=self._still)
             if matrix not in _MATRICES:
                 raise _unsupported_matrix(matrix)
             frame.colorspace = matrix  # PyAV 17 takes BT.2020 from the frame alone
-        deep = _needs_16_bits(frame, full)
-        alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
+        deep = _needs_16_bits(frame, pixels, full=full)
         picture = _reformat(
             self._scaler,
             frame,
             width=width,
             height=height,
-            format=("gbrap" if alpha else "gbrp") + ("16le" if deep else ""),
+            format=("gbrap" if pixels.has_alpha else "gbrp") + ("16le" if deep else ""),
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=_FULL if full else _LIMITED,
@@ -125,8 +128,8 @@ class RgbConverter:
             threads=self._threads,
         )
         dtype = np.uint16 if deep else np.uint8
-        green, blue, red, *opacity = (_plane(picture, i, dtype) for i in range(len(picture.planes)))
-        if not full and _is_gray(frame):  # swscale treats all gray as full range
+        green, blue, red, *opacity = (_samples(plane, dtype) for plane in picture.planes)
+        if not full and pixels.is_gray:  # swscale treats all gray as full range
             white = int(np.iinfo(dtype).max)
             levels = ((np.arange(white + 1) / white * 255 - 16) * (white / 219)).clip(0, white).round().astype(dtype)
             red, green, blue = levels[red], levels[green], levels[blue]
@@ -156,7 +159,7 @@ class SwscaleConverter:
         how = {"width": width, "height": height, "threads": self._threads}
         picture = _reformat(self._scaler, frame, format="gbrp" if planar else "rgb24", **how)
         if planar:
-            green, blue, red = (_plane(picture, i, np.uint8).astype(np.uint8, copy=False) for i in range(3))
+            green, blue, red = (_samples(plane, np.uint8).astype(np.uint8, copy=False) for plane in picture.planes)
             return [red, green, blue]
         return list(np.moveaxis(picture.to_ndarray(), 2, 0))
 
@@ -180,7 +183,7 @@ def _reformat(scaler: VideoReformatter, frame: VideoFrame, **how: Any) -> VideoF
     except av.error.FFmpegError as error:
         if is_memory_shortage(error) or error.errno == errno.EAGAIN:  # EAGAIN: cannot start a thread
             raise MemoryError(str(error)) from None
-        if not _is_rgb(frame) and frame.colorspace not in _MATRICES | _NO_MATRIX:
+        if not _pixel_format(frame.format.name).is_rgb and frame.colorspace not in _MATRICES | _NO_MATRIX:
             raise _unsupported_matrix(frame.colorspace) from None
         name = frame.format.name
         raise VaectlError(f"its pixel format {name} is not supported", "convert it to 8 or 16 bits first") from None
@@ -190,29 +193,40 @@ def _unsupported_matrix(matrix: int) -> VaectlError:
     return VaectlError(f"its colour matrix (H.273: {matrix}) is not supported", "convert it to BT.709 first")
 
 
-def _is_rgb(frame: VideoFrame) -> bool:
-    return frame.format.is_rgb or frame.format.has_palette
+class _PixelFormat(NamedTuple):
+    is_rgb: bool
+    is_gray: bool
+    has_alpha: bool
+    bits: int
 
 
-def _is_gray(frame: VideoFrame) -> bool:
-    return not _is_rgb(frame) and len(frame.format.components) <= 2  # gray, alpha; is_chroma is False in 4:4:4
+@cache
+def _pixel_format(name: str) -> _PixelFormat:
+    form = VideoFormat(name)
+    is_rgb = form.is_rgb or form.has_palette
+    return _PixelFormat(
+        is_rgb,
+        is_gray=not is_rgb and len(form.components) <= 2,  # gray, alpha; is_chroma is False in 4:4:4
+        has_alpha=form.has_palette or any(c.is_alpha for c in form.components),
+        bits=max(c.bits for c in form.components),
+    )
 
 
-def _needs_16_bits(frame: VideoFrame, full: bool) -> bool:
+def _needs_16_bits(frame: VideoFrame, pixels: _PixelFormat, *, full: bool) -> bool:
     """Whether swscale's conversion to 8 bits is wrong by more than rounding.
 
     It is a level off for full range, RGB and gray of more than 8 bits. Limited range overflows to black if blue is
     twice as bright as white: with a blue difference (Cb) above 236, which no camera or renderer makes.
     """
-    bits = max(c.bits for c in frame.format.components)
-    if full or _is_gray(frame):
+    bits = pixels.bits
+    if full or pixels.is_gray:
         return bits > 8
-    chroma = _plane(frame, min(1, len(frame.planes) - 1), np.uint16 if bits > 8 else np.uint8)
-    return bool(np.max(chroma) > 236 << (bits - 8))
+    blue_difference = frame.planes[:2][-1]
+    return bool(_samples(blue_difference, np.uint16 if bits > 8 else np.uint8).max() > 236 << (bits - 8))
 
 
-def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8 | np.uint16]) -> _Plane:
-    plane = frame.planes[index]
+def _samples(plane: VideoPlane, dtype: type[np.uint8 | np.uint16]) -> _Plane:
+    """Return the samples of `plane`, (height, width), in its memory."""
     samples: _Plane = np.frombuffer(memoryview(plane), dtype)
     return samples.reshape(plane.height, -1)[:, : plane.width]
 

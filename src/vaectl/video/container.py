@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from vaectl.errors import UsageError, VaectlError
 from vaectl.shortage import is_memory_shortage
 from vaectl.video.gif import with_controls
-from vaectl.video.messages import listening, of_this_thread
+from vaectl.video.messages import listening, messages_of, of_this_thread
 from vaectl.video.unsupported import heif_kind, unsupported_kind
 
 VIDEO_EXTENSIONS = (
@@ -44,8 +44,9 @@ _JPEG = b"\xff\xd8\xff"
 """First bytes of a JPEG. FFmpeg would read one with a second picture after it (MPO) as a video."""
 # Formats without a packet table. FFmpeg reads megabytes of them to find their streams.
 _READ_AHEAD = frozenset({"flv", "asf", "ogg", "mpeg", "avi", "nut"})
-# Of `open_video`. FFmpeg then reads no more than one packet to learn about the streams.
-_BRIEF = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
+# Of `open_video`. FFmpeg then reads no more than one packet to learn about the streams, and decodes none: for that it
+# would need a decoder on the list of those allowed to the demuxer.
+_BRIEF = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0", "codec_whitelist": "none"}
 LENIENT_TAGS: Mapping[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For `av.open`: read files whose tags are not UTF-8, such as old ones. PyAV 19 does this by default."""
 _CONVERT = "the file may be fine: convert it to PNG, or to H.264 in MP4"
@@ -175,7 +176,7 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
     if (gif := with_controls(path)) is not None:
         source = io.BytesIO(gif)
     try:
-        with of_this_thread() as messages:
+        with of_this_thread() as lines:
             container = av.open(
                 source,
                 format=kind,
@@ -193,8 +194,10 @@ def _open(path: Path, options: Mapping[str, str] = MappingProxyType({})) -> tupl
         ) from None
     assert isinstance(container, InputContainer)
     name = container.format.name
-    errors = (message.text.strip() for message in messages if message.source == name and message.is_error)
-    return container, next(errors, None) if name in _READ_AHEAD else None
+    if name not in _READ_AHEAD:
+        return container, None
+    errors = (message.text.strip() for message in messages_of(lines) if message.source == name and message.is_error)
+    return container, next(errors, None)
 
 
 def picture_streams(container: InputContainer) -> list[VideoStream]:

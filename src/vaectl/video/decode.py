@@ -25,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vaectl.video.container import Opened, decoder_of, fraction, frame_rate_of, open_video
-from vaectl.video.messages import OtherThreads, of_this_thread
+from vaectl.video.messages import OtherThreads, messages_of, of_this_thread
 from vaectl.video.mpegts import Continuity
 from vaectl.video.truncation import Break
 
@@ -86,7 +86,7 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
     while True:
         missing = number, None if last is None else last + 1
         try:
-            with of_this_thread() as messages:
+            with of_this_thread() as lines:
                 packet = next(packets, None)
         except MemoryError:
             if until is None and not _fits_into_memory(path):
@@ -94,7 +94,7 @@ def demux(path: Path, opened: Opened, until: Break | None = None) -> Iterator[Ti
             raise DamageError(until.reason if until else "a size in it is wrong", *missing) from None
         except av.error.FFmpegError as error:
             raise DamageError(f"reading fails: {error.strerror}", *missing) from None
-        for message in messages:
+        for message in messages_of(lines) if lines else ():
             if message.source == container.format.name and message.is_error:
                 raise DamageError(f"reading fails: {message.text.strip()}", *missing)
         if packet is None:
@@ -145,8 +145,10 @@ class _Joins:
 
         Return None for a gap in time after a possible seam, because frames were lost there.
         """
+        if not self._may_jump:
+            return self._shift, False
         known = [ticks for ticks in (packet.dts, packet.pts) if ticks is not None]
-        if not known or not self._may_jump:
+        if not known:
             return self._shift, False
         time = min(known)  # FFmpeg may derive a missing one from the recording before
         ahead = 0 if self._expected is None else time + self._shift - self._expected
@@ -289,7 +291,7 @@ def decode_packet(decoder: VideoCodecContext, packet: Packet[Any] | None) -> tup
     """
     frames: list[VideoFrame] = []
     failure = None
-    with of_this_thread() as messages:
+    with of_this_thread() as lines:
         try:
             frames = decoder.decode(packet)
         except av.error.EOFError:
@@ -298,6 +300,9 @@ def decode_packet(decoder: VideoCodecContext, packet: Packet[Any] | None) -> tup
             raise
         except av.error.FFmpegError as error:
             failure = f"decoding fails: {error.strerror}"
+    if not lines:
+        return frames, failure
+    messages = messages_of(lines)
     if any(_HEADER in message.text for message in messages):
         return frames, None
     problem = next((message.text.strip() for message in messages if message.is_error), None)
@@ -311,7 +316,8 @@ def _flush(decoder: VideoCodecContext) -> Iterator[VideoFrame]:
 
 def _number(frame: VideoFrame, shifts: Sequence[int]) -> int:
     """Number of the packet that the frame was decoded from; the newest if the decoder does not say."""
-    return frame.opaque if isinstance(frame.opaque, int) else len(shifts) - 1
+    number = frame.opaque
+    return number if isinstance(number, int) else len(shifts) - 1
 
 
 def _is_whole(frame: VideoFrame, damage: DamageError, shifts: Sequence[int]) -> bool:

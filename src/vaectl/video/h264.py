@@ -47,10 +47,14 @@ class _Bits:
         return self._value >> self._left & (1 << bits) - 1
 
     def exp_golomb(self) -> int:
-        zeros = 0
-        while not self.number(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.number(zeros)
+        zeros = self._left - (self._value & (1 << self._left) - 1).bit_length()
+        return self.number(2 * zeros + 1) - 1
+
+    def skip_exp_golomb(self, count: int) -> None:
+        value, left = self._value, self._left
+        for _ in range(count):
+            left -= 2 * (left - (value & (1 << left) - 1).bit_length()) + 1
+        self._left = left
 
 
 def format_of(extradata: bytes | None) -> Format | None:
@@ -64,7 +68,7 @@ def format_of(extradata: bytes | None) -> Format | None:
         bits.exp_golomb()  # seq_parameter_set_id
         if profile in _WITH_CHROMA_FORMAT:
             is_444 = bits.exp_golomb() == 3
-            bits.exp_golomb(), bits.exp_golomb()  # bit depths
+            bits.skip_exp_golomb(2)  # bit depths
             bits.number(1)  # qpprime_y_zero_transform_bypass_flag
             if is_444 or bits.number(1):  # planes may be separate; scaling lists follow
                 return None
@@ -75,19 +79,21 @@ def format_of(extradata: bytes | None) -> Format | None:
 
 def picture_of(packet: bytes, form: Format) -> Picture | None:
     """Read the headers of a packet. None if it holds no picture, or is damaged."""
-    first: Picture | None = None
+    first: tuple[bool, int] | None = None
     place, is_reference = 0, False
     while place + form.length_bytes < len(packet):
         begin = place + form.length_bytes
         kind, nal_ref_idc = packet[begin] & 31, packet[begin] >> 5 & 3
-        is_reference |= nal_ref_idc > 0 or kind not in _WITHOUT_PICTURE | {_SLICE}
+        is_reference |= nal_ref_idc > 0 or (kind != _SLICE and kind not in _WITHOUT_PICTURE)
         if first is None and kind in (_SLICE, _SLICE_OF_IDR):
             bits = _Bits(packet[begin + 1 : begin + 1 + _HEADER_BYTES])
             try:
-                for _ in ("first_mb_in_slice", "slice_type", "pic_parameter_set_id"):
-                    bits.exp_golomb()
-                first = Picture(kind == _SLICE_OF_IDR, False, bits.number(form.frame_num_bits))
+                bits.skip_exp_golomb(3)  # first_mb_in_slice, slice_type, pic_parameter_set_id
+                first = kind == _SLICE_OF_IDR, bits.number(form.frame_num_bits)
             except ValueError:
                 return None
         place = begin + int.from_bytes(packet[place:begin], "big")
-    return first._replace(is_reference=is_reference) if first is not None and place == len(packet) else None
+    if first is None or place != len(packet):
+        return None
+    is_idr, frame_num = first
+    return Picture(is_idr, is_reference, frame_num)

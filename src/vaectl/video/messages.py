@@ -12,7 +12,7 @@ Knows no packets. Decides only which messages never concern a picture.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Timer
 from typing import NamedTuple
@@ -111,15 +111,14 @@ class Interruption:
                 start_listening()
 
 
-@contextmanager
-def of_this_thread() -> Iterator[list[Message]]:
-    """Yield a list that holds the calling thread's messages once the block has ended. Needs `listening`."""
-    messages: list[Message] = []
-    with logging.Capture() as raw:
-        try:
-            yield messages
-        finally:
-            messages += (Message(*line) for line in raw)
+def of_this_thread() -> logging.Capture:
+    """Return a block that collects the lines of the calling thread, for `messages_of`. Needs `listening`."""
+    return logging.Capture()
+
+
+def messages_of(lines: Iterable[tuple[int, str, str]]) -> list[Message]:
+    """Return the messages of these lines of FFmpeg's log."""
+    return [Message(*line) for line in lines]
 
 
 class OtherThreads:

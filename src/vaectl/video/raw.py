@@ -22,7 +22,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from vaectl.video.container import open_video
-from vaectl.video.messages import of_this_thread
+from vaectl.video.messages import messages_of, of_this_thread
 
 RAW_FORMATS = frozenset({"h264", "hevc"})
 _FILLER_BYTES = 4096
@@ -108,14 +108,14 @@ def _orders(path: Path) -> list[tuple[int, int]]:
             if not packet.size:
                 continue
             try:
-                with of_this_thread() as messages:
+                with of_this_thread() as lines:
                     trace.filter(packet)
             except MemoryError:
                 raise
             except av.error.FFmpegError:
                 return []
             low, begins = None, False
-            for element in filter(None, (_ELEMENT.match(message.text) for message in messages)):
+            for element in filter(None, (_ELEMENT.match(message.text) for message in messages_of(lines))):
                 name, value = element[1], int(element[2])
                 if name == "log2_max_pic_order_cnt_lsb_minus4":
                     modulus = 1 << value + 4

@@ -65,8 +65,10 @@ class StoredFrames:
         top, bottom, left, right = self._crop
         if any(self._crop):
             yield "crop", f"{frame.width - left - right}:{frame.height - top - bottom}:{left}:{top}:exact=1"
+        if self._sited:
+            return
         luma, *chroma = frame.format.components
-        if not self._sited and chroma and not frame.format.is_rgb and chroma[0].width < luma.width:
+        if chroma and not frame.format.is_rgb and chroma[0].width < luma.width:
             yield "setparams", "chroma_location=left"
 
 
