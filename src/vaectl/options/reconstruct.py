@@ -121,7 +121,7 @@ class ReconstructOptions:
     dtype: Annotated[
         DtypeName,
         dtype_option(
-            auto="bfloat16 on GPUs that support it, and on CPUs that do for narrow models without tiles; else float32"
+            auto="bfloat16 on GPUs that support it, and for narrow models without tiles on CPUs that do; else float32"
         ),
     ] = "auto"
     sample: Annotated[
