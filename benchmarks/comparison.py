@@ -196,7 +196,8 @@ def compare_files(arguments: argparse.Namespace, console: Console) -> None:
     common += ["--width", size, "--height", size, "--rec_path"]
     with TemporaryDirectory() as folder:
         target = Path(folder) / "vaectl.mp4"
-        (clip,) = json.loads(run([sys.executable, "-m", "vaectl", "reconstruct", *common, target, "--json"]))["clips"]
+        ours = ["reconstruct", *common, target, "--dtype", "float32", "--json"]
+        (clip,) = json.loads(run([sys.executable, "-m", "vaectl", *ours]))["clips"]
         table.add_row("vaectl", f"{clip['psnr']:.2f}", *measure_file(arguments, size, target))
         if arguments.wfvae:
             target = Path(folder) / "published.mp4"
