@@ -98,6 +98,14 @@ def test_activations_stay_channels_last_and_the_weight_keeps_its_layout():
         assert tensor.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+def test_a_second_derivative_is_an_error_and_not_missing():
+    """With a gradient of the output that is constant, the result would look like a constant."""
+    x, weight = random(2, 8, 3, 6, 8).requires_grad_(), random(12, 8, 3, 3, 3).requires_grad_()
+    y = winograd_training.causal_convolve(x, weight, None)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv3d_input
 
@@ -43,7 +42,8 @@ def is_faster(x_BCTHW: Tensor, weight: Tensor) -> bool:
 def causal_convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, *, repeat_first: bool = True) -> Tensor:
     """Convolve with a weight (O, C, k, 3, 3), padded with a zero on each side in space. Has gradients.
 
-    In time, k - 1 copies of the first frame are in front (`repeat_first`), or as many zeros.
+    In time, k - 1 copies of the first frame are in front (`repeat_first`), or as many zeros. Raises NotImplementedError
+    for second derivatives.
     """
     y: Tensor = _CausalConvolution.apply(x_BCTHW, weight, bias, repeat_first)  # type: ignore[no-untyped-call]
     return y
@@ -57,8 +57,9 @@ class _CausalConvolution(torch.autograd.Function):
         return output(x, weight, bias, repeat_first)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # once_differentiable would return constants for a constant `grad`
+            raise NotImplementedError("this convolution has no second derivative: leave out create_graph=True")
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         return (
