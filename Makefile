@@ -51,7 +51,7 @@ lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) $(CLIP)  ## run all benchmarks
+bench: $(READY) $(CLIP)  ## run all benchmarks (over half an hour)
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 train-data: $(READY)  ## download the training data of the built-in model into .train-data/ (needs Debian)
