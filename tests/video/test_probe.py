@@ -37,7 +37,7 @@ def test_opening_an_mp4_briefly_decodes_nothing(samples: Path) -> None:
     with open_video(samples / "carphone_pristine.mp4", 1) as (_, stream, _):
         assert stream.codec_context.format.name == "yuv420p"
     with open_video(samples / "carphone_pristine.mp4", 1, brief=True) as (container, stream, _):
-        assert stream.codec_context.format is None  # a decoder would have told
+        assert stream.codec_context.format is None  # only a decoder finds it
         assert (stream.codec_context.width, stream.codec_context.height) == (176, 144)
         assert stream.average_rate == Fraction(30000, 1001)
         stream.codec_context.decode(next(container.demux(stream)))

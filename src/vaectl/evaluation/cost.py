@@ -126,10 +126,11 @@ def measure_cost(
 
     Each network runs once for warm-up, and up to `RUNS` times more within `SECONDS`. A run of a model that streams ends
     after `SECONDS`, at the end of a window; if the run for warm-up takes that long, it is the measurement. A compiled
-    network is compiled before, in a whole run. Peak
-    memory is that of the weights and of what a run adds to them, without the clip: allocated by PyTorch on a GPU (whose
-    peak statistics are reset), resident memory on the CPU. Nothing else may run in the process. `others` are models
-    that are loaded too. Raises OutOfMemoryError, and UsageError for a limit that is too small.
+    network is compiled before, in a whole run.
+
+    Peak memory is that of the weights and of what a run adds to them, without the clip: allocated by PyTorch on a GPU
+    (whose peak statistics are reset), resident memory on the CPU. Nothing else may run in the process. `others` are
+    models that are loaded too. Raises OutOfMemoryError, and UsageError for a limit that is too small.
     """
     frames_BT3HW = torch.empty((1, num_frames, 3, height, width), dtype=torch.uint8, device="meta")
     overhead = host_overhead(frames_BT3HW, stored=height * width).with_weights(others)

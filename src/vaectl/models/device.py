@@ -39,6 +39,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, low_memory: bool = False) -> torch.dtype:
     """Return the precision; `auto` is bfloat16 on GPUs that support it, else float32 (`low_memory`: float16 on GPUs).
 
+    `vaectl reconstruct` also uses bfloat16 on a CPU, where `is_faster_in_bfloat16`.
+
     Names are those of PyTorch, or fp32, bf16, fp16, half. Raises UsageError for an unknown name, or if the dtype is not
     of floating-point numbers.
     """
